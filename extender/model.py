@@ -1,0 +1,135 @@
+"""The values that everything else is written in: nodes, pods, pools and what is known about them.
+
+Owns the vocabulary. Does no I/O, reads no clock and no JSON: `kube.objects` makes these values from API objects, and
+`policy` decides on them. Times are aware UTC datetimes; identity is a UID, never a name alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+OrderKey: TypeAlias = tuple[int, int, int, str]
+"""(0 seen | 1 not seen yet, minute or second of the epoch, slot, UID): smaller is older. See `policy.ages.order_key`."""
+
+
+class Departure(StrEnum):
+    """Why a node is *leaving*: certain and soon. It scores nothing and nothing is claimed there."""
+
+    NODE_DELETING = "nodeDeleting"
+    DISRUPTED = "disrupted"
+    CORDONED = "cordoned"
+    NODE_CLAIM_DELETING = "nodeClaimDeleting"
+    INSTANCE_TERMINATING = "instanceTerminating"
+    DISRUPTION_REASON = "disruptionReason"
+    TERMINATION_TIMESTAMP = "terminationTimestamp"
+
+
+class Ending(StrEnum):
+    """Why a node is *ending*: known to go, but not soon. It is ranked after all others and never refused."""
+
+    WORKERS_TERMINATING = "workersTerminating"
+    EXPIRES_SOON = "expiresSoon"
+    DRIFTED = "drifted"
+
+
+class AgeSource(StrEnum):
+    """Which time is a node's age: the first Ready worker on it, or the Node object's creation."""
+
+    FIRST_SEEN = "firstSeen"
+    CREATED = "created"
+
+
+class BusyVictims(StrEnum):
+    """What preemption does with busy workers: never, only when nothing else is left, or as if they were idle."""
+
+    PROTECT = "protect"
+    LAST_RESORT = "lastResort"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A Node object, reduced to what a decision about its age or its departure needs."""
+
+    name: str
+    uid: str
+    created: datetime
+    departure: Departure | None = None
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod, reduced. ``pool`` is None for a pod that is no worker, ``node`` is None while it is unscheduled.
+
+    ``ready_since`` is the Ready condition's last transition, None while not Ready. ``idle_since`` is the parsed mark,
+    None where the mark is absent or cannot be parsed: both mean busy. ``claimed_until`` is the end of a claim.
+    ``finished`` pods (Succeeded, Failed) hold no room and are no victims.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    created: datetime
+    node: str | None = None
+    pool: str | None = None
+    priority: int = 0
+    scheduler: str = "default-scheduler"
+    ready_since: datetime | None = None
+    idle_since: datetime | None = None
+    claimed_until: datetime | None = None
+    do_not_disrupt: bool = False
+    terminating: bool = False
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """One ``matchExpressions`` term. ``values`` is empty for Exists and DoesNotExist."""
+
+    key: str
+    operator: str
+    values: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A set of workers: pods in ``namespaces`` (empty: all) that match every label and every expression."""
+
+    name: str
+    namespaces: frozenset[str] = frozenset()
+    match_labels: tuple[tuple[str, str], ...] = ()
+    match_expressions: tuple[Expression, ...] = ()
+    busy_victims: BusyVictims = BusyVictims.LAST_RESORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRank:
+    """What is known of a node when it is ranked. ``order_key`` smaller is older."""
+
+    node: Node
+    order_key: OrderKey
+    first_seen: datetime | None = None
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Victims:
+    """One candidate of a preemption: the pods that would be evicted, most important first, by UID."""
+
+    pod_uids: tuple[str, ...] = ()
+    pdb_violations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """First-seen times by node UID, and the entries of the ConfigMap that make no sense (kept, never overwritten)."""
+
+    first_seen: dict[str, datetime] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+EPOCH_MINUTE = timedelta(minutes=1)
