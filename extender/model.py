@@ -6,13 +6,16 @@ Owns the vocabulary. Does no I/O, reads no clock and no JSON: `kube.objects` mak
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeAlias
 
 OrderKey: TypeAlias = tuple[int, int, int, str]
-"""(0 seen | 1 not seen yet, minute or second of the epoch, slot, UID): smaller is older. See `policy.ages.order_key`."""
+"""(0 seen | 1 not seen yet, minute or second of the epoch, slot, UID): smaller is older. From `policy.ages`."""
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Departure(StrEnum):
@@ -52,13 +55,17 @@ class BusyVictims(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A Node object, reduced to what a decision about its age or its departure needs."""
+    """A Node object, reduced to what a decision about its age or its departure needs.
+
+    ``disrupted`` is Karpenter's disruption taint (v1 or v1beta1), ``unschedulable`` a cordon.
+    """
 
     name: str
     uid: str
     created: datetime
-    departure: Departure | None = None
-    ready: bool = True
+    deleting: bool = False
+    disrupted: bool = False
+    unschedulable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +73,9 @@ class Pod:
     """A pod, reduced. ``pool`` is None for a pod that is no worker, ``node`` is None while it is unscheduled.
 
     ``ready_since`` is the Ready condition's last transition, None while not Ready. ``idle_since`` is the parsed mark,
-    None where the mark is absent or cannot be parsed: both mean busy. ``claimed_until`` is the end of a claim.
-    ``finished`` pods (Succeeded, Failed) hold no room and are no victims.
+    None where the mark is absent or cannot be parsed: both mean busy. ``do_not_disrupt_until`` is the end of
+    ``karpenter.sh/do-not-disrupt`` (`FOREVER` for "true"). ``priority`` is None where admission set none.
+    ``finished`` pods (Succeeded, Failed) hold no room and are no workers.
     """
 
     uid: str
@@ -76,12 +84,11 @@ class Pod:
     created: datetime
     node: str | None = None
     pool: str | None = None
-    priority: int = 0
+    priority: int | None = None
     scheduler: str = "default-scheduler"
     ready_since: datetime | None = None
     idle_since: datetime | None = None
-    claimed_until: datetime | None = None
-    do_not_disrupt: bool = False
+    do_not_disrupt_until: datetime | None = None
     terminating: bool = False
     finished: bool = False
 
@@ -107,16 +114,6 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeRank:
-    """What is known of a node when it is ranked. ``order_key`` smaller is older."""
-
-    node: Node
-    order_key: OrderKey
-    first_seen: datetime | None = None
-    ending: Ending | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Victims:
     """One candidate of a preemption: the pods that would be evicted, most important first, by UID."""
 
@@ -126,10 +123,9 @@ class Victims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """First-seen times by node UID, and the entries of the ConfigMap that make no sense (kept, never overwritten)."""
+    """First-seen times by node UID, and the keys of the ConfigMap that make no sense (kept, never overwritten)."""
 
-    first_seen: dict[str, datetime] = field(default_factory=dict)
+    first_seen: Mapping[str, datetime]
     ignored: tuple[str, ...] = ()
-
-
-EPOCH_MINUTE = timedelta(minutes=1)
+    resource_version: str = ""
+    size_bytes: int = 0

@@ -1,0 +1,196 @@
+"""API objects to values: the only reader of labels, annotations and taints.
+
+Owns the msgspec structs of what we read and the functions that reduce them. Decodes only the fields that a decision
+needs: object creation is what a list costs. Never writes and never decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from sys import intern
+
+from msgspec import Struct
+
+from extender.model import FOREVER, Ledger, Node, Pod
+
+IDLE_SINCE = "warmnode.dev/idle-since"
+DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+DISRUPTION_TAINTS = frozenset({"karpenter.sh/disrupted", "karpenter.sh/disruption"})
+"""Karpenter v1, and v1beta1 (there with the value ``disrupting``)."""
+
+KUBERNETES_EPOCH = datetime(2014, 6, 6, tzinfo=UTC)
+"""The first commit of Kubernetes: no node was seen before it."""
+
+Classify = Callable[[str, Mapping[str, str]], str | None]
+"""(namespace, labels) -> pool name, None for a pod of no pool."""
+
+
+class ObjectMeta(Struct, rename="camel", gc=False, frozen=True):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Condition(Struct, rename="camel", gc=False, frozen=True):
+    type: str = ""
+    status: str = ""
+    last_transition_time: datetime | None = None
+
+
+class PodSpec(Struct, rename="camel", gc=False, frozen=True):
+    node_name: str | None = None
+    priority: int | None = None
+    scheduler_name: str = ""
+
+
+class PodStatus(Struct, rename="camel", gc=False, frozen=True):
+    phase: str = ""
+    conditions: list[Condition] | None = None
+    start_time: datetime | None = None
+
+
+class PodObject(Struct, rename="camel", gc=False, frozen=True):
+    metadata: ObjectMeta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class Taint(Struct, rename="camel", gc=False, frozen=True):
+    key: str = ""
+    effect: str = ""
+
+
+class NodeSpec(Struct, rename="camel", gc=False, frozen=True):
+    unschedulable: bool | None = None
+    taints: list[Taint] | None = None
+
+
+class NodeObject(Struct, rename="camel", gc=False, frozen=True):
+    metadata: ObjectMeta
+    spec: NodeSpec = NodeSpec()
+
+
+class ConfigMapObject(Struct, rename="camel", gc=False, frozen=True):
+    metadata: ObjectMeta
+    data: dict[str, str] | None = None
+
+
+def node_from(raw: NodeObject) -> Node:
+    """Reduce a Node. One without a creation time (nothing a server sends) counts as created at `FOREVER`: newest."""
+    meta = raw.metadata
+    return Node(
+        name=meta.name,
+        uid=meta.uid,
+        created=_utc(meta.creation_timestamp) or FOREVER,
+        deleting=meta.deletion_timestamp is not None,
+        disrupted=any(taint.key in DISRUPTION_TAINTS for taint in raw.spec.taints or ()),
+        unschedulable=bool(raw.spec.unschedulable),
+    )
+
+
+def pod_from(raw: PodObject, classify: Classify) -> Pod:
+    """Reduce a Pod. Strings that many pods share are interned: 100,000 pods stay under 60 MiB."""
+    meta, spec, status = raw.metadata, raw.spec, raw.status
+    annotations = meta.annotations or {}
+    pool = classify(meta.namespace, meta.labels or {})
+    created = _utc(meta.creation_timestamp) or FOREVER
+    return Pod(
+        uid=meta.uid,
+        namespace=intern(meta.namespace),
+        name=meta.name,
+        created=created,
+        node=intern(spec.node_name) if spec.node_name else None,
+        pool=intern(pool) if pool is not None else None,
+        priority=spec.priority,
+        scheduler=intern(spec.scheduler_name),
+        ready_since=_ready_since(status.conditions),
+        idle_since=parse_idle_mark(annotations.get(IDLE_SINCE)),
+        do_not_disrupt_until=_protected_until(annotations.get(DO_NOT_DISRUPT), status.start_time or created),
+        terminating=meta.deletion_timestamp is not None,
+        finished=status.phase in ("Succeeded", "Failed"),
+    )
+
+
+def ledger_from(raw: ConfigMapObject) -> Ledger:
+    """Read the ledger: first seen by node UID, from whole seconds of the epoch.
+
+    A key whose value is no plausible time (before Kubernetes, or past the year 9999) is listed as ignored.
+    """
+    first_seen: dict[str, datetime] = {}
+    ignored: list[str] = []
+    data = raw.data or {}
+    for uid, text in data.items():
+        seen = _epoch_seconds(text)
+        if seen is None:
+            ignored.append(uid)
+        else:
+            first_seen[uid] = seen
+    return Ledger(
+        first_seen=first_seen,
+        ignored=tuple(sorted(ignored)),
+        resource_version=raw.metadata.resource_version,
+        size_bytes=sum(len(key.encode()) + len(value.encode()) for key, value in data.items()),
+    )
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
+
+def parse_idle_mark(text: str | None) -> datetime | None:
+    """Parse the idle mark: an RFC 3339 time with its zone. None where it is absent or anything else: that is busy."""
+    if text is None or len(text) > 40 or not _RFC_3339.fullmatch(text):
+        return None
+    try:
+        return _utc(datetime.fromisoformat(text.upper()))
+    except (ValueError, OverflowError):  # the 31st of February, or the year 0 in another zone
+        return None
+
+
+_GO_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _protected_until(text: str | None, started: datetime) -> datetime | None:
+    """End of ``karpenter.sh/do-not-disrupt``: "true", or since Karpenter 1.12 a duration from the pod's start.
+
+    As in Karpenter a value that is neither protects nothing.
+    """
+    if text is None or len(text) > 64:
+        return None
+    if text == "true":
+        return FOREVER
+    if not _GO_DURATION.fullmatch(text):
+        return None
+    seconds = sum(float(n) * _GO_UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text))
+    try:
+        return started + timedelta(seconds=seconds)
+    except OverflowError:
+        return FOREVER
+
+
+def _ready_since(conditions: list[Condition] | None) -> datetime | None:
+    for condition in conditions or ():
+        if condition.type == "Ready":
+            return _utc(condition.last_transition_time) if condition.status == "True" else None
+    return None
+
+
+def _epoch_seconds(text: str) -> datetime | None:
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        return None
+    try:
+        seen = datetime.fromtimestamp(int(text), UTC)
+    except (ValueError, OverflowError):
+        return None
+    return seen if seen >= KUBERNETES_EPOCH else None
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.astimezone(UTC) if time is not None else None

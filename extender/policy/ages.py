@@ -1,0 +1,72 @@
+"""Node age: when a node was first seen, and the one order that every decision uses.
+
+Owns the order key, the merge of first-seen times and the rules that turn observations into them. Reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from zlib import crc32
+
+from extender.model import AgeSource, Node, OrderKey, Pod
+
+SLOTS = 8
+"""Nodes first seen in the same minute are ordered by slot, then UID: a batch fills one node after the other."""
+
+
+def slot(uid: str) -> int:
+    """Place a node UID in one of eight slots: CRC-32 modulo 8, the same in every process and for ever."""
+    return crc32(uid.encode()) % SLOTS
+
+
+def order_key(node: Node, first_seen: datetime | None, age: AgeSource = AgeSource.FIRST_SEEN) -> OrderKey:
+    """Order nodes by age; the smaller key is the older node.
+
+    1. seen before not seen yet; 2. first seen in whole minutes, or for a node not seen yet its creation in seconds;
+    3. slot; 4. UID. With ``AgeSource.CREATED`` every node counts as first seen at its creation.
+    """
+    seen = node.created if age is AgeSource.CREATED else first_seen
+    if seen is not None:
+        return (0, int(seen.timestamp() // 60), slot(node.uid), node.uid)
+    return (1, int(node.created.timestamp()), slot(node.uid), node.uid)
+
+
+def observed_first_seen(node: Node, worker: Pod, now: datetime) -> datetime | None:
+    """Say when this worker shows that its node was seen: its Ready time, None while it is not Ready.
+
+    Held between the node's creation and ``now``: the Ready time comes from the kubelet's clock, and one node with a
+    clock of 1970 must not become the oldest for ever.
+    """
+    if worker.ready_since is None or worker.finished:
+        return None
+    return max(node.created, min(worker.ready_since, now))
+
+
+def seeded_first_seen(nodes: Iterable[Node], names_with_workers: Iterable[str]) -> dict[str, datetime]:
+    """Seed a first installation, by node UID: a node that has workers counts as seen at its creation.
+
+    Nobody knows better, and it is the same for every replica and after every restart.
+    """
+    occupied = frozenset(names_with_workers)
+    return {node.uid: node.created for node in nodes if node.name in occupied}
+
+
+def merge_earliest(*sources: Mapping[str, datetime]) -> dict[str, datetime]:
+    """Merge first-seen times by UID, the earliest wins: commutative, associative and idempotent."""
+    merged: dict[str, datetime] = {}
+    for source in sources:
+        for uid, seen in source.items():
+            known = merged.get(uid)
+            if known is None or seen < known:
+                merged[uid] = seen
+    return merged
+
+
+def missing_from(recorded: Mapping[str, datetime], known: Mapping[str, datetime]) -> dict[str, datetime]:
+    """Select what the ledger does not hold yet: UIDs that it lacks, or has with a later whole second."""
+    return {
+        uid: seen
+        for uid, seen in known.items()
+        if uid not in recorded or int(seen.timestamp()) < int(recorded[uid].timestamp())
+    }

@@ -1,0 +1,181 @@
+"""What is known of the cluster, kept up to date event by event. Owns the indexes; does no I/O.
+
+`kube.watch` feeds it, `web` and `loops` read it. Every answer depends on this state and the request alone, so replicas
+with the same state agree. The clock is a constructor argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from extender.model import AgeSource, BusyVictims, Ending, Ledger, Node, OrderKey, Pod
+from extender.policy import ages
+from extender.policy.departure import departure_of, ending_of
+from extender.policy.preemption import PreemptionView
+from extender.policy.scoring import PreferenceKey, preference_key
+
+
+class ClusterState:
+    """Nodes, pods and first-seen times, and the order that follows from them.
+
+    ``preference`` (placement) has no leaving node; ``order`` has every node. Both map node names to keys, are changed
+    in place, and are exact after every event.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime], age: AgeSource = AgeSource.FIRST_SEEN) -> None:
+        self._clock = clock
+        self._age = age
+        self._workers_on: dict[str, dict[str, Pod]] = {}
+        self._observed: dict[str, datetime] = {}
+        self.nodes: dict[str, Node] = {}
+        self.pods: dict[str, Pod] = {}
+        self.order: dict[str, OrderKey] = {}
+        self.preference: dict[str, PreferenceKey] = {}
+        self.ledger: Ledger | None = None
+        self.synced = False
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def replace_nodes(self, nodes: Iterable[Node]) -> None:
+        """Take a complete list of nodes in place of what was known."""
+        self.nodes = {node.name: node for node in nodes}
+        live = {node.uid for node in self.nodes.values()}
+        self._observed = {uid: seen for uid, seen in self._observed.items() if uid in live}
+        self.order.clear()
+        self.preference.clear()
+        for node in self.nodes.values():
+            self._observe(node)
+
+    def upsert_node(self, node: Node) -> None:
+        """Take a new or changed node. Another UID under the same name is another node."""
+        known = self.nodes.get(node.name)
+        if known is not None and known.uid != node.uid:
+            self._observed.pop(known.uid, None)
+        self.nodes[node.name] = node
+        self._observe(node)
+
+    def delete_node(self, node: Node) -> None:
+        """Forget a node, unless another one of that name has taken its place already."""
+        known = self.nodes.get(node.name)
+        if known is not None and known.uid == node.uid:
+            del self.nodes[node.name]
+            self.order.pop(node.name, None)
+            self.preference.pop(node.name, None)
+        self._observed.pop(node.uid, None)
+
+    def replace_pods(self, pods: Iterable[Pod]) -> None:
+        """Take a complete list of pods in place of what was known."""
+        self.pods = {pod.uid: pod for pod in pods}
+        self._workers_on = {}
+        for pod in self.pods.values():
+            if _is_placed_worker(pod):
+                self._workers_on.setdefault(pod.node or "", {})[pod.uid] = pod
+        for node in self.nodes.values():
+            self._observe(node)
+
+    def upsert_pod(self, pod: Pod) -> None:
+        """Take a new or changed pod."""
+        known = self.pods.get(pod.uid)
+        self.pods[pod.uid] = pod
+        if known is not None and _is_placed_worker(known):
+            self._drop_worker(known)
+        if _is_placed_worker(pod):
+            self._workers_on.setdefault(pod.node or "", {})[pod.uid] = pod
+            self._observe_named(pod.node)
+        elif known is not None:
+            self._observe_named(known.node)
+
+    def delete_pod(self, pod: Pod) -> None:
+        """Forget a pod. What it showed about its node's age stays."""
+        known = self.pods.pop(pod.uid, None)
+        if known is not None and _is_placed_worker(known):
+            self._drop_worker(known)
+            self._observe_named(known.node)
+
+    def take_ledger(self, ledger: Ledger | None) -> None:
+        """Take the ledger as it is recorded now, None where there is none. What was observed here stays."""
+        self.ledger = ledger
+        for node in self.nodes.values():
+            self._rank(node)
+
+    def begin(self) -> None:
+        """Start to answer: nodes, pods and ledger were loaded. Without a ledger, seeds the nodes that have workers."""
+        if self.ledger is None:
+            seeds = ages.seeded_first_seen(self.nodes.values(), self._workers_on)
+            self._observed = ages.merge_earliest(self._observed, seeds)
+            for node in self.nodes.values():
+                self._rank(node)
+        self.synced = True
+
+    # -- what is read -------------------------------------------------------------------------------------------------
+
+    def first_seen(self, node: Node) -> datetime | None:
+        """Say when a node was first seen: the earliest of what was observed and what is recorded. None: not yet."""
+        observed = self._observed.get(node.uid)
+        recorded = self.ledger.first_seen.get(node.uid) if self.ledger is not None else None
+        if observed is None or recorded is None:
+            return recorded if observed is None else observed
+        return min(observed, recorded)
+
+    def unrecorded(self) -> dict[str, datetime]:
+        """Select the observations that the ledger lacks, by node UID. Keys that make no sense there are let be."""
+        if self.ledger is None:
+            return dict(self._observed)
+        missing = ages.missing_from(self.ledger.first_seen, self._observed)
+        return {uid: seen for uid, seen in missing.items() if uid not in self.ledger.ignored}
+
+    def workers_on(self, node_name: str) -> Mapping[str, Pod]:
+        """Give the workers on a node by UID, terminating ones included, finished ones not."""
+        return self._workers_on.get(node_name, {})
+
+    def ending(self, node_name: str) -> Ending | None:
+        """Say why a node is ending, None where it is not."""
+        return ending_of(self.workers_on(node_name).values())
+
+    def preemption_view(self, modes: Mapping[str, BusyVictims], default: BusyVictims) -> PreemptionView:
+        """Show the state to the preemption policy. The mappings are the live ones: use the view at once."""
+        return PreemptionView(
+            order=self.order,
+            preference=self.preference,
+            pods=self.pods,
+            busy_victims=modes,
+            default_busy_victims=default,
+            now=self._clock(),
+        )
+
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    def _drop_worker(self, pod: Pod) -> None:
+        workers = self._workers_on.get(pod.node or "")
+        if workers is not None:
+            workers.pop(pod.uid, None)
+            if not workers:
+                del self._workers_on[pod.node or ""]
+
+    def _observe_named(self, node_name: str | None) -> None:
+        node = self.nodes.get(node_name) if node_name else None
+        if node is not None:
+            self._observe(node)
+
+    def _observe(self, node: Node) -> None:
+        """Move the node's first-seen time earlier where a worker on it shows that, and rank it again."""
+        now = self._clock()
+        for worker in self.workers_on(node.name).values():
+            seen = ages.observed_first_seen(node, worker, now)
+            if seen is not None and (node.uid not in self._observed or seen < self._observed[node.uid]):
+                self._observed[node.uid] = seen
+        self._rank(node)
+
+    def _rank(self, node: Node) -> None:
+        key = ages.order_key(node, self.first_seen(node), self._age)
+        self.order[node.name] = key
+        preferred = preference_key(key, departure_of(node), self.ending(node.name))
+        if preferred is None:
+            self.preference.pop(node.name, None)
+        else:
+            self.preference[node.name] = preferred
+
+
+def _is_placed_worker(pod: Pod) -> bool:
+    return pod.pool is not None and pod.node is not None and not pod.finished

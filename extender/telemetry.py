@@ -1,0 +1,215 @@
+"""Logs and metrics. A leaf: everything may use it, it knows nothing of what it is told.
+
+Owns the log formats and every metric name. A metric name is an interface: `tests/contract/test_metrics.py` holds them.
+Labels come from enums and pool names only, never from nodes or pods.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+LogFormat = Literal["json", "text"]
+LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds. A kube-scheduler waits for the answer in its serial cycle: tenths of a millisecond count."""
+
+POOLS_SHOWN = 100
+"""Pools named by a label are as many as users like; beyond this many they are one series, ``(others)``."""
+
+
+def set_up_logging(*, form: LogFormat, level: str, stream: TextIO | None = None) -> None:
+    """Send logs to ``stream`` (standard error by default), one line each, as JSON or as text."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def fields(**values: object) -> dict[str, object]:
+    """Make the ``extra`` of a log call: ``log.info("message", extra=fields(pool="a"))``."""
+    return {"fields": values}
+
+
+def _fields_of(record: logging.LogRecord) -> Mapping[str, object]:
+    found = getattr(record, "fields", None)
+    return found if isinstance(found, dict) else {}
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        shown = "".join(f" {key}={value}" for key, value in _fields_of(record).items())
+        text = f"{at} {record.levelname:<7} {record.getMessage()}{shown}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFigures:
+    """What is shown of the state at a scrape. Ages in seconds, None where a collection was never heard."""
+
+    synced: bool = False
+    collection_ages: Mapping[str, float | None] = field(default_factory=dict)
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    workers: Mapping[str, int] = field(default_factory=dict)
+    pods: int = 0
+    ledger_entries: int = 0
+    ledger_bytes: int = 0
+    ledger_ignored: int = 0
+
+
+class Metrics:
+    """Every metric of warmnode, over an injected registry. Counters are bound where they are used."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, version: str = "") -> None:
+        self.registry = registry or CollectorRegistry()
+        self.webhook_requests = self._counter(
+            "warmnode_webhook_requests", "Webhook calls by verb and outcome.", "verb", "outcome"
+        )
+        self.webhook_seconds = Histogram(
+            "warmnode_webhook_duration_seconds",
+            "Time from the request's head to the answer.",
+            ["verb"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.webhook_last_call = Gauge(
+            "warmnode_webhook_last_call_timestamp_seconds",
+            "When the scheduler last called, epoch seconds; 0 means never.",
+            registry=self.registry,
+        )
+        self.workers_bound = self._counter(
+            "warmnode_workers_bound", "Workers seen to be bound to a node, by pool.", "pool"
+        )
+        self.watch_lists = self._counter("warmnode_watch_lists", "Complete lists of a collection.", "collection")
+        self.watch_failures = self._counter(
+            "warmnode_watch_failures", "Lists and watches that failed, by error class.", "collection", "error"
+        )
+        self.watch_events = self._counter("warmnode_watch_events", "Watch events taken.", "collection")
+        self.watch_undecodable = self._counter(
+            "warmnode_watch_undecodable", "Objects that could not be read and were left out.", "collection"
+        )
+        self.ledger_writes = self._counter("warmnode_ledger_writes", "Writes of the ledger by outcome.", "outcome")
+        self.ledger_pruned = self._counter("warmnode_ledger_pruned", "Entries pruned from the ledger.")
+        self.config_reloads = self._counter("warmnode_config_reloads", "Configuration reloads by outcome.", "outcome")
+        self.config_valid = Gauge(
+            "warmnode_config_valid",
+            "1 while the configuration file is the one in force, 0 while a bad new version is refused.",
+            registry=self.registry,
+        )
+        self.config_valid.set(1)
+        build = Gauge(
+            "warmnode_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
+        )
+        build.labels(version).set(1)
+        self._pools: set[str] = set()
+
+    def show_cluster(self, figures: Callable[[], ClusterFigures]) -> None:
+        """Show the cluster's figures at every scrape: one custom collector costs less than gauges kept up to date."""
+        self.registry.register(_ClusterCollector(figures))
+
+    def pool_label(self, pool: str) -> str:
+        """Label of a pool, ``(others)`` from the 101st on: pool names may come from anybody's pod labels."""
+        if pool not in self._pools:
+            if len(self._pools) >= POOLS_SHOWN:
+                return "(others)"
+            self._pools.add(pool)
+        return pool
+
+    def exposition(self) -> bytes:
+        """Write the text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+
+class WatchMetrics:
+    """Tells the metrics and the log what the reflectors do: a `kube.watch.WatchObserver`."""
+
+    def __init__(self, metrics: Metrics, log: logging.Logger) -> None:
+        self._metrics = metrics
+        self._log = log
+
+    def listed(self, name: str, count: int, seconds: float) -> None:
+        """A complete list was taken."""
+        self._metrics.watch_lists.labels(name).inc()
+        self._log.info("listed", extra=fields(collection=name, count=count, seconds=round(seconds, 3)))
+
+    def relisted(self, name: str, reason: str) -> None:
+        """The watch cannot be resumed: the collection is listed again."""
+        self._log.info("listing again", extra=fields(collection=name, reason=reason))
+
+    def watch_failed(self, name: str, error: Exception) -> None:
+        """A list or a watch failed and is tried again."""
+        self._metrics.watch_failures.labels(name, type(error).__name__).inc()
+        self._log.warning("watch failed", extra=fields(collection=name, error=str(error)))
+
+    def undecodable(self, name: str, error: Exception) -> None:
+        """An object could not be read and was left out."""
+        self._metrics.watch_undecodable.labels(name).inc()
+        self._log.warning("object cannot be read", extra=fields(collection=name, error=str(error)))
+
+    def event(self, name: str) -> None:
+        """One watch event was taken."""
+        self._metrics.watch_events.labels(name).inc()
+
+
+class _ClusterCollector(Collector):
+    def __init__(self, figures: Callable[[], ClusterFigures]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._figures()
+        yield _gauge("warmnode_synced", "1 once nodes, pods and ledger were loaded.", float(now.synced))
+        yield _labelled(
+            "warmnode_collection_age_seconds",
+            "Time since the API server was last heard about a collection.",
+            "collection",
+            ((name, age) for name, age in now.collection_ages.items() if age is not None),
+        )
+        yield _labelled("warmnode_nodes", "Nodes by what is known of their age.", "state", now.nodes.items())
+        yield _labelled("warmnode_workers", "Workers that are placed on a node, by pool.", "pool", now.workers.items())
+        yield _gauge("warmnode_pods", "Pods known.", now.pods)
+        yield _gauge("warmnode_ledger_entries", "Nodes in the ledger.", now.ledger_entries)
+        yield _gauge("warmnode_ledger_bytes", "Size of the ledger's data; a ConfigMap holds 1 MiB.", now.ledger_bytes)
+        yield _gauge("warmnode_ledger_ignored_entries", "Ledger keys that make no sense.", now.ledger_ignored)
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _labelled(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values:
+        family.add_metric([key], value)
+    return family

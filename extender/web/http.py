@@ -1,0 +1,111 @@
+"""HTTP as every listener speaks it: routes, bodies within bounds, one-line problems.
+
+Owns the limits on what a caller may send. Knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+BODY_LIMIT_BYTES = 64 * 1024 * 1024
+"""5,000 full Node objects are about 40 MB; the names alone are 0.3 MB."""
+BODY_DEADLINE_SECONDS = 10.0
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Routes = Mapping[tuple[str, str], Handler]
+"""(method, path) -> handler."""
+
+_BROKEN_BODY = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
+
+
+class BodyRefused(Exception):
+    """A body that was not read to its end. ``status`` is what to answer."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def problem(status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with one line of RFC 9457 problem+json."""
+    body = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail[:500]}
+    return web.Response(
+        status=status, body=json.dumps(body).encode(), content_type="application/problem+json", headers=headers
+    )
+
+
+def json_response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    """Answer with JSON that is encoded already."""
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def route(routes: Routes, *, refused: Callable[[HTTPStatus], None]) -> Handler:
+    """Make a handler that finds the route, or answers 404 or 405 in one line and tells ``refused``."""
+    methods: dict[str, list[str]] = {}
+    for method, path in routes:
+        methods.setdefault(path, []).append(method)
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        handler = routes.get((request.method, request.path))
+        if handler is not None:
+            return await handler(request)
+        allowed = methods.get(request.path)
+        status = HTTPStatus.NOT_FOUND if allowed is None else HTTPStatus.METHOD_NOT_ALLOWED
+        refused(status)
+        await _discard(request)
+        if allowed is None:
+            return problem(status, f"there is no {request.path[:100]!r} here; there is {', '.join(sorted(methods))}")
+        return problem(status, f"{request.path} takes {' and '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
+
+    return handle
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Read the whole body, 64 MiB and 10 s at most.
+
+    A body that is too large is read to its end and thrown away, up to the deadline: an answer to somebody who is still
+    sending is lost with the connection.
+
+    Raises:
+        BodyRefused: it is too large, compressed, slow or broken off.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+        await _discard(request)
+        raise BodyRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_SECONDS):
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                if size <= BODY_LIMIT_BYTES:
+                    chunks.append(chunk)
+                else:
+                    chunks.clear()
+    except TimeoutError as error:
+        raise BodyRefused(
+            HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_DEADLINE_SECONDS:.0f} s"
+        ) from error
+    except _BROKEN_BODY as error:
+        raise BodyRefused(HTTPStatus.BAD_REQUEST, "the body broke off or is not encoded as its head says") from error
+    if size > BODY_LIMIT_BYTES:
+        raise BodyRefused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body has {size} bytes, {BODY_LIMIT_BYTES} are allowed; set nodeCacheCapable: true on the extender",
+        )
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _discard(request: web.BaseRequest) -> None:
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_SECONDS):
+            while await request.content.readany():
+                pass
+    except (TimeoutError, *_BROKEN_BODY):
+        return  # the answer says what was wrong with the request; how its body ends does not matter

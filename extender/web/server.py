@@ -1,0 +1,202 @@
+"""A listener: an address, a handler, TLS that follows its files, and a stop that resets nobody.
+
+Owns sockets and connections. Knows nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from extender.telemetry import fields
+from extender.web.http import Handler
+
+log = logging.getLogger("warmnode.listener")
+
+KEEP_ALIVE_SECONDS = 180.0
+"""kube-scheduler keeps idle connections for 90 s and does not send a POST again that met a closed one."""
+DRAIN = timedelta(seconds=5)
+
+
+class ListenerProblem(Exception):
+    """A listener cannot start. The message is one line with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``host:port``, ``[v6]:port`` or ``:port`` (all interfaces).
+
+        Raises:
+            ValueError: it is none of these; the message says what to write.
+        """
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f'write host:port, like "127.0.0.1:8888" or "[::1]:8888" (got {text!r})')
+        return cls(host or "0.0.0.0", int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """True where only this machine, or this pod, can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ServerTls:
+    """Server certificate and optional client CA, read again when the files change.
+
+    New connections get the newest files that load; a pair that does not match (a rotation half done) is tried again.
+    With ``client_ca_file`` a client without a certificate of that CA is refused in the handshake.
+    """
+
+    def __init__(self, *, cert_file: Path, key_file: Path, client_ca_file: Path | None = None) -> None:
+        self._files = (cert_file, key_file, client_ca_file)
+        self._stamp = self._read_stamp()
+        self._current = self._load()
+        self.context = self._load()
+        self.context.sni_callback = self._use_current
+
+    def reload(self) -> bool:
+        """Load the files again if they changed; True if new ones are in force now.
+
+        Raises:
+            ListenerProblem: they changed and do not load; the old ones stay in force.
+        """
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return False
+        self._current = self._load()
+        self._stamp = stamp
+        return True
+
+    def _use_current(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+    def _load(self) -> ssl.SSLContext:
+        cert_file, key_file, client_ca_file = self._files
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(cert_file, key_file)
+            if client_ca_file is not None:
+                context.load_verify_locations(client_ca_file)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            names = ", ".join(str(file) for file in self._files if file is not None)
+            raise ListenerProblem(f"TLS files do not load ({names}): {error.strerror or error}") from error
+        return context
+
+    def _read_stamp(self) -> tuple[tuple[int, int, int], ...]:
+        stamps = []
+        for file in self._files:
+            try:
+                stat = file.stat() if file is not None else None
+            except OSError:
+                stat = None
+            stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else (0, 0, 0))
+        return tuple(stamps)
+
+
+class Listener:
+    """Serves one handler on one address."""
+
+    def __init__(self, *, name: str, address: Address, handler: Handler, tls: ServerTls | None = None) -> None:
+        self.name = name
+        self.address = address
+        self.tls = tls
+        self._handler = handler
+        self._draining = False
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self) -> None:
+        """Listen. ``address`` then holds the port that was taken.
+
+        Raises:
+            ListenerProblem: the address cannot be had.
+        """
+        server = web.Server(
+            self._handle,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            auto_decompress=False,
+            logger=_http_log,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds())
+        await runner.setup()
+        site = web.TCPSite(
+            runner, self.address.host, self.address.port, ssl_context=self.tls.context if self.tls else None
+        )
+        try:
+            await site.start()
+        except (OSError, OverflowError) as error:
+            await runner.cleanup()
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ListenerProblem(
+                f"the {self.name} listener cannot use {self.address}: {reason}; choose another address with "
+                f"--{self.name}-listen"
+            ) from error
+        self._runner = runner
+        port = runner.addresses[0][1]
+        self.address = Address(self.address.host, port)
+        log.info("listening", extra=fields(listener=self.name, address=str(self.address), tls=self.tls is not None))
+
+    async def stop(self) -> None:
+        """Stop listening, let every answer in flight finish, and close: 5 s at most.
+
+        Answers say ``Connection: close`` from now on, so callers go elsewhere by themselves; only connections that stay
+        silent are closed by us.
+        """
+        if self._runner is None:
+            return
+        self._draining = True
+        for site in list(self._runner.sites):
+            await site.stop()
+        server = self._runner.server
+        # aiohttp tells nobody when a connection closes
+        deadline = asyncio.get_running_loop().time() + DRAIN.total_seconds() / 2
+        while server is not None and server.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        await self._runner.cleanup()
+        self._runner = None
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = await self._handler(request)
+        if self._draining:
+            response.force_close()
+        return response
+
+
+class _WithoutTraceback(logging.Filter):
+    """What a caller sent wrong is one line; only our own mistakes show a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError | ConnectionError | ssl.SSLError):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.msg, record.args = "bad HTTP: %s", (" ".join(str(error.args or error).split())[:200],)
+            record.exc_info = None
+        return True
+
+
+_http_log = logging.getLogger("warmnode.http")
+_http_log.addFilter(_WithoutTraceback())

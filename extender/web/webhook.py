@@ -1,0 +1,157 @@
+"""The two verbs that kube-scheduler calls. Decodes, asks the policy, encodes; keeps nothing and promises nothing.
+
+A failure here is harmless by contract: prioritize errors are ignored by the scheduler, and an ignorable preempt
+extender that fails leaves the victims as they were. So doubt answers at once and never waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from time import perf_counter
+
+from aiohttp import web
+
+from extender.model import BusyVictims, Pool
+from extender.policy.pools import pool_of
+from extender.policy.preemption import Verdict, choose_preemption
+from extender.policy.scoring import score_nodes
+from extender.state import ClusterState
+from extender.telemetry import Metrics, fields
+from extender.web import wire
+from extender.web.http import BodyRefused, Handler, json_response, problem, read_body, route
+
+log = logging.getLogger("warmnode.webhook")
+
+NO_SCORES = b"[]"
+
+
+class Outcome(StrEnum):
+    """What became of a call. Preempt calls are counted by their `Verdict` too."""
+
+    SCORED = "scored"
+    NEUTRAL = "neutral"
+    UNKNOWN_NODES = "unknownNodes"
+    NOT_SYNCED = "notSynced"
+    BAD_REQUEST = "badRequest"
+    NOT_FOUND = "notFound"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolsInForce:
+    """The configured pools, None where the label names them, and what their workers may suffer by preemption."""
+
+    pools: Sequence[Pool] | None = None
+    busy_victims: dict[str, BusyVictims] = field(default_factory=dict)
+    default_busy_victims: BusyVictims = BusyVictims.LAST_RESORT
+
+
+class Webhook:
+    """Answers ``POST /prioritize`` and ``POST /preempt``. ``pools`` is replaced when the configuration changes."""
+
+    def __init__(
+        self, *, state: ClusterState, pools: PoolsInForce, metrics: Metrics, called: Callable[[], None] = lambda: None
+    ) -> None:
+        self.pools = pools
+        self._state = state
+        self._called = called
+        self._counters = {
+            (verb, str(outcome)): metrics.webhook_requests.labels(verb, outcome)
+            for verb in ("prioritize", "preempt")
+            for outcome in (*Outcome, *(Verdict if verb == "preempt" else ()))
+        }
+        self._seconds = {verb: metrics.webhook_seconds.labels(verb) for verb in ("prioritize", "preempt")}
+        self._lost = metrics.webhook_requests.labels("none", Outcome.NOT_FOUND)
+
+    def handler(self) -> Handler:
+        """Make the listener's handler."""
+        return route(
+            {
+                ("POST", "/prioritize"): self._verb("prioritize", self.prioritize),
+                ("POST", "/preempt"): self._verb("preempt", self.preempt),
+            },
+            refused=lambda status: self._lost.inc(),
+        )
+
+    def prioritize(self, body: bytes) -> tuple[bytes, str]:
+        """Answer a prioritize call: at most nine hosts of those that were sent, ``[]`` for a pod of no pool.
+
+        Raises:
+            wire.BadRequest: the body is not a request.
+        """
+        request = wire.decode_prioritize(body)
+        pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
+        if pool is None:
+            return NO_SCORES, Outcome.NEUTRAL
+        scores = score_nodes(request.node_names, self._state.preference)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "prioritize",
+                extra=fields(
+                    namespace=request.pod.namespace,
+                    pod=request.pod.name,
+                    pool=pool,
+                    candidates=len(request.node_names),
+                    scores=dict(scores),
+                ),
+            )
+        return wire.encode_priorities(scores), Outcome.SCORED if scores else Outcome.UNKNOWN_NODES
+
+    def preempt(self, body: bytes) -> tuple[bytes, str]:
+        """Answer a preempt call: one candidate, none (a veto), or on any doubt all of them as they came.
+
+        Raises:
+            wire.BadRequest: the body is not a request.
+        """
+        request = wire.decode_preempt(body)
+        pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
+        if self._state.synced:
+            view = self._state.preemption_view(self.pools.busy_victims, self.pools.default_busy_victims)
+            choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=view)
+            nodes, outcome = choice.nodes, str(choice.verdict)
+        else:
+            nodes, outcome = tuple(request.candidates), str(Outcome.NOT_SYNCED)
+        log.debug(
+            "preempt",
+            extra=fields(
+                namespace=request.pod.namespace,
+                pod=request.pod.name,
+                pool=pool,
+                candidates=len(request.candidates),
+                verdict=outcome,
+                nodes=nodes[:3],
+            ),
+        )
+        return wire.encode_preemption(request.candidates, nodes), outcome
+
+    def _verb(self, verb: str, answer: Callable[[bytes], tuple[bytes, str]]) -> Handler:
+        seconds = self._seconds[verb]
+        counters = {outcome: counter for (of, outcome), counter in self._counters.items() if of == verb}
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            started = perf_counter()
+            try:
+                body = await read_body(request)
+                if verb == "prioritize" and not self._state.synced:
+                    outcome, response = (
+                        str(Outcome.NOT_SYNCED),
+                        problem(HTTPStatus.SERVICE_UNAVAILABLE, "nodes, pods and ledger are not loaded yet"),
+                    )
+                else:
+                    content, outcome = answer(body)
+                    response = json_response(content)
+                    self._called()
+            except wire.BadRequest as error:
+                outcome, response = str(Outcome.BAD_REQUEST), problem(HTTPStatus.BAD_REQUEST, str(error))
+            except BodyRefused as error:
+                outcome, response = str(Outcome.BAD_REQUEST), problem(error.status, str(error))
+            if outcome == Outcome.BAD_REQUEST:
+                log.warning("bad request", extra=fields(verb=verb, status=response.status))
+            counters[outcome].inc()
+            seconds.observe(perf_counter() - started)
+            return response
+
+        return handle

@@ -1,0 +1,84 @@
+"""Builders with defaults: a test names only what its rule is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import strategies as st
+
+from extender.model import Ledger, Node, Pod, Victims
+
+NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+
+
+def minutes_ago(minutes: float) -> datetime:
+    return NOW - timedelta(minutes=minutes)
+
+
+AN_HOUR_AGO = minutes_ago(60)
+HALF_AN_HOUR_AGO = minutes_ago(30)
+
+
+def node(
+    name: str = "node-a",
+    *,
+    uid: str | None = None,
+    created: datetime = AN_HOUR_AGO,
+    deleting: bool = False,
+    disrupted: bool = False,
+    unschedulable: bool = False,
+) -> Node:
+    return Node(
+        name=name,
+        uid=uid or f"uid-of-{name}",
+        created=created,
+        deleting=deleting,
+        disrupted=disrupted,
+        unschedulable=unschedulable,
+    )
+
+
+def worker(
+    name: str = "worker-1",
+    *,
+    uid: str | None = None,
+    pool: str | None = "pool",
+    node: str | None = "node-a",
+    ready_since: datetime | None = HALF_AN_HOUR_AGO,
+    idle_since: datetime | None = None,
+    priority: int | None = 0,
+    terminating: bool = False,
+    finished: bool = False,
+    do_not_disrupt_until: datetime | None = None,
+) -> Pod:
+    return Pod(
+        uid=uid or f"uid-of-{name}",
+        namespace="default",
+        name=name,
+        created=minutes_ago(40),
+        node=node,
+        pool=pool,
+        priority=priority,
+        ready_since=ready_since,
+        idle_since=idle_since,
+        terminating=terminating,
+        finished=finished,
+        do_not_disrupt_until=do_not_disrupt_until,
+    )
+
+
+def stranger(name: str = "stranger-1", *, node: str | None = "node-a", priority: int | None = 0) -> Pod:
+    return worker(name, pool=None, node=node, priority=priority)
+
+
+def victims(*uids: str, violations: int = 0) -> Victims:
+    return Victims(pod_uids=uids, pdb_violations=violations)
+
+
+def ledger(first_seen: Mapping[str, datetime], *ignored: str) -> Ledger:
+    return Ledger(first_seen=dict(first_seen), ignored=ignored, resource_version="1")
+
+
+times = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+uids = st.uuids().map(str)

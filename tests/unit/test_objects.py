@@ -1,0 +1,184 @@
+"""API objects to values: what is read, and that nonsense is on the safe side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.kube.objects import (
+    ConfigMapObject,
+    NodeObject,
+    ObjectMeta,
+    PodObject,
+    ledger_from,
+    node_from,
+    parse_idle_mark,
+    pod_from,
+)
+from extender.model import FOREVER, Pod
+from extender.policy.idleness import FUTURE_TOLERANCE, is_undisturbed, reports_idle
+from tests.builders import NOW, worker
+
+STARTED = "2026-11-01T10:00:00Z"
+
+
+def read_pod(**overrides: Any) -> Pod:
+    raw: dict[str, Any] = {
+        "metadata": {"name": "w", "namespace": "ns", "uid": "u", "creationTimestamp": STARTED},
+        "spec": {"nodeName": "n", "priority": 5, "schedulerName": "warmnode", "containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "startTime": STARTED, "conditions": None},
+    }
+    for path, value in overrides.items():
+        section, key = path.split("__")
+        raw[section][key] = value
+
+    def pool_from_label(namespace: str, labels: Mapping[str, str]) -> str | None:
+        return labels.get("pool")
+
+    return pod_from(msgspec.json.decode(msgspec.json.encode(raw), type=PodObject), pool_from_label)
+
+
+def test_pod_ready_time_only_while_ready() -> None:
+    """The Ready condition's transition counts while the condition is True."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-01T11:00:00Z"}
+    assert read_pod(status__conditions=[ready]).ready_since == datetime(2026, 11, 1, 11, tzinfo=UTC)
+    assert read_pod(status__conditions=[{**ready, "status": "False"}]).ready_since is None
+    assert read_pod().ready_since is None
+
+
+def test_pod_pool_comes_from_labels() -> None:
+    """A pod is a worker where the selector says so."""
+    assert read_pod(metadata__labels={"pool": "p"}).pool == "p"
+    assert read_pod().pool is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "finished"), [("Running", False), ("Pending", False), ("Succeeded", True), ("Failed", True)]
+)
+def test_pod_finished_by_phase(phase: str, finished: bool) -> None:
+    """Succeeded and Failed pods hold no room."""
+    assert read_pod(status__phase=phase).finished is finished
+
+
+@pytest.mark.parametrize(
+    ("value", "until"),
+    [
+        ("true", FOREVER),
+        ("90m", datetime(2026, 11, 1, 11, 30, tzinfo=UTC)),
+        ("1h30m", datetime(2026, 11, 1, 11, 30, tzinfo=UTC)),
+        ("false", None),
+        ("soon", None),
+        ("-5m", None),
+        ("9" * 40 + "h", FOREVER),
+        ("9" * 100 + "h", None),
+        ("", None),
+    ],
+)
+def test_do_not_disrupt_is_true_or_a_duration_from_the_start(value: str, until: datetime | None) -> None:
+    """As Karpenter 1.12 reads it; a bad value protects nothing."""
+    assert read_pod(metadata__annotations={"karpenter.sh/do-not-disrupt": value}).do_not_disrupt_until == until
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-01T10:00:00Z",
+        "2026-11-01T10:00:00.000000Z",
+        "2026-11-01T11:00:00+01:00",
+        "2026-11-01t10:00:00z",
+        "2026-11-01T10:00:00.123456789Z",
+    ],
+)
+def test_idle_mark_reads_rfc_3339(text: str) -> None:
+    """Any zone, any fraction."""
+    mark = parse_idle_mark(text)
+    assert mark is not None
+    assert mark.replace(microsecond=0) == datetime(2026, 11, 1, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "true",
+        "idle",
+        "1793527200",
+        "2026-11-01",
+        "2026-11-01T10:00:00",
+        "2026-11-01T10:00Z",
+        "20261101T100000Z",
+        "2026-02-31T10:00:00Z",
+        "2026-11-01T25:00:00Z",
+        "0001-01-01T00:00:00+23:59",
+        " 2026-11-01T10:00:00Z",
+        "2026-11-01T10:00:00Z\n",
+        "9" * 1_000_000,
+    ],
+)
+def test_idle_mark_garbage_is_busy(text: str | None) -> None:
+    """Absent or unparseable, without a zone, or enormous: busy."""
+    assert parse_idle_mark(text) is None
+
+
+@given(st.text(max_size=50))
+def test_idle_mark_never_raises(text: str) -> None:
+    """Any text is a time or None."""
+    mark = parse_idle_mark(text)
+    assert mark is None or mark.tzinfo is not None
+
+
+def test_idle_mark_in_the_future_is_busy() -> None:
+    """30 s ahead is clock skew; more is not a mark."""
+    assert reports_idle(worker(idle_since=NOW + FUTURE_TOLERANCE), NOW)
+    assert not reports_idle(worker(idle_since=NOW + FUTURE_TOLERANCE + timedelta(seconds=1)), NOW)
+
+
+def test_do_not_disrupt_duration_ends() -> None:
+    """A duration protects until it has passed."""
+    idle = worker(idle_since=NOW, do_not_disrupt_until=NOW)
+    assert not is_undisturbed(idle, NOW)
+    assert is_undisturbed(idle, NOW - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("spec", "meta", "expected"),
+    [
+        ({"unschedulable": True}, {}, (False, False, True)),
+        ({"taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}]}, {}, (False, True, False)),
+        ({"taints": [{"key": "karpenter.sh/disruption", "value": "disrupting"}]}, {}, (False, True, False)),
+        ({"taints": [{"key": "dedicated"}]}, {}, (False, False, False)),
+        ({}, {"deletionTimestamp": STARTED}, (True, False, False)),
+    ],
+)
+def test_node_departure_signals(spec: dict[str, Any], meta: dict[str, Any], expected: tuple[bool, bool, bool]) -> None:
+    """Deletion, Karpenter's taint of either generation, and a cordon."""
+    raw = {"metadata": {"name": "n", "uid": "u", "creationTimestamp": STARTED, **meta}, "spec": spec}
+    node = node_from(msgspec.convert(raw, NodeObject, strict=False))
+    assert (node.deleting, node.disrupted, node.unschedulable) == expected
+
+
+def test_ledger_ignores_and_keeps_nonsense() -> None:
+    """Values that are no plausible time are listed, the others are read."""
+    good = str(int(NOW.timestamp()))
+    data = {
+        "a": good,
+        "b": "soon",
+        "c": "",
+        "d": "-5",
+        "e": "9" * 12,
+        "f": "1.5",
+        "g": "1",
+        "h": "\uff11\uff12\uff13",
+        "i": "9" * 99,
+    }
+    ledger = ledger_from(ConfigMapObject(metadata=ObjectMeta(resource_version="7"), data=data))
+    assert ledger.first_seen == {"a": NOW}
+    assert ledger.ignored == ("b", "c", "d", "e", "f", "g", "h", "i")
+    assert ledger.resource_version == "7"

@@ -1,0 +1,63 @@
+"""Prioritize: range, subset, order."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.model import Departure, Ending
+from extender.policy.ages import order_key
+from extender.policy.scoring import PreferenceKey, preference_key, score_nodes
+from tests.builders import minutes_ago, node
+
+keys: st.SearchStrategy[PreferenceKey] = st.tuples(
+    st.integers(0, 1), st.integers(0, 1), st.integers(0, 20), st.integers(0, 7), st.uuids().map(str)
+)
+clusters = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), keys, max_size=40)
+requests = st.lists(st.text("abcdefgh", min_size=1, max_size=3), max_size=60)
+
+
+@given(requests, clusters)
+def test_score_is_nine_at_most_each_once_from_the_request(names: list[str], known: dict[str, PreferenceKey]) -> None:
+    """Only known hosts of the request are scored, at most nine, each once, with 10, 9, ... 2."""
+    scores = score_nodes(names, known)
+    hosts = [host for host, _ in scores]
+    assert len(set(hosts)) == len(hosts)
+    assert set(hosts) <= set(names) & known.keys()
+    assert [score for _, score in scores] == list(range(10, 10 - len(scores), -1))
+    assert len(scores) == min(9, len(set(names) & known.keys()))
+
+
+@given(requests, clusters)
+def test_score_follows_preference(names: list[str], known: dict[str, PreferenceKey]) -> None:
+    """No host that was left out or scored lower is preferred to one that scored higher."""
+    hosts = [host for host, _ in score_nodes(names, known)]
+    assert hosts == sorted(set(names) & known.keys(), key=known.__getitem__)[:9]
+
+
+@given(requests, clusters, st.randoms())
+def test_score_ignores_input_order(names: list[str], known: dict[str, PreferenceKey], random: object) -> None:
+    """kube-scheduler sends names in random order."""
+    assert score_nodes(reversed(names), known) == score_nodes(names, known)
+
+
+@given(st.lists(st.sampled_from("abcdefghij"), min_size=3, unique=True), clusters)
+def test_score_third_node_flips_nobody(names: list[str], known: dict[str, PreferenceKey]) -> None:
+    """Taking one candidate away leaves the order of the others as it was."""
+    gone, *rest = names
+    before = [host for host, _ in score_nodes(names, known) if host != gone]
+    after = [host for host, _ in score_nodes(rest, known)]
+    assert after[: len(before)] == before
+
+
+def test_preference_leaving_scores_nothing() -> None:
+    """A leaving node has no preference at all."""
+    key = order_key(node(), minutes_ago(5))
+    assert preference_key(key, Departure.CORDONED, None) is None
+
+
+def test_preference_ending_comes_after_all_staying() -> None:
+    """An ending node comes after a staying one that was never seen."""
+    ending = preference_key(order_key(node("old"), minutes_ago(999)), None, Ending.WORKERS_TERMINATING)
+    unseen = preference_key(order_key(node("new"), None), None, None)
+    assert ending is not None
+    assert unseen is not None
+    assert unseen < ending

@@ -1,0 +1,187 @@
+"""The state: what an event changes, and that the order of events does not matter."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.model import AgeSource, Ending, Node
+from extender.policy.scoring import score_nodes
+from extender.state import ClusterState
+from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
+
+
+def new_state(**arguments: Any) -> ClusterState:
+    return ClusterState(clock=lambda: NOW, **arguments)
+
+
+def best(state: ClusterState) -> list[str]:
+    return [host for host, _ in score_nodes(list(state.nodes), state.preference)]
+
+
+def test_seen_when_a_worker_is_ready_on_it() -> None:
+    """The first Ready worker makes the node seen, at its Ready time."""
+    state = new_state()
+    state.upsert_node(node("a"))
+    state.upsert_pod(worker(node="a", ready_since=None))
+    assert state.first_seen(node("a")) is None
+    state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
+    assert state.first_seen(node("a")) == minutes_ago(9)
+
+
+def test_seen_stays_when_the_worker_leaves_or_flaps() -> None:
+    """A worker that leaves, or becomes Ready again later, changes nothing."""
+    state = new_state()
+    state.upsert_node(node("a"))
+    first = worker("first", node="a", ready_since=minutes_ago(9))
+    state.upsert_pod(first)
+    state.upsert_pod(worker("first", node="a", ready_since=None))
+    state.upsert_pod(worker("first", node="a", ready_since=minutes_ago(1)))
+    state.delete_pod(first)
+    assert state.first_seen(node("a")) == minutes_ago(9)
+
+
+def test_seen_when_the_pod_is_known_before_its_node() -> None:
+    """Collections arrive in any order."""
+    state = new_state()
+    state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
+    state.upsert_node(node("a"))
+    assert state.first_seen(node("a")) == minutes_ago(9)
+
+
+def test_strangers_show_nothing() -> None:
+    """A Ready pod of no pool says nothing about a node's age."""
+    state = new_state()
+    state.upsert_node(node("a"))
+    state.upsert_pod(stranger(node="a"))
+    assert state.first_seen(node("a")) is None
+
+
+def test_name_reused_is_another_node() -> None:
+    """A node of the same name with another UID starts anew."""
+    state = new_state()
+    state.upsert_node(node("a", uid="one"))
+    pod = worker(node="a")
+    state.upsert_pod(pod)
+    state.delete_pod(pod)
+    state.upsert_node(node("a", uid="two"))
+    assert state.first_seen(state.nodes["a"]) is None
+    state.delete_node(node("a", uid="one"))
+    assert "a" in state.nodes
+
+
+def test_ledger_makes_a_node_older_never_younger() -> None:
+    """The earliest of observed and recorded counts."""
+    state = new_state()
+    state.upsert_node(node("a"))
+    state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
+    state.take_ledger(ledger({node("a").uid: minutes_ago(500)}))
+    assert state.first_seen(node("a")) == minutes_ago(500)
+    state.take_ledger(ledger({node("a").uid: minutes_ago(2)}))
+    assert state.first_seen(node("a")) == minutes_ago(9)
+
+
+def test_begin_without_ledger_seeds_nodes_with_workers() -> None:
+    """No ledger at all degrades to creation order, for nodes that have workers."""
+    state = new_state()
+    state.replace_nodes([node("a", created=minutes_ago(99)), node("b", created=minutes_ago(300))])
+    state.replace_pods([worker(node="a", ready_since=minutes_ago(1))])
+    state.begin()
+    assert state.first_seen(state.nodes["a"]) == minutes_ago(99)
+    assert state.first_seen(state.nodes["b"]) is None
+
+
+def test_begin_with_ledger_seeds_nothing() -> None:
+    """Where there is a ledger it is believed."""
+    state = new_state()
+    state.replace_nodes([node("a", created=minutes_ago(99))])
+    state.replace_pods([worker(node="a", ready_since=minutes_ago(1))])
+    state.take_ledger(ledger({}))
+    state.begin()
+    assert state.first_seen(state.nodes["a"]) == minutes_ago(1)
+
+
+def test_unrecorded_leaves_nonsense_keys_alone() -> None:
+    """What the ledger lacks is written, but a key with a value that makes no sense is not destroyed."""
+    state = new_state()
+    state.replace_nodes([node("a"), node("b"), node("c")])
+    state.replace_pods([worker(name, node=name, ready_since=minutes_ago(5)) for name in "abc"])
+    state.take_ledger(ledger({node("a").uid: minutes_ago(50)}, node("b").uid))
+    assert state.unrecorded() == {node("c").uid: minutes_ago(5)}
+
+
+@pytest.mark.parametrize(
+    "leaving",
+    [node("a", deleting=True), node("a", disrupted=True), node("a", unschedulable=True)],
+    ids=["deleting", "disrupted", "cordoned"],
+)
+def test_leaving_node_is_out_of_preference_and_back(leaving: Node) -> None:
+    """A leaving node scores nothing; a cordon or a taint may be taken back."""
+    state = new_state()
+    state.upsert_node(leaving)
+    assert "a" not in state.preference
+    assert "a" in state.order
+    state.upsert_node(node("a"))
+    assert "a" in state.preference
+
+
+def test_ending_while_every_worker_terminates() -> None:
+    """A node whose workers all terminate comes last, until a new one is placed there."""
+    state = new_state()
+    state.replace_nodes([node("old", created=minutes_ago(99)), node("new", created=minutes_ago(1))])
+    state.upsert_pod(worker("w", node="old", terminating=True))
+    assert state.ending("old") is Ending.WORKERS_TERMINATING
+    assert best(state) == ["new", "old"]
+    state.upsert_pod(worker("w2", node="old"))
+    assert state.ending("old") is None
+    assert best(state) == ["old", "new"]
+
+
+def test_age_created_needs_no_worker() -> None:
+    """With ``age: created`` creation decides alone."""
+    state = new_state(age=AgeSource.CREATED)
+    state.replace_nodes([node("old", created=minutes_ago(99)), node("new", created=minutes_ago(1))])
+    state.upsert_pod(worker(node="new"))
+    assert best(state) == ["old", "new"]
+
+
+names = st.sampled_from("abc")
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("node"), names, st.sampled_from(["one", "two"]), st.booleans()),
+        st.tuples(st.just("gone"), names, st.sampled_from(["one", "two"]), st.booleans()),
+        st.tuples(st.just("pod"), names, st.sampled_from(["p", "q", "r"]), st.booleans()),
+        st.tuples(st.just("evicted"), names, st.sampled_from(["p", "q", "r"]), st.booleans()),
+    ),
+    max_size=25,
+)
+
+
+@given(events)
+def test_event_by_event_equals_fresh_lists(happened: list[tuple[str, str, str, bool]]) -> None:
+    """After any events the order is that of a state that lists the same objects and knows the same first-seen times."""
+    state = new_state()
+    for kind, name, which, flag in happened:
+        if kind == "node":
+            state.upsert_node(node(name, uid=f"{name}-{which}", unschedulable=flag))
+        elif kind == "gone":
+            state.delete_node(node(name, uid=f"{name}-{which}"))
+        elif kind == "pod":
+            state.upsert_pod(worker(which, node=name, terminating=flag, ready_since=minutes_ago(ord(which) % 7)))
+        else:
+            state.delete_pod(worker(which, node=name))
+    seen: dict[str, datetime] = {}
+    for known in state.nodes.values():
+        first = state.first_seen(known)
+        if first is not None:
+            seen[known.uid] = first
+    fresh = new_state()
+    fresh.take_ledger(ledger(seen))
+    fresh.replace_pods(state.pods.values())
+    fresh.replace_nodes(state.nodes.values())
+    assert fresh.order == state.order
+    assert fresh.preference == state.preference
