@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -87,6 +87,7 @@ class Metrics:
     """Every metric of warmnode, over an injected registry. Counters are bound where they are used."""
 
     def __init__(self, registry: CollectorRegistry | None = None, *, version: str = "") -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter: nobody reads it
         self.registry = registry or CollectorRegistry()
         self.webhook_requests = self._counter(
             "warmnode_webhook_requests", "Webhook calls by verb and outcome.", "verb", "outcome"

@@ -1,0 +1,5 @@
+"""`python -m extender` is `warmnode`."""
+
+from extender.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,265 @@
+"""The command line: flags and environment to options, errors to one line and an exit code.
+
+Exit codes: 0 clean stop, 1 failure, 2 bad usage or settings. Decides nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from extender import __version__, app
+from extender.kube.errors import ConfigurationProblem, KubeError
+from extender.plan.render import render_json, render_table
+from extender.plan.snapshot import SnapshotError
+from extender.settings import Configuration, ConfigurationFile, SettingsError, configuration_schema, read_configuration
+from extender.telemetry import set_up_logging
+from extender.web.server import Address, ListenerProblem
+
+CLEAN, FAILURE, BAD_USAGE = 0, 1, 2
+
+_DESCRIPTION = """\
+Keeps the oldest nodes of a Kubernetes worker pool full and its newest nodes empty, so that caches on nodes stay in
+use and Karpenter can take back the nodes of a burst.
+
+Try it on your own cluster, without installing anything:
+
+  kubectl get nodes,pods -A -o json | warmnode plan --snapshot -
+
+Every flag is an environment variable too: --webhook-listen is WARMNODE_WEBHOOK_LISTEN.
+"""
+
+_SERVE = """\
+Answers kube-scheduler: POST /prioritize and POST /preempt on the webhook listener; /healthz, /readyz and /metrics on
+the operations listener. Stops in order on SIGTERM. A scheduler goes on without us when we are gone: see
+manifests/scheduler/kube-scheduler-config.yaml for the configuration that makes it call us.
+"""
+
+_PLAN = """\
+Shows every node in the order in which workers would be placed, with its score and the reason. Reads the cluster once,
+or a snapshot; writes nothing. Examples:
+
+  kubectl get nodes,pods -A -o json | warmnode plan --snapshot -
+  warmnode plan --snapshot snapshot.json --output json
+  warmnode plan --context my-cluster
+"""
+
+_CONFIG_CHECK = """\
+Checks configuration files. Every mistake is one line: file:line: path: what is wrong (got X). Exit code 2 when there is
+one.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code; only bugs leave a traceback."""
+    options = _parser(Path(sys.argv[0]).name).parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        return FAILURE
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, as with `| head`; nobody is left to tell
+        return FAILURE
+    return code
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    name = "kubectl warmnode" if program == "kubectl-warmnode" else "warmnode"
+    parser = argparse.ArgumentParser(
+        prog=name, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = _command(commands, "serve", "answer kube-scheduler (the extender webhook)", _SERVE, _serve)
+    _cluster_flags(serve)
+    _flag(serve, "--webhook-listen", "address of the webhook", default="127.0.0.1:8888", metavar="HOST:PORT")
+    _flag(serve, "--ops-listen", "address of probes and metrics", default="127.0.0.1:9888", metavar="HOST:PORT")
+    _flag(serve, "--tls-cert-file", "certificate of the webhook (PEM); read again when it changes", metavar="FILE")
+    _flag(serve, "--tls-private-key-file", "its key", metavar="FILE")
+    _flag(serve, "--client-ca-file", "accept only clients with a certificate of this CA", metavar="FILE")
+    _flag(serve, "--dry-run", "write nothing outside warmnode's own namespace", switch=True)
+    _flag(serve, "--log-format", "json or text", default="json", choices=("json", "text"))
+    _flag(
+        serve,
+        "--log-level",
+        "debug tells every decision",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+    plan = _command(commands, "plan", "show what would be scored, and why", _PLAN, _plan)
+    _cluster_flags(plan)
+    plan.add_argument(
+        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
+    )
+    plan.add_argument("--output", choices=("table", "json"), default="table", help="default: table")
+    plan.add_argument("--all", action="store_true", help="show nodes without a score too")
+
+    config = commands.add_parser("config", help="check the configuration file, or print its JSON Schema")
+    config_commands = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = _command(config_commands, "check", "check configuration files", _CONFIG_CHECK, _config_check)
+    check.add_argument("files", nargs="+", metavar="FILE", type=Path)
+    _command(config_commands, "schema", "print the JSON Schema, for editors", "", _config_schema)
+
+    version = _command(commands, "version", "print the version", "", _version)
+    version.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, summary: str, text: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=text or summary, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _cluster_flags(parser: argparse.ArgumentParser) -> None:
+    _flag(parser, "--config", "configuration file; without one the label warmnode.dev/pool names pools", metavar="FILE")
+    _flag(
+        parser,
+        "--kubeconfig",
+        "kubeconfig file; default: in a cluster its service account, else as kubectl",
+        metavar="FILE",
+    )
+    _flag(parser, "--context", "context of the kubeconfig", metavar="NAME")
+    _flag(
+        parser,
+        "--namespace",
+        "where the ledger lives; default: the pod's own, else the context's, else default",
+        metavar="NAME",
+    )
+
+
+def _flag(
+    parser: argparse.ArgumentParser,
+    flag: str,
+    text: str,
+    *,
+    default: str | None = None,
+    switch: bool = False,
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+) -> None:
+    """Add a flag with its environment variable. An empty variable counts as absent."""
+    variable = "WARMNODE_" + flag.removeprefix("--").replace("-", "_").upper()
+    given = os.environ.get(variable) or None
+    if switch:
+        if given is not None and given.lower() not in ("true", "false", "1", "0"):
+            parser.error(f"{variable}: write true or false (got {given!r})")
+        on = given is not None and given.lower() in ("true", "1")
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=f"{text} [{variable}]")
+        return
+    if choices is not None and given is not None and given not in choices:
+        parser.error(f"{variable}: choose from {', '.join(choices)} (got {given!r})")
+    shown = f"{text} (default: {default}) [{variable}]" if default else f"{text} [{variable}]"
+    parser.add_argument(flag, default=given or default, choices=choices, metavar=metavar, help=shown)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    set_up_logging(form=options.log_format, level=options.log_level)
+    try:
+        webhook, ops = Address.parse(options.webhook_listen), Address.parse(options.ops_listen)
+    except ValueError as error:
+        return _refuse(f"a listen address is no good: {error}")
+    has_tls = bool(options.tls_cert_file)
+    if has_tls != bool(options.tls_private_key_file):
+        return _refuse("--tls-cert-file and --tls-private-key-file go together: give both or none")
+    if options.client_ca_file and not has_tls:
+        return _refuse("--client-ca-file needs --tls-cert-file and --tls-private-key-file")
+    if not has_tls and not webhook.is_loopback:
+        return _refuse(
+            f"--webhook-listen {webhook} can be reached from other machines: give --tls-cert-file and "
+            "--tls-private-key-file, or listen on 127.0.0.1 beside the scheduler"
+        )
+    try:
+        configuration = ConfigurationFile(_path(options.config))
+        asyncio.run(
+            app.serve(
+                app.ServeOptions(
+                    cluster=_cluster(options),
+                    configuration=configuration,
+                    webhook_listen=webhook,
+                    ops_listen=ops,
+                    tls_cert_file=_path(options.tls_cert_file),
+                    tls_key_file=_path(options.tls_private_key_file),
+                    client_ca_file=_path(options.client_ca_file),
+                )
+            )
+        )
+    except SettingsError as error:
+        return _refuse(str(error))
+    except ConfigurationProblem as problem:
+        return _refuse(str(problem))
+    except ListenerProblem as problem:
+        return _fail(str(problem))
+    return CLEAN
+
+
+def _plan(options: argparse.Namespace) -> int:
+    try:
+        configuration = read_configuration(_path(options.config))
+        if options.snapshot is not None:
+            plan = app.plan_snapshot(options.snapshot, configuration)
+        else:
+            plan = asyncio.run(app.plan_live(_cluster(options), configuration))
+    except (SettingsError, SnapshotError, ConfigurationProblem) as error:
+        return _refuse(str(error))
+    except KubeError as error:
+        return _fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
+    print(render_json(plan) if options.output == "json" else render_table(plan, all_nodes=options.all), flush=True)
+    return CLEAN
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    code = CLEAN
+    for file in options.files:
+        try:
+            configuration = read_configuration(file)
+        except SettingsError as error:
+            code = _refuse(str(error), bare=True)
+        else:
+            print(f"{file}: good, {_pools_in_words(configuration)}")
+    return code
+
+
+def _pools_in_words(configuration: Configuration) -> str:
+    if configuration.pools is None:
+        return "pools by the label warmnode.dev/pool"
+    return f"{len(configuration.pools)} pools: {', '.join(pool.name for pool in configuration.pools)}"
+
+
+def _config_schema(options: argparse.Namespace) -> int:
+    print(json.dumps(configuration_schema(), indent=2), flush=True)
+    return CLEAN
+
+
+def _version(options: argparse.Namespace) -> int:
+    print(json.dumps({"version": __version__}) if options.output == "json" else f"warmnode {__version__}", flush=True)
+    return CLEAN
+
+
+def _cluster(options: argparse.Namespace) -> app.ClusterOptions:
+    return app.ClusterOptions(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _refuse(text: str, *, bare: bool = False) -> int:
+    print(text if bare else f"warmnode: {text}", file=sys.stderr, flush=True)
+    return BAD_USAGE
+
+
+def _fail(text: str) -> int:
+    print(f"warmnode: {text}", file=sys.stderr, flush=True)
+    return FAILURE

@@ -1,0 +1,201 @@
+"""Credentials from an exec plugin of a kubeconfig (`aws eks get-token`, `gke-gcloud-auth-plugin`, ...).
+
+Owns running the plugin without blocking the loop, reading its answer and remembering it until it expires. Done here and
+not by the `kubernetes` package because that one never reloads client certificates and only logs a failure.
+Protocol: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from extender.kube.access import Credential
+from extender.kube.errors import ConfigurationProblem
+
+_EARLY = timedelta(minutes=1)  # a token is renewed this long before it expires
+_PATIENCE = timedelta(seconds=60)
+_PATIENCE_WITH_A_PERSON = timedelta(minutes=5)  # a log-in in a browser takes a while
+_RETRY = timedelta(seconds=10)
+
+_log = logging.getLogger(__name__)
+
+
+class EnvironmentVariable(msgspec.Struct):
+    """One variable that the plugin gets on top of our own environment."""
+
+    name: str
+    value: str
+
+
+class ExecConfig(msgspec.Struct, rename="camel"):
+    """``users[].user.exec`` of a kubeconfig."""
+
+    command: str
+    api_version: str
+    args: list[str] | None = None
+    env: list[EnvironmentVariable] | None = None
+    install_hint: str | None = None
+    provide_cluster_info: bool = False
+    interactive_mode: str = "IfAvailable"
+
+
+class _PluginStatus(msgspec.Struct, rename="camel"):
+    token: str | None = None
+    client_certificate_data: str | None = None
+    client_key_data: str | None = None
+    expiration_timestamp: datetime | None = None
+
+
+class _ExecCredential(msgspec.Struct, rename="camel"):
+    api_version: str
+    kind: str
+    status: _PluginStatus | None = None
+
+
+def cluster_info(cluster: Mapping[str, object], ca_file: Path | None) -> dict[str, object]:
+    """``spec.cluster`` of the plugin's input for a kubeconfig's cluster; the CA is handed over as data."""
+    names = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
+    info: dict[str, object] = {name: cluster[name] for name in names if name in cluster}
+    if ca_file is not None:
+        info["certificate-authority-data"] = base64.b64encode(ca_file.read_bytes()).decode()
+    extensions = cluster.get("extensions")
+    for extension in extensions if isinstance(extensions, list) else []:
+        if isinstance(extension, dict) and extension.get("name") == "client.authentication.k8s.io/exec":
+            info["config"] = extension.get("extension")
+    return info
+
+
+class ExecCredentials:
+    """Runs the plugin, at most once at a time, and keeps its answer until a minute before it expires.
+
+    A failed early renewal keeps the old answer until it has really expired. Certificates go to a private directory.
+    """
+
+    def __init__(
+        self,
+        config: ExecConfig,
+        *,
+        directory: Path,
+        cluster: dict[str, object] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """``directory`` is the kubeconfig's: a relative command with a slash is found from there."""
+        self._config = config
+        self._directory = directory
+        self._cluster = cluster
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._credential: Credential | None = None
+        self._expires: datetime | None = None
+        self._renew_at: datetime | None = None
+
+    async def get(self, *, refresh: bool = False) -> Credential:
+        """The plugin's credential. Raises ConfigurationProblem with the plugin's own words where it gives none."""
+        before = self._credential
+        async with self._lock:
+            held = self._credential
+            if held is not None and held is not before:  # somebody else renewed it while we waited
+                return held
+            if held is not None and not refresh and (self._renew_at is None or self._now() < self._renew_at):
+                return held
+            try:
+                self._credential = await self._run()
+            except ConfigurationProblem as problem:
+                if held is None or refresh or self._expires is None or self._now() >= self._expires:
+                    raise
+                self._renew_at = self._now() + _RETRY
+                _log.warning("early renewal of the credential failed", extra={"problem": str(problem)})
+                return held
+            return self._credential
+
+    def close(self) -> None:
+        """Remove the certificate files."""
+        if self._files is not None:
+            self._files.cleanup()
+            self._files = None
+
+    async def _run(self) -> Credential:
+        interactive = self._config.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
+        if self._config.interactive_mode == "Always" and not interactive:
+            raise self._problem("it needs a terminal (interactiveMode: Always)")
+        command = self._config.command
+        if os.sep in command:
+            command = str(self._directory / command)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                command,
+                *(self._config.args or []),
+                stdin=None if interactive else DEVNULL,
+                stdout=PIPE,
+                stderr=None if interactive else PIPE,
+                env=os.environ | {each.name: each.value for each in self._config.env or []} | self._input(interactive),
+            )
+        except OSError as error:
+            hint = " ".join((self._config.install_hint or "install it, or fix exec.command in the kubeconfig").split())
+            raise self._problem(f"it cannot be started: {error.strerror}: {hint}") from error
+        patience = _PATIENCE_WITH_A_PERSON if interactive else _PATIENCE
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                output, errors = await process.communicate()
+        except TimeoutError as error:
+            raise self._problem(f"no answer within {patience.total_seconds():.0f} s") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            said = " ".join((errors or b"").decode(errors="replace").split())[-300:]
+            raise self._problem(f"exit code {process.returncode}: {said or 'no message'}")
+        return self._read(output)
+
+    def _input(self, interactive: bool) -> dict[str, str]:
+        spec: dict[str, object] = {"interactive": interactive}
+        if self._config.provide_cluster_info and self._cluster is not None:
+            spec["cluster"] = self._cluster
+        info = {"apiVersion": self._config.api_version, "kind": "ExecCredential", "spec": spec}
+        return {"KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
+
+    def _read(self, output: bytes) -> Credential:
+        try:
+            answer = msgspec.json.decode(output, type=_ExecCredential)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._problem(f"its output is no ExecCredential: {error}") from error
+        if answer.api_version != self._config.api_version:
+            raise self._problem(
+                f"it answered {answer.api_version} and the kubeconfig names {self._config.api_version}: make them equal"
+            )
+        status = answer.status or _PluginStatus()
+        cert, key = status.client_certificate_data, status.client_key_data
+        if not status.token and not (cert and key):
+            raise self._problem("its answer has neither a token nor a client certificate with its key")
+        self._expires = status.expiration_timestamp
+        if self._expires is not None and self._expires.tzinfo is None:
+            raise self._problem("expirationTimestamp has no time zone")
+        # A life shorter than the margin must not run the plugin before every request.
+        self._renew_at = None if self._expires is None else max(self._expires - _EARLY, self._now() + _RETRY)
+        cert_file, key_file = self._write(cert, key) if cert and key else (None, None)
+        header = f"Bearer {status.token}" if status.token else None
+        return Credential(authorization=header, cert_file=cert_file, key_file=key_file)
+
+    def _write(self, cert: str, key: str) -> tuple[Path, Path]:
+        if self._files is None:
+            self._files = tempfile.TemporaryDirectory(prefix="warmnode-")  # mode 0700
+        cert_file, key_file = Path(self._files.name, "client.crt"), Path(self._files.name, "client.key")
+        cert_file.write_text(cert)
+        key_file.write_text(key)
+        return cert_file, key_file
+
+    def _problem(self, what: str) -> ConfigurationProblem:
+        return ConfigurationProblem(f"exec plugin {self._config.command!r} of the kubeconfig: {what}")

@@ -1,0 +1,146 @@
+"""One HTTP session to one API server: TLS, proxy, credentials, and failures of the transport as Unavailable.
+
+Owns how a request gets there and proves its origin. Knows no path and no object, decodes nothing, and repeats nothing
+but a read that was refused with 401.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from extender.kube.access import Access, Credential, TlsContexts
+from extender.kube.errors import ConfigurationProblem, Unavailable
+
+_CONNECT_SECONDS = 10.0
+_REFRESH_PAUSE_SECONDS = 10.0  # refused over and over, an exec plugin is still not run more often than this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request. ``path`` is below the server's URL; ``silence_limit`` None leaves the limit to the caller."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    params: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    silence_limit: timedelta | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class Transport:
+    """Sends requests with the right TLS context, proxy and credentials. Make it inside a running loop.
+
+    ``clock_skew`` is described at `KubeClient`.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        user_agent: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock_skew: timedelta | None = None
+        self._access = access
+        self._tls = TlsContexts(access)
+        self._now = now
+        self._monotonic = monotonic
+        self._refused = False  # a request was answered 401: refresh before the next one
+        self._refreshed_at: float | None = None
+        self._session = aiohttp.ClientSession(
+            # Compression costs more time than it saves inside a cluster, and the API server gzips if asked.
+            headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,  # it would ignore CIDR entries of NO_PROXY, see `extender.kube.proxy`
+        )
+
+    async def prepare(self) -> None:
+        """Get the first credentials and read the TLS files. Raises ConfigurationProblem."""
+        self._tls.context(await self._access.credentials.get())
+
+    @asynccontextmanager
+    async def answer(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer's head, whatever its status; its body is there to be read until the block ends.
+
+        A GET answered 401 is repeated once with fresh credentials.
+        """
+        response = await self._attempt(request)
+        if response.status == 401:
+            self._refused = True
+            if request.method == "GET":
+                response.close()
+                response = await self._attempt(request)
+        try:
+            yield response
+        finally:
+            response.close()  # once it was read to its end the connection is back in the pool, and this does nothing
+
+    @contextmanager
+    def failures(self, request: Request, timeout: timedelta | None = None) -> Iterator[None]:
+        """Raise what goes wrong on the way as Unavailable. Its text names the request and never a header."""
+        try:
+            yield
+        except ConfigurationProblem as error:  # credentials that were there at the start cannot be renewed
+            raise Unavailable(0, "Credentials", f"{request}: {error}") from error
+        except TimeoutError as error:
+            limit = timeout or request.silence_limit
+            within = f" for {limit.total_seconds():g} s" if limit else ""
+            raise Unavailable(0, "Timeout", f"{request}: {self._access.server} was silent{within}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(0, "Connection", f"{request}: {error or type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Close all connections and remove credentials from the disk."""
+        self._access.credentials.close()
+        await self._session.close()
+
+    async def _attempt(self, request: Request) -> aiohttp.ClientResponse:
+        credential = await self._credential()
+        headers = dict(request.headers)
+        if credential.authorization is not None:
+            headers["Authorization"] = credential.authorization
+        silence = None if request.silence_limit is None else request.silence_limit.total_seconds()
+        response = await self._session.request(
+            request.method,
+            self._access.server + request.path,
+            data=request.body,
+            params=request.params,
+            headers=headers,
+            allow_redirects=False,  # a redirect would carry the token elsewhere
+            ssl=self._tls.context(credential) if self._access.server.startswith("https:") else True,
+            server_hostname=self._access.server_name,
+            proxy=self._access.proxy,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence),
+        )
+        self.clock_skew = _skew(response.headers.get("Date"), self._now()) or self.clock_skew
+        return response
+
+    async def _credential(self) -> Credential:
+        refused, self._refused = self._refused, False
+        if not refused:
+            return await self._access.credentials.get()
+        now, last = self._monotonic(), self._refreshed_at
+        if last is not None and now - last < _REFRESH_PAUSE_SECONDS:
+            return await self._access.credentials.get()
+        self._refreshed_at = now
+        return await self._access.credentials.get(refresh=True)
+
+
+def _skew(date: str | None, now: datetime) -> timedelta | None:
+    if date is None:
+        return None
+    try:
+        return parsedate_to_datetime(date).astimezone(UTC) - now
+    except ValueError:
+        return None

@@ -1,0 +1,56 @@
+"""Takes a snapshot of the live cluster: one list of nodes, one of pods, and the ledger, wherever it is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from extender.kube.client import KubeClient
+from extender.kube.errors import Forbidden
+from extender.kube.ledger import LABELS, LedgerStore
+from extender.kube.listing import list_objects
+from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
+from extender.model import Ledger
+from extender.plan.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSnapshot:
+    """A snapshot and, in words, where its ledger was found or why there is none."""
+
+    snapshot: Snapshot
+    ledger_note: str
+
+
+async def take_snapshot(client: KubeClient, classify: Classify, *, namespace: str, ledger_name: str) -> LiveSnapshot:
+    """List nodes and pods and read the ledger. Raises `KubeError` where nodes or pods cannot be listed."""
+    nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
+    pods = await list_objects(client, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, classify))
+    ledger, note = await _find_ledger(client, namespace=namespace, name=ledger_name)
+    kinds = {"Node": len(nodes), "Pod": len(pods)}
+    taken = datetime.now(UTC)
+    return LiveSnapshot(
+        snapshot=Snapshot(nodes=tuple(nodes), pods=tuple(pods), ledger=ledger, kinds=kinds, taken=taken),
+        ledger_note=note,
+    )
+
+
+async def _find_ledger(client: KubeClient, *, namespace: str, name: str) -> tuple[Ledger | None, str]:
+    """Read the ledger of ``namespace``, else the one that carries our labels in any namespace."""
+    try:
+        ledger = await LedgerStore(client, namespace=namespace, name=name).read()
+        if ledger is not None:
+            return ledger, f"ledger {namespace}/{name}"
+        found = await list_objects(
+            client,
+            "/api/v1/configmaps",
+            ConfigMapObject,
+            lambda raw: (raw.metadata.namespace, raw.metadata.name, ledger_from(raw)),
+            label_selector=",".join(f"{key}={value}" for key, value in LABELS.items()),
+        )
+    except Forbidden as error:
+        return None, f"no ledger was read ({error})"
+    if not found:
+        return None, f"no ledger in namespace {namespace}, nor an installed one in any other"
+    where, what, ledger = min(found, key=lambda entry: entry[:2])
+    return ledger, f"ledger {where}/{what}"

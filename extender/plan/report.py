@@ -1,0 +1,164 @@
+"""The plan as a value: every node in order of preference with its score and the reason, every pool with its workers.
+
+Pure: built from a state and a time. `render` shows it, and its JSON form is an interface: docs/plan.md describes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from extender.model import AgeSource, Departure, Ending, Node
+from extender.plan.snapshot import Snapshot
+from extender.policy.departure import departure_of
+from extender.policy.idleness import reports_idle
+from extender.policy.scoring import score_nodes
+from extender.settings import Configuration
+from extender.state import ClusterState
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class AgeBasis(StrEnum):
+    """Where a node's first-seen time comes from."""
+
+    RECORDED = "recorded"
+    OBSERVED = "observed"
+    ESTIMATED = "estimated"
+    CREATED = "created"
+    NOT_SEEN = "notSeen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLine:
+    """One node. ``rank`` counts from 1, None for a leaving node; ``score`` is what prioritize answers, 0 for none."""
+
+    name: str
+    uid: str
+    rank: int | None
+    score: int
+    created: datetime
+    first_seen: datetime | None
+    basis: AgeBasis
+    leaving: Departure | None
+    ending: Ending | None
+    workers: int
+    idle: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLine:
+    """One pool. ``idle`` and ``busy`` workers are placed ones, ``pending`` have no node yet."""
+
+    name: str
+    idle: int
+    busy: int
+    pending: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would be done at ``now``. ``unknown`` names what could not be read and what that leaves open."""
+
+    now: datetime
+    source: str
+    age: AgeSource
+    nodes: tuple[NodeLine, ...]
+    pools: tuple[PoolLine, ...]
+    unknown: tuple[str, ...]
+    pods: int
+
+
+def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
+    """Plan for a snapshot as of the newest time in it, which for a live one is now."""
+    now = snapshot.taken or EPOCH
+    state = ClusterState(clock=lambda: now, age=configuration.age)
+    state.take_ledger(snapshot.ledger)
+    state.replace_nodes(snapshot.nodes)
+    state.replace_pods(snapshot.pods)
+    state.begin()
+    unknown = []
+    if snapshot.ledger is None and configuration.age is AgeSource.FIRST_SEEN:
+        unknown.append("the ledger; nodes that have workers are taken to be as old as their creation")
+    if not snapshot.kinds.get("Pod"):
+        unknown.append("pods; no worker is known, and every node counts as not seen yet")
+    return make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
+
+
+def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:
+    """Rank all nodes as candidates: 1. by preference; 2. leaving nodes last, by order key.
+
+    Which of them a pod fits on is kube-scheduler's to say: a score counts among those that do.
+    """
+    scores = dict(score_nodes(state.nodes, state.preference))
+    staying = sorted(state.preference, key=state.preference.__getitem__)
+    leaving = sorted(state.order.keys() - state.preference.keys(), key=state.order.__getitem__)
+    ranks: Mapping[str, int] = {name: position for position, name in enumerate(staying, 1)}
+    return Plan(
+        now=now,
+        source=source,
+        age=age,
+        nodes=tuple(
+            _node_line(state, state.nodes[name], now, rank=ranks.get(name), score=scores.get(name, 0), age=age)
+            for name in (*staying, *leaving)
+        ),
+        pools=_pool_lines(state, now),
+        unknown=tuple(unknown),
+        pods=len(state.pods),
+    )
+
+
+def _node_line(
+    state: ClusterState, node: Node, now: datetime, *, rank: int | None, score: int, age: AgeSource
+) -> NodeLine:
+    workers = state.workers_on(node.name).values()
+    first_seen = state.first_seen(node)
+    return NodeLine(
+        name=node.name,
+        uid=node.uid,
+        rank=rank,
+        score=score,
+        created=node.created,
+        first_seen=node.created if age is AgeSource.CREATED else first_seen,
+        basis=_basis(state, node, first_seen, age),
+        leaving=departure_of(node),
+        ending=state.ending(node.name),
+        workers=len(workers),
+        idle=sum(reports_idle(worker, now) for worker in workers),
+    )
+
+
+def _basis(state: ClusterState, node: Node, first_seen: datetime | None, age: AgeSource) -> AgeBasis:
+    if age is AgeSource.CREATED:
+        return AgeBasis.CREATED
+    if first_seen is None:
+        return AgeBasis.NOT_SEEN
+    if state.ledger is None:
+        return AgeBasis.ESTIMATED
+    return AgeBasis.RECORDED if state.ledger.first_seen.get(node.uid) == first_seen else AgeBasis.OBSERVED
+
+
+def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:
+    idle: Counter[str] = Counter()
+    busy: Counter[str] = Counter()
+    pending: Counter[str] = Counter()
+    nodes: dict[str, set[str]] = {}
+    for pod in state.pods.values():
+        if pod.pool is None or pod.finished:
+            continue
+        nodes.setdefault(pod.pool, set())
+        if pod.node is None:
+            pending[pod.pool] += 1
+            continue
+        nodes[pod.pool].add(pod.node)
+        (idle if reports_idle(pod, now) else busy)[pod.pool] += 1
+    return tuple(
+        PoolLine(name=name, idle=idle[name], busy=busy[name], pending=pending[name], nodes=len(nodes[name]))
+        for name in sorted(nodes)
+    )

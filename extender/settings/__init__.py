@@ -1,0 +1,59 @@
+"""The configuration file: its models, how it is read and checked, its JSON Schema, and how changes are followed.
+
+Owns everything between a YAML file and frozen values. No I/O but reading that file; no asyncio, no Kubernetes.
+"""
+
+from extender.settings.defaults import (
+    CacheKeySettings,
+    ClaimsSettings,
+    DeletionCostSettings,
+    PoolDefaults,
+    PreemptSettings,
+    ReapSettings,
+    ScaleIn,
+)
+from extender.settings.durations import format_duration, parse_duration
+from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, IdleSource, PrometheusSource
+from extender.settings.load import load_configuration, read_configuration
+from extender.settings.mistakes import Mistake, SettingsError
+from extender.settings.models import Configuration, EndingSettings, LeaderElectionSettings, LedgerSettings
+from extender.settings.pools import POOL_LABEL, MatchExpression, Operator, PoolSettings, Selector, to_model_pool
+from extender.settings.reload import Accepted, ConfigurationFile, Refused, Reload, Unchanged
+from extender.settings.schema import configuration_schema
+
+__all__ = [
+    "POOL_LABEL",
+    "Accepted",
+    "AnnotationSource",
+    "CacheKeySettings",
+    "ClaimsSettings",
+    "Configuration",
+    "ConfigurationFile",
+    "DeletionCostSettings",
+    "EndingSettings",
+    "HttpSource",
+    "IdleSettings",
+    "IdleSource",
+    "LeaderElectionSettings",
+    "LedgerSettings",
+    "MatchExpression",
+    "Mistake",
+    "Operator",
+    "PoolDefaults",
+    "PoolSettings",
+    "PreemptSettings",
+    "PrometheusSource",
+    "ReapSettings",
+    "Refused",
+    "Reload",
+    "ScaleIn",
+    "Selector",
+    "SettingsError",
+    "Unchanged",
+    "configuration_schema",
+    "format_duration",
+    "load_configuration",
+    "parse_duration",
+    "read_configuration",
+    "to_model_pool",
+]

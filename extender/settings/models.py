@@ -1,0 +1,159 @@
+"""The whole configuration file as frozen values.
+
+Owns the settings of the process and how pools inherit from ``poolDefaults``. Reads no file and knows no lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+from pydantic import StrictBool, model_validator
+
+from extender.model import AgeSource
+from extender.settings.defaults import PoolDefaults
+from extender.settings.durations import Duration, PositiveDuration, format_duration
+from extender.settings.mistakes import Conflict, refuse
+from extender.settings.names import ObjectName
+from extender.settings.pools import POOL_LABEL, PoolSettings, Selector
+from extender.settings.section import Section
+
+API_VERSION = "warmnode.dev/v1alpha1"
+KIND = "Configuration"
+
+# client-go tools/leaderelection: JitterFactor, and the checks of NewLeaderElector
+_JITTER_FACTOR = 1.2
+
+
+class EndingSettings(Section):
+    """When a node counts as ending: known to go, but not soon, so that it is used last."""
+
+    expiry_horizon: Duration = timedelta(hours=1)
+    """This long before expireAfter ends, and at most 10 % of expireAfter. 0s: a node never ends because it expires."""
+    drifted: StrictBool = False
+    """true: a drifted node is ending. Off: one edit of a template drifts every node and would invert the order."""
+
+
+class LedgerSettings(Section):
+    """The ConfigMap that keeps the first-seen times."""
+
+    name: ObjectName = "warmnode-first-seen"
+    """Name of the ConfigMap, in the namespace of --namespace. One for each installation."""
+
+
+class LeaderElectionSettings(Section):
+    """The Lease by which one reaper leads. Defaults are those of Kubernetes' own controllers."""
+
+    name: ObjectName = "warmnode-reaper"
+    """Name of the Lease, in the namespace of --namespace. One for each installation."""
+    lease_duration: PositiveDuration = timedelta(seconds=15)
+    """Others take over when the leader was silent this long. Longer than renewDeadline."""
+    renew_deadline: PositiveDuration = timedelta(seconds=10)
+    """The leader gives up when it could not renew for this long. Longer than 1.2 times retryPeriod."""
+    retry_period: PositiveDuration = timedelta(seconds=2)
+    """Time between two attempts to get or renew the Lease."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        refuse(self._conflicts())
+        return self
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        lease, renew, retry = map(format_duration, (self.lease_duration, self.renew_deadline, self.retry_period))
+        if self.lease_duration <= self.renew_deadline:
+            yield Conflict(
+                fields=(("leaseDuration",), ("renewDeadline",)),
+                problem=f"leaseDuration ({lease}) must be longer than renewDeadline ({renew}), or two may lead at once",
+            )
+        if self.renew_deadline <= _JITTER_FACTOR * self.retry_period:
+            yield Conflict(
+                fields=(("renewDeadline",), ("retryPeriod",)),
+                problem=f"renewDeadline ({renew}) must be longer than 1.2 times retryPeriod ({retry}),"
+                " or the leader cannot try twice",
+            )
+
+
+class Configuration(Section):
+    """Configuration of warmnode. Durations are strings such as 90s, 5m or 1h30m."""
+
+    api_version: Literal["warmnode.dev/v1alpha1"]
+    """Version of the format."""
+    kind: Literal["Configuration"]
+    """Kind of the file."""
+    age: AgeSource = AgeSource.FIRST_SEEN
+    """A node is as old as its first Ready worker (firstSeen: that filled its caches) or its Node object (created)."""
+    ending: EndingSettings = EndingSettings()
+    """When a node counts as ending."""
+    dry_run: StrictBool = False
+    """true: decide and report, but write nothing outside warmnode's own namespace. The manifests ship with true."""
+    ledger: LedgerSettings = LedgerSettings()
+    """Where first-seen times are kept."""
+    leader_election: LeaderElectionSettings = LeaderElectionSettings()
+    """How one reaper leads."""
+    pool_defaults: PoolDefaults = PoolDefaults()
+    """Settings of every pool that does not say otherwise."""
+    pools: tuple[PoolSettings, ...] | None = None
+    """Exactly these, the first that matches wins. null: each value of the label warmnode.dev/pool is a pool."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, raw: Any) -> Any:
+        return with_inherited(raw) if isinstance(raw, dict) else raw
+
+    @classmethod
+    def default(cls) -> Configuration:
+        """What is in force without a file."""
+        return cls(api_version=API_VERSION, kind=KIND)
+
+    def pool_defaults_for(self, name: str) -> PoolSettings:
+        """Settings of a pool that is only known by the label on its pods. ``name`` is any label value: not checked."""
+        defaults = self.pool_defaults
+        return PoolSettings.model_construct(
+            name=name,
+            selector=Selector(match_labels={POOL_LABEL: name}),
+            dry_run=self.dry_run,
+            idle=defaults.idle,
+            reap=defaults.reap,
+            deletion_cost=defaults.deletion_cost,
+            preempt=defaults.preempt,
+            claims=defaults.claims,
+            cache_key=defaults.cache_key,
+        )
+
+    def with_dry_run(self) -> Configuration:
+        """The same with dry-run on everywhere, also in pools that switch it off: what the flag --dry-run means."""
+        pools = self.pools and tuple(pool.model_copy(update={"dry_run": True}) for pool in self.pools)
+        return self.model_copy(update={"dry_run": True, "pools": pools})
+
+
+def with_inherited(raw: dict[Any, Any]) -> dict[Any, Any]:
+    """Merge each raw pool over the raw ``poolDefaults``, and give it the global ``dryRun`` where it has none.
+
+    Whatever has the wrong shape stays as it is, for the models to refuse.
+    """
+    pools = raw.get("pools")
+    if not isinstance(pools, list):
+        return raw
+    defaults = raw.get("poolDefaults")
+    if not isinstance(defaults, dict):
+        defaults = {}
+    dry_run = raw.get("dryRun")
+    merged = []
+    for own in pools:
+        pool = own
+        if isinstance(own, dict):
+            pool = _merged(defaults, own)
+            if pool.get("dryRun") is None:
+                pool["dryRun"] = dry_run if isinstance(dry_run, bool) else False
+        merged.append(pool)
+    return {**raw, "pools": merged}
+
+
+def _merged(defaults: dict[Any, Any], own: dict[Any, Any]) -> dict[Any, Any]:
+    """``own`` over ``defaults``: mappings key by key, everything else, lists too, as a whole."""
+    merged = {**defaults, **own}
+    for key in defaults.keys() & own.keys():
+        if isinstance(defaults[key], dict) and isinstance(own[key], dict):
+            merged[key] = _merged(defaults[key], own[key])
+    return merged

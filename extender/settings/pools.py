@@ -1,0 +1,114 @@
+"""A pool: which pods are its workers, and what differs from ``poolDefaults``.
+
+Owns the part of the file below ``pools``. Merging a pool over the defaults is done in `models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic.config import JsonDict
+
+from extender.model import Expression, Pool
+from extender.settings.defaults import PoolDefaults
+from extender.settings.mistakes import Conflict, Inconsistent, refuse
+from extender.settings.names import DnsLabel, LabelKey, LabelValue, WorkerNamespace
+from extender.settings.section import NOT_EMPTY, Section
+
+POOL_LABEL = "warmnode.dev/pool"
+"""A pod with this label is a worker of the pool that its value names, where the file says nothing else."""
+
+
+class Operator(StrEnum):
+    """Operators of label selectors, with the meaning that they have in Kubernetes."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+_VALUES_RULE: JsonDict = {
+    "if": {"properties": {"operator": {"enum": ["In", "NotIn"]}}},
+    "then": {"required": ["values"], "properties": {"values": {"minItems": 1}}},
+    "else": {"properties": {"values": {"maxItems": 0}}},
+}
+
+
+class MatchExpression(Section):
+    """One term of a label selector."""
+
+    model_config = ConfigDict(json_schema_extra=_VALUES_RULE)
+
+    key: LabelKey
+    """Label key."""
+    operator: Operator
+    """In, NotIn, Exists or DoesNotExist. NotIn also matches pods without the label."""
+    values: tuple[LabelValue, ...] = ()
+    """Label values: at least one with In and NotIn, none with Exists and DoesNotExist."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        refuse(self._conflicts())
+        return self
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        wants_values = self.operator in (Operator.IN, Operator.NOT_IN)
+        if wants_values and not self.values:
+            yield Conflict(fields=(("values",),), problem=f"must have at least one value with operator {self.operator}")
+        if not wants_values and self.values:
+            yield Conflict(fields=(("values",),), problem=f"must be left out with operator {self.operator}")
+
+
+class Selector(Section):
+    """Pods that have all the labels and match all the expressions."""
+
+    match_labels: Annotated[
+        dict[LabelKey, LabelValue], Field(default_factory=dict, json_schema_extra={"additionalProperties": False})
+    ]
+    """Labels, each with its value."""
+    match_expressions: tuple[MatchExpression, ...] = ()
+    """Further terms."""
+
+
+def _labelled(validated: dict[str, Any]) -> Selector:
+    return Selector(match_labels={POOL_LABEL: validated["name"]})
+
+
+class PoolSettings(PoolDefaults):
+    """A pool: which pods are its workers, and what differs from poolDefaults. The first pool that matches wins."""
+
+    name: DnsLabel
+    """Name of the pool in metrics, claims and commands. Each name once."""
+    namespaces: Annotated[tuple[WorkerNamespace, ...], *NOT_EMPTY] | None = None
+    """Namespaces of the workers. null: all."""
+    selector: Selector = Field(default_factory=_labelled)
+    """Labels of the workers. Left out: label warmnode.dev/pool with the pool's name. {}: all pods of namespaces."""
+    dry_run: Annotated[StrictBool, WithJsonSchema({"type": ["boolean", "null"]})] = False
+    """true: nothing is written to workers of this pool. false: no dry-run here. null: as the global dryRun."""
+
+    @field_validator("selector", mode="after")
+    @classmethod
+    def _selects_less_than_everything(cls, selector: Selector, info: ValidationInfo) -> Selector:
+        """Checked with the field, not with the whole pool, so that other mistakes do not hide this one."""
+        if not selector.match_labels and not selector.match_expressions and info.data.get("namespaces", ()) is None:
+            problem = "would make every pod of the cluster a worker; name a label, or namespaces"
+            raise Inconsistent([Conflict(fields=((),), problem=problem)])
+        return selector
+
+
+def to_model_pool(settings: PoolSettings) -> Pool:
+    """The part of a pool that policies know: whose workers, and how busy victims are treated."""
+    return Pool(
+        name=settings.name,
+        namespaces=frozenset(settings.namespaces or ()),
+        match_labels=tuple(sorted(settings.selector.match_labels.items())),
+        match_expressions=tuple(
+            Expression(key=term.key, operator=term.operator.value, values=frozenset(term.values))
+            for term in settings.selector.match_expressions
+        ),
+        busy_victims=settings.preempt.busy_victims,
+    )

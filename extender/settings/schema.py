@@ -1,0 +1,44 @@
+"""JSON Schema of the configuration file, for editors and for whoever writes the file by program.
+
+Owns what differs from the models: a pool says only what differs from ``poolDefaults``, and null is no section.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from extender.settings.defaults import PoolDefaults
+from extender.settings.durations import format_duration
+from extender.settings.models import Configuration
+
+SCHEMA_ID = "https://warmnode.dev/schemas/v1alpha1/configuration.schema.json"
+
+
+class _WithoutFieldTitles(GenerateJsonSchema):
+    """Titles made from field names only repeat them."""
+
+    schema_dialect = "https://json-schema.org/draft/2020-12/schema"
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
+def configuration_schema() -> dict[str, Any]:
+    """The schema (2020-12). What it refuses, `load_configuration` refuses; it cannot see how values fit together."""
+    schema = Configuration.model_json_schema(by_alias=True, schema_generator=_WithoutFieldTitles)
+    in_pool = schema["$defs"]["PoolSettings"]["properties"]
+    for field in PoolDefaults.model_fields.values():
+        # In a pool the default is what poolDefaults says, not what the program does.
+        del in_pool[str(field.alias)]["default"]
+    in_pool["dryRun"]["default"] = None
+    sources = schema["$defs"]["IdleSource"]["properties"]
+    for name, source in sources.items():
+        chosen = next(part for part in source["anyOf"] if part != {"type": "null"})
+        sources[name] = {**chosen, "description": source["description"]}
+    return {"$schema": _WithoutFieldTitles.schema_dialect, "$id": SCHEMA_ID, **schema}

@@ -1,0 +1,37 @@
+"""What all parts of the configuration file have in common.
+
+Owns the base of the models and the plain types that several of them use.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
+from pydantic.alias_generators import to_camel
+
+Count: TypeAlias = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Port: TypeAlias = Annotated[StrictInt, Field(ge=1, le=65_535)]
+
+
+def _has_items(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise ValueError("must have at least one item")
+    return items
+
+
+# Not Field(min_length=1): that also complains of a list whose only item is wrong.
+NOT_EMPTY = (AfterValidator(_has_items), Field(json_schema_extra={"minItems": 1}))
+
+
+class Section(BaseModel):
+    """A mapping of the file: camelCase there, snake_case here, no unknown keys, never changed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
