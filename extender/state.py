@@ -82,9 +82,8 @@ class ClusterState:
             self._drop_worker(known)
         if _is_placed_worker(pod):
             self._workers_on.setdefault(pod.node or "", {})[pod.uid] = pod
-            self._observe_named(pod.node)
-        elif known is not None:
-            self._observe_named(known.node)
+        for name in {pod.node, known.node if known is not None else None}:
+            self._observe_named(name)
 
     def delete_pod(self, pod: Pod) -> None:
         """Forget a pod. What it showed about its node's age stays."""
