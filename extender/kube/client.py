@@ -175,7 +175,8 @@ def _kubeconfig_access(files: str, context: str | None) -> Access:
         directory = Path(user.path if user is not None else cluster.path).absolute().parent
         exec_tree = None if user_tree.get("token") else user_tree.pop("exec", None)  # run by us, not by the loader
         configuration = Configuration()
-        loader = KubeConfigLoader(tree, active_context=name)  # type: ignore[no-untyped-call]
+        # config_base_path None: relative file names start from the file that they stand in
+        loader = KubeConfigLoader(tree, name, config_base_path=None)  # type: ignore[no-untyped-call]
         loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
         exec_config = None if exec_tree is None else msgspec.convert(exec_tree, ExecConfig)
     except yaml.YAMLError as error:

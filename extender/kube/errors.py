@@ -39,7 +39,10 @@ class NotFound(KubeError):
 
 
 class Conflict(KubeError):
-    """409: it exists already, or a precondition (uid, resourceVersion) does not hold. Read again and decide again."""
+    """It exists already, or a precondition (uid, resourceVersion) does not hold. Read again and decide again.
+
+    ``status`` is 409, or 422 for a patch that names the uid of an older object of the same name.
+    """
 
 
 class Gone(KubeError):
@@ -64,6 +67,7 @@ class Unavailable(KubeError):
 
 class _Cause(msgspec.Struct):
     reason: str = ""
+    field: str = ""
 
 
 class _Details(msgspec.Struct, rename="camel"):
@@ -129,6 +133,8 @@ def _class(code: int, answer: _Status | None) -> type[KubeError]:
         causes = (answer.details.causes if answer.details else None) or []
         if code == 429 and any(cause.reason == "DisruptionBudget" for cause in causes):
             return Blocked
+        if code == 422 and any(cause.field == "metadata.uid" for cause in causes):
+            return Conflict  # a foreign uid in a patch is no precondition to the API server, but an immutable field
     if code >= 500 or code < 400:  # a redirect is no answer of an API server
         return Unavailable
     return _CLASSES.get(code, KubeError)

@@ -62,6 +62,7 @@ class Transport:
             # Compression costs more time than it saves inside a cluster, and the API server gzips if asked.
             headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_send_writes_once,),
             trust_env=False,  # it would ignore CIDR entries of NO_PROXY, see `extender.kube.proxy`
         )
 
@@ -135,6 +136,22 @@ class Transport:
             return await self._access.credentials.get()
         self._refreshed_at = now
         return await self._access.credentials.get(refresh=True)
+
+
+class _ConnectionLost(aiohttp.ClientError):
+    """The connection broke under a write."""
+
+
+async def _send_writes_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp repeats a PUT or DELETE by itself when the connection broke; whether it was done is ours to find out."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET":
+            raise
+        raise _ConnectionLost(str(error)) from error
 
 
 def _skew(date: str | None, now: datetime) -> timedelta | None:

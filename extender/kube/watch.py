@@ -79,11 +79,11 @@ class Reflector(Generic[S, T]):
     resourceVersion, across reconnections, as long as the server can replay; after that the collection is listed again.
     Every failure is retried with exponential backoff and full jitter. What cannot be decoded is told and skipped.
 
-    ``synced``: listed completely at least once (``synced_event`` is set with it). ``settled_event``: synced, or missing.
-    ``last_contact``: the clock's time of
-    the last page, event or bookmark, None before the first; older than two minutes means stale. ``missing``: the
-    collection does not exist or may not be read (404, 403), ``problem`` says why, and it is looked for about every half
-    minute; what was seen of it before stays in the sink.
+    ``synced``: listed completely at least once (``synced_event`` is set with it). ``settled_event``: that, or missing.
+    ``last_contact``: the clock's time of the last page, opened watch, event or bookmark, None before the first; older
+    than two minutes means stale. (A server that accepts a watch sends all that is newer, and where etcd reports no
+    progress, a quiet collection gets no bookmarks.) ``missing``: the collection does not exist or may not be read (404,
+    403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in the sink.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Reflector(Generic[S, T]):
         fragments: list[bytes] = []
         try:
             async with self._client.watch_stream(self._path, params=params, silence_limit=silence) as chunks:
-                opened = self._clock()
+                opened = self.last_contact = self._clock()
                 async for chunk in chunks:
                     complete, newline, rest = chunk.rpartition(b"\n")
                     if not newline:

@@ -1,0 +1,1 @@
+"""Doubles of the outside world. Each passes the same contract tests as the real thing."""
