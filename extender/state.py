@@ -93,7 +93,15 @@ class ClusterState:
             self._observe_named(known.node)
 
     def take_ledger(self, ledger: Ledger | None) -> None:
-        """Take the ledger as it is recorded now, None where there is none. What was observed here stays."""
+        """Take the ledger as it is recorded now, None where there is none.
+
+        What was observed or recorded of live nodes stays known: a ledger that is deleted or emptied meanwhile changes
+        no order, and what it lacks is written again.
+        """
+        if self.ledger is not None:
+            lost = ages.missing_from(ledger.first_seen if ledger is not None else {}, self.ledger.first_seen)
+            live = {node.uid: lost[node.uid] for node in self.nodes.values() if node.uid in lost}
+            self._observed = ages.merge_earliest(self._observed, live)
         self.ledger = ledger
         for node in self.nodes.values():
             self._rank(node)

@@ -75,14 +75,26 @@ def test_name_reused_is_another_node() -> None:
 
 
 def test_ledger_makes_a_node_older_never_younger() -> None:
-    """The earliest of observed and recorded counts."""
+    """The earliest of what was ever observed or recorded counts."""
     state = new_state()
     state.upsert_node(node("a"))
     state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
+    state.take_ledger(ledger({node("a").uid: minutes_ago(2)}))
+    assert state.first_seen(node("a")) == minutes_ago(9)
     state.take_ledger(ledger({node("a").uid: minutes_ago(500)}))
     assert state.first_seen(node("a")) == minutes_ago(500)
     state.take_ledger(ledger({node("a").uid: minutes_ago(2)}))
-    assert state.first_seen(node("a")) == minutes_ago(9)
+    assert state.first_seen(node("a")) == minutes_ago(500)
+
+
+def test_ledger_that_is_lost_changes_no_order_and_is_written_again() -> None:
+    """What was recorded of a live node stays known, and is missing from the new ledger."""
+    state = new_state()
+    state.upsert_node(node("a"))
+    state.take_ledger(ledger({node("a").uid: minutes_ago(500), "gone": minutes_ago(900)}))
+    state.take_ledger(None)
+    assert state.first_seen(node("a")) == minutes_ago(500)
+    assert state.unrecorded() == {node("a").uid: minutes_ago(500)}
 
 
 def test_begin_without_ledger_seeds_nodes_with_workers() -> None:
