@@ -150,26 +150,37 @@ class Metrics:
         return Counter(name, text, labels, registry=self.registry)
 
 
+_ROUTINE = frozenset({"Timeout", "barren"})
+"""What a collection without changes goes through all the time: its watch gets no bookmark, is ended and begun anew."""
+
+
 class WatchMetrics:
     """Tells the metrics and the log what the reflectors do: a `kube.watch.WatchObserver`."""
 
     def __init__(self, metrics: Metrics, log: logging.Logger) -> None:
         self._metrics = metrics
         self._log = log
+        self._listed: set[str] = set()
 
     def listed(self, name: str, count: int, seconds: float) -> None:
         """A complete list was taken."""
+        first = name not in self._listed
+        self._listed.add(name)
         self._metrics.watch_lists.labels(name).inc()
-        self._log.info("listed", extra=fields(collection=name, count=count, seconds=round(seconds, 3)))
+        level = logging.INFO if first else logging.DEBUG
+        self._log.log(level, "listed", extra=fields(collection=name, count=count, seconds=round(seconds, 3)))
 
     def relisted(self, name: str, reason: str) -> None:
-        """The watch cannot be resumed: the collection is listed again."""
-        self._log.info("listing again", extra=fields(collection=name, reason=reason))
+        """The list just taken was not the first."""
+        level = logging.DEBUG if reason in _ROUTINE else logging.INFO
+        self._log.log(level, "listed again", extra=fields(collection=name, reason=reason))
 
     def watch_failed(self, name: str, error: Exception) -> None:
         """A list or a watch failed and is tried again."""
         self._metrics.watch_failures.labels(name, type(error).__name__).inc()
-        self._log.warning("watch failed", extra=fields(collection=name, error=str(error)))
+        is_routine = getattr(error, "reason", "") in _ROUTINE
+        level = logging.DEBUG if is_routine else logging.WARNING
+        self._log.log(level, "watch failed", extra=fields(collection=name, error=str(error)))
 
     def undecodable(self, name: str, error: Exception) -> None:
         """An object could not be read and was left out."""

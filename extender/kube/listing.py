@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from extender.kube.client import KubeClient
+from extender.kube.codec import Codec
 from extender.kube.errors import Unavailable
 from extender.kube.objects import ObjectMeta
 from extender.kube.watch import PAGE_SIZE
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
-
-
-class _ListMeta(msgspec.Struct, rename={"continue_": "continue"}):
-    continue_: str = ""
-
-
-class _Page(msgspec.Struct, Generic[S]):
-    metadata: _ListMeta
-    items: list[S] | None = None
 
 
 class AnyObject(msgspec.Struct):
@@ -34,21 +26,22 @@ class AnyObject(msgspec.Struct):
 async def list_objects(
     client: KubeClient, path: str, struct: type[S], trim: Callable[[S], T], *, label_selector: str = ""
 ) -> list[T]:
-    """List a whole collection, as of one resourceVersion. Raises `KubeError`: then nothing is known."""
-    page_type: Any = _Page
-    decoder: msgspec.json.Decoder[_Page[S]] = msgspec.json.Decoder(page_type[struct])
+    """List a whole collection, as of one resourceVersion.
+
+    Raises:
+        KubeError: it is not complete, or an object in it cannot be read: then nothing is known.
+    """
+    codec = Codec(struct, trim)
     items: list[T] = []
     params = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
     while True:
-        body = await client.get_bytes(path, params=params)
-        try:
-            page = decoder.decode(body)
-        except msgspec.DecodeError as error:
-            raise Unavailable(200, "Unreadable", f"{path}: the list cannot be read: {error}") from error
-        items.extend(trim(item) for item in page.items or ())
-        if not page.metadata.continue_:
+        page = codec.page(await client.get_bytes(path, params=params))
+        if page.skipped:
+            raise Unavailable(200, "Unreadable", f"{path}: {page.skipped[0]}")
+        items.extend(page.items)
+        if not page.continue_:
             return items
-        params["continue"] = page.metadata.continue_
+        params["continue"] = page.continue_
 
 
 async def list_uids(client: KubeClient, path: str) -> set[str]:
