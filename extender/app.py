@@ -87,7 +87,7 @@ async def serve(options: ServeOptions) -> None:
     state = ClusterState(clock=_now, age=configuration.age)
     webhook = Webhook(state=state, pools=pools, metrics=metrics, called=metrics.webhook_last_call.set_to_current_time)
     tls = _tls(options)
-    stopping = asyncio.Event()
+    stopping = _on_signals(asyncio.Event())
     client = await KubeClient.connect(
         kubeconfig=options.cluster.kubeconfig, context=options.cluster.context, user_agent=USER_AGENT
     )
@@ -140,7 +140,7 @@ async def serve(options: ServeOptions) -> None:
                     may_prune=may_prune,
                 )
                 tasks.append(group.create_task(prune, name="prune ledger"))
-            await _until_signalled(stopping)
+            await stopping.wait()
             log.info("stopping")
             await listeners[1].stop()
             for task in tasks:
@@ -276,8 +276,11 @@ def _tls(options: ServeOptions) -> ServerTls | None:
     )
 
 
-async def _until_signalled(stopping: asyncio.Event) -> None:
-    """Wait for SIGTERM or SIGINT. A second one ends the process at once, as if nobody listened."""
+def _on_signals(stopping: asyncio.Event) -> asyncio.Event:
+    """Set the event on SIGTERM or SIGINT. A second one ends the process at once, as if nobody listened.
+
+    To be called before anything that takes time: the kernel ignores a SIGTERM for a process 1 that has no handler.
+    """
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
 
@@ -288,7 +291,7 @@ async def _until_signalled(stopping: asyncio.Event) -> None:
 
     for number in signals:
         loop.add_signal_handler(number, stop)
-    await stopping.wait()
+    return stopping
 
 
 def _now() -> datetime:

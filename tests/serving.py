@@ -17,6 +17,8 @@ from typing import Any, Self
 from tests.controlplane.client import wait_for
 
 READY_SECONDS = 30.0
+SCHEDULER_CONFIG = Path(__file__).parents[1] / "manifests" / "base" / "kube-scheduler-config.yaml"
+"""The shipped one: tests run a scheduler with this very file."""
 
 
 class Serve:
@@ -124,6 +126,10 @@ class Serve:
     def stop(self) -> int:
         """SIGTERM, and wait: the exit code."""
         self._running.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself: the exit code."""
         return self._reap()
 
     def kill(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import assert_never
 
 import msgspec
 
@@ -11,6 +12,8 @@ from extender.plan.report import AgeBasis, NodeLine, Plan, PoolLine
 from extender.policy.scoring import SCORED_NODES
 
 SCHEMA = "warmnode.dev/plan/v1alpha1"
+SHOWN_WITHOUT_SCORE = 10
+"""So many leaving or ending nodes are shown beside the ones with a score: a drifted pool may have thousands."""
 
 
 def render_json(plan: Plan) -> str:
@@ -47,8 +50,8 @@ def render_json(plan: Plan) -> str:
 
 
 def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
-    """Write the page. Nodes without a score that are neither leaving nor ending are counted, not shown."""
-    return "\n".join(_page(plan, all_nodes=all_nodes))
+    """Write the page: nodes with a score, the first of the leaving and ending ones, and how many are not shown."""
+    return "\n".join(_printable(line) for line in _page(plan, all_nodes=all_nodes))
 
 
 def explain(line: NodeLine, now: datetime) -> str:
@@ -57,16 +60,18 @@ def explain(line: NodeLine, now: datetime) -> str:
         return f"leaving ({line.leaving}): no score"
     match line.basis:
         case AgeBasis.NOT_SEEN:
-            age = f"no worker seen yet, created {span(now - line.created)} ago: after all seen nodes"
+            age = f"no worker seen yet, created {span(now - line.created)} ago"
         case AgeBasis.CREATED:
             age = f"created {span(now - line.created)} ago"
         case AgeBasis.ESTIMATED:
             age = f"has workers, created {span(now - line.created)} ago (estimated: no ledger)"
         case AgeBasis.RECORDED | AgeBasis.OBSERVED:
             age = f"first worker ready {span(now - (line.first_seen or now))} ago"
+        case _:
+            assert_never(line.basis)
     if line.ending is not None:
         return f"ending ({line.ending}): after all others; {age}"
-    return age
+    return f"{age}: after all seen nodes" if line.basis is AgeBasis.NOT_SEEN else age
 
 
 def span(duration: timedelta) -> str:
@@ -82,26 +87,36 @@ def span(duration: timedelta) -> str:
 
 def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
     workers = sum(pool.idle + pool.busy + pool.pending for pool in plan.pools)
-    yield f"{plan.source}: {len(plan.nodes)} nodes, {plan.pods} pods, {workers} of them workers"
-    yield f"as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
+    yield f"{_count(len(plan.nodes), 'node')}, {_count(plan.pods, 'pod')}, {_count(workers, 'worker')}"
+    yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
     for unknown in plan.unknown:
         yield f"not known: {unknown}"
     yield ""
     if plan.pools:
         yield from _table(("POOL", "IDLE", "BUSY", "PENDING", "ON NODES"), [_pool_row(pool) for pool in plan.pools])
     else:
-        yield "No workers: label pods with warmnode.dev/pool, or name pools in a configuration file (--config)."
+        yield "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration"
+        yield "file by labels that they have (--config). Below is the order that such workers would find."
     yield ""
-    shown = [n for n in plan.nodes if all_nodes or n.score or n.leaving or n.ending]
+    shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
     yield from _table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
-    hidden = len(plan.nodes) - len(shown)
-    if hidden:
-        yield f"and {hidden} more nodes after these, with no score (--all shows them)"
+    if hidden := len(plan.nodes) - len(shown):
+        leaving = sum(n.leaving is not None for n in plan.nodes) - sum(n.leaving is not None for n in shown)
+        of_them = f", {leaving} of them leaving" if leaving else ""
+        yield f"and {_count(hidden, 'more node')} without a score{of_them} (--all shows them)"
     yield ""
-    yield (
-        f"A new worker goes to the first of these that it fits on. The best {SCORED_NODES} feasible nodes get a score; "
-    )
-    yield "which nodes are feasible is kube-scheduler's to say."
+    yield "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity)."
+    yield f"The first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
+
+
+def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
+    without_score = [line for line in lines if not line.score and (line.leaving or line.ending)]
+    kept = {line.uid for line in without_score[:SHOWN_WITHOUT_SCORE]}
+    return [line for line in lines if line.score or line.uid in kept]
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _pool_row(pool: PoolLine) -> Sequence[str]:
@@ -124,3 +139,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _printable(line: str) -> str:
+    """Put ? for what a terminal might act on: a snapshot may come from anybody."""
+    return line if line.isprintable() else "".join(each if each.isprintable() else "?" for each in line)

@@ -21,8 +21,6 @@ from extender.state import ClusterState
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 
-EPOCH = datetime.fromtimestamp(0, UTC)
-
 
 class AgeBasis(StrEnum):
     """Where a node's first-seen time comes from."""
@@ -85,9 +83,9 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     state.begin()
     unknown = []
     if snapshot.ledger is None and configuration.age is AgeSource.FIRST_SEEN:
-        unknown.append("the ledger; nodes that have workers are taken to be as old as their creation")
+        unknown.append("when each node's first worker was ready (no ledger): nodes with workers go by their creation")
     if not snapshot.kinds.get("Pod"):
-        unknown.append("pods; no worker is known, and every node counts as not seen yet")
+        unknown.append("which workers run where (no Pod)")
     return make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
 
 

@@ -5,24 +5,38 @@ Owns what a snapshot may look like and what is said about one that is no good. N
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import shorten
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from extender.kube.ledger import COMPONENT_LABEL, LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.model import Ledger, Node, Pod
+from extender.model import FOREVER, Ledger, Node, Pod
 
 REMEDY = "make one with: kubectl get nodes,pods -A -o json > snapshot.json"
 
+MARK_AHEAD = timedelta(minutes=10)
+"""A kubelet tells its time every five minutes only (nodeStatusReportFrequency), so a mark that is a little newer than
+all of them is the newest time of the snapshot. One that is far ahead comes from a clock that is wrong."""
 
-class SnapshotError(ValueError):
-    """A snapshot that cannot be read. The message is one line with the remedy."""
+_UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
+"""What a decoder raises: no JSON or another type, no UTF-8, a time outside of the calendar, nested too deeply."""
+
+
+class SnapshotError(Exception):
+    """A snapshot that cannot be read. The message is one line with the remedy, whatever the snapshot holds."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        text = "".join(each if each.isprintable() else "?" for each in f"{source}: {shorten(problem, 300)}; {REMEDY}")
+        super().__init__(text)
 
 
 class _Header(Struct, rename="camel"):
@@ -36,9 +50,12 @@ class _List(Struct, rename="camel"):
     items: list[Raw] | None = None
 
 
+_Time = Annotated[datetime, Meta(tz=True)]
+
+
 class _HeartBeat(Struct, rename="camel"):
-    last_heartbeat_time: datetime | None = None
-    last_transition_time: datetime | None = None
+    last_heartbeat_time: _Time | None = None
+    last_transition_time: _Time | None = None
 
 
 class _NodeStatus(Struct, rename="camel"):
@@ -70,13 +87,15 @@ def read_snapshot_bytes(source: str) -> bytes:
         SnapshotError: there is nothing to read.
     """
     if source == "-":
-        if sys.stdin.isatty():
-            raise SnapshotError(f"standard input is a terminal; pipe a snapshot into it, or {REMEDY}")
+        if sys.stdin is None or sys.stdin.isatty():
+            raise SnapshotError("standard input", "nothing is piped into it")
         return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
     except OSError as error:
-        raise SnapshotError(f"{source}: {(error.strerror or str(error)).lower()}; {REMEDY}") from error
+        raise SnapshotError(source, (error.strerror or str(error)).lower()) from error
+    except ValueError as error:
+        raise SnapshotError(source, f"it is no file name: {error}") from error
 
 
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
@@ -105,45 +124,53 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 config_map = msgspec.json.decode(raw, type=ConfigMapObject)
                 if (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LABELS[COMPONENT_LABEL]:
                     ledgers.append(ledger_from(config_map))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SnapshotError(f"{source}: item {position} cannot be read: {error}; {REMEDY}") from error
+        except _UNREADABLE as error:
+            raise SnapshotError(source, f"item {position} cannot be read: {error}") from error
     if not nodes:
-        held = ", ".join(sorted(kinds)) or "nothing"
-        raise SnapshotError(f"{source}: there is no Node in it (it holds {held}); {REMEDY}")
+        raise SnapshotError(source, f"there is no Node in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
     times.extend(_pod_times(pods))
     times.extend(node.created for node in nodes)
+    taken = max((time for time in times if time != FOREVER), default=None)
+    marks = [pod.idle_since for pod in pods if pod.idle_since is not None]
     return Snapshot(
         nodes=tuple(nodes),
         pods=tuple(pods),
         ledger=ledgers[0] if ledgers else None,
         kinds=kinds,
-        taken=max(times, default=None),
+        taken=taken and max([taken, *(mark for mark in marks if mark - taken <= MARK_AHEAD)]),
     )
 
 
 def _parse_list(content: bytes, source: str) -> _List:
-    if not content.strip():
-        raise SnapshotError(f"{source}: it is empty; {REMEDY}")
-    if not content.lstrip().startswith(b"{"):
-        raise SnapshotError(f"{source}: it is not JSON (written without -o json?); {REMEDY}")
     try:
-        listed = msgspec.json.decode(content, type=_List)
+        text = _utf_8(content).strip()
+        if not text:
+            raise SnapshotError(source, "it is empty (did kubectl fail?)")
+        if not text.startswith(b"{"):
+            raise SnapshotError(source, "it is no JSON object (written without -o json?)")
+        listed = msgspec.json.decode(text, type=_List)
     except msgspec.ValidationError as error:
-        raise SnapshotError(f"{source}: it is not a Kubernetes list: {error}; {REMEDY}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        more = " (is it more than one document?)" if "trailing" in str(error) else ""
-        raise SnapshotError(f"{source}: it is not JSON: {error}{more}; {REMEDY}") from error
-    if listed.items is None:
-        what = f"a {listed.kind}" if listed.kind else "an object without items"
-        raise SnapshotError(f"{source}: it is {what}, not a list; {REMEDY}")
+        raise SnapshotError(source, f"it is not a Kubernetes list: {error}") from error
+    except _UNREADABLE as error:
+        more = " (more than one document?)" if "trailing" in str(error) else ""
+        raise SnapshotError(source, f"it is not JSON: {error}{more}") from error
+    if listed.items is None and not listed.kind.endswith("List"):
+        raise SnapshotError(source, f"it is {f'a {listed.kind}' if listed.kind else 'an object'}, not a list")
     return listed
+
+
+def _utf_8(content: bytes) -> bytes:
+    """Take off a byte order mark. PowerShell writes one, and UTF-16 after it."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16").encode()
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def _node_times(node: _NodeTimes) -> Iterable[datetime]:
     for condition in (node.status.conditions if node.status is not None else None) or ():
         for time in (condition.last_heartbeat_time, condition.last_transition_time):
             if time is not None:
-                yield time
+                yield time.astimezone(UTC)
 
 
 def _pod_times(pods: Iterable[Pod]) -> Iterable[datetime]:

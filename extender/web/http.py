@@ -66,8 +66,8 @@ def route(routes: Routes, *, refused: Callable[[HTTPStatus], None]) -> Handler:
     return handle
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
-    """Read the whole body, 64 MiB and 10 s at most.
+async def read_body(request: web.BaseRequest, *, deadline_seconds: float = BODY_DEADLINE_SECONDS) -> bytes:
+    """Read the whole body, 64 MiB and ``deadline_seconds`` at most.
 
     A body that is too large is read to its end and thrown away, up to the deadline: an answer to somebody who is still
     sending is lost with the connection.
@@ -81,7 +81,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_DEADLINE_SECONDS):
+        async with asyncio.timeout(deadline_seconds):
             while chunk := await request.content.readany():
                 size += len(chunk)
                 if size <= BODY_LIMIT_BYTES:
@@ -90,7 +90,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
                     chunks.clear()
     except TimeoutError as error:
         raise BodyRefused(
-            HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_DEADLINE_SECONDS:.0f} s"
+            HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {deadline_seconds:g} s"
         ) from error
     except _BROKEN_BODY as error:
         raise BodyRefused(HTTPStatus.BAD_REQUEST, "the body broke off or is not encoded as its head says") from error

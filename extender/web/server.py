@@ -66,7 +66,7 @@ class ServerTls:
     """Server certificate and optional client CA, read again when the files change.
 
     New connections get the newest files that load; a pair that does not match (a rotation half done) is tried again.
-    With ``client_ca_file`` a client without a certificate of that CA is refused in the handshake.
+    With ``client_ca_file`` a client without a certificate of that CA is refused in the handshake; TLS 1.3 is required.
     """
 
     def __init__(self, *, cert_file: Path, key_file: Path, client_ca_file: Path | None = None) -> None:
@@ -99,6 +99,10 @@ class ServerTls:
         try:
             context.load_cert_chain(cert_file, key_file)
             if client_ca_file is not None:
+                # A resumed session shows no certificate: it would get a client past the client CA of a later reload.
+                # Only TLS 1.3 lets Python turn sessions off; every kube-scheduler speaks it.
+                context.minimum_version = ssl.TLSVersion.TLSv1_3
+                context.num_tickets = 0
                 context.load_verify_locations(client_ca_file)
                 context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
@@ -141,7 +145,7 @@ class Listener:
             auto_decompress=False,
             logger=_http_log,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds())
+        runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds() / 2)
         await runner.setup()
         site = web.TCPSite(
             runner, self.address.host, self.address.port, ssl_context=self.tls.context if self.tls else None
@@ -164,7 +168,7 @@ class Listener:
         """Stop listening, let every answer in flight finish, and close: 5 s at most.
 
         Answers say ``Connection: close`` from now on, so callers go elsewhere by themselves; only connections that stay
-        silent are closed by us.
+        silent are closed by us, after half of that time.
         """
         if self._runner is None:
             return
@@ -193,7 +197,8 @@ class _WithoutTraceback(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError | ConnectionError | ssl.SSLError):
             record.levelno, record.levelname = logging.WARNING, "WARNING"
-            record.msg, record.args = "bad HTTP: %s", (" ".join(str(error.args or error).split())[:200],)
+            text = error.message if isinstance(error, HttpProcessingError) else str(error)
+            record.msg, record.args = "bad HTTP: %s", (" ".join(text.split())[:200],)
             record.exc_info = None
         return True
 

@@ -22,7 +22,7 @@ from extender.policy.scoring import score_nodes
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 from extender.web import wire
-from extender.web.http import BodyRefused, Handler, json_response, problem, read_body, route
+from extender.web.http import BODY_DEADLINE_SECONDS, BodyRefused, Handler, json_response, problem, read_body, route
 
 log = logging.getLogger("warmnode.webhook")
 
@@ -53,11 +53,18 @@ class Webhook:
     """Answers ``POST /prioritize`` and ``POST /preempt``. ``pools`` is replaced when the configuration changes."""
 
     def __init__(
-        self, *, state: ClusterState, pools: PoolsInForce, metrics: Metrics, called: Callable[[], None] = lambda: None
+        self,
+        *,
+        state: ClusterState,
+        pools: PoolsInForce,
+        metrics: Metrics,
+        called: Callable[[], None] = lambda: None,
+        body_deadline_seconds: float = BODY_DEADLINE_SECONDS,
     ) -> None:
         self.pools = pools
         self._state = state
         self._called = called
+        self._body_deadline_seconds = body_deadline_seconds
         self._counters = {
             (verb, str(outcome)): metrics.webhook_requests.labels(verb, outcome)
             for verb in ("prioritize", "preempt")
@@ -134,7 +141,7 @@ class Webhook:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             started = perf_counter()
             try:
-                body = await read_body(request)
+                body = await read_body(request, deadline_seconds=self._body_deadline_seconds)
                 if verb == "prioritize" and not self._state.synced:
                     outcome, response = (
                         str(Outcome.NOT_SYNCED),
@@ -144,12 +151,10 @@ class Webhook:
                     content, outcome = answer(body)
                     response = json_response(content)
                     self._called()
-            except wire.BadRequest as error:
-                outcome, response = str(Outcome.BAD_REQUEST), problem(HTTPStatus.BAD_REQUEST, str(error))
-            except BodyRefused as error:
-                outcome, response = str(Outcome.BAD_REQUEST), problem(error.status, str(error))
-            if outcome == Outcome.BAD_REQUEST:
-                log.warning("bad request", extra=fields(verb=verb, status=response.status))
+            except (wire.BadRequest, BodyRefused) as error:
+                status = error.status if isinstance(error, BodyRefused) else HTTPStatus.BAD_REQUEST
+                outcome, response = str(Outcome.BAD_REQUEST), problem(status, str(error))
+                log.warning("bad request", extra=fields(verb=verb, status=int(status), problem=str(error)[:200]))
             counters[outcome].inc()
             seconds.observe(perf_counter() - started)
             return response

@@ -198,6 +198,8 @@ def _decode_any_case(body: bytes, struct: type[_S]) -> _S:
         return msgspec.convert(tree, struct)
     except msgspec.ValidationError as error:
         raise BadRequest(f"the body is not what a kube-scheduler sends: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what the first look skipped over
+        raise BadRequest(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise BadRequest(_TOO_DEEP) from error
 

@@ -1,0 +1,17 @@
+"""Fixtures that every test may ask for: a real control plane, where there can be one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.controlplane.fixtures import control_plane, namespace, require_binaries
+
+__all__ = ["control_plane", "namespace", "require_binaries"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_spare_event_loop() -> None:
+    """Keep asyncio from inventing an event loop: looptime asks for one in tests without, and nobody would close it."""
+    asyncio.set_event_loop(None)

@@ -1,0 +1,118 @@
+"""Every metric by name, type and labels: dashboards and alerts are built on them, so a change here breaks somebody."""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+
+from extender.kube.errors import Unavailable
+from extender.kube.observer import UndecodableObject
+from extender.telemetry import ClusterFigures, Metrics, WatchMetrics
+from tests.listening import synced_state, webhook_over
+
+INTERFACE: dict[str, tuple[str, set[str]]] = {
+    "warmnode_webhook_requests": ("counter", {"verb", "outcome"}),
+    "warmnode_webhook_duration_seconds": ("histogram", {"verb"}),
+    "warmnode_webhook_last_call_timestamp_seconds": ("gauge", set()),
+    "warmnode_workers_bound": ("counter", {"pool"}),
+    "warmnode_watch_lists": ("counter", {"collection"}),
+    "warmnode_watch_failures": ("counter", {"collection", "error"}),
+    "warmnode_watch_events": ("counter", {"collection"}),
+    "warmnode_watch_undecodable": ("counter", {"collection"}),
+    "warmnode_ledger_writes": ("counter", {"outcome"}),
+    "warmnode_ledger_pruned": ("counter", set()),
+    "warmnode_config_reloads": ("counter", {"outcome"}),
+    "warmnode_config_valid": ("gauge", set()),
+    "warmnode_build_info": ("gauge", {"version"}),
+    "warmnode_synced": ("gauge", set()),
+    "warmnode_collection_age_seconds": ("gauge", {"collection"}),
+    "warmnode_nodes": ("gauge", {"state"}),
+    "warmnode_workers": ("gauge", {"pool"}),
+    "warmnode_pods": ("gauge", set()),
+    "warmnode_ledger_entries": ("gauge", set()),
+    "warmnode_ledger_bytes": ("gauge", set()),
+    "warmnode_ledger_ignored_entries": ("gauge", set()),
+}
+"""Counters are scraped with ``_total`` after the name, histograms with ``_bucket``, ``_count`` and ``_sum``."""
+
+OUTCOMES = {
+    "prioritize": {"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound"},
+    "preempt": {
+        *{"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound"},
+        *{"chosen", "vetoed", "noWorker", "unknownNode", "unknownPod", "unknownPriority", "noVictims"},
+    },
+    "none": {"notFound"},
+}
+PARTS_OF_A_HISTOGRAM = {"le"}
+
+
+def exposed(metrics: Metrics) -> dict[str, tuple[str, set[str]]]:
+    """Name to type and labels, as a Prometheus server would read them."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        labels = {label for sample in family.samples for label in sample.labels}
+        found[family.name] = (family.type, labels - PARTS_OF_A_HISTOGRAM)
+    return found
+
+
+def in_use() -> Metrics:
+    """Metrics of which every labelled one has a sample."""
+    metrics = Metrics(version="1.2.3")
+    for each in vars(metrics).values():
+        if isinstance(each, MetricWrapperBase) and each._labelnames:
+            each.labels(*("x" for _ in each._labelnames))
+    metrics.show_cluster(
+        lambda: ClusterFigures(collection_ages={"nodes": 1.0, "ledger": None}, nodes={"seen": 3}, workers={"ducks": 2})
+    )
+    return metrics
+
+
+def test_the_metrics_are_exactly_these() -> None:
+    """A new metric is added here, an old one is not renamed."""
+    assert exposed(in_use()) == INTERFACE
+
+
+def test_every_metric_has_a_help_text_and_a_base_unit() -> None:
+    """Seconds and bytes, never milliseconds; a sentence of help."""
+    for family in text_string_to_metric_families(in_use().exposition().decode()):
+        assert family.documentation.endswith("."), family.name
+        assert not family.name.endswith(("_ms", "_milliseconds", "_minutes", "_kib"))
+
+
+def test_the_outcomes_of_webhook_calls_are_exactly_these() -> None:
+    """All are there from the start with 0: a rate over a counter that appears late misses its first increase."""
+    metrics = Metrics()
+    webhook_over(synced_state(), metrics=metrics)
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for sample in family.samples:
+            if sample.name == "warmnode_webhook_requests_total":
+                assert sample.value == 0
+                found.setdefault(sample.labels["verb"], set()).add(sample.labels["outcome"])
+    assert found == OUTCOMES
+
+
+def test_what_a_watch_reports_is_counted_by_collection() -> None:
+    """Lists, events, failures by class, and objects that cannot be read."""
+    metrics = Metrics()
+    watch = WatchMetrics(metrics, logging.getLogger("test"))
+    watch.listed("nodes", 3, 0.1)
+    watch.event("nodes")
+    watch.watch_failed("pods", Unavailable(0, "Timeout", "nothing came"))
+    watch.undecodable("pods", UndecodableObject("default/a", "uid", ValueError("bad")))
+    value = metrics.registry.get_sample_value
+    assert value("warmnode_watch_lists_total", {"collection": "nodes"}) == 1
+    assert value("warmnode_watch_events_total", {"collection": "nodes"}) == 1
+    assert value("warmnode_watch_failures_total", {"collection": "pods", "error": "Unavailable"}) == 1
+    assert value("warmnode_watch_undecodable_total", {"collection": "pods"}) == 1
+
+
+def test_pools_beyond_the_hundredth_share_one_series() -> None:
+    """Pool names come from anybody's pod labels: they must not be able to fill the server that scrapes us."""
+    metrics = Metrics()
+    labels = [metrics.pool_label(f"pool-{number}") for number in range(1000)]
+    assert len(set(labels)) == 101
+    assert labels[-1] == "(others)"
+    assert metrics.pool_label("pool-7") == "pool-7"

@@ -1,0 +1,229 @@
+"""HTTPS on the webhook listener: certificates that are replaced while it runs, and clients that must have one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
+
+import pytest
+import trustme
+
+from extender.web.server import ListenerProblem, ServerTls
+from tests.builders import node
+from tests.listening import Listening, synced_state, webhook_over
+
+BODY = json.dumps({"Pod": {"metadata": {"labels": {"warmnode.dev/pool": "a"}}}, "Nodes": None, "NodeNames": ["node-a"]})
+REQUEST = f"POST /prioritize HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
+
+
+class Files:
+    """Certificate, key and client CA in a folder, replaced as a mounted Secret is: whole files at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cert, self.key, self.client_ca = (folder / name for name in ("tls.crt", "tls.key", "ca.crt"))
+
+    def install(self, server: trustme.LeafCert) -> None:
+        self.install_cert(server)
+        self._put(self.key, server.private_key_pem.bytes())
+
+    def install_cert(self, server: trustme.LeafCert) -> None:
+        self._put(self.cert, b"".join(pem.bytes() for pem in server.cert_chain_pems))
+
+    def trust(self, client_ca: trustme.CA) -> None:
+        self._put(self.client_ca, client_ca.cert_pem.bytes())
+
+    def tls(self, *, client_ca: bool = False) -> ServerTls:
+        return ServerTls(cert_file=self.cert, key_file=self.key, client_ca_file=self.client_ca if client_ca else None)
+
+    @staticmethod
+    def _put(path: Path, content: bytes) -> None:
+        new = path.with_suffix(".new")
+        new.write_bytes(content)
+        shutil.move(new, path)
+
+
+def caller(trusted: trustme.CA, client: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    """A client that trusts this CA, with a certificate of its own or without."""
+    context = ssl.create_default_context()
+    trusted.configure_trust(context)
+    if client is not None:
+        client.configure_cert(context)
+    return context
+
+
+def ask(connection: socket.socket) -> bool:
+    """Whether a prioritize call over this connection is answered with 200."""
+    connection.sendall(REQUEST)
+    response = HTTPResponse(connection)
+    response.begin()
+    return response.status == 200 and json.loads(response.read()) == [{"Host": "node-a", "Score": 10}]
+
+
+@contextmanager
+def serving(tls: ServerTls) -> Iterator[Listening]:
+    with Listening(webhook_over(synced_state([node()])).handler(), tls=tls) as listening:
+        yield listening
+        assert not listening.mistakes()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_the_webhook_is_served_over_https(files: Files) -> None:
+    """The scheduler verifies our certificate against its caFile; an unknown CA and plain HTTP get nothing."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    with serving(files.tls()) as listening:
+        with listening.connect(caller(ca)) as connection:
+            assert ask(connection)
+            assert connection.version() in ("TLSv1.2", "TLSv1.3")  # type: ignore[attr-defined]
+        with pytest.raises(ssl.SSLCertVerificationError):
+            listening.connect(caller(trustme.CA()))
+        with listening.connect() as plain:
+            plain.sendall(REQUEST)
+            assert not plain.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_old_tls_versions_are_refused(files: Files) -> None:
+    """TLS 1.2 is the least that is spoken, as in kube-scheduler."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    old = caller(ca)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with serving(files.tls()) as listening, pytest.raises(ssl.SSLError):
+        listening.connect(old)
+
+
+def test_replaced_certificates_are_used_by_new_connections_and_old_ones_go_on(files: Files) -> None:
+    """A rotation interrupts nobody: the kept-alive connection keeps what it shook hands with."""
+    before, after = trustme.CA(), trustme.CA()
+    files.install(before.issue_cert("localhost"))
+    tls = files.tls()
+    with serving(tls) as listening, listening.connect(caller(before)) as old:
+        assert ask(old)
+        assert tls.reload() is False
+        files.install(after.issue_cert("localhost"))
+        assert tls.reload() is True
+        with listening.connect(caller(after)) as new:
+            assert ask(new)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            listening.connect(caller(before))
+        assert ask(old)
+
+
+def test_a_certificate_without_its_key_is_refused_and_the_old_pair_stays(files: Files) -> None:
+    """A rotation half done: told each time, until the key has come too."""
+    ca, half = trustme.CA(), trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    tls = files.tls()
+    with serving(tls) as listening:
+        replacement = half.issue_cert("localhost")
+        files.install_cert(replacement)
+        for _ in range(2):
+            with pytest.raises(ListenerProblem, match="TLS files do not load"):
+                tls.reload()
+        with listening.connect(caller(ca)) as connection:
+            assert ask(connection)
+        files.install(replacement)
+        assert tls.reload() is True
+        with listening.connect(caller(half)) as connection:
+            assert ask(connection)
+
+
+def test_files_that_are_gone_for_a_moment_change_nothing(files: Files) -> None:
+    """A Secret that is mounted anew: what was loaded stays in force."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    tls = files.tls()
+    with serving(tls) as listening:
+        files.key.unlink()
+        with pytest.raises(ListenerProblem, match="TLS files do not load"):
+            tls.reload()
+        with listening.connect(caller(ca)) as connection:
+            assert ask(connection)
+
+
+def test_a_start_with_files_that_do_not_load_is_one_line(files: Files) -> None:
+    """The message names the files."""
+    files.install(trustme.CA().issue_cert("localhost"))
+    files.key.write_text("not a key")
+    with pytest.raises(ListenerProblem, match=rf"TLS files do not load \({files.cert}, {files.key}\)"):
+        files.tls()
+
+
+def refused(listening: Listening, context: ssl.SSLContext) -> bool:
+    """Whether a caller is turned away: with TLS 1.3 that shows at the first read, after the client's handshake."""
+    try:
+        with listening.connect(context) as connection:
+            connection.sendall(REQUEST)
+            return connection.recv(1) == b""
+    except (ssl.SSLError, ConnectionError):
+        return True
+
+
+def test_with_a_client_ca_only_its_clients_are_served(files: Files) -> None:
+    """No certificate and a foreign one are refused in the handshake."""
+    ca, clients, others = trustme.CA(), trustme.CA(), trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    files.trust(clients)
+    with serving(files.tls(client_ca=True)) as listening:
+        assert refused(listening, caller(ca))
+        assert refused(listening, caller(ca, others.issue_cert(common_name="scheduler")))
+        with listening.connect(caller(ca, clients.issue_cert(common_name="scheduler"))) as connection:
+            assert ask(connection)
+
+
+def test_a_replaced_client_ca_takes_the_place_of_the_old_one(files: Files) -> None:
+    """After the reload clients of the new CA are served, and those of the old one are not."""
+    ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    files.trust(before)
+    tls = files.tls(client_ca=True)
+    old_caller = caller(ca, before.issue_cert(common_name="scheduler"))
+    new_caller = caller(ca, after.issue_cert(common_name="scheduler"))
+    with serving(tls) as listening:
+        with listening.connect(old_caller) as connection:
+            assert ask(connection)
+        assert refused(listening, new_caller)
+        files.trust(after)
+        assert tls.reload() is True
+        with listening.connect(new_caller) as connection:
+            assert ask(connection)
+        assert refused(listening, old_caller)
+
+
+def test_a_session_from_before_does_not_get_an_old_client_past_a_new_client_ca(files: Files) -> None:
+    """TLS sessions are resumed without a certificate: that must not outlive the CA that vouched for it."""
+    ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    files.trust(before)
+    tls = files.tls(client_ca=True)
+    context = caller(ca, before.issue_cert(common_name="scheduler"))
+    with serving(tls) as listening:
+        with listening.connect(context) as connection:
+            assert ask(connection)
+            session = connection.session  # type: ignore[attr-defined]
+        files.trust(after)
+        assert tls.reload() is True
+        plain = socket.create_connection(("127.0.0.1", listening.port), timeout=10)
+        resumed = False
+        try:
+            with context.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
+                connection.sendall(REQUEST)
+                resumed = connection.recv(20).startswith(b"HTTP/1.1 200")
+        except (ssl.SSLError, ConnectionError):
+            pass
+        finally:
+            plain.close()
+        assert not resumed

@@ -1,0 +1,306 @@
+"""The command line: exit codes, one line of text per mistake, environment variables."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from extender import __version__, cli
+from extender.settings import configuration_schema
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOT = str(ROOT / "docs" / "examples" / "snapshot.json")
+CONFIGURATION = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither this machine's variables nor its kubeconfig reach a test."""
+    for name in [name for name in os.environ if name.startswith(("WARMNODE_", "KUBE"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KUBECONFIG", "/nowhere/kubeconfig")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """`serve` takes the root logger for itself."""
+    root, quiet = logging.getLogger(), logging.getLogger("asyncio")
+    before = root.handlers, root.level, quiet.level
+    yield
+    root.handlers, root.level = before[:2]
+    quiet.setLevel(before[2])
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+def refusal(capsys: Captured, *arguments: str, code: int = cli.BAD_USAGE) -> str:
+    """Run a command that refuses: its one line on standard error. Nothing is on standard output."""
+    assert cli.main(arguments) == code
+    written = capsys.readouterr()
+    assert written.out == ""
+    (line,) = written.err.splitlines()
+    return line
+
+
+def usage_mistake(capsys: Captured, *arguments: str) -> str:
+    """Run a command line that is no good: the last line on standard error, after the usage."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == cli.BAD_USAGE
+    written = capsys.readouterr()
+    assert written.out == ""
+    return written.err.splitlines()[-1]
+
+
+def output(capsys: Captured, *arguments: str) -> str:
+    """Run a command that succeeds: its standard output. Nothing is on standard error."""
+    assert cli.main(arguments) == cli.CLEAN
+    written = capsys.readouterr()
+    assert written.err == ""
+    return written.out
+
+
+# -- usage ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        ((), "warmnode: error: the following arguments are required: COMMAND"),
+        (("fly",), "warmnode: error: argument COMMAND: invalid choice: 'fly'"),
+        (("plan", "--fly"), "warmnode: error: unrecognized arguments: --fly"),
+        (("plan", "--output", "xml"), "warmnode plan: error: argument --output: invalid choice: 'xml'"),
+        (("serve", "--log-level", "loud"), "warmnode serve: error: argument --log-level: invalid choice: 'loud'"),
+        (("config", "check"), "warmnode config check: error: the following arguments are required: FILE"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_the_mistake(capsys: Captured, arguments: tuple[str, ...], mistake: str) -> None:
+    """On standard error, below the usage."""
+    assert usage_mistake(capsys, *arguments).startswith(mistake)
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",), ("plan",), ("config",), ("config", "check"), ("version",)])
+def test_every_command_has_help(capsys: Captured, arguments: tuple[str, ...]) -> None:
+    """On standard output, exit code 0."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "--help"])
+    assert ended.value.code == cli.CLEAN
+    assert capsys.readouterr().out.startswith(" ".join(["usage: warmnode", *arguments, "[-h]"]))
+
+
+def test_command_is_called_as_kubectl_calls_it(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same executable is a kubectl plugin, and its usage says so."""
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/kubectl-warmnode"])
+    assert usage_mistake(capsys).startswith("kubectl warmnode: error: ")
+
+
+def test_flags_are_named_in_help_with_their_variable_and_default(capsys: Captured) -> None:
+    """What can be set is found without the documentation."""
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "--webhook-listen HOST:PORT address of the webhook (default: 127.0.0.1:8888) [WARMNODE_WEBHOOK_LISTEN]" in text
+    )
+
+
+# -- version, config --------------------------------------------------------------------------------------------------
+
+
+def test_version_is_the_package_version(capsys: Captured) -> None:
+    """As text for people, as JSON for programs."""
+    assert output(capsys, "version") == f"warmnode {__version__}\n"
+    assert json.loads(output(capsys, "version", "--output", "json")) == {"version": __version__}
+
+
+def test_config_schema_is_the_schema_of_the_models(capsys: Captured) -> None:
+    """For editors: `warmnode config schema > schema.json`."""
+    assert json.loads(output(capsys, "config", "schema")) == configuration_schema()
+
+
+def test_config_check_says_which_pools_a_good_file_has(capsys: Captured, tmp_path: Path) -> None:
+    """A file without pools means the label."""
+    label, pools = tmp_path / "label.yaml", tmp_path / "pools.yaml"
+    label.write_text(CONFIGURATION)
+    pools.write_text(CONFIGURATION + "pools: [{name: a}, {name: b}]\n")
+    assert output(capsys, "config", "check", str(label), str(pools)).splitlines() == [
+        f"{label}: good, pools by the label warmnode.dev/pool",
+        f"{pools}: good, 2 pools: a, b",
+    ]
+
+
+def test_config_check_reports_every_mistake_of_every_file(capsys: Captured, tmp_path: Path) -> None:
+    """Good files are named too; one bad one makes the exit code 2."""
+    bad, good, missing = tmp_path / "bad.yaml", tmp_path / "good.yaml", tmp_path / "missing.yaml"
+    bad.write_text(CONFIGURATION + "age: old\ndryRun: maybe\n")
+    good.write_text(CONFIGURATION)
+    assert cli.main(["config", "check", str(bad), str(good), str(missing)]) == cli.BAD_USAGE
+    written = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in written.err.splitlines()] == [f"{bad}:3", f"{bad}:4", str(missing)]
+    assert written.out.startswith(f"{good}: good")
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_of_a_snapshot_is_a_table_or_json(capsys: Captured) -> None:
+    """What is in them is for the tests of the plan."""
+    assert output(capsys, "plan", "--snapshot", SNAPSHOT).startswith("9 nodes, ")
+    assert len(json.loads(output(capsys, "plan", "--snapshot", SNAPSHOT, "--output", "json"))["nodes"]) == 9
+
+
+def test_plan_takes_pools_from_the_configuration(capsys: Captured, tmp_path: Path) -> None:
+    """Workers are found by labels that they have anyway."""
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIGURATION + "pools: [{name: media, selector: {matchLabels: {app: transcoder}}}]\n")
+    command = ("plan", "--snapshot", SNAPSHOT, "--output", "json")
+    (pool,) = json.loads(output(capsys, *command, "--config", str(config)))["pools"]
+    assert (pool["name"], pool["idle"] + pool["busy"]) == ("media", 10)
+
+
+def test_variable_stands_for_its_flag_and_the_flag_wins(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An empty variable counts as absent, as manifests leave them."""
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIGURATION)
+    command = ("plan", "--snapshot", SNAPSHOT)
+    monkeypatch.setenv("WARMNODE_CONFIG", "/nowhere/config.yaml")
+    assert refusal(capsys, *command).startswith("warmnode: /nowhere/config.yaml: does not exist")
+    assert output(capsys, *command, "--config", str(config))
+    monkeypatch.setenv("WARMNODE_CONFIG", "")
+    assert output(capsys, *command)
+
+
+def test_plan_of_a_bad_snapshot_ends_with_2(capsys: Captured) -> None:
+    """One line, which says how to make a good one."""
+    line = refusal(capsys, "plan", "--snapshot", "/nowhere/snapshot.json")
+    assert line.startswith("warmnode: /nowhere/snapshot.json: no such file or directory; make one with: kubectl get ")
+
+
+def test_plan_with_bad_settings_ends_with_2(capsys: Captured, tmp_path: Path) -> None:
+    """Settings are read before anything else."""
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIGURATION + "age: old\n")
+    assert f"{config}:3: age: " in refusal(capsys, "plan", "--snapshot", "/nowhere", "--config", str(config))
+
+
+def test_plan_without_a_kubeconfig_ends_with_2(capsys: Captured) -> None:
+    """Nobody asked the cluster yet: that is bad usage."""
+    assert refusal(capsys, "plan") == (
+        "warmnode: no kubeconfig at /nowhere/kubeconfig: pass --kubeconfig FILE or set KUBECONFIG"
+    )
+
+
+def test_plan_of_a_cluster_that_does_not_answer_ends_with_1(capsys: Captured, tmp_path: Path) -> None:
+    """And names the way that needs no access from here. Port 1 of this machine answers nobody."""
+    kubeconfig = tmp_path / "kubeconfig"
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    content = {
+        "clusters": [cluster],
+        "contexts": [context],
+        "users": [{"name": "u", "user": {}}],
+        "current-context": "c",
+    }
+    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **content}))
+    line = refusal(capsys, "plan", "--kubeconfig", str(kubeconfig), code=cli.FAILURE)
+    assert line.startswith("warmnode: the cluster cannot be read: ")
+    assert line.endswith("; or try --snapshot with what kubectl prints")
+
+
+# -- serve ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--webhook-listen", "--ops-listen"])
+@pytest.mark.parametrize("address", ["8888", "localhost", "localhost:http", "localhost:65536", "localhost:-1", "a:b:c"])
+def test_listen_address_must_be_host_and_port(capsys: Captured, flag: str, address: str) -> None:
+    """The message says what to write, and what was written."""
+    assert refusal(capsys, "serve", flag, address) == (
+        'warmnode: a listen address is no good: write host:port, like "127.0.0.1:8888" or "[::1]:8888" '
+        f"(got {address!r})"
+    )
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8888", ":8888", "[::]:8888", "10.0.0.1:8888", "example.com:8888"])
+def test_plain_http_beyond_loopback_is_refused(capsys: Captured, address: str) -> None:
+    """Whoever reaches the webhook could have workers placed anywhere: it needs TLS, or to stay on this machine."""
+    line = refusal(capsys, "serve", "--webhook-listen", address)
+    assert "can be reached from other machines: give --tls-cert-file and --tls-private-key-file" in line
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.0.1:0", "[::1]:0", "localhost:0"])
+def test_plain_http_on_loopback_is_accepted(capsys: Captured, address: str) -> None:
+    """It gets as far as asking for the cluster."""
+    assert refusal(capsys, "serve", "--webhook-listen", address).startswith("warmnode: no kubeconfig at ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "mistake"),
+    [
+        (("--tls-cert-file", "a"), "--tls-cert-file and --tls-private-key-file go together: give both or none"),
+        (("--tls-private-key-file", "a"), "--tls-cert-file and --tls-private-key-file go together: give both or none"),
+        (("--client-ca-file", "a"), "--client-ca-file needs --tls-cert-file and --tls-private-key-file"),
+    ],
+)
+def test_tls_flags_go_together(capsys: Captured, flags: tuple[str, ...], mistake: str) -> None:
+    """A half-given TLS set-up is not taken for none."""
+    assert refusal(capsys, "serve", *flags) == f"warmnode: {mistake}"
+
+
+def test_tls_files_that_do_not_load_end_with_1(capsys: Captured) -> None:
+    """That is no bad usage: they may be there at the next start."""
+    flags = ("--tls-cert-file", "/nowhere/tls.crt", "--tls-private-key-file", "/nowhere/tls.key")
+    line = refusal(capsys, "serve", *flags, "--webhook-listen", "0.0.0.0:0", code=cli.FAILURE)
+    assert line.startswith("warmnode: TLS files do not load (/nowhere/tls.crt, /nowhere/tls.key): ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mistake"),
+    [
+        ("WARMNODE_LOG_LEVEL", "loud", "WARMNODE_LOG_LEVEL: choose from debug, info, warning, error (got 'loud')"),
+        ("WARMNODE_DRY_RUN", "maybe", "WARMNODE_DRY_RUN: write true or false (got 'maybe')"),
+    ],
+)
+def test_variable_with_a_bad_value_is_named(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, mistake: str
+) -> None:
+    """In a manifest nobody sees a flag: the message has the name of the variable."""
+    monkeypatch.setenv(variable, value)
+    assert usage_mistake(capsys, "serve") == f"warmnode serve: error: {mistake}"
+
+
+def test_listen_address_comes_from_its_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the manifests set it."""
+    monkeypatch.setenv("WARMNODE_OPS_LISTEN", "9888")
+    assert refusal(capsys, "serve").endswith("(got '9888')")
+
+
+# -- the real process -------------------------------------------------------------------------------------------------
+
+COMMAND = [sys.executable, "-m", "extender"]
+
+
+def test_process_passes_exit_code_and_streams_on() -> None:
+    """`python -m extender` is the command."""
+    done = subprocess.run([*COMMAND, "plan", "--snapshot", "-"], input="", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (cli.BAD_USAGE, "")
+    assert done.stderr.startswith("warmnode: standard input: it is empty (did kubectl fail?); ")
+
+
+def test_process_whose_reader_has_gone_ends_without_a_word() -> None:
+    """As with `| head`: no traceback. The pipe is closed before anything is written to it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        command = [*COMMAND, "plan", "--snapshot", SNAPSHOT]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (cli.FAILURE, "")

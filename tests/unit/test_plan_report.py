@@ -1,0 +1,263 @@
+"""What a plan says: the order, where each age comes from, the counts; and how it is shown."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.model import AgeSource, Ledger, Node, Pod
+from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table, span
+from extender.plan.report import AgeBasis, NodeLine, Plan, plan_of
+from extender.plan.snapshot import Snapshot, parse_snapshot
+from extender.policy.pools import pool_of
+from extender.settings import Configuration
+from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+OLD, MIDDLE, NEW = (
+    node("node-old", created=minutes_ago(600)),
+    node("node-middle", created=minutes_ago(300)),
+    node("node-new", created=minutes_ago(5)),
+)
+AN_HOUR, NOTHING = ledger({OLD.uid: minutes_ago(60)}), ledger({})
+"""Ledgers: the old node was seen an hour ago, and no node was seen."""
+
+
+def plan(
+    *nodes: Node, pods: tuple[Pod, ...] = (), recorded: Ledger | None = None, age: AgeSource = AgeSource.FIRST_SEEN
+) -> Plan:
+    kinds = {"Node": len(nodes), "Pod": len(pods)}
+    snapshot = Snapshot(nodes=nodes, pods=pods, ledger=recorded, kinds=kinds, taken=NOW)
+    return plan_of(snapshot, Configuration.default().model_copy(update={"age": age}), source="the test")
+
+
+def line_of(made: Plan, name: str) -> NodeLine:
+    (line,) = (line for line in made.nodes if line.name == name)
+    return line
+
+
+def why(made: Plan, name: str) -> str:
+    (found,) = (each["why"] for each in as_json(made)["nodes"] if each["name"] == name)
+    return str(found)
+
+
+def as_json(made: Plan) -> Any:
+    return json.loads(render_json(made))
+
+
+# -- the order --------------------------------------------------------------------------------------------------------
+
+
+def test_nodes_rank_by_first_seen_whatever_their_creation() -> None:
+    """The ledger decides: a node created early and used late is a new node."""
+    recorded = ledger({NEW.uid: minutes_ago(4), OLD.uid: minutes_ago(2), MIDDLE.uid: minutes_ago(3)})
+    ranks = [(line.name, line.rank, line.score) for line in plan(OLD, MIDDLE, NEW, recorded=recorded).nodes]
+    assert ranks == [("node-new", 1, 10), ("node-middle", 2, 9), ("node-old", 3, 8)]
+
+
+def test_unseen_nodes_rank_after_seen_ones_by_creation() -> None:
+    """A node without workers since last week is still colder than one with a worker since a minute ago."""
+    made = plan(OLD, MIDDLE, NEW, recorded=ledger({NEW.uid: minutes_ago(1)}))
+    assert [line.name for line in made.nodes] == ["node-new", "node-old", "node-middle"]
+
+
+def test_leaving_nodes_come_last_without_rank_and_score() -> None:
+    """However old they are."""
+    cordoned = node("node-cordoned", created=minutes_ago(9_000), unschedulable=True)
+    made = plan(cordoned, NEW)
+    assert [(line.name, line.rank, line.score) for line in made.nodes] == [
+        ("node-new", 1, 10),
+        ("node-cordoned", None, 0),
+    ]
+
+
+def test_ending_nodes_rank_after_all_others() -> None:
+    """A node whose workers all terminate is about to be empty; it is ranked last and not refused."""
+    pods = (worker("a", node="node-old", terminating=True), worker("b", node="node-new"))
+    made = plan(OLD, MIDDLE, NEW, pods=pods, recorded=ledger({}))
+    assert [(line.name, line.rank) for line in made.nodes] == [("node-new", 1), ("node-middle", 2), ("node-old", 3)]
+
+
+def test_tenth_node_has_a_rank_and_no_score() -> None:
+    """Nine nodes are scored, 10 to 2."""
+    made = plan(*(node(f"node-{i:02}", created=minutes_ago(1000 - i)) for i in range(12)))
+    assert [line.score for line in made.nodes] == [10, 9, 8, 7, 6, 5, 4, 3, 2, 0, 0, 0]
+    assert [line.rank for line in made.nodes] == list(range(1, 13))
+
+
+@given(st.permutations([OLD, MIDDLE, NEW, node("node-x", created=minutes_ago(300)), node("node-y", deleting=True)]))
+def test_order_of_the_input_does_not_matter(nodes: list[Node]) -> None:
+    """Two replicas that list differently show the same plan."""
+    pods = (worker("a", node="node-new"), worker("b", node="node-x"))
+    made = plan(*nodes, pods=pods)
+    assert made == plan(*sorted(nodes, key=lambda each: each.uid), pods=pods)
+
+
+# -- where an age comes from ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recorded", "ready", "age", "basis", "words"),
+    [
+        (AN_HOUR, True, AgeSource.FIRST_SEEN, "recorded", "first worker ready 1h ago"),
+        (NOTHING, True, AgeSource.FIRST_SEEN, "observed", "first worker ready 30m ago"),
+        (NOTHING, False, AgeSource.FIRST_SEEN, "notSeen", "no worker seen yet, created 10h ago: after all seen nodes"),
+        (None, True, AgeSource.FIRST_SEEN, "estimated", "has workers, created 10h ago (estimated: no ledger)"),
+        (None, False, AgeSource.FIRST_SEEN, "estimated", "has workers, created 10h ago (estimated: no ledger)"),
+        (AN_HOUR, True, AgeSource.CREATED, "created", "created 10h ago"),
+    ],
+)
+def test_basis_of_an_age_is_named(recorded: Ledger | None, ready: bool, age: AgeSource, basis: str, words: str) -> None:
+    """Recorded in the ledger, observed now, estimated from the creation, or the creation by setting."""
+    made = plan(
+        OLD, pods=(worker(node="node-old", ready_since=minutes_ago(30) if ready else None),), recorded=recorded, age=age
+    )
+    assert line_of(made, "node-old").basis == basis
+    assert why(made, "node-old") == words
+
+
+def test_unseen_and_ending_node_names_both() -> None:
+    """The reason for its place comes first."""
+    pods = (worker(node="node-old", ready_since=None, terminating=True),)
+    made = plan(OLD, pods=pods, recorded=ledger({}))
+    assert why(made, "node-old") == (
+        "ending (workersTerminating): after all others; no worker seen yet, created 10h ago"
+    )
+
+
+def test_leaving_node_names_its_departure() -> None:
+    """The word is the one of metrics and documentation."""
+    assert why(plan(node(disrupted=True)), "node-a") == "leaving (disrupted): no score"
+
+
+def test_absent_kinds_are_named_with_what_they_leave_open() -> None:
+    """A plan from half of a cluster says so."""
+    assert [text.partition(" (")[0] for text in plan(OLD).unknown] == [
+        "when each node's first worker was ready",
+        "which workers run where",
+    ]
+    assert plan(OLD, pods=(stranger(),), recorded=ledger({})).unknown == ()
+    assert plan(OLD, pods=(stranger(),), age=AgeSource.CREATED).unknown == ()
+
+
+# -- counts -----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_counted_by_node_and_by_pool() -> None:
+    """Idle is marked; pending has no node; finished pods and pods of no pool are none."""
+    pods = (
+        worker("busy", node="node-old"),
+        worker("idle", node="node-old", idle_since=minutes_ago(1)),
+        worker("other", node="node-new", pool="other"),
+        worker("pending", node=None),
+        worker("finished", node="node-old", finished=True),
+        stranger("stranger", node="node-old"),
+    )
+    made = plan(OLD, NEW, pods=pods)
+    assert (line_of(made, "node-old").workers, line_of(made, "node-old").idle) == (2, 1)
+    assert as_json(made)["pools"] == [
+        {"name": "other", "idle": 0, "busy": 1, "pending": 0, "nodes": 1},
+        {"name": "pool", "idle": 1, "busy": 1, "pending": 1, "nodes": 1},
+    ]
+    assert made.pods == 6
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def test_json_keys_are_those_of_the_documentation() -> None:
+    """The JSON form is an interface: a key may be added, with a line in docs/plan.md, and none renamed."""
+    tree = as_json(plan(OLD, pods=(worker(),)))
+    assert list(tree) == ["schema", "now", "source", "age", "unknown", "pods", "pools", "nodes"]
+    assert list(tree["pools"][0]) == ["name", "idle", "busy", "pending", "nodes"]
+    assert list(tree["nodes"][0]) == [
+        *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
+        "why",
+    ]
+    assert tree["schema"] == "warmnode.dev/plan/v1alpha1"
+    assert tree["now"] == "2026-11-01T12:00:00Z"
+    described = (EXAMPLES.parent / "plan.md").read_text()
+    keys = {*tree, *tree["pools"][0], *tree["nodes"][0], *AgeBasis}
+    assert {key for key in keys if f"`{key}`" not in described} == set()
+
+
+def test_json_shows_what_is_not_known_as_null() -> None:
+    """No rank for a leaving node, no first-seen time for an unseen one."""
+    (line,) = as_json(plan(node(deleting=True), recorded=ledger({})))["nodes"]
+    assert (line["rank"], line["score"], line["firstSeen"], line["leaving"], line["ending"]) == (
+        *(None, 0, None, "nodeDeleting", None),
+    )
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_example_snapshot_gives_the_committed_page() -> None:
+    """docs/plan.md shows it. After a change on purpose: warmnode plan --snapshot docs/examples/snapshot.json."""
+    name = "docs/examples/snapshot.json"
+    content = (EXAMPLES / "snapshot.json").read_bytes()
+    snapshot = parse_snapshot(content, lambda namespace, labels: pool_of(namespace, labels, None), source=name)
+    page = render_table(plan_of(snapshot, Configuration.default(), source=name))
+    assert page + "\n" == (EXAMPLES / "plan.txt").read_text()
+    assert page.rstrip() in (EXAMPLES.parent / "plan.md").read_text()
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    """Names are never cut: people copy them."""
+    long = node("node-" + "x" * 248)
+    head, *rows = [line for line in render_table(plan(long, OLD)).splitlines() if "node-" in line or "WHY" in line]
+    assert {row.index("no worker seen") for row in rows} == {head.index("WHY")}
+    assert any(long.name in row for row in rows)
+
+
+def test_nodes_without_a_score_are_counted_unless_all_are_asked_for() -> None:
+    """5,000 nodes are a page of nine, and of some of those that leave."""
+    leaving = [node(f"leaving-{i}", unschedulable=True) for i in range(30)]
+    made = plan(*leaving, *(node(f"node-{i}") for i in range(4_970)))
+    page = render_table(made).splitlines()
+    assert len([line for line in page if "node-" in line]) == 9
+    assert len([line for line in page if "leaving-" in line]) == SHOWN_WITHOUT_SCORE
+    assert "and 4,981 more nodes without a score, 20 of them leaving (--all shows them)" in page
+    everything = render_table(made, all_nodes=True).splitlines()
+    assert len([line for line in everything if "node-" in line or "leaving-" in line]) == 5_000
+    assert not [line for line in everything if "--all" in line]
+
+
+def test_page_without_workers_says_how_to_name_some() -> None:
+    """The first look at a cluster that knows nothing of us is not an empty table."""
+    page = render_table(plan(OLD, pods=(stranger(),)))
+    assert "No pod belongs to a pool." in page
+    assert page.startswith("1 node, 1 pod, 0 workers\n")
+
+
+def test_page_holds_nothing_that_a_terminal_acts_on() -> None:
+    """Names of a snapshot may come from anybody; those of other languages are shown as they are."""
+    page = render_table(plan(node("nöde-漢字"), node("a\x1b[31m\nb\u202e"), pods=(worker(pool="p\x07"),)))
+    assert all(line.isprintable() for line in page.split("\n"))
+    assert "nöde-漢字" in page
+    assert "a?[31m?b?" in page
+
+
+@pytest.mark.parametrize(
+    ("duration", "text"),
+    [
+        (timedelta(), "0s"),
+        (timedelta(seconds=-5), "0s"),
+        (timedelta(seconds=59.9), "59s"),
+        (timedelta(minutes=7, seconds=5), "7m5s"),
+        (timedelta(hours=5), "5h"),
+        (timedelta(hours=5, minutes=12, seconds=3), "5h12m"),
+        (timedelta(days=3, minutes=4), "3d"),
+        (timedelta(days=3, hours=4, minutes=5), "3d4h"),
+    ],
+)
+def test_span_has_the_two_largest_units(duration: timedelta, text: str) -> None:
+    """Ages are read beside each other: more digits would hide the difference."""
+    assert span(duration) == text

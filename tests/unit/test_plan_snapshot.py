@@ -1,0 +1,279 @@
+"""What may be given to `warmnode plan --snapshot`, and what is said about anything else: one line with the remedy."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.plan.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
+from extender.policy.pools import pool_of
+
+CREATED = "2026-11-01T10:00:00Z"
+
+
+def parse(content: bytes) -> Snapshot:
+    return parse_snapshot(content, lambda namespace, labels: pool_of(namespace, labels, None), source="given.json")
+
+
+def refusal(content: bytes) -> str:
+    """The part of the message between the source and the remedy, after checking that both are there."""
+    with pytest.raises(SnapshotError) as caught:
+        parse(content)
+    return between(str(caught.value), "given.json")
+
+
+def between(message: str, source: str) -> str:
+    assert message.isprintable(), message
+    head, tail = f"{source}: ", f"; {REMEDY}"
+    assert message.startswith(head), message
+    assert message.endswith(tail), message
+    return message.removeprefix(head).removesuffix(tail)
+
+
+def node_item(name: str = "node-a", *, created: str | None = CREATED, **more: Any) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-of-{name}"} | ({"creationTimestamp": created} if created else {})
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, **more}
+
+
+def pod_item(name: str = "pod-1", *, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    labels = {"warmnode.dev/pool": "pool"}
+    metadata = {"name": name, "namespace": "default", "uid": f"uid-of-{name}", "creationTimestamp": CREATED}
+    return {"kind": "Pod", "metadata": {**metadata, "labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def beat(time: str) -> dict[str, Any]:
+    """A node's status whose kubelet was last heard of at that time."""
+    return {"conditions": [{"type": "Ready", "lastHeartbeatTime": time, "lastTransitionTime": CREATED}]}
+
+
+def listed(*items: Any, kind: str = "List") -> bytes:
+    return json.dumps({"apiVersion": "v1", "kind": kind, "items": items}).encode()
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("missing.json", "no such file or directory"),
+        (".", "is a directory"),
+        ("missing/snapshot.json", "no such file or directory"),
+    ],
+)
+def test_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    """The message has the path as it was given and what the system says."""
+    path = str(tmp_path / name)
+    with pytest.raises(SnapshotError) as caught:
+        read_snapshot_bytes(path)
+    assert between(str(caught.value), path) == problem
+
+
+def test_path_with_control_characters_stays_on_one_line() -> None:
+    """A name that no file can have is refused without a line break or a terminal sequence in the message."""
+    with pytest.raises(SnapshotError) as caught:
+        read_snapshot_bytes("a\0b\n\x1b[31m")
+    assert between(str(caught.value), "a?b??[31m").startswith("it is no file name")
+
+
+def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`plan --snapshot - <&-` leaves Python without sys.stdin."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SnapshotError, match="nothing is piped into it"):
+        read_snapshot_bytes("-")
+
+
+def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `kubectl ... | warmnode plan --snapshot -` has it."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
+    assert read_snapshot_bytes("-") == b"{}"
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is empty (did kubectl fail?)"),
+        (b" \n", "it is empty (did kubectl fail?)"),
+        (b"apiVersion: v1\nkind: List\n", "it is no JSON object (written without -o json?)"),
+        (b"NAME   STATUS\nnode-a   Ready\n", "it is no JSON object (written without -o json?)"),
+        (b"[]", "it is no JSON object (written without -o json?)"),
+        (listed(node_item())[:-1], "it is not JSON: Input data was truncated"),
+        (b"{}", "it is an object, not a list"),
+        (json.dumps(node_item()).encode(), "it is a Node, not a list"),
+        (b'{"kind": "NodeList", "items": null}', "there is no Node in it (it holds nothing)"),
+        (b'{"kind": 3, "items": []}', "it is not a Kubernetes list: Expected `str`, got `int` - at `$.kind`"),
+        (b'{"items": 3}', "it is not a Kubernetes list: Expected `array | null`, got `int` - at `$.items`"),
+        (listed(), "there is no Node in it (it holds nothing)"),
+        (listed(pod_item()), "there is no Node in it (it holds Pod)"),
+        (listed({"metadata": {"name": "a"}}, kind="PodList"), "there is no Node in it (it holds Pod)"),
+        (listed(node_item(), None), "item 1 cannot be read: Expected `object`, got `null`"),
+        (listed({"kind": "Node"}), "item 0 cannot be read: Object missing required field `metadata`"),
+        (
+            listed(node_item(created="yesterday")),
+            "item 0 cannot be read: Invalid RFC3339 encoded datetime - at `$.metadata.creationTimestamp`",
+        ),
+        (
+            listed(node_item(), pod_item(nodeName=["a"])),
+            "item 1 cannot be read: Expected `str | null`, got `array` - at `$.spec.nodeName`",
+        ),
+        (listed(node_item(created="0001-01-01T00:00:00+14:00")), "item 0 cannot be read: date value out of range"),
+    ],
+)
+def test_what_is_no_snapshot_is_refused_with_its_reason(content: bytes, problem: str) -> None:
+    """Each message says what was found instead of a List with a Node in it."""
+    assert refusal(content) == problem
+
+
+def test_two_documents_are_refused() -> None:
+    """As when two kubectl calls were written to one file."""
+    problem = refusal(listed(node_item()) * 2)
+    assert problem.startswith("it is not JSON: ")
+    assert problem.endswith("(more than one document?)")
+
+
+def test_time_without_a_zone_is_refused() -> None:
+    """No server sends one, and taking it for local time would make ages depend on the reader's machine."""
+    assert "timezone" in refusal(listed(node_item(status=beat("2026-11-01T12:00:00"))))
+
+
+@pytest.mark.parametrize("content", [b'{"items":' + b"[" * 100_000, b'{"metadata":' + b'{"a":' * 100_000])
+def test_deep_nesting_is_refused(content: bytes) -> None:
+    """A crafted file cannot end the process."""
+    assert "recursion" in refusal(content)
+
+
+def test_bytes_that_are_no_utf_8_are_refused() -> None:
+    """As after a copy through a terminal with another encoding."""
+    content = listed(node_item("NAME")).replace(b"NAME", b"\xff\xfe")
+    assert refusal(content).startswith("item 0 cannot be read: ")
+
+
+def test_refusal_of_crafted_kinds_is_short_and_printable() -> None:
+    """Whatever the file holds, it cannot fill or drive the reader's terminal."""
+    problem = refusal(listed(*({"kind": f"\x1b[2J\nkind-{i}"} for i in range(10_000))))
+    assert len(problem) < 400
+
+
+# -- what is accepted -------------------------------------------------------------------------------------------------
+
+
+def test_list_of_kubectl_gives_nodes_and_pods() -> None:
+    """Other kinds are counted and left out."""
+    snapshot = parse(listed(node_item(), pod_item(nodeName="node-a"), {"kind": "Service", "metadata": {}}))
+    assert [node.name for node in snapshot.nodes] == ["node-a"]
+    assert [(pod.name, pod.node, pod.pool) for pod in snapshot.pods] == [("pod-1", "node-a", "pool")]
+    assert snapshot.kinds == {"Node": 1, "Pod": 1, "Service": 1}
+    assert snapshot.ledger is None
+
+
+def test_node_list_of_the_api_gives_nodes() -> None:
+    """What `kubectl get --raw /api/v1/nodes` prints has no kind in its items."""
+    item = node_item()
+    del item["kind"], item["apiVersion"]
+    assert [node.name for node in parse(listed(item, kind="NodeList")).nodes] == ["node-a"]
+
+
+def test_ledger_is_known_by_its_label() -> None:
+    """Any other ConfigMap is none."""
+    data = {"uid-of-node-a": "1793527200"}
+    other = {"kind": "ConfigMap", "metadata": {"name": "other"}, "data": data}
+    ledger = {"kind": "ConfigMap", "metadata": {"labels": {"app.kubernetes.io/component": "ledger"}}, "data": data}
+    assert parse(listed(node_item(), other)).ledger is None
+    found = parse(listed(node_item(), other, ledger)).ledger
+    assert found is not None
+    assert dict(found.first_seen) == {"uid-of-node-a": datetime.fromtimestamp(1793527200, UTC)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_mark_is_taken_off(encoding: str) -> None:
+    """PowerShell's > writes one."""
+    content = listed(node_item("nöde")).decode().encode(encoding)
+    assert [node.name for node in parse(content).nodes] == ["nöde"]
+
+
+def test_numbers_of_any_size_are_no_traceback() -> None:
+    """A priority that no integer type of Kubernetes holds is taken as it is or refused."""
+    content = listed(node_item(), pod_item(priority=123)).replace(b"123", b"9" * 400)
+    assert parse(content).nodes
+
+
+# -- the time that ages count to --------------------------------------------------------------------------------------
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_taken_is_the_newest_time_of_any_object() -> None:
+    """A snapshot has no time of its own; what was heard of last is the closest to it."""
+    ready = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-01T12:02:00Z"}]}
+    older, newer = node_item("a", status=beat("2026-11-01T12:00:00Z")), node_item("b", created="2026-11-01T12:01:00Z")
+    assert parse(listed(older)).taken == at("2026-11-01T12:00:00Z")
+    assert parse(listed(older, newer)).taken == at("2026-11-01T12:01:00Z")
+    assert parse(listed(older, newer, pod_item() | {"status": ready})).taken == at("2026-11-01T12:02:00Z")
+
+
+@pytest.mark.parametrize(
+    ("mark", "taken"),
+    [
+        ("2026-11-01T12:04:00Z", "2026-11-01T12:04:00Z"),
+        ("2026-11-01T12:11:00Z", "2026-11-01T12:00:00Z"),
+        ("2026-11-01T11:00:00Z", "2026-11-01T12:00:00Z"),
+    ],
+)
+def test_idle_mark_counts_for_taken_unless_its_clock_is_wrong(mark: str, taken: str) -> None:
+    """Kubelets tell their time every five minutes only: a worker idle for one minute must not count as busy."""
+    pod = pod_item(nodeName="node-a", annotations={"warmnode.dev/idle-since": mark})
+    assert parse(listed(node_item(status=beat("2026-11-01T12:00:00Z")), pod)).taken == at(taken)
+
+
+def test_object_without_creation_time_moves_no_age() -> None:
+    """It counts as created at the end of time, which is not when the snapshot was taken."""
+    assert parse(listed(node_item("a"), node_item("b", created=None))).taken == at(CREATED)
+    assert parse(listed(node_item(created=None))).taken is None
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+KEYS = (
+    *("kind", "items", "metadata", "name", "uid", "labels", "annotations", "creationTimestamp", "spec", "nodeName"),
+    *("taints", "status", "conditions", "type", "lastHeartbeatTime", "lastTransitionTime", "data", "key"),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(CREATED),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=30,
+)
+
+
+def outcome(content: bytes) -> str:
+    """The refusal, or that there was none. Anything else that is raised fails the test."""
+    try:
+        return f"a snapshot of {len(parse(content).nodes)} nodes"
+    except SnapshotError as error:
+        return str(error)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_give_a_snapshot_or_one_line(content: bytes) -> None:
+    """There is no third outcome."""
+    assert outcome(content).isprintable()
+
+
+@given(json_values, st.sampled_from(["Node", "Pod", "ConfigMap", ""]))
+def test_any_json_gives_a_snapshot_or_one_line(value: Any, kind: str) -> None:
+    """Nor is there for JSON, in the place of the list, an item or an item's parts."""
+    inner = value if isinstance(value, dict) else {"metadata": value}
+    for tree in (value, {"items": value}, {"items": [value]}, {"items": [node_item(), {**inner, "kind": kind}]}):
+        assert outcome(json.dumps(tree).encode()).isprintable()
