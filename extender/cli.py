@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import sys
@@ -38,7 +39,7 @@ Every flag is an environment variable too: --webhook-listen is WARMNODE_WEBHOOK_
 _SERVE = """\
 Answers kube-scheduler: POST /prioritize and POST /preempt on the webhook listener; /healthz, /readyz and /metrics on
 the operations listener. Stops in order on SIGTERM. A scheduler goes on without us when we are gone: see
-manifests/scheduler/kube-scheduler-config.yaml for the configuration that makes it call us.
+manifests/base/kube-scheduler-config.yaml for the configuration that makes it call us.
 """
 
 _PLAN = """\
@@ -59,6 +60,9 @@ one.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; only bugs leave a traceback."""
     options = _parser(Path(sys.argv[0]).name).parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -152,16 +156,37 @@ def _flag(
     """Add a flag with its environment variable. An empty variable counts as absent."""
     variable = "WARMNODE_" + flag.removeprefix("--").replace("-", "_").upper()
     given = os.environ.get(variable) or None
-    if switch:
-        if given is not None and given.lower() not in ("true", "false", "1", "0"):
-            parser.error(f"{variable}: write true or false (got {given!r})")
-        on = given is not None and given.lower() in ("true", "1")
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=on, help=f"{text} [{variable}]")
-        return
-    if choices is not None and given is not None and given not in choices:
-        parser.error(f"{variable}: choose from {', '.join(choices)} (got {given!r})")
     shown = f"{text} (default: {default}) [{variable}]" if default else f"{text} [{variable}]"
-    parser.add_argument(flag, default=given or default, choices=choices, metavar=metavar, help=shown)
+    if switch:
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(flag, action=action, default=given or False, type=_truth(variable), help=shown)
+    elif choices is not None:
+        one_of = _one_of(variable, choices)
+        parser.add_argument(flag, default=given or default, choices=choices, type=one_of, metavar=metavar, help=shown)
+    else:
+        parser.add_argument(flag, default=given or default, metavar=metavar, help=shown)
+
+
+def _truth(variable: str) -> Callable[[str], bool]:
+    """Read a switch from its variable. Called by argparse only for the command that was chosen."""
+
+    def read(text: str) -> bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise argparse.ArgumentTypeError(f"{variable}: write true or false (got {text!r})")
+        return text.lower() in ("true", "1")
+
+    return read
+
+
+def _one_of(variable: str, choices: Sequence[str]) -> Callable[[str], str]:
+    """Check a choice that may come from its variable: argparse itself checks only what is on the command line."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"choose from {', '.join(choices)} (got {text!r}) [{variable}]")
+        return text
+
+    return read
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -215,8 +240,7 @@ def _plan(options: argparse.Namespace) -> int:
         return _refuse(str(error))
     except KubeError as error:
         return _fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
-    print(render_json(plan) if options.output == "json" else render_table(plan, all_nodes=options.all), flush=True)
-    return CLEAN
+    return _show(render_json(plan) if options.output == "json" else render_table(plan, all_nodes=options.all))
 
 
 def _config_check(options: argparse.Namespace) -> int:
@@ -234,17 +258,16 @@ def _config_check(options: argparse.Namespace) -> int:
 def _pools_in_words(configuration: Configuration) -> str:
     if configuration.pools is None:
         return "pools by the label warmnode.dev/pool"
-    return f"{len(configuration.pools)} pools: {', '.join(pool.name for pool in configuration.pools)}"
+    count = len(configuration.pools)
+    return f"{count} pool{'' if count == 1 else 's'}: {', '.join(pool.name for pool in configuration.pools)}"
 
 
 def _config_schema(options: argparse.Namespace) -> int:
-    print(json.dumps(configuration_schema(), indent=2), flush=True)
-    return CLEAN
+    return _show(json.dumps(configuration_schema(), indent=2))
 
 
 def _version(options: argparse.Namespace) -> int:
-    print(json.dumps({"version": __version__}) if options.output == "json" else f"warmnode {__version__}", flush=True)
-    return CLEAN
+    return _show(json.dumps({"version": __version__}) if options.output == "json" else f"warmnode {__version__}")
 
 
 def _cluster(options: argparse.Namespace) -> app.ClusterOptions:
@@ -253,6 +276,16 @@ def _cluster(options: argparse.Namespace) -> app.ClusterOptions:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
+
+
+def _show(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _fail(f"the output cannot be written: {(error.strerror or str(error)).lower()}")
+    return CLEAN
 
 
 def _refuse(text: str, *, bare: bool = False) -> int:

@@ -59,7 +59,7 @@ class Listening:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.run(self.listener.stop())
-        self.run(_closed(self._loop))
+        self.run(_closed())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(SECONDS)
         self._loop.close()
@@ -94,16 +94,14 @@ class Listening:
         ]
 
 
-async def _closed(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what is left and wait for the last sockets: TLS connections take some turns of the loop to close."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
+async def _closed() -> None:
+    """Give connections a second to close by themselves, and cancel what is left."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=1)
+    for task in others:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    own = 1  # the loop's own pipe
-    async with asyncio.timeout(SECONDS):
-        while len(loop._selector.get_map()) > own:  # type: ignore[attr-defined]  # noqa: ASYNC110 - nobody else knows
-            await asyncio.sleep(0.001)
+    await asyncio.gather(*others, return_exceptions=True)
     for _ in range(5):  # a socket that is no longer listened to is closed in one of the next turns
         await asyncio.sleep(0)
 

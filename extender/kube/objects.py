@@ -193,4 +193,7 @@ def _epoch_seconds(text: str) -> datetime | None:
 
 
 def _utc(time: datetime | None) -> datetime | None:
-    return time.astimezone(UTC) if time is not None else None
+    try:
+        return time.astimezone(UTC) if time is not None else None
+    except OverflowError:  # the first day of year 1 east of Greenwich, the last of 9999 west of it
+        return None

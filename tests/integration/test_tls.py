@@ -97,12 +97,17 @@ def test_old_tls_versions_are_refused(files: Files) -> None:
     """TLS 1.2 is the least that is spoken, as in kube-scheduler."""
     ca = trustme.CA()
     files.install(ca.issue_cert("localhost"))
-    old = caller(ca)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
-        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-    with serving(files.tls()) as listening, pytest.raises(ssl.SSLError):
-        listening.connect(old)
+    context = caller(ca)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else this client itself would refuse
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with serving(files.tls()) as listening:
+        with listening.connect(context) as connection:
+            assert ask(connection)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
+            context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            listening.connect(context)
 
 
 def test_replaced_certificates_are_used_by_new_connections_and_old_ones_go_on(files: Files) -> None:

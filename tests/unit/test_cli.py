@@ -78,7 +78,10 @@ def output(capsys: Captured, *arguments: str) -> str:
         (("fly",), "warmnode: error: argument COMMAND: invalid choice: 'fly'"),
         (("plan", "--fly"), "warmnode: error: unrecognized arguments: --fly"),
         (("plan", "--output", "xml"), "warmnode plan: error: argument --output: invalid choice: 'xml'"),
-        (("serve", "--log-level", "loud"), "warmnode serve: error: argument --log-level: invalid choice: 'loud'"),
+        (
+            ("serve", "--log-level", "loud"),
+            "warmnode serve: error: argument --log-level: choose from debug, info, warning, error (got 'loud')",
+        ),
         (("config", "check"), "warmnode config check: error: the following arguments are required: FILE"),
     ],
 )
@@ -169,7 +172,7 @@ def test_plan_takes_pools_from_the_configuration(capsys: Captured, tmp_path: Pat
 def test_variable_stands_for_its_flag_and_the_flag_wins(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An empty variable counts as absent, as manifests leave them."""
+    """A file that a variable names is taken for one that was named on the command line."""
     config = tmp_path / "config.yaml"
     config.write_text(CONFIGURATION)
     command = ("plan", "--snapshot", SNAPSHOT)
@@ -266,8 +269,16 @@ def test_tls_files_that_do_not_load_end_with_1(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "mistake"),
     [
-        ("WARMNODE_LOG_LEVEL", "loud", "WARMNODE_LOG_LEVEL: choose from debug, info, warning, error (got 'loud')"),
-        ("WARMNODE_DRY_RUN", "maybe", "WARMNODE_DRY_RUN: write true or false (got 'maybe')"),
+        (
+            "WARMNODE_LOG_LEVEL",
+            "loud",
+            "argument --log-level: choose from debug, info, warning, error (got 'loud') [WARMNODE_LOG_LEVEL]",
+        ),
+        (
+            "WARMNODE_DRY_RUN",
+            "maybe",
+            "argument --dry-run/--no-dry-run: WARMNODE_DRY_RUN: write true or false (got 'maybe')",
+        ),
     ],
 )
 def test_variable_with_a_bad_value_is_named(
@@ -276,6 +287,19 @@ def test_variable_with_a_bad_value_is_named(
     """In a manifest nobody sees a flag: the message has the name of the variable."""
     monkeypatch.setenv(variable, value)
     assert usage_mistake(capsys, "serve") == f"warmnode serve: error: {mistake}"
+
+
+def test_variable_of_one_command_does_not_stop_another(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that only ``serve`` would make is no reason not to tell the version."""
+    monkeypatch.setenv("WARMNODE_DRY_RUN", "maybe")
+    assert cli.main(["version"]) == cli.CLEAN
+
+
+@pytest.mark.parametrize("variable", ["WARMNODE_LOG_LEVEL", "WARMNODE_DRY_RUN", "WARMNODE_WEBHOOK_LISTEN"])
+def test_empty_variable_counts_as_absent(capsys: Captured, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Whatever kind of value it has: manifests leave variables empty. The command gets as far as the cluster."""
+    monkeypatch.setenv(variable, "")
+    assert refusal(capsys, "serve").startswith("warmnode: no kubeconfig at ")
 
 
 def test_listen_address_comes_from_its_variable(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
