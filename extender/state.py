@@ -13,7 +13,7 @@ from extender.model import AgeSource, BusyVictims, Ending, Ledger, Node, OrderKe
 from extender.policy import ages
 from extender.policy.departure import departure_of, ending_of
 from extender.policy.preemption import PreemptionView
-from extender.policy.scoring import PreferenceKey, preference_key
+from extender.policy.scoring import Ranking, preference_key
 
 
 class ClusterState:
@@ -31,7 +31,7 @@ class ClusterState:
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
         self.order: dict[str, OrderKey] = {}
-        self.preference: dict[str, PreferenceKey] = {}
+        self.preference = Ranking()
         self.ledger: Ledger | None = None
         self.synced = False
 
@@ -61,7 +61,7 @@ class ClusterState:
         if known is not None and known.uid == node.uid:
             del self.nodes[node.name]
             self.order.pop(node.name, None)
-            self.preference.pop(node.name, None)
+            self.preference.put(node.name, None)
         self._observed.pop(node.uid, None)
 
     def replace_pods(self, pods: Iterable[Pod]) -> None:
@@ -177,11 +177,7 @@ class ClusterState:
     def _rank(self, node: Node) -> None:
         key = ages.order_key(node, self.first_seen(node), self._age)
         self.order[node.name] = key
-        preferred = preference_key(key, departure_of(node), self.ending(node.name))
-        if preferred is None:
-            self.preference.pop(node.name, None)
-        else:
-            self.preference[node.name] = preferred
+        self.preference.put(node.name, preference_key(key, departure_of(node), self.ending(node.name)))
 
 
 def _is_placed_worker(pod: Pod) -> bool:

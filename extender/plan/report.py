@@ -95,7 +95,7 @@ def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource
     Which of them a pod fits on is kube-scheduler's to say: a score counts among those that do.
     """
     scores = dict(score_nodes(state.nodes, state.preference))
-    staying = sorted(state.preference, key=state.preference.__getitem__)
+    staying = list(state.preference)
     leaving = sorted(state.order.keys() - state.preference.keys(), key=state.order.__getitem__)
     ranks: Mapping[str, int] = {name: position for position, name in enumerate(staying, 1)}
     return Plan(

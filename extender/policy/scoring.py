@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterator, Mapping
 from heapq import nsmallest
+from itertools import islice
 from typing import TypeAlias
 
 from extender.model import Departure, Ending, OrderKey
@@ -24,13 +26,63 @@ def preference_key(key: OrderKey, departure: Departure | None, ending: Ending | 
     return (0 if ending is None else 1, *key)
 
 
-def score_nodes(candidates: Iterable[str], preference: Mapping[str, PreferenceKey]) -> list[tuple[str, int]]:
+class Ranking(Mapping[str, PreferenceKey]):
+    """Nodes by name with their preference keys, iterated most preferred first. Has no leaving node.
+
+    Kept sorted while nodes come and go, so that the best of thousands of candidates are found without sorting them.
+    """
+
+    def __init__(self, keys: Mapping[str, PreferenceKey] | None = None) -> None:
+        self._keys = dict(keys or {})
+        self._ordered = sorted((key, name) for name, key in self._keys.items())
+
+    def __getitem__(self, name: str) -> PreferenceKey:
+        return self._keys[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for _, name in self._ordered)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def put(self, name: str, key: PreferenceKey | None) -> None:
+        """Set a node's key, None takes the node out."""
+        known = self._keys.get(name)
+        if known == key:
+            return
+        if known is not None:
+            del self._ordered[bisect_left(self._ordered, (known, name))]
+            del self._keys[name]
+        if key is not None:
+            insort(self._ordered, (key, name))
+            self._keys[name] = key
+
+    def clear(self) -> None:
+        """Take every node out."""
+        self._keys.clear()
+        self._ordered.clear()
+
+    def first(self, candidates: Collection[str], count: int) -> list[str]:
+        """Find the most preferred of the candidates, at most ``count``, each once; those not ranked are left out.
+
+        Many candidates: walk the order until enough of them were met. Few, who may all be at its end: compare them.
+        """
+        if len(candidates) * _FEW < len(self._ordered):
+            return nsmallest(count, self._keys.keys() & candidates, key=self._keys.__getitem__)
+        wanted = set(candidates)
+        return list(islice((name for _, name in self._ordered if name in wanted), count))
+
+
+_FEW = 4
+"""Comparing a candidate costs about four times what it costs to walk past a node."""
+
+
+def score_nodes(candidates: Collection[str], ranking: Ranking) -> list[tuple[str, int]]:
     """Score the feasible nodes, best first: 10 for the most preferred, then 9, ... 2 for the ninth.
 
-    ``preference`` maps node names to keys and has no leaving node. A candidate that it does not hold is left out, as
-    is everything after the ninth: both count as 0. A name given twice is scored once. The order of the input does not
-    matter, and no candidate changes the order of two others.
+    A candidate that is not ranked (leaving, or not known here) is left out, as is everything after the ninth: both
+    count as 0. A name given twice is scored once. The order of the input does not matter, and no candidate changes the
+    order of two others.
     """
-    known = {name for name in candidates if name in preference}
-    best = nsmallest(SCORED_NODES, known, key=preference.__getitem__)
+    best = ranking.first(candidates, SCORED_NODES)
     return [(name, MAX_SCORE - position) for position, name in enumerate(best)]

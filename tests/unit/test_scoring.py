@@ -5,18 +5,18 @@ from hypothesis import strategies as st
 
 from extender.model import Departure, Ending
 from extender.policy.ages import order_key
-from extender.policy.scoring import PreferenceKey, preference_key, score_nodes
+from extender.policy.scoring import PreferenceKey, Ranking, preference_key, score_nodes
 from tests.builders import minutes_ago, node
 
 keys: st.SearchStrategy[PreferenceKey] = st.tuples(
     st.integers(0, 1), st.integers(0, 1), st.integers(0, 20), st.integers(0, 7), st.uuids().map(str)
 )
-clusters = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), keys, max_size=40)
+clusters = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), keys, max_size=40).map(Ranking)
 requests = st.lists(st.text("abcdefgh", min_size=1, max_size=3), max_size=60)
 
 
 @given(requests, clusters)
-def test_score_is_nine_at_most_each_once_from_the_request(names: list[str], known: dict[str, PreferenceKey]) -> None:
+def test_score_is_nine_at_most_each_once_from_the_request(names: list[str], known: Ranking) -> None:
     """Only known hosts of the request are scored, at most nine, each once, with 10, 9, ... 2."""
     scores = score_nodes(names, known)
     hosts = [host for host, _ in scores]
@@ -27,20 +27,20 @@ def test_score_is_nine_at_most_each_once_from_the_request(names: list[str], know
 
 
 @given(requests, clusters)
-def test_score_follows_preference(names: list[str], known: dict[str, PreferenceKey]) -> None:
+def test_score_follows_preference(names: list[str], known: Ranking) -> None:
     """No host that was left out or scored lower is preferred to one that scored higher."""
     hosts = [host for host, _ in score_nodes(names, known)]
     assert hosts == sorted(set(names) & known.keys(), key=known.__getitem__)[:9]
 
 
 @given(requests, clusters, st.randoms())
-def test_score_ignores_input_order(names: list[str], known: dict[str, PreferenceKey], random: object) -> None:
+def test_score_ignores_input_order(names: list[str], known: Ranking, random: object) -> None:
     """kube-scheduler sends names in random order."""
-    assert score_nodes(reversed(names), known) == score_nodes(names, known)
+    assert score_nodes(names[::-1], known) == score_nodes(names, known)
 
 
 @given(st.lists(st.sampled_from("abcdefghij"), min_size=3, unique=True), clusters)
-def test_score_third_node_flips_nobody(names: list[str], known: dict[str, PreferenceKey]) -> None:
+def test_score_third_node_flips_nobody(names: list[str], known: Ranking) -> None:
     """Taking one candidate away leaves the order of the others as it was."""
     gone, *rest = names
     before = [host for host, _ in score_nodes(names, known) if host != gone]
@@ -61,3 +61,26 @@ def test_preference_ending_comes_after_all_staying() -> None:
     assert ending is not None
     assert unseen is not None
     assert unseen < ending
+
+
+@given(clusters, st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | keys), max_size=20))
+def test_ranking_changed_in_place_equals_one_made_anew(
+    ranking: Ranking, changes: list[tuple[str, PreferenceKey | None]]
+) -> None:
+    """Whatever comes and goes, the order is that of the keys as they are."""
+    expected = dict(ranking)
+    for name, key in changes:
+        ranking.put(name, key)
+        if key is None:
+            expected.pop(name, None)
+        else:
+            expected[name] = key
+    assert dict(ranking) == expected
+    assert list(ranking) == [name for _, name in sorted((key, name) for name, key in expected.items())]
+
+
+def test_few_and_many_candidates_find_the_same() -> None:
+    """The two ways of looking agree: a few at the end of a long order, and the same among all."""
+    ranking = Ranking({f"n{i:03}": (0, 0, i, 0, f"u{i}") for i in range(200)})
+    few = [f"n{i:03}" for i in range(180, 200)]
+    assert ranking.first(few, 9) == ranking.first([*few, *(f"x{i}" for i in range(500))], 9) == few[:9]

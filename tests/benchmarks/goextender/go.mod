@@ -1,0 +1,3 @@
+module warmnode.dev/benchmarks/goextender
+
+go 1.22

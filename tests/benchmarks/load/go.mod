@@ -1,0 +1,3 @@
+module warmnode.dev/benchmarks/load
+
+go 1.22
