@@ -115,7 +115,7 @@ def conditions(*, neighbours: Neighbours, versions: dict[str, str], rounds: int)
     busy = "" if others < QUIET_CORES else ", **not quiet: trust the ratios only**"
     machine = f"{models[0] if models else platform.machine()}, {total / 2**20:.0f} GiB"
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {rounds} rounds: median (lowest-highest)",
+        f"{datetime.now(UTC):%Y-%m-%d}, {rounds} {'round' if rounds == 1 else 'rounds'}: median (lowest-highest)",
         f"{len(os.sched_getaffinity(0))} cores of {machine}, Linux {platform.release().split('-')[0]}; "
         f"other work took {others:.2f} of a core meanwhile{busy}",
         ", ".join(f"{name} {number}" for name, number in (named | versions).items()),

@@ -19,7 +19,7 @@ from random import Random
 from tests.benchmarks import cluster, machine, programs
 from tests.benchmarks.figures import ratios, rotated, shown, spread
 from tests.benchmarks.report import Report, Table, Target
-from tests.controlplane import ControlPlane, ControlPlaneError, Json, Options
+from tests.controlplane import ControlPlane, ControlPlaneError, Json, Options, Process
 from tests.controlplane.processes import Spawner
 from tests.serving import Serve, serving
 
@@ -110,14 +110,15 @@ def _servers(plane: ControlPlane, ages: dict[str, int], folder: Path, core: int)
     ages_file.write_text(json.dumps(ages))
     binary = programs.build("goextender", folder)
     spawner = Spawner()
+    started: list[Process] = []
     try:
         with serving(kubeconfig=plane.kubeconfig, log=folder / "serve.log") as serve:
-            go, no_op = (
-                programs.start_extender(
-                    spawner, binary, ages=file, log=folder / "go.log", environment=programs.ONE_CORE
+            for file in (ages_file, None):
+                log = folder / f"go-{len(started)}.log"
+                started.append(
+                    programs.start_extender(spawner, binary, ages=file, log=log, environment=programs.ONE_CORE)
                 )
-                for file in (ages_file, None)
-            )
+            go, no_op = started
             for pid in (serve.pid, go.pid, no_op.pid):
                 machine.pin(pid, core)
             ports = {
@@ -130,6 +131,8 @@ def _servers(plane: ControlPlane, ages: dict[str, int], folder: Path, core: int)
             _check_order(serve, sorted(ages), urls[Arm.GO])
             yield urls
     finally:
+        for process in started:
+            process.kill()
         spawner.close()
 
 

@@ -280,6 +280,7 @@ def test_a_slow_body_is_408_after_the_deadline(target: Target) -> None:
     body = json.dumps(ARGS).encode()
     ended = threading.Event()
     with target.listening.connect() as connection:
+        started = time.monotonic()
         connection.sendall(request(body)[: -len(body)])
 
         def drip() -> None:
@@ -293,7 +294,6 @@ def test_a_slow_body_is_408_after_the_deadline(target: Target) -> None:
 
         thread = threading.Thread(target=drip)
         thread.start()
-        started = time.monotonic()
         try:
             assert detail(read(connection), 408) == "the body did not arrive within 1.5 s"
             assert BODY_DEADLINE <= time.monotonic() - started < BODY_DEADLINE + SECONDS / 2

@@ -182,3 +182,8 @@ def test_ledger_ignores_and_keeps_nonsense() -> None:
     assert ledger.first_seen == {"a": NOW}
     assert ledger.ignored == ("b", "c", "d", "e", "f", "g", "h", "i")
     assert ledger.resource_version == "7"
+
+
+def test_time_that_no_utc_time_can_hold_counts_as_absent() -> None:
+    """The first day of year 1 east of Greenwich: nothing a server sends, and no reason for a watch to end."""
+    assert read_pod(metadata__creationTimestamp="0001-01-01T00:00:00+14:00").created == FOREVER
