@@ -13,14 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.controlplane import ControlPlane, ControlPlaneError, Json, Options, wait_for
+from tests.controlplane.binaries import Note
+from tests.controlplane.cluster import silent
 from tests.serving import SCHEDULER_CONFIG, scheduler_config
 
 RECORDED = Path(__file__).parent / "contract" / "recorded"
-INDEX = RECORDED / "requests.json"
+INDEX = "requests.json"
 SECONDS = 60.0
 NODES = ("node-a", "node-b", "node-c")
+OPTIONS = Options(scheduler=False)
+
+Request: TypeAlias = tuple[str, str, dict[str, str], bytes]
+"""Method, path, headers, body."""
 
 
 class Recorder(ThreadingHTTPServer):
@@ -30,7 +37,7 @@ class Recorder(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.requests: list[Request] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,62 +73,65 @@ def recording() -> Iterator[Recorder]:
 
 
 def main() -> int:
-    """Record prioritize and preempt, each with names only and with whole objects."""
-    index: dict[str, Json] = {}
+    """Record into the repository."""
     try:
-        with ControlPlane(Options(scheduler=False), note=print) as control_plane:
-            version = control_plane.api("GET", "/version")["gitVersion"]
-            for node in NODES:
-                control_plane.create_node(node, cpu="2")
-            metadata: Json = {"name": "high"}
-            control_plane.create(
-                {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": 1000}
-            )
-            for cacheable in (True, False):
-                index |= _record(control_plane, cacheable=cacheable)
+        names = record(RECORDED, note=print)
     except ControlPlaneError as error:
         print(f"scripts/record-requests: {error}", file=sys.stderr)
         return 1
-    INDEX.write_text(json.dumps({"kubernetes": version, "requests": index}, indent=2) + "\n")
-    print(f"recorded {', '.join(index)} in {RECORDED}")
+    print(f"recorded {', '.join(names)} in {RECORDED}")
     return 0
 
 
-def _record(control_plane: ControlPlane, *, cacheable: bool) -> dict[str, Json]:
-    suffix = "names" if cacheable else "objects"
-    namespace = control_plane.create_namespace(suffix)
+def record(folder: Path, *, note: Note = silent) -> list[str]:
+    """Record prioritize and preempt, each with names only and with whole objects: the names of the files."""
+    index: dict[str, Json] = {}
+    with ControlPlane(OPTIONS, note=note) as control_plane:
+        version = control_plane.api("GET", "/version")["gitVersion"]
+        for node in NODES:
+            control_plane.create_node(node, cpu="2")
+        metadata: Json = {"name": "high"}
+        control_plane.create(
+            {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": 1000}
+        )
+        for cacheable in (True, False):
+            for method, path, headers, body in _requests(control_plane, cacheable=cacheable):
+                name = f"{path.strip('/')}-{'names' if cacheable else 'objects'}.json"
+                (folder / name).write_bytes(body)
+                index[name] = {"method": method, "path": path, "headers": headers}
+    (folder / INDEX).write_text(json.dumps({"kubernetes": version, "requests": index}, indent=2) + "\n")
+    return sorted(index)
+
+
+def _requests(control_plane: ControlPlane, *, cacheable: bool) -> list[Request]:
+    """Fill the nodes with workers and let one more preempt: the first request of each path."""
+    name = "names" if cacheable else "objects"
+    namespace = control_plane.create_namespace(name)
+    pods = f"/api/v1/namespaces/{namespace}/pods"
     with recording() as recorder:
         config = scheduler_config(SCHEDULER_CONFIG, recorder.server_port)
         config["extenders"][0]["nodeCacheCapable"] = cacheable
-        scheduler = control_plane.start_scheduler(f"recorded-{suffix}", config)
-        for number in range(3):
-            _create_worker(control_plane, namespace, f"worker-{number}", cpu="2")
-        pods = f"/api/v1/namespaces/{namespace}/pods"
+        scheduler = control_plane.start_scheduler(f"recorded-{name}", config)
+        for number in range(len(NODES)):
+            _create_worker(control_plane, namespace, f"worker-{number}")
         wait_for(
             lambda: all(pod["spec"].get("nodeName") for pod in control_plane.api("GET", pods)["items"]),
             SECONDS,
             "the workers to be placed",
         )
-        _create_worker(control_plane, namespace, "preemptor", cpu="2", priority_class="high")
+        _create_worker(control_plane, namespace, "preemptor", priority_class="high")
         wait_for(lambda: any(path == "/preempt" for _, path, _, _ in recorder.requests), SECONDS, "the preempt call")
         scheduler.stop()
-        recorded = {path: request for request in reversed(recorder.requests) if (path := request[1])}
-    for pod in control_plane.api("GET", pods)["items"]:
-        control_plane.api("DELETE", f"{pods}/{pod['metadata']['name']}", params={"gracePeriodSeconds": 0})
+    control_plane.api("DELETE", pods, params={"gracePeriodSeconds": 0})
     wait_for(lambda: not control_plane.api("GET", pods)["items"], SECONDS, "the pods to be gone")
-    index: dict[str, Json] = {}
-    RECORDED.mkdir(exist_ok=True)
-    for path, (method, _, headers, body) in sorted(recorded.items()):
-        name = f"{path.strip('/')}-{suffix}.json"
-        (RECORDED / name).write_bytes(body)
-        index[name] = {"method": method, "path": path, "headers": headers}
-    return index
+    first = {request[1]: request for request in reversed(recorder.requests)}
+    return [first[path] for path in sorted(first)]
 
 
 def _create_worker(
-    control_plane: ControlPlane, namespace: str, name: str, *, cpu: str, priority_class: str | None = None
+    control_plane: ControlPlane, namespace: str, name: str, *, priority_class: str | None = None
 ) -> None:
-    resources = {"requests": {"cpu": cpu}}
+    resources = {"requests": {"cpu": "2"}}
     spec: Json = {
         "schedulerName": "warmnode",
         "containers": [{"name": "main", "image": "none", "resources": resources}],

@@ -141,6 +141,19 @@ async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_413() -> None:
     assert content.at_eof()
 
 
+async def test_a_body_that_is_too_large_is_read_to_its_end() -> None:
+    """Who is answered while still sending loses the answer: what comes after the limit is read and thrown away."""
+    asked, content = request(ended=False)
+    reading = asyncio.create_task(read_body(asked))
+    for _ in range(70):
+        content.feed_data(b" " * MEGABYTE)
+        await asyncio.sleep(0.01)
+    content.feed_eof()
+    with pytest.raises(BodyRefused, match=f"the body has {70 * MEGABYTE} bytes"):
+        await reading
+    assert content.at_eof()
+
+
 async def test_a_body_that_comes_while_it_is_read_is_waited_for() -> None:
     asked, content = request(b"a", ended=False)
     reading = asyncio.create_task(read_body(asked))
