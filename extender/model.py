@@ -53,6 +53,44 @@ class BusyVictims(StrEnum):
     IGNORE = "ignore"
 
 
+class ScaleIn(StrEnum):
+    """What may be done about idle workers.
+
+    auto: evict pods without a controlling owner and those of evictOwners, write deletion costs for the rest.
+    annotate: never evict, write deletion costs only. evict: any owner but DaemonSets and static pods.
+    """
+
+    AUTO = "auto"
+    ANNOTATE = "annotate"
+    EVICT = "evict"
+
+
+class SkipReason(StrEnum):
+    """Why a worker was not evicted, or cannot be claimed. The log field, the metric label and the explanation."""
+
+    BUSY = "busy"
+    TERMINATING = "terminating"
+    NOT_READY = "notReady"
+    LEAVING_NODE = "leavingNode"
+    SYSTEM_NAMESPACE = "systemNamespace"
+    DAEMON_SET = "daemonSet"
+    STATIC_POD = "staticPod"
+    DISABLED = "disabled"
+    ANNOTATE_ONLY = "annotateOnly"
+    OWNER_RECREATES = "ownerRecreates"
+    DO_NOT_DISRUPT = "doNotDisrupt"
+    IDLE_TOO_SHORT = "idleTooShort"
+    TOO_YOUNG = "tooYoung"
+    FLOOR = "floor"
+    NODE_KEEPS_OTHERS = "nodeKeepsOthers"
+    MAX_PER_PASS = "maxPerPass"  # noqa: S105
+    MAX_PER_NODE = "maxPerNode"
+    PENDING_WORKERS = "pendingWorkers"
+    POOL_PAUSED = "poolPaused"
+    BUDGET_BLOCKED = "budgetBlocked"
+    BACKING_OFF = "backingOff"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A Node object, reduced to what a decision about its age or its departure needs.
@@ -75,7 +113,9 @@ class Pod:
     ``ready_since`` is the Ready condition's last transition, None while not Ready. ``idle_since`` is the parsed mark,
     None where the mark is absent or cannot be parsed: both mean busy. ``do_not_disrupt_until`` is the end of
     ``karpenter.sh/do-not-disrupt`` (`FOREVER` for "true"). ``priority`` is None where admission set none.
-    ``finished`` pods (Succeeded, Failed) hold no room and are no workers.
+    ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
+    ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
+    stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since.
     """
 
     uid: str
@@ -91,6 +131,11 @@ class Pod:
     do_not_disrupt_until: datetime | None = None
     terminating: bool = False
     finished: bool = False
+    resource_version: str = ""
+    owner: str | None = None
+    static: bool = False
+    deletion_cost: str | None = None
+    cost_mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +148,20 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """A label selector: every label and every expression must match. Empty: everything matches."""
+
+    match_labels: tuple[tuple[str, str], ...] = ()
+    match_expressions: tuple[Expression, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """A set of workers: pods in ``namespaces`` (empty: all) that match every label and every expression."""
+    """A set of workers: pods in ``namespaces`` (empty: all) that ``selector`` matches."""
 
     name: str
     namespaces: frozenset[str] = frozenset()
-    match_labels: tuple[tuple[str, str], ...] = ()
-    match_expressions: tuple[Expression, ...] = ()
+    selector: Selector = Selector()
     busy_victims: BusyVictims = BusyVictims.LAST_RESORT
 
 

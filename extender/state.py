@@ -7,11 +7,13 @@ with the same state agree. The clock is a constructor argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from extender.model import AgeSource, BusyVictims, Ending, Ledger, Node, OrderKey, Pod
 from extender.policy import ages
 from extender.policy.departure import departure_of, ending_of
+from extender.policy.idleness import is_bound_to_its_node
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
 
@@ -27,6 +29,9 @@ class ClusterState:
         self._clock = clock
         self._age = age
         self._workers_on: dict[str, dict[str, Pod]] = {}
+        self._strangers_on: dict[str, dict[str, Pod]] = {}
+        self._unscheduled: dict[str, set[str]] = {}
+        self._evicted: set[str] = set()
         self._observed: dict[str, datetime] = {}
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
@@ -66,31 +71,40 @@ class ClusterState:
 
     def replace_pods(self, pods: Iterable[Pod]) -> None:
         """Take a complete list of pods in place of what was known."""
-        self.pods = {pod.uid: pod for pod in pods}
-        self._workers_on = {}
-        for pod in self.pods.values():
-            if _is_placed_worker(pod):
-                self._workers_on.setdefault(pod.node or "", {})[pod.uid] = pod
+        self.pods = {}
+        self._workers_on, self._strangers_on, self._unscheduled = {}, {}, {}
+        for pod in map(self._overlaid, pods):
+            self.pods[pod.uid] = pod
+            self._index(pod)
+        self._evicted &= self.pods.keys()
         for node in self.nodes.values():
             self._observe(node)
 
     def upsert_pod(self, pod: Pod) -> None:
         """Take a new or changed pod."""
+        pod = self._overlaid(pod)
         known = self.pods.get(pod.uid)
         self.pods[pod.uid] = pod
-        if known is not None and _is_placed_worker(known):
-            self._drop_worker(known)
-        if _is_placed_worker(pod):
-            self._workers_on.setdefault(pod.node or "", {})[pod.uid] = pod
+        if known is not None:
+            self._unindex(known)
+        self._index(pod)
         for name in {pod.node, known.node if known is not None else None}:
             self._observe_named(name)
 
     def delete_pod(self, pod: Pod) -> None:
         """Forget a pod. What it showed about its node's age stays."""
+        self._evicted.discard(pod.uid)
         known = self.pods.pop(pod.uid, None)
-        if known is not None and _is_placed_worker(known):
-            self._drop_worker(known)
+        if known is not None:
+            self._unindex(known)
             self._observe_named(known.node)
+
+    def overlay_eviction(self, uid: str) -> None:
+        """Take a pod that we evicted as terminating, until the watch shows that it is, or is gone."""
+        pod = self.pods.get(uid)
+        if pod is not None and not pod.terminating:
+            self._evicted.add(uid)
+            self.upsert_pod(pod)
 
     def take_ledger(self, ledger: Ledger | None) -> None:
         """Take the ledger as it is recorded now, None where there is none.
@@ -136,6 +150,21 @@ class ClusterState:
         """Give the workers on a node by UID, terminating ones included, finished ones not."""
         return self._workers_on.get(node_name, {})
 
+    def holders_on(self, node_name: str, *, besides: str) -> int:
+        """Count pods that hold a node and are not of pool ``besides``. DaemonSet, static, terminating ones do not."""
+        strangers = self._strangers_on.get(node_name, {}).values()
+        others = (worker for worker in self.workers_on(node_name).values() if worker.pool != besides)
+        return sum(not pod.terminating for pod in strangers) + sum(not worker.terminating for worker in others)
+
+    def unscheduled(self, pool: str) -> int:
+        """Count the workers of a pool that have no node yet."""
+        return len(self._unscheduled.get(pool, ()))
+
+    def pool_names(self) -> set[str]:
+        """Name the pools that have a worker, placed or not."""
+        placed = {worker.pool for workers in self._workers_on.values() for worker in workers.values()}
+        return {pool for pool in placed if pool is not None} | self._unscheduled.keys()
+
     def ending(self, node_name: str) -> Ending | None:
         """Say why a node is ending, None where it is not."""
         return ending_of(self.workers_on(node_name).values())
@@ -153,12 +182,39 @@ class ClusterState:
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
-    def _drop_worker(self, pod: Pod) -> None:
-        workers = self._workers_on.get(pod.node or "")
-        if workers is not None:
-            workers.pop(pod.uid, None)
-            if not workers:
-                del self._workers_on[pod.node or ""]
+    def _overlaid(self, pod: Pod) -> Pod:
+        if pod.uid not in self._evicted:
+            return pod
+        if pod.terminating:
+            self._evicted.discard(pod.uid)
+            return pod
+        return replace(pod, terminating=True)
+
+    def _index(self, pod: Pod) -> None:
+        if pod.finished:
+            return
+        if pod.node is None:
+            if pod.pool is not None and not pod.terminating:
+                self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
+        elif pod.pool is not None:
+            self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
+        elif not is_bound_to_its_node(pod):
+            self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
+
+    def _unindex(self, pod: Pod) -> None:
+        if pod.node is None:
+            waiting = self._unscheduled.get(pod.pool or "")
+            if waiting is not None:
+                waiting.discard(pod.uid)
+                if not waiting:
+                    del self._unscheduled[pod.pool or ""]
+            return
+        index = self._workers_on if pod.pool is not None else self._strangers_on
+        there = index.get(pod.node)
+        if there is not None:
+            there.pop(pod.uid, None)
+            if not there:
+                del index[pod.node]
 
     def _observe_named(self, node_name: str | None) -> None:
         node = self.nodes.get(node_name) if node_name else None
@@ -178,7 +234,3 @@ class ClusterState:
         key = ages.order_key(node, self.first_seen(node), self._age)
         self.order[node.name] = key
         self.preference.put(node.name, preference_key(key, departure_of(node), self.ending(node.name)))
-
-
-def _is_placed_worker(pod: Pod) -> bool:
-    return pod.pool is not None and pod.node is not None and not pod.finished

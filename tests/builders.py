@@ -18,6 +18,7 @@ def minutes_ago(minutes: float) -> datetime:
 
 AN_HOUR_AGO = minutes_ago(60)
 HALF_AN_HOUR_AGO = minutes_ago(30)
+FORTY_MINUTES_AGO = minutes_ago(40)
 
 
 def node(
@@ -51,12 +52,22 @@ def worker(
     terminating: bool = False,
     finished: bool = False,
     do_not_disrupt_until: datetime | None = None,
+    namespace: str = "default",
+    created: datetime = FORTY_MINUTES_AGO,
+    owner: str | None = None,
+    static: bool = False,
+    deletion_cost: str | None = None,
+    cost_mark: str | None = None,
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
-        namespace="default",
+        namespace=namespace,
         name=name,
-        created=minutes_ago(40),
+        created=created,
+        owner=owner,
+        static=static,
+        deletion_cost=deletion_cost,
+        cost_mark=cost_mark,
         node=node,
         pool=pool,
         priority=priority,

@@ -15,7 +15,12 @@ from msgspec import Struct
 
 from extender.model import FOREVER, Ledger, Node, Pod
 
-IDLE_SINCE = "warmnode.dev/idle-since"
+PREFIX = "warmnode.dev/"
+IDLE_SINCE = f"{PREFIX}idle-since"
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+COST_MARK = f"{PREFIX}deletion-cost-owner"
+"""Holds the value that warmnode wrote: where it differs from the cost, somebody else has written since."""
+MIRROR = "kubernetes.io/config.mirror"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 DISRUPTION_TAINTS = frozenset({"karpenter.sh/disrupted", "karpenter.sh/disruption"})
 """Karpenter v1, and v1beta1 (there with the value ``disrupting``)."""
@@ -27,6 +32,12 @@ Classify = Callable[[str, Mapping[str, str]], str | None]
 """(namespace, labels) -> pool name, None for a pod of no pool."""
 
 
+class OwnerReference(Struct, rename="camel", gc=False, frozen=True):
+    api_version: str = ""
+    kind: str = ""
+    controller: bool | None = None
+
+
 class ObjectMeta(Struct, rename="camel", gc=False, frozen=True):
     name: str = ""
     namespace: str = ""
@@ -36,6 +47,7 @@ class ObjectMeta(Struct, rename="camel", gc=False, frozen=True):
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    owner_references: list[OwnerReference] | None = None
 
 
 class Condition(Struct, rename="camel", gc=False, frozen=True):
@@ -115,7 +127,17 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         do_not_disrupt_until=_protected_until(annotations.get(DO_NOT_DISRUPT), status.start_time or created),
         terminating=meta.deletion_timestamp is not None,
         finished=status.phase in ("Succeeded", "Failed"),
+        resource_version=meta.resource_version,
+        owner=_controlling_owner(meta.owner_references),
+        static=MIRROR in annotations,
+        deletion_cost=annotations.get(DELETION_COST),
+        cost_mark=annotations.get(COST_MARK),
     )
+
+
+def labels_of(raw: PodObject) -> dict[str, str]:
+    """Give a pod's labels, which `Pod` leaves out: few decisions need them and 100,000 pods have many."""
+    return raw.metadata.labels or {}
 
 
 def ledger_from(raw: ConfigMapObject) -> Ledger:
@@ -173,6 +195,15 @@ def _protected_until(text: str | None, started: datetime) -> datetime | None:
         return started + timedelta(seconds=seconds)
     except OverflowError:
         return FOREVER
+
+
+def _controlling_owner(references: list[OwnerReference] | None) -> str | None:
+    """Name the controlling owner as ``Kind.group``, ``Kind`` for the core group; None for a bare pod."""
+    for reference in references or ():
+        if reference.controller:
+            group, slash, _ = reference.api_version.partition("/")
+            return intern(f"{reference.kind}.{group}" if slash else reference.kind)
+    return None
 
 
 def _ready_since(conditions: list[Condition] | None) -> datetime | None:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from extender.model import Expression, Pool
+from extender.model import BusyVictims, Expression, Pool, Selector
 
 POOL_LABEL = "warmnode.dev/pool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolsInForce:
+    """The configured pools, None where the label names them, and what their workers may suffer by preemption."""
+
+    pools: Sequence[Pool] | None = None
+    busy_victims: dict[str, BusyVictims] = field(default_factory=dict)
+    default_busy_victims: BusyVictims = BusyVictims.LAST_RESORT
 
 
 def pool_of(namespace: str, labels: Mapping[str, str], pools: Sequence[Pool] | None) -> str | None:
@@ -23,11 +33,14 @@ def pool_of(namespace: str, labels: Mapping[str, str], pools: Sequence[Pool] | N
 
 
 def is_member(namespace: str, labels: Mapping[str, str], pool: Pool) -> bool:
-    """Match a pod against a pool: 1. namespace listed, or none listed; 2. every label; 3. every expression."""
-    return (
-        (not pool.namespaces or namespace in pool.namespaces)
-        and all(labels.get(key) == value for key, value in pool.match_labels)
-        and all(_matches(labels, expression) for expression in pool.match_expressions)
+    """Match a pod against a pool: 1. namespace listed, or none listed; 2. the selector."""
+    return (not pool.namespaces or namespace in pool.namespaces) and selects(pool.selector, labels)
+
+
+def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Match labels against a selector: 1. every label; 2. every expression."""
+    return all(labels.get(key) == value for key, value in selector.match_labels) and all(
+        _matches(labels, expression) for expression in selector.match_expressions
     )
 
 

@@ -10,7 +10,6 @@ from extender.settings.defaults import (
     PoolDefaults,
     PreemptSettings,
     ReapSettings,
-    ScaleIn,
 )
 from extender.settings.durations import format_duration, parse_duration
 from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, IdleSource, PrometheusSource
@@ -46,7 +45,6 @@ __all__ = [
     "ReapSettings",
     "Refused",
     "Reload",
-    "ScaleIn",
     "Selector",
     "SettingsError",
     "Unchanged",

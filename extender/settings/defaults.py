@@ -7,29 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
 
-from extender.model import BusyVictims
+from extender.model import BusyVictims, ScaleIn
 from extender.settings.durations import Duration, Interval, PositiveDuration, format_duration
 from extender.settings.idle import IdleSettings
 from extender.settings.mistakes import Conflict, refuse
 from extender.settings.names import LabelKey, OwnerKind
 from extender.settings.section import Count, Section
-
-
-class ScaleIn(StrEnum):
-    """What warmnode may do about idle workers.
-
-    auto: evict pods without a controlling owner and those of evictOwners, write deletion costs for the rest.
-    annotate: never evict, write deletion costs only. evict: any owner but DaemonSets and static pods.
-    """
-
-    AUTO = "auto"
-    ANNOTATE = "annotate"
-    EVICT = "evict"
 
 
 class ReapSettings(Section):

@@ -111,7 +111,7 @@ class Configuration(Section):
         defaults = self.pool_defaults
         return PoolSettings.model_construct(
             name=name,
-            selector=Selector(match_labels={POOL_LABEL: name}),
+            selector=Selector.model_construct(match_labels={POOL_LABEL: name}),
             dry_run=self.dry_run,
             idle=defaults.idle,
             reap=defaults.reap,

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, WithJsonSchema, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from extender.model import Expression, Pool
+from extender import model
+from extender.model import Pool
 from extender.settings.defaults import PoolDefaults
 from extender.settings.mistakes import Conflict, Inconsistent, refuse
 from extender.settings.names import DnsLabel, LabelKey, LabelValue, WorkerNamespace
@@ -105,10 +106,12 @@ def to_model_pool(settings: PoolSettings) -> Pool:
     return Pool(
         name=settings.name,
         namespaces=frozenset(settings.namespaces or ()),
-        match_labels=tuple(sorted(settings.selector.match_labels.items())),
-        match_expressions=tuple(
-            Expression(key=term.key, operator=term.operator.value, values=frozenset(term.values))
-            for term in settings.selector.match_expressions
+        selector=model.Selector(
+            match_labels=tuple(sorted(settings.selector.match_labels.items())),
+            match_expressions=tuple(
+                model.Expression(key=term.key, operator=term.operator.value, values=frozenset(term.values))
+                for term in settings.selector.match_expressions
+            ),
         ),
         busy_victims=settings.preempt.busy_victims,
     )

@@ -7,14 +7,14 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from extender.model import AgeSource, BusyVictims, Expression, Pool
+from extender import model
+from extender.model import AgeSource, BusyVictims, Expression, Pool, ScaleIn
 from extender.settings import (
     AnnotationSource,
     Configuration,
     HttpSource,
     PoolSettings,
     PrometheusSource,
-    ScaleIn,
     Selector,
     SettingsError,
     load_configuration,
@@ -146,14 +146,16 @@ pools:
     assert a == Pool(
         name="a",
         namespaces=frozenset({"x", "y"}),
-        match_labels=(("a", "1"), ("b", "2")),
-        match_expressions=(
-            Expression(key="c", operator="In", values=frozenset({"u", "v"})),
-            Expression(key="d", operator="Exists"),
+        selector=model.Selector(
+            match_labels=(("a", "1"), ("b", "2")),
+            match_expressions=(
+                Expression(key="c", operator="In", values=frozenset({"u", "v"})),
+                Expression(key="d", operator="Exists"),
+            ),
         ),
         busy_victims=BusyVictims.PROTECT,
     )
-    assert (b.namespaces, b.match_labels) == (frozenset(), (("warmnode.dev/pool", "b"),))
+    assert (b.namespaces, b.selector.match_labels) == (frozenset(), (("warmnode.dev/pool", "b"),))
 
 
 def test_idle_source_is_the_one_that_is_written() -> None:

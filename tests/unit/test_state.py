@@ -197,3 +197,50 @@ def test_event_by_event_equals_fresh_lists(happened: list[tuple[str, str, str, b
     fresh.replace_nodes(state.nodes.values())
     assert fresh.order == state.order
     assert fresh.preference == state.preference
+
+
+def test_overlay_keeps_an_evicted_pod_terminating_until_the_watch_shows_it() -> None:
+    """An event that was under way when we evicted does not bring the pod back to life."""
+    state = new_state()
+    state.upsert_node(node("a"))
+    state.upsert_pod(worker("w", node="a"))
+    state.overlay_eviction(worker("w").uid)
+    state.upsert_pod(worker("w", node="a"))
+    assert state.workers_on("a")[worker("w").uid].terminating
+    state.replace_pods([worker("w", node="a")])
+    assert state.workers_on("a")[worker("w").uid].terminating
+    state.delete_pod(worker("w", node="a"))
+    state.upsert_pod(worker("w", node="a"))
+    assert not state.workers_on("a")[worker("w").uid].terminating
+
+
+def test_holders_are_pods_that_keep_a_node() -> None:
+    """Strangers and workers of other pools hold a node; DaemonSet, static, terminating and finished pods do not."""
+    state = new_state()
+    for pod in (
+        worker("ours", node="a"),
+        worker("other", node="a", pool="other"),
+        stranger("stranger", node="a"),
+        worker("daemon", node="a", pool=None, owner="DaemonSet.apps"),
+        worker("static", node="a", pool=None, static=True),
+        worker("going", node="a", pool=None, terminating=True),
+        worker("done", node="a", pool=None, finished=True),
+    ):
+        state.upsert_pod(pod)
+    assert state.holders_on("a", besides="pool") == 2
+    state.delete_pod(stranger("stranger", node="a"))
+    assert state.holders_on("a", besides="pool") == 1
+
+
+def test_unscheduled_counts_workers_without_a_node() -> None:
+    """Until they are placed, finish or go."""
+    state = new_state()
+    state.upsert_pod(worker("w", node=None))
+    state.upsert_pod(worker("v", node=None))
+    state.upsert_pod(worker("going", node=None, terminating=True))
+    assert state.unscheduled("pool") == 2
+    state.upsert_pod(worker("w", node="a"))
+    assert state.unscheduled("pool") == 1
+    state.delete_pod(worker("v", node=None))
+    assert state.unscheduled("pool") == 0
+    assert state.pool_names() == {"pool"}

@@ -1,0 +1,184 @@
+"""Reaping: which idle workers are evicted, from the newest node first, down to a floor.
+
+Owns the order of victims and the limits of a pass. Every idle worker that stays has a reason. Works node by node, so
+that a caller who also serves can yield between nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from extender.model import Departure, OrderKey, Pod, SkipReason
+from extender.policy.idleness import ReapRules, reports_idle, why_not_claimable, why_not_reapable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReapLimits:
+    """How many may go. ``max_per_pass`` and ``max_per_node`` 0 mean no limit."""
+
+    floor: int = 1
+    max_per_pass: int = 50
+    max_per_node: int = 0
+    whole_node: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReaping:
+    """How one pool is reaped, and how often a pass looks at it."""
+
+    rules: ReapRules
+    limits: ReapLimits
+    interval: timedelta
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """One node as a pass sees it, for one pool.
+
+    ``reapable`` are the workers that may go, idle longest first, then by UID; ``claimable`` the UIDs that the floor
+    counts; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would not be
+    empty without the reapable ones. ``idle`` and ``busy`` count the workers.
+    """
+
+    node: str
+    order_key: OrderKey
+    departure: Departure | None
+    reapable: tuple[Pod, ...]
+    claimable: frozenset[str]
+    skipped: Mapping[str, SkipReason] = field(default_factory=dict)
+    keeps: bool = False
+    idle: int = 0
+    busy: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionPlan:
+    """Workers to evict, in this order, and the reason for each idle one that stays, by UID."""
+
+    victims: tuple[Pod, ...]
+    skipped: Mapping[str, SkipReason]
+
+
+def assess_node(
+    *,
+    node: str,
+    order_key: OrderKey,
+    departure: Departure | None,
+    workers: Iterable[Pod],
+    others: int,
+    rules: ReapRules,
+    now: datetime,
+) -> Assessment:
+    """Judge the workers of one pool on one node.
+
+    ``others`` counts the node's pods that hold it and are not of this pool: neither DaemonSet pods, nor finished, nor
+    terminating.
+    """
+    reapable: list[Pod] = []
+    claimable: set[str] = set()
+    skipped: dict[str, SkipReason] = {}
+    keeps = others > 0
+    idle = busy = 0
+    for worker in workers:
+        if not reports_idle(worker, now):
+            busy += 1
+            keeps = keeps or not worker.terminating
+            continue
+        idle += 1
+        if why_not_claimable(worker, departure, now) is None:
+            claimable.add(worker.uid)
+        reason = why_not_reapable(worker, rules, now)
+        if reason is None:
+            reapable.append(worker)
+            continue
+        keeps = keeps or reason is not SkipReason.TERMINATING
+        skipped[worker.uid] = reason
+    reapable.sort(key=lambda worker: (worker.idle_since or now, worker.uid))
+    return Assessment(
+        node=node,
+        order_key=order_key,
+        departure=departure,
+        reapable=tuple(reapable),
+        claimable=frozenset(claimable),
+        skipped=skipped,
+        keeps=keeps,
+        idle=idle,
+        busy=busy,
+    )
+
+
+def plan_evictions(
+    assessments: Iterable[Assessment], limits: ReapLimits, held: Mapping[str, SkipReason] | None = None
+) -> EvictionPlan:
+    """Choose idle workers to evict, newest node first.
+
+    Order: 1. on leaving nodes; 2. node by order key, newest first (a node not seen yet counts as new); 3. idle
+    longest; 4. pod UID. Keeps ``limits.floor`` claimable workers: those left are on the oldest nodes. Workers on
+    leaving nodes, and idle ones that are not Ready, neither use the floor up nor hold it up.
+
+    With ``whole_node`` only nodes are chosen that are empty then, all of a node's workers at once: past
+    ``max_per_pass`` for the last node, regardless of ``max_per_node``, and a node whose workers would take the pool
+    below the floor is passed over. Leaving nodes go anyway and are emptied as far as possible.
+
+    ``held`` are workers, by UID, that would be refused now, such as by a budget. They stay, and count for the floor as
+    if they went: else older nodes would be emptied in their place. They do not count for the limits of a pass.
+    """
+    held = held or {}
+    nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
+    nodes.sort(key=lambda each: each.departure is None)
+    spare = sum(len(each.claimable) for each in nodes) - limits.floor
+    victims: list[Pod] = []
+    skipped: dict[str, SkipReason] = {}
+    for each in nodes:
+        skipped.update(each.skipped)
+        stuck = [worker for worker in each.reapable if worker.uid in held]
+        skipped.update({worker.uid: held[worker.uid] for worker in stuck})
+        if limits.whole_node and each.departure is None:
+            taken, reason = _whole(each, limits, spare, len(victims), keeps=each.keeps or bool(stuck))
+            if reason is not None:
+                skipped.update(
+                    dict.fromkeys((worker.uid for worker in each.reapable if worker.uid not in held), reason)
+                )
+        else:
+            spare -= sum(worker.uid in each.claimable for worker in stuck)
+            taken = tuple(_one_by_one(each, limits, spare, len(victims), skipped))
+        victims.extend(taken)
+        spare -= sum(worker.uid in each.claimable for worker in taken)
+    return EvictionPlan(victims=tuple(victims), skipped=skipped)
+
+
+def _whole(
+    each: Assessment, limits: ReapLimits, spare: int, taken_before: int, *, keeps: bool
+) -> tuple[tuple[Pod, ...], SkipReason | None]:
+    if not each.reapable:
+        return (), None
+    if keeps:
+        return (), SkipReason.NODE_KEEPS_OTHERS
+    if limits.max_per_pass and taken_before >= limits.max_per_pass:
+        return (), SkipReason.MAX_PER_PASS
+    if sum(worker.uid in each.claimable for worker in each.reapable) > max(spare, 0):
+        return (), SkipReason.FLOOR
+    return each.reapable, None
+
+
+def _one_by_one(
+    each: Assessment, limits: ReapLimits, spare: int, taken_before: int, skipped: dict[str, SkipReason]
+) -> list[Pod]:
+    taken: list[Pod] = []
+    for worker in each.reapable:
+        if worker.uid in skipped:  # held
+            continue
+        counts = worker.uid in each.claimable
+        if counts and spare <= 0:
+            skipped[worker.uid] = SkipReason.FLOOR
+        elif limits.max_per_pass and taken_before + len(taken) >= limits.max_per_pass:
+            skipped[worker.uid] = SkipReason.MAX_PER_PASS
+        elif limits.max_per_node and len(taken) >= limits.max_per_node:
+            skipped[worker.uid] = SkipReason.MAX_PER_NODE
+        else:
+            taken.append(worker)
+            spare -= counts
+    return taken

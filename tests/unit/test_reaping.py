@@ -1,0 +1,323 @@
+"""Reaping: which workers go, in which order, and why the others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
+from extender.policy.ages import order_key
+from extender.policy.idleness import ReapRules, why_not_claimable, why_not_reapable
+from extender.policy.reaping import Assessment, EvictionPlan, ReapLimits, assess_node, plan_evictions
+from tests.builders import NOW, minutes_ago, node, worker
+
+IDLE = minutes_ago(10)
+RULES = ReapRules()
+
+
+def assessed(
+    name: str,
+    *workers: Pod,
+    seen_minutes_ago: float | None = 60,
+    departure: Departure | None = None,
+    others: int = 0,
+    rules: ReapRules = RULES,
+) -> Assessment:
+    seen = None if seen_minutes_ago is None else minutes_ago(seen_minutes_ago)
+    return assess_node(
+        node=name,
+        order_key=order_key(node(name), seen),
+        departure=departure,
+        workers=workers,
+        others=others,
+        rules=rules,
+        now=NOW,
+    )
+
+
+def idle(name: str, *, for_minutes: float = 10, **arguments: object) -> Pod:
+    return worker(name, idle_since=minutes_ago(for_minutes), **arguments)  # type: ignore[arg-type]
+
+
+def names(plan: EvictionPlan) -> list[str]:
+    return [victim.name for victim in plan.victims]
+
+
+def plan(*assessments: Assessment, **limits: object) -> EvictionPlan:
+    return plan_evictions(assessments, ReapLimits(**limits))  # type: ignore[arg-type]
+
+
+OLD, MID, NEW = 500, 50, 5
+
+
+def test_newest_node_is_emptied_first() -> None:
+    """Idle workers leave from the newest node to the oldest; the floor stays on the oldest."""
+    decided = plan(
+        assessed("old", idle("o"), seen_minutes_ago=OLD),
+        assessed("new", idle("n"), seen_minutes_ago=NEW),
+        assessed("mid", idle("m"), seen_minutes_ago=MID),
+        floor=1,
+    )
+    assert names(decided) == ["n", "m"]
+    assert decided.skipped == {worker("o").uid: SkipReason.FLOOR}
+
+
+def test_node_not_seen_yet_counts_as_newest() -> None:
+    """A node without any known age goes first."""
+    decided = plan(
+        assessed("new", idle("n"), seen_minutes_ago=NEW), assessed("unseen", idle("u"), seen_minutes_ago=None), floor=1
+    )
+    assert names(decided) == ["u"]
+
+
+def test_leaving_node_goes_before_the_newest() -> None:
+    """Idle workers on a leaving node hold a node that goes anyway: they go first, whatever the node's age."""
+    decided = plan(
+        assessed("old", idle("o"), seen_minutes_ago=OLD, departure=Departure.CORDONED),
+        assessed("new", idle("n"), seen_minutes_ago=NEW),
+        floor=0,
+    )
+    assert names(decided) == ["o", "n"]
+
+
+def test_leaving_node_neither_uses_nor_holds_the_floor() -> None:
+    """The floor counts claimable workers only."""
+    decided = plan(
+        assessed("old", idle("o"), seen_minutes_ago=OLD, departure=Departure.DISRUPTED),
+        assessed("new", idle("n"), seen_minutes_ago=NEW),
+        floor=1,
+    )
+    assert names(decided) == ["o"]
+    assert decided.skipped == {worker("n").uid: SkipReason.FLOOR}
+
+
+def test_idle_longest_goes_first_on_one_node() -> None:
+    """On one node the worker that has been idle longest goes first, then the smaller UID."""
+    decided = plan(
+        assessed("a", idle("x", for_minutes=10), idle("z", for_minutes=30), idle("b", for_minutes=10)), floor=0
+    )
+    assert names(decided) == ["z", "b", "x"]
+
+
+def test_busy_worker_stays_on_the_newest_node() -> None:
+    """A busy worker is never a victim, and its node's idle workers still are."""
+    decided = plan(
+        assessed("new", idle("n"), worker("busy"), seen_minutes_ago=NEW), assessed("old", idle("o")), floor=1
+    )
+    assert names(decided) == ["n"]
+
+
+def test_floor_above_the_number_of_workers_keeps_all() -> None:
+    """A floor that the pool does not reach is no error."""
+    assert names(plan(assessed("a", idle("x"), idle("y")), floor=99)) == []
+
+
+def test_max_per_pass_and_per_node_limit() -> None:
+    """The limits of a pass, each with its reason."""
+    nodes = [assessed(f"n{i}", *(idle(f"n{i}-{j}") for j in range(3)), seen_minutes_ago=10 * i + 10) for i in range(3)]
+    decided = plan(*nodes, floor=0, max_per_pass=4, max_per_node=2)
+    assert names(decided) == ["n0-0", "n0-1", "n1-0", "n1-1"]
+    assert decided.skipped[worker("n0-2").uid] is SkipReason.MAX_PER_NODE
+    assert decided.skipped[worker("n2-0").uid] is SkipReason.MAX_PER_PASS
+
+
+def test_whole_node_takes_all_past_max_per_pass() -> None:
+    """``wholeNode`` empties a node in one burst, so that Karpenter's consolidateAfter restarts once."""
+    decided = plan(
+        assessed("new", idle("a"), idle("b"), idle("c"), seen_minutes_ago=NEW),
+        assessed("old", idle("d"), seen_minutes_ago=OLD),
+        floor=0,
+        max_per_pass=2,
+        whole_node=True,
+    )
+    assert names(decided) == ["a", "b", "c"]
+    assert decided.skipped == {worker("d").uid: SkipReason.MAX_PER_PASS}
+
+
+def test_held_worker_stays_uses_the_floor_and_no_limit() -> None:
+    """What a budget refuses stays; others are tried within the limits, and no older node is emptied in its place."""
+    nodes = [
+        assessed("new", idle("a"), idle("b"), seen_minutes_ago=NEW),
+        assessed("mid", idle("c"), seen_minutes_ago=MID),
+        assessed("old", idle("d"), seen_minutes_ago=OLD),
+    ]
+    held = {worker("a").uid: SkipReason.BUDGET_BLOCKED}
+    decided = plan_evictions(nodes, ReapLimits(floor=1, max_per_pass=1), held)
+    assert names(decided) == ["b"]
+    assert decided.skipped[worker("a").uid] is SkipReason.BUDGET_BLOCKED
+    assert names(plan_evictions(nodes, ReapLimits(floor=2, max_per_pass=0), held)) == ["b"]
+    whole = plan_evictions(nodes, ReapLimits(floor=0, whole_node=True), held)
+    assert names(whole) == ["c", "d"]
+    assert whole.skipped[worker("b").uid] is SkipReason.NODE_KEEPS_OTHERS
+
+
+@pytest.mark.parametrize("holds", ["others", "busy", "tooYoung"])
+def test_whole_node_leaves_a_node_that_would_keep_something(holds: str) -> None:
+    """Evicting from a node that stays is pure loss with ``wholeNode``."""
+    extra = {"others": [], "busy": [worker("busy")], "tooYoung": [idle("fresh", for_minutes=1)]}[holds]
+    decided = plan(
+        assessed("new", idle("a"), *extra, others=1 if holds == "others" else 0, seen_minutes_ago=NEW),
+        assessed("old", idle("d"), seen_minutes_ago=OLD),
+        floor=0,
+        whole_node=True,
+    )
+    assert names(decided) == ["d"]
+    assert decided.skipped[worker("a").uid] is SkipReason.NODE_KEEPS_OTHERS
+
+
+def test_whole_node_passes_over_what_would_break_the_floor() -> None:
+    """A node whose workers are more than the pool can spare stays; a smaller, older one may go."""
+    decided = plan(
+        assessed("new", idle("a"), idle("b"), seen_minutes_ago=NEW),
+        assessed("old", idle("c"), seen_minutes_ago=OLD),
+        floor=2,
+        whole_node=True,
+    )
+    assert names(decided) == ["c"]
+    assert decided.skipped[worker("a").uid] is SkipReason.FLOOR
+
+
+def test_whole_node_ignores_terminating_pods() -> None:
+    """A worker that is going already does not hold its node."""
+    decided = plan(assessed("new", idle("a"), idle("gone", terminating=True), others=0), floor=0, whole_node=True)
+    assert names(decided) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "rules", "reason"),
+    [
+        (worker(), RULES, SkipReason.BUSY),
+        (idle("w", terminating=True), RULES, SkipReason.TERMINATING),
+        (idle("w", for_minutes=5), RULES, SkipReason.IDLE_TOO_SHORT),
+        (idle("w", for_minutes=5.01), RULES, None),
+        (idle("w", do_not_disrupt_until=FOREVER), RULES, SkipReason.DO_NOT_DISRUPT),
+        (idle("w", do_not_disrupt_until=NOW), RULES, None),
+        (idle("w", owner="DaemonSet.apps"), ReapRules(scale_in=ScaleIn.EVICT), SkipReason.DAEMON_SET),
+        (idle("w", owner="Node"), ReapRules(scale_in=ScaleIn.EVICT), SkipReason.STATIC_POD),
+        (idle("w", static=True), ReapRules(scale_in=ScaleIn.EVICT), SkipReason.STATIC_POD),
+        (idle("w", namespace="kube-system"), RULES, SkipReason.SYSTEM_NAMESPACE),
+        (idle("w", created=minutes_ago(0.5)), RULES, SkipReason.TOO_YOUNG),
+        (idle("w"), ReapRules(enabled=False), SkipReason.DISABLED),
+        (idle("w"), ReapRules(scale_in=ScaleIn.ANNOTATE), SkipReason.ANNOTATE_ONLY),
+        (idle("w", owner="ReplicaSet.apps"), RULES, SkipReason.OWNER_RECREATES),
+        (idle("w", owner="Job.batch"), RULES, SkipReason.OWNER_RECREATES),
+        (idle("w", owner="StatefulSet.apps"), RULES, SkipReason.OWNER_RECREATES),
+        (idle("w", owner="Fleet.example.com"), RULES, SkipReason.OWNER_RECREATES),
+        (idle("w", owner="ReplicaSet.apps"), ReapRules(scale_in=ScaleIn.EVICT), None),
+        (idle("w", owner="Fleet.example.com"), ReapRules(evict_owners=frozenset({"Fleet.example.com"})), None),
+    ],
+)
+def test_reapable_conditions(candidate: Pod, rules: ReapRules, reason: SkipReason | None) -> None:
+    """Every condition of `why_not_reapable`, met and not met."""
+    assert why_not_reapable(candidate, rules, NOW) is reason
+
+
+@pytest.mark.parametrize(
+    ("candidate", "departure", "reason"),
+    [
+        (idle("w", for_minutes=0), None, None),
+        (worker(), None, SkipReason.BUSY),
+        (idle("w", ready_since=None), None, SkipReason.NOT_READY),
+        (idle("w", terminating=True), None, SkipReason.TERMINATING),
+        (idle("w"), Departure.CORDONED, SkipReason.LEAVING_NODE),
+    ],
+)
+def test_claimable_conditions(candidate: Pod, departure: Departure | None, reason: SkipReason | None) -> None:
+    """Every condition of `why_not_claimable`, met and not met."""
+    assert why_not_claimable(candidate, departure, NOW) is reason
+
+
+pods = st.builds(
+    worker,
+    st.integers(0, 10_000).map(lambda number: f"w{number}"),
+    idle_since=st.sampled_from([None, IDLE, minutes_ago(60), minutes_ago(1), NOW + timedelta(minutes=5)]),
+    ready_since=st.sampled_from([None, minutes_ago(30)]),
+    terminating=st.booleans(),
+    owner=st.sampled_from([None, None, "ReplicaSet.apps"]),
+)
+nodes = st.lists(
+    st.tuples(
+        st.lists(pods, max_size=4, unique_by=lambda pod: pod.uid),
+        st.one_of(st.none(), st.integers(1, 500)),
+        st.sampled_from([None, None, Departure.CORDONED]),
+        st.integers(0, 1),
+    ),
+    max_size=5,
+)
+limits = st.builds(
+    ReapLimits,
+    floor=st.integers(0, 6),
+    max_per_pass=st.integers(0, 4),
+    max_per_node=st.integers(0, 2),
+    whole_node=st.booleans(),
+)
+
+
+def cluster(drawn: list[tuple[list[Pod], int | None, Departure | None, int]]) -> list[Assessment]:
+    taken: set[str] = set()
+    found = []
+    for number, (candidates, seen, departure, others) in enumerate(drawn):
+        unique = [pod for pod in candidates if pod.uid not in taken]
+        taken.update(pod.uid for pod in unique)
+        found.append(assessed(f"node-{number}", *unique, seen_minutes_ago=seen, departure=departure, others=others))
+    return found
+
+
+def uids_of(pods_: Iterable[Pod]) -> set[str]:
+    return {pod.uid for pod in pods_}
+
+
+@given(nodes, limits)
+def test_plan_never_goes_below_the_floor(
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapLimits
+) -> None:
+    """At least ``floor`` claimable workers stay, or all of them where there are fewer."""
+    found = cluster(drawn)
+    claimable = frozenset().union(*(each.claimable for each in found)) if found else frozenset()
+    left = claimable - uids_of(plan_evictions(found, limit).victims)
+    assert len(left) >= min(limit.floor, len(claimable))
+
+
+@given(nodes, limits)
+def test_plan_explains_every_idle_worker(
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapLimits
+) -> None:
+    """Each reapable worker is a victim once, or has a reason; nobody else is a victim."""
+    found = cluster(drawn)
+    decided = plan_evictions(found, limit)
+    reapable = {worker.uid for each in found for worker in each.reapable}
+    victims = [victim.uid for victim in decided.victims]
+    assert len(victims) == len(set(victims))
+    assert set(victims) <= reapable
+    assert reapable - set(victims) <= decided.skipped.keys()
+    assert not set(victims) & decided.skipped.keys()
+
+
+@given(nodes, limits, st.randoms(use_true_random=False))
+def test_plan_ignores_input_order(
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapLimits, random: object
+) -> None:
+    """The same nodes in another order give the same plan."""
+    found = cluster(drawn)
+    assert plan_evictions(found, limit) == plan_evictions(reversed(found), limit)
+
+
+@given(nodes, st.integers(0, 6))
+def test_plan_without_limits_takes_the_newest(
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], floor: int
+) -> None:
+    """No worker stays for the floor on a newer node than one from which a claimable worker went."""
+    found = [each for each in cluster(drawn) if each.departure is None]
+    decided = plan_evictions(found, ReapLimits(floor=floor, max_per_pass=0))
+    gone = uids_of(decided.victims)
+    emptied = [each.order_key for each in found if gone & each.claimable]
+    kept = [
+        each.order_key
+        for each in found
+        if any(decided.skipped.get(worker.uid) is SkipReason.FLOOR for worker in each.reapable)
+    ]
+    assert not emptied or not kept or max(kept) <= min(emptied)
