@@ -1,22 +1,73 @@
-"""Leases: who leads. Owns what is read of them."""
+"""Leases: who leads. Owns how a Lease is read and written; who may write it when is `policy.election`.
+
+Every write names the resourceVersion that was read, so of two that read the same Lease one gets a Conflict.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Annotated
 
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.errors import Forbidden, NotFound
+from extender.kube.errors import Conflict, Forbidden, NotFound, Unavailable
+from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
+
+LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "leader-election"}
+
+_MAX_SECONDS = 2**31 - 1
 
 
-class _LeaseSpec(msgspec.Struct, rename="camel"):
-    holder_identity: str | None = None
-    renew_time: datetime | None = None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLease:
+    """A Lease as it was read. ``metadata`` is handed back as it is, with the resourceVersion and foreign labels."""
+
+    record: LeaseRecord
+    metadata: msgspec.Raw
 
 
-class _Lease(msgspec.Struct):
-    spec: _LeaseSpec = msgspec.field(default_factory=_LeaseSpec)
+class LeaseStore:
+    """Reads and writes the Lease ``name`` in ``namespace``.
+
+    Every method raises `KubeError`; an answer that is no Lease is `Unavailable`. Needs the verbs get, create, update.
+    """
+
+    def __init__(self, client: KubeClient, *, namespace: str, name: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+    async def read(self) -> StoredLease | None:
+        """Read the Lease as it is now (no cache is asked), None where there is none."""
+        try:
+            return stored_lease_from(await self._client.get_bytes(f"{self._collection}/{self._name}"))
+        except NotFound:
+            return None
+
+    async def create(self, record: LeaseRecord) -> StoredLease:
+        """Create the Lease. Raises Conflict where it exists, NotFound where the namespace does not."""
+        metadata = {"name": self._name, "namespace": self._namespace, "labels": LABELS}
+        return await self._write("POST", self._collection, metadata, record)
+
+    async def update(self, record: LeaseRecord, based_on: StoredLease) -> StoredLease:
+        """Replace the record. Raises Conflict where the Lease changed since it was read, or is gone."""
+        try:
+            return await self._write("PUT", f"{self._collection}/{self._name}", based_on.metadata, record)
+        except NotFound as error:  # the API server says Conflict, because of the uid: a PUT may create a Lease
+            raise Conflict(409, "Conflict", error.message) from error
+
+    async def _write(self, method: str, path: str, metadata: object, record: LeaseRecord) -> StoredLease:
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": spec_of(record),
+        }
+        return stored_lease_from(await self._client.send(method, path, msgspec.json.encode(body)))
 
 
 async def is_held(client: KubeClient, *, namespace: str, name: str, within: timedelta) -> bool:
@@ -25,8 +76,74 @@ async def is_held(client: KubeClient, *, namespace: str, name: str, within: time
     A Lease that does not exist, or may not be read, is held by nobody. Raises other `KubeError`.
     """
     try:
-        body = await client.get_bytes(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
-    except (NotFound, Forbidden):
+        lease = await LeaseStore(client, namespace=namespace, name=name).read()
+    except Forbidden:
         return False
-    spec = msgspec.json.decode(body, type=_Lease).spec
-    return bool(spec.holder_identity) and spec.renew_time is not None and datetime.now(UTC) - spec.renew_time < within
+    if lease is None or not lease.record.holder or lease.record.renewed is None:
+        return False
+    return datetime.now(UTC) - lease.record.renewed < within
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    """Every field may be anything: one that makes no sense must not keep us from reading the others."""
+
+    holder_identity: object = None
+    lease_duration_seconds: object = None
+    acquire_time: object = None
+    renew_time: object = None
+    lease_transitions: object = None
+
+
+class _Lease(msgspec.Struct):
+    metadata: msgspec.Raw
+    spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+
+
+def stored_lease_from(body: bytes) -> StoredLease:
+    """Read a Lease's JSON. What is absent or makes no sense in its spec is None, empty or 0 in the record."""
+    try:
+        lease = msgspec.json.decode(body, type=_Lease)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unavailable(200, "Undecodable", f"not a Lease: {error}") from error
+    try:
+        spec = msgspec.json.decode(lease.spec, type=_Spec)
+    except msgspec.ValidationError:  # null, or not an object
+        spec = _Spec()
+    seconds = _whole(spec.lease_duration_seconds, _MAX_SECONDS)
+    record = LeaseRecord(
+        holder=spec.holder_identity if isinstance(spec.holder_identity, str) else "",
+        duration=timedelta(seconds=seconds) if seconds else None,
+        acquired=_time(spec.acquire_time),
+        renewed=_time(spec.renew_time),
+        transitions=_whole(spec.lease_transitions, MAX_TRANSITIONS),
+    )
+    return StoredLease(record=record, metadata=lease.metadata)
+
+
+def spec_of(record: LeaseRecord) -> dict[str, object]:
+    """Give the spec to send. Parts of a second are rounded up: the API knows whole seconds only, and at least one."""
+    return {
+        "holderIdentity": record.holder,
+        "leaseDurationSeconds": None if record.duration is None else ceil(record.duration.total_seconds()),
+        "acquireTime": None if record.acquired is None else micro_time(record.acquired),
+        "renewTime": None if record.renewed is None else micro_time(record.renewed),
+        "leaseTransitions": record.transitions,
+    }
+
+
+def micro_time(value: datetime) -> str:
+    """Write a time as Go's MicroTime reads it: UTC, ``Z``, and exactly six digits, which isoformat leaves out at 0."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _whole(value: object, most: int) -> int:
+    """Give a number from 0 to ``most``, 0 for everything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else 0
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time: datetime = msgspec.convert(value, Annotated[datetime, msgspec.Meta(tz=True)])
+        return time.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):  # the latter next to the years 1 and 9999
+        return None
