@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
@@ -20,6 +21,9 @@ BODY_DEADLINE_SECONDS = 10.0
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Routes = Mapping[tuple[str, str], Handler]
 """(method, path) -> handler."""
+PathHandler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
+PathRoutes = Mapping[tuple[str, str], PathHandler]
+"""(method, template) -> handler; ``{name}`` in a template is one segment of the path and goes to the handler."""
 
 _BROKEN_BODY = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
@@ -32,12 +36,17 @@ class BodyRefused(Exception):
         self.status = status
 
 
-def problem(status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with one line of RFC 9457 problem+json."""
+def problem(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, object] | None = None,
+) -> web.Response:
+    """Answer with one line of RFC 9457 problem+json. ``members`` are added to it, for programs to read."""
     body = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail[:500]}
-    return web.Response(
-        status=status, body=json.dumps(body).encode(), content_type="application/problem+json", headers=headers
-    )
+    content = json.dumps({**body, **(members or {})}).encode()
+    return web.Response(status=status, body=content, content_type="application/problem+json", headers=headers)
 
 
 def json_response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
@@ -45,29 +54,67 @@ def json_response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> web.Respon
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def route(routes: Routes, *, refused: Callable[[HTTPStatus], None]) -> Handler:
-    """Make a handler that finds the route, or answers 404 or 405 in one line and tells ``refused``."""
+def route(routes: Routes, *, refused: Callable[[HTTPStatus], None], templates: PathRoutes | None = None) -> Handler:
+    """Make a handler that finds the route, or answers 404 or 405 in one line and tells ``refused``.
+
+    An exact path goes before a template. Templates cost an exact path nothing: they are looked at when it is not found.
+    """
     methods: dict[str, list[str]] = {}
     for method, path in routes:
         methods.setdefault(path, []).append(method)
+    patterns = _compiled(templates or {})
+    shown = ", ".join(sorted([*methods, *(template for template, _, _ in patterns)]))
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         handler = routes.get((request.method, request.path))
         if handler is not None:
             return await handler(request)
         allowed = methods.get(request.path)
+        if allowed is None:
+            for _, pattern, handlers in patterns:
+                found = pattern.fullmatch(request.path)
+                if found is not None:
+                    if request.method in handlers:
+                        return await handlers[request.method](request, found.groupdict())
+                    allowed = list(handlers)
+                    break
         status = HTTPStatus.NOT_FOUND if allowed is None else HTTPStatus.METHOD_NOT_ALLOWED
         refused(status)
         await _discard(request)
         if allowed is None:
-            return problem(status, f"there is no {request.path[:100]!r} here; there is {', '.join(sorted(methods))}")
-        return problem(status, f"{request.path} takes {' and '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
+            return problem(status, f"there is no {request.path[:100]!r} here; there is {shown}")
+        return problem(
+            status, f"{request.path[:100]} takes {' and '.join(allowed)}", headers={"Allow": ", ".join(allowed)}
+        )
 
     return handle
 
 
-async def read_body(request: web.BaseRequest, *, deadline_seconds: float = BODY_DEADLINE_SECONDS) -> bytes:
-    """Read the whole body, 64 MiB and ``deadline_seconds`` at most.
+def _compiled(templates: PathRoutes) -> list[tuple[str, re.Pattern[str], dict[str, PathHandler]]]:
+    """Give each template with its pattern and its handlers by method, in the order in which they were named."""
+    handlers: dict[str, dict[str, PathHandler]] = {}
+    for (method, template), handler in templates.items():
+        handlers.setdefault(template, {})[method] = handler
+    return [
+        (template, re.compile("/".join(map(_segment, template.split("/")))), by_method)
+        for template, by_method in handlers.items()
+    ]
+
+
+def _segment(text: str) -> str:
+    if text.startswith("{") and text.endswith("}"):
+        return f"(?P<{text[1:-1]}>[^/]+)"
+    return re.escape(text)
+
+
+async def read_body(
+    request: web.BaseRequest,
+    *,
+    limit_bytes: int = BODY_LIMIT_BYTES,
+    deadline_seconds: float = BODY_DEADLINE_SECONDS,
+    remedy: str = "set nodeCacheCapable: true on the extender",
+) -> bytes:
+    """Read the whole body, ``limit_bytes`` and ``deadline_seconds`` at most. ``remedy`` says how to send less.
 
     A body that is too large is read to its end and thrown away, up to the deadline: an answer to somebody who is still
     sending is lost with the connection.
@@ -84,7 +131,7 @@ async def read_body(request: web.BaseRequest, *, deadline_seconds: float = BODY_
         async with asyncio.timeout(deadline_seconds):
             while chunk := await request.content.readany():
                 size += len(chunk)
-                if size <= BODY_LIMIT_BYTES:
+                if size <= limit_bytes:
                     chunks.append(chunk)
                 else:
                     chunks.clear()
@@ -94,10 +141,10 @@ async def read_body(request: web.BaseRequest, *, deadline_seconds: float = BODY_
         ) from error
     except _BROKEN_BODY as error:
         raise BodyRefused(HTTPStatus.BAD_REQUEST, "the body broke off or is not encoded as its head says") from error
-    if size > BODY_LIMIT_BYTES:
+    if size > limit_bytes:
         raise BodyRefused(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has {size} bytes, {BODY_LIMIT_BYTES} are allowed; set nodeCacheCapable: true on the extender",
+            f"the body has {size} bytes, {limit_bytes} are allowed; {remedy}",
         )
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -1,0 +1,55 @@
+"""The idle mark on a pod: read it, write it, remove it, each time on one version of the pod and no other.
+
+Owns what a mark looks like on the API server. Who may write one, and when to try again, is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import msgspec
+
+from extender.kube.annotate import PATCH_TIMEOUT, annotate
+from extender.kube.client import KubeClient
+from extender.kube.objects import IDLE_SINCE, Classify, PodObject, pod_from
+from extender.model import Pod
+
+
+class Marks:
+    """Reads and writes idle marks. ``classify`` names a pod's pool.
+
+    All methods raise `NotFound` where the pod is gone, and other `KubeError`; the writing ones raise `Conflict` where
+    the pod changed since it was read, or another pod has its name.
+    """
+
+    def __init__(self, client: KubeClient, classify: Classify) -> None:
+        self._client = client
+        self._classify = classify
+
+    async def read(self, namespace: str, name: str) -> Pod:
+        """Read the pod as it is now: what the API server's store holds, not what a cache remembers."""
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+        body = await self._client.get_bytes(path, timeout=PATCH_TIMEOUT)
+        return pod_from(msgspec.json.decode(body, type=PodObject), self._classify)
+
+    async def write(self, pod: Pod, idle_since: datetime) -> Pod:
+        """Mark the pod idle and give it as it is then."""
+        return await annotate(self._client, pod, {IDLE_SINCE: format_idle_mark(idle_since)}, self._classify)
+
+    async def remove(self, pod: Pod) -> Pod:
+        """Remove the mark and give the pod as it is then. Its resourceVersion has moved, even where no mark was there.
+
+        A mark that somebody asked for and got no answer about may still be on its way to the store. It names the
+        version that it is based on, so it fails once that has moved; removing what is not there moves nothing. So a
+        value goes before it that is no time, which means busy, and that was not there before.
+        """
+        if pod.idle_since is None:
+            busy = {IDLE_SINCE: f"busy at version {pod.resource_version}"}
+            pod = await annotate(self._client, pod, busy, self._classify)
+        return await annotate(self._client, pod, {IDLE_SINCE: None}, self._classify)
+
+
+def format_idle_mark(time: datetime) -> str:
+    """Write a time as marks do: RFC 3339 in UTC, to the millisecond."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

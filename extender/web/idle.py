@@ -1,0 +1,309 @@
+"""``PUT`` and ``DELETE /v1/pods/{namespace}/{name}/idle``: a worker says that it is idle, or that it is not.
+
+Owns the protocol and who may speak it for which pod. Keeps nothing: each answer comes from the API server, so every
+replica gives the same one. Fails to the safe side: a mark that may not be there is no mark, and only 200 means done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound
+from extender.kube.marks import Marks, format_idle_mark
+from extender.kube.objects import parse_idle_mark
+from extender.model import Pod
+from extender.policy.idleness import FUTURE_TOLERANCE, reports_idle
+from extender.telemetry import Metrics, fields
+from extender.web.callers import Caller, Callers, NotAuthenticated
+from extender.web.http import BodyRefused, PathHandler, PathRoutes, json_response, problem, read_body
+
+log = logging.getLogger("warmnode.idle")
+
+PATH = "/v1/pods/{namespace}/{name}/idle"
+BODY_LIMIT_BYTES = 1024
+ATTEMPTS = 5
+"""Versions of the pod that are tried. Status updates come seldom, and never five in the time of one request."""
+DEADLINE = timedelta(seconds=8)
+"""Callers are told to wait for ten seconds: whatever is done is done while they wait."""
+RETRY_AFTER = timedelta(seconds=1)
+
+_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # apimachinery validation: DNS-1123 subdomain
+
+
+class Outcome(StrEnum):
+    """What became of a call: the metric's label, and ``reason`` in a problem."""
+
+    MARKED = "marked"
+    KEPT = "kept"
+    REMOVED = "removed"
+    TERMINATING = "terminating"
+    DRY_RUN = "dryRun"
+    BAD_REQUEST = "badRequest"
+    NOT_AUTHENTICATED = "notAuthenticated"
+    NO_POD_IN_TOKEN = "noPodInToken"  # noqa: S105
+    NOT_YOUR_POD = "notYourPod"
+    NOT_FOUND = "notFound"
+    NO_WORKER = "noWorker"
+    CHANGING = "changing"
+    CALLER_GONE = "callerGone"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """One call: for which pod, by whom, and whether somebody still waits for the answer."""
+
+    namespace: str
+    name: str
+    caller: Caller
+    body: bytes
+    is_awaited: Callable[[], bool]
+
+
+class _Refused(Exception):
+    """The call is refused. ``members`` are added to the problem."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        outcome: Outcome,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.outcome = outcome
+        self.headers = headers
+        self.members = members or {}
+
+
+class IdleApi:
+    """Answers workers. ``is_dry_run`` is asked with a pool's name, ``clock`` gives aware UTC times."""
+
+    def __init__(
+        self,
+        *,
+        marks: Marks,
+        callers: Callers,
+        is_dry_run: Callable[[str], bool],
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._marks = marks
+        self._callers = callers
+        self._is_dry_run = is_dry_run
+        self._clock = clock
+        self._counters = {
+            (verb, outcome): metrics.idle_requests.labels(verb, outcome)
+            for verb in ("put", "delete")
+            for outcome in Outcome
+        }
+
+    def routes(self) -> PathRoutes:
+        """Give the templates for `web.http.route`."""
+        return {("PUT", PATH): self._verb("put", self._put), ("DELETE", PATH): self._verb("delete", self._delete)}
+
+    async def _put(self, asked: _Asked) -> tuple[Pod, Outcome]:
+        """Mark the pod idle. Without a time in the body a mark that is there stays, and else it is now."""
+        now = self._clock()
+        wanted = _idle_since(asked.body, now)
+        for _ in range(ATTEMPTS):
+            pod, pool = await self._worker(asked)
+            if self._is_dry_run(pool):
+                raise _dry_run(pool)
+            mark = wanted or (pod.idle_since if reports_idle(pod, now) else None) or now
+            if pod.idle_since is not None and format_idle_mark(pod.idle_since) == format_idle_mark(mark):
+                return pod, Outcome.KEPT
+            if not asked.is_awaited():
+                # Who has hung up may be at work already, after a DELETE that another replica answered.
+                raise _Refused(
+                    HTTPStatus.SERVICE_UNAVAILABLE, Outcome.CALLER_GONE, "the caller has hung up; nothing is written"
+                )
+            try:
+                return await self._marks.write(pod, mark), Outcome.MARKED
+            except Conflict:
+                continue  # mostly a status update of the kubelet
+        raise _changing(pod)
+
+    async def _delete(self, asked: _Asked) -> tuple[Pod, Outcome]:
+        """Remove the mark, and refuse if the pod is terminating: then the worker must not accept work."""
+        for _ in range(ATTEMPTS):
+            pod, pool = await self._worker(asked)
+            if pod.idle_since is None and self._is_dry_run(pool):
+                break  # nothing to remove, and nothing to write for it: in dry-run nobody marks it meanwhile
+            try:
+                pod = await self._marks.remove(pod)
+                break
+            except Conflict:
+                continue
+        else:
+            raise _changing(pod)
+        if pod.terminating:
+            raise _Refused(
+                HTTPStatus.CONFLICT,
+                Outcome.TERMINATING,
+                "the pod is being deleted: refuse the work and end; its idle mark is removed",
+                members=_shown(pod),
+            )
+        return pod, Outcome.REMOVED
+
+    async def _worker(self, asked: _Asked) -> tuple[Pod, str]:
+        """Read the pod, which the caller may speak for, and its pool. Raises `_Refused` and `KubeError`."""
+        caller, bound = asked.caller, asked.caller.pod
+        if caller.authenticated:
+            if bound is None:
+                raise _Refused(
+                    HTTPStatus.FORBIDDEN,
+                    Outcome.NO_POD_IN_TOKEN,
+                    f"the token of {caller.user} belongs to no pod: use the one of a projected volume "
+                    "(serviceAccountToken, audience warmnode) in the worker's own pod",
+                )
+            if (bound.namespace, bound.name) != (asked.namespace, asked.name):
+                raise _not_your_pod(f"the token is that of pod {bound.namespace}/{bound.name}")
+        pod = await self._marks.read(asked.namespace, asked.name)
+        if caller.authenticated and (bound is None or bound.uid != pod.uid):
+            raise _not_your_pod("the token is that of an earlier pod of this name")
+        if pod.pool is None:
+            raise _Refused(
+                HTTPStatus.NOT_FOUND,
+                Outcome.NO_WORKER,
+                f"pod {asked.namespace}/{asked.name} belongs to no pool: label it warmnode.dev/pool, or add it to a "
+                "selector of the configuration",
+            )
+        return pod, pod.pool
+
+    def _verb(self, verb: str, answer: Callable[[_Asked], Awaitable[tuple[Pod, Outcome]]]) -> PathHandler:
+        async def handle(request: web.BaseRequest, place: Mapping[str, str]) -> web.StreamResponse:
+            try:
+                body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a time, or no body")
+                async with asyncio.timeout(DEADLINE.total_seconds()):
+                    pod, outcome = await answer(await self._asked(request, place, body))
+                response = json_response(msgspec.json.encode(_shown(pod)))
+            except (_Refused, BodyRefused, NotAuthenticated, KubeError, TimeoutError) as error:
+                refused = _refusal(error)
+                outcome = refused.outcome
+                members = {"reason": str(outcome), **refused.members}
+                response = problem(refused.status, str(refused), headers=refused.headers, members=members)
+                if outcome is Outcome.UNAVAILABLE:
+                    log.warning("no answer for a worker", extra=fields(verb=verb, problem=str(refused)))
+            self._counters[verb, outcome].inc()
+            log.debug("idle", extra=fields(verb=verb, outcome=outcome, **place))
+            return response
+
+        return handle
+
+    async def _asked(self, request: web.BaseRequest, place: Mapping[str, str], body: bytes) -> _Asked:
+        caller = await self._callers.identify(request)
+        for name in place.values():
+            if not _NAME.fullmatch(name):
+                raise _bad_request(f"{name[:100]!r} is no name of a namespace or a pod")
+        return _Asked(
+            namespace=place["namespace"],
+            name=place["name"],
+            caller=caller,
+            body=body,
+            is_awaited=lambda: request.transport is not None and not request.transport.is_closing(),
+        )
+
+
+class _Body(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    idle_since: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def _idle_since(body: bytes, now: datetime) -> datetime | None:
+    """Read the time in the body, None where there is none. Raises `_Refused`."""
+    if not body.strip():
+        return None
+    try:
+        text = msgspec.json.decode(body, type=_Body).idle_since
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad_request(f'send no body, or {{"idleSince": "{format_idle_mark(now)}"}} ({error})') from error
+    if text is msgspec.UNSET:
+        return None
+    time = parse_idle_mark(text)
+    if time is None:
+        raise _bad_request(f"idleSince must be an RFC 3339 time with its zone, like {format_idle_mark(now)}")
+    if time > now + FUTURE_TOLERANCE:
+        raise _bad_request(
+            f"idleSince is more than {FUTURE_TOLERANCE.total_seconds():.0f} s ahead of {format_idle_mark(now)}; send "
+            "no body, or set the node's clock"
+        )
+    return time
+
+
+def _shown(pod: Pod) -> dict[str, object]:
+    return {
+        "namespace": pod.namespace,
+        "name": pod.name,
+        "uid": pod.uid,
+        "resourceVersion": pod.resource_version,
+        "idleSince": None if pod.idle_since is None else format_idle_mark(pod.idle_since),
+        "terminating": pod.terminating,
+    }
+
+
+def _bad_request(detail: str) -> _Refused:
+    return _Refused(HTTPStatus.BAD_REQUEST, Outcome.BAD_REQUEST, detail)
+
+
+def _dry_run(pool: str) -> _Refused:
+    return _Refused(
+        HTTPStatus.CONFLICT, Outcome.DRY_RUN, f"pool {pool} is in dry-run: nothing is written and nothing is evicted"
+    )
+
+
+def _not_your_pod(detail: str) -> _Refused:
+    return _Refused(
+        HTTPStatus.FORBIDDEN, Outcome.NOT_YOUR_POD, f"{detail}; a worker speaks for itself and for no other pod"
+    )
+
+
+def _changing(pod: Pod) -> _Refused:
+    detail = f"pod {pod.namespace}/{pod.name} changed under each of {ATTEMPTS} attempts; try again"
+    return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, Outcome.CHANGING, detail, headers=_retry_after(RETRY_AFTER))
+
+
+def _refusal(error: Exception) -> _Refused:
+    match error:
+        case _Refused():
+            return error
+        case BodyRefused():
+            return _Refused(error.status, Outcome.BAD_REQUEST, str(error))
+        case NotAuthenticated():
+            return _Refused(
+                HTTPStatus.UNAUTHORIZED,
+                Outcome.NOT_AUTHENTICATED,
+                str(error),
+                headers={"WWW-Authenticate": error.challenge},
+            )
+        case NotFound():
+            return _Refused(HTTPStatus.NOT_FOUND, Outcome.NOT_FOUND, "there is no such pod")
+        case Forbidden():
+            detail = f"warmnode is refused: grant it create tokenreviews, get and patch pods ({error})"
+            return _unavailable(detail)
+        case KubeError():
+            detail = f"the API server gave no answer, so nobody knows what was done; try again ({error})"
+            return _unavailable(detail, error.retry_after or RETRY_AFTER)
+        case _:
+            detail = f"not done within {DEADLINE.total_seconds():.0f} s, or nobody knows; try again"
+            return _unavailable(detail)
+
+
+def _unavailable(detail: str, retry_after: timedelta = RETRY_AFTER) -> _Refused:
+    return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, Outcome.UNAVAILABLE, detail, headers=_retry_after(retry_after))
+
+
+def _retry_after(pause: timedelta) -> dict[str, str]:
+    return {"Retry-After": str(max(1, round(pause.total_seconds())))}

@@ -1,0 +1,194 @@
+"""Who calls is what the API server says about the token, and nothing that the token says about itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.kube.errors import Unavailable
+from extender.web.callers import (
+    LOCAL,
+    REMEMBERED,
+    Anybody,
+    BoundPod,
+    Caller,
+    NotAuthenticated,
+    TokenCallers,
+    callers_for,
+    claimed_audiences,
+)
+from extender.web.server import Address, ListenerProblem
+
+LOOPBACK, EVERYWHERE = Address("127.0.0.1", 8889), Address("0.0.0.0", 8889)
+POD = {
+    "authentication.kubernetes.io/pod-name": ["worker-1"],
+    "authentication.kubernetes.io/pod-uid": ["u-1"],
+    "authentication.kubernetes.io/node-name": ["node-a"],
+}
+WORKER: dict[str, Any] = {
+    "username": "system:serviceaccount:ducks:duck",
+    "uid": "sa-1",
+    "groups": ["system:serviceaccounts", "system:authenticated"],
+    "extra": POD,
+}
+
+
+class Reviews:
+    """Answers TokenReviews with one status. ``asked`` are the specs that came."""
+
+    def __init__(self, **status: Any) -> None:
+        self.status = status
+        self.asked: list[dict[str, Any]] = []
+        self.problem: Unavailable | None = None
+
+    async def send(self, method: str, path: str, body: bytes, *, timeout: timedelta = timedelta(1)) -> bytes:  # noqa: ASYNC109
+        assert (method, path) == ("POST", "/apis/authentication.k8s.io/v1/tokenreviews")
+        self.asked.append(json.loads(body)["spec"])
+        if self.problem is not None:
+            raise self.problem
+        return json.dumps({"kind": "TokenReview", "status": self.status}).encode()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def jwt(audience: object) -> str:
+    """A token as far as anybody can read it: nobody here looks at its signature."""
+    parts = ({"alg": "RS256"}, {"aud": audience, "sub": "somebody"}, "signature")
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+
+
+async def ask(callers: TokenCallers, token: str = jwt(["warmnode"]), scheme: str = "Bearer") -> Caller:
+    return await callers.identify(make_mocked_request("PUT", "/", headers={"Authorization": f"{scheme} {token}"}))
+
+
+async def test_a_caller_is_who_the_review_says() -> None:
+    """With everything that a SubjectAccessReview needs."""
+    caller = await ask(TokenCallers(Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])))
+    assert caller == Caller(
+        user="system:serviceaccount:ducks:duck",
+        uid="sa-1",
+        groups=("system:serviceaccounts", "system:authenticated"),
+        extra={key: tuple(values) for key, values in POD.items()},
+        pod=BoundPod(namespace="ducks", name="worker-1", uid="u-1"),
+    )
+
+
+async def test_the_scheme_is_read_in_any_case() -> None:
+    reviews = Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])
+    assert (await ask(TokenCallers(reviews), scheme="bearer")).pod is not None
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"username": "system:serviceaccount:ducks:duck"},
+        {"username": "system:serviceaccount:ducks:duck", "extra": {**POD, "authentication.kubernetes.io/pod-uid": []}},
+        {"username": "system:node:node-a", "extra": POD},
+        {"username": "alice", "groups": None, "extra": POD},
+    ],
+)
+async def test_only_a_service_accounts_token_is_bound_to_a_pod(user: dict[str, Any]) -> None:
+    """The name of the user says in which namespace the pod is."""
+    assert (await ask(TokenCallers(Reviews(authenticated=True, user=user, audiences=["warmnode"])))).pod is None
+
+
+@pytest.mark.parametrize(
+    ("token", "audiences"),
+    [
+        (jwt("warmnode"), ["warmnode"]),
+        (jwt(["vault", "warmnode"]), ["warmnode"]),
+        (jwt(["https://kubernetes.default.svc"]), None),
+        (jwt(["vault"]), None),
+        ("opaque", None),
+    ],
+)
+async def test_a_token_is_reviewed_for_us_or_for_the_api_server_only(token: str, audiences: list[str] | None) -> None:
+    """Without audiences the API server takes its own. An audience of a third party is never asked for: whoever got a
+    token for that could use it here."""
+    reviews = Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])
+    await ask(TokenCallers(reviews), token)
+    assert reviews.asked == [{"token": token, **({"audiences": audiences} if audiences else {})}]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"authenticated": False, "error": "token has expired"},
+        {"authenticated": True, "user": WORKER},
+        {"authenticated": True, "user": WORKER, "audiences": ["vault"]},
+    ],
+)
+async def test_a_token_that_the_review_does_not_confirm_for_us_is_invalid(status: dict[str, Any]) -> None:
+    with pytest.raises(NotAuthenticated) as refused:
+        await ask(TokenCallers(Reviews(**status)))
+    assert refused.value.challenge == 'Bearer realm="warmnode", error="invalid_token"'
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "Bearer gr\xfc\xdfe"])
+async def test_a_request_without_a_bearer_token_is_not_reviewed(header: str | None) -> None:
+    reviews = Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])
+    headers = {} if header is None else {"Authorization": header}
+    with pytest.raises(NotAuthenticated, match="projected volume") as refused:
+        await TokenCallers(reviews).identify(make_mocked_request("PUT", "/", headers=headers))
+    assert refused.value.challenge == 'Bearer realm="warmnode"'
+    assert reviews.asked == []
+
+
+@pytest.mark.parametrize("authenticated", [True, False])
+async def test_an_answer_is_remembered_for_some_seconds_and_for_its_token_only(authenticated: bool) -> None:
+    clock, reviews = Clock(), Reviews(authenticated=authenticated, user=WORKER, audiences=["warmnode"])
+    callers = TokenCallers(reviews, timer=clock)
+
+    async def answered(token: str) -> bool:
+        try:
+            return (await ask(callers, token)).authenticated
+        except NotAuthenticated:
+            return False
+
+    ours, other = jwt(["warmnode"]), jwt(["warmnode", "other"])
+    assert [await answered(ours), await answered(ours), await answered(other)] == [authenticated] * 3
+    assert len(reviews.asked) == 2
+    clock.seconds = REMEMBERED.total_seconds() + 0.1
+    assert await answered(ours) is authenticated
+    assert len(reviews.asked) == 3
+
+
+async def test_a_review_that_failed_is_not_remembered() -> None:
+    reviews = Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])
+    reviews.problem = Unavailable(0, "Connection", "no answer")
+    callers = TokenCallers(reviews)
+    with pytest.raises(Unavailable):
+        await ask(callers)
+    reviews.problem = None
+    assert (await ask(callers)).authenticated
+
+
+async def test_without_tls_only_loopback_is_let_in_and_everybody_there() -> None:
+    reviews = Reviews()
+    assert isinstance(callers_for(reviews, address=LOOPBACK, has_tls=True), TokenCallers)
+    assert isinstance(callers_for(reviews, address=EVERYWHERE, has_tls=True), TokenCallers)
+    open_to_all = callers_for(reviews, address=LOOPBACK, has_tls=False)
+    assert isinstance(open_to_all, Anybody)
+    assert await open_to_all.identify(make_mocked_request("PUT", "/")) == LOCAL
+    with pytest.raises(ListenerProblem, match="--tls-cert-file"):
+        callers_for(reviews, address=EVERYWHERE, has_tls=False)
+
+
+@given(st.text() | st.builds(jwt, st.recursive(st.none() | st.integers() | st.text(), st.lists)))
+def test_claimed_audiences_of_any_text_are_some_or_none(token: str) -> None:
+    """Anybody may send anything."""
+    assert all(isinstance(audience, str) for audience in claimed_audiences(token))
