@@ -42,6 +42,22 @@ the operations listener. Stops in order on SIGTERM. A scheduler goes on without 
 manifests/base/kube-scheduler-config.yaml for the configuration that makes it call us.
 """
 
+_REAP = """\
+Evicts idle workers from the newest nodes first, down to a floor, and writes controller.kubernetes.io/pod-deletion-cost
+so that ReplicaSets and Karpenter take the same pods. One of several replicas leads. A worker is idle when it carries
+the annotation warmnode.dev/idle-since; see docs/workers.md. Look first: with --dry-run nothing is
+evicted, and the log says what would be.
+"""
+
+_RUN = """\
+serve and reap in one process: for one-replica installs and for development.
+"""
+
+_CLEANUP = """\
+Removes what warmnode has written: its deletion costs, marks and other annotations on pods, the ledger and the Leases.
+Stop warmnode first, or it writes again. Values that others wrote stay.
+"""
+
 _PLAN = """\
 Shows every node in the order in which workers would be placed, with its score and the reason. Reads the cluster once,
 or a snapshot; writes nothing. Examples:
@@ -81,21 +97,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     serve = _command(commands, "serve", "answer kube-scheduler (the extender webhook)", _SERVE, _serve)
-    _cluster_flags(serve)
-    _flag(serve, "--webhook-listen", "address of the webhook", default="127.0.0.1:8888", metavar="HOST:PORT")
-    _flag(serve, "--ops-listen", "address of probes and metrics", default="127.0.0.1:9888", metavar="HOST:PORT")
-    _flag(serve, "--tls-cert-file", "certificate of the webhook (PEM); read again when it changes", metavar="FILE")
-    _flag(serve, "--tls-private-key-file", "its key", metavar="FILE")
-    _flag(serve, "--client-ca-file", "accept only clients with a certificate of this CA", metavar="FILE")
-    _flag(serve, "--dry-run", "write nothing outside warmnode's own namespace", switch=True)
-    _flag(serve, "--log-format", "json or text", default="json", choices=("json", "text"))
-    _flag(
-        serve,
-        "--log-level",
-        "debug tells every decision",
-        default="info",
-        choices=("debug", "info", "warning", "error"),
-    )
+    _webhook_flags(serve)
+    _process_flags(serve)
+    reap = _command(commands, "reap", "evict idle workers, newest nodes first", _REAP, _reap)
+    _process_flags(reap)
+    run = _command(commands, "run", "serve and reap in one process", _RUN, _run)
+    _webhook_flags(run)
+    _process_flags(run)
 
     plan = _command(commands, "plan", "show what would be scored, and why", _PLAN, _plan)
     _cluster_flags(plan)
@@ -104,6 +112,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     plan.add_argument("--output", choices=("table", "json"), default="table", help="default: table")
     plan.add_argument("--all", action="store_true", help="show nodes without a score too")
+
+    cleanup = _command(commands, "cleanup", "remove everything that warmnode has written", _CLEANUP, _cleanup)
+    _cluster_flags(cleanup)
+    _flag(cleanup, "--dry-run", "say what would be removed, and remove nothing", switch=True)
 
     config = commands.add_parser("config", help="check the configuration file, or print its JSON Schema")
     config_commands = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -124,6 +136,25 @@ def _command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _webhook_flags(parser: argparse.ArgumentParser) -> None:
+    _flag(parser, "--webhook-listen", "address of the webhook", default="127.0.0.1:8888", metavar="HOST:PORT")
+    _flag(
+        parser, "--claims-listen", "address for workers that mark themselves idle; off by default", metavar="HOST:PORT"
+    )
+    _flag(parser, "--tls-cert-file", "certificate (PEM) of the listeners; read again when it changes", metavar="FILE")
+    _flag(parser, "--tls-private-key-file", "its key", metavar="FILE")
+    _flag(parser, "--client-ca-file", "accept only clients with a certificate of this CA", metavar="FILE")
+
+
+def _process_flags(parser: argparse.ArgumentParser) -> None:
+    _cluster_flags(parser)
+    _flag(parser, "--ops-listen", "address of probes and metrics", default="127.0.0.1:9888", metavar="HOST:PORT")
+    _flag(parser, "--dry-run", "write nothing outside warmnode's own namespace", switch=True)
+    _flag(parser, "--log-format", "json or text", default="json", choices=("json", "text"))
+    levels = ("debug", "info", "warning", "error")
+    _flag(parser, "--log-level", "debug tells every decision", default="info", choices=levels)
 
 
 def _cluster_flags(parser: argparse.ArgumentParser) -> None:
@@ -190,43 +221,77 @@ def _one_of(variable: str, choices: Sequence[str]) -> Callable[[str], str]:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    return _process(options, app.Role.SERVE)
+
+
+def _reap(options: argparse.Namespace) -> int:
+    return _process(options, app.Role.REAP)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return _process(options, app.Role.SERVE, app.Role.REAP)
+
+
+def _process(options: argparse.Namespace, *roles: app.Role) -> int:
     set_up_logging(form=options.log_format, level=options.log_level)
     try:
-        webhook, ops = Address.parse(options.webhook_listen), Address.parse(options.ops_listen)
-    except ValueError as error:
-        return _refuse(f"a listen address is no good: {error}")
-    has_tls = bool(options.tls_cert_file)
-    if has_tls != bool(options.tls_private_key_file):
-        return _refuse("--tls-cert-file and --tls-private-key-file go together: give both or none")
-    if options.client_ca_file and not has_tls:
-        return _refuse("--client-ca-file needs --tls-cert-file and --tls-private-key-file")
-    if not has_tls and not webhook.is_loopback:
-        return _refuse(
-            f"--webhook-listen {webhook} can be reached from other machines: give --tls-cert-file and "
-            "--tls-private-key-file, or listen on 127.0.0.1 beside the scheduler"
-        )
-    try:
-        configuration = ConfigurationFile(_path(options.config))
+        listening = _listening(options) if app.Role.SERVE in roles else {}
         asyncio.run(
-            app.serve(
-                app.ServeOptions(
+            app.run(
+                app.RunOptions(
+                    roles=frozenset(roles),
                     cluster=_cluster(options),
-                    configuration=configuration,
-                    webhook_listen=webhook,
-                    ops_listen=ops,
-                    tls_cert_file=_path(options.tls_cert_file),
-                    tls_key_file=_path(options.tls_private_key_file),
-                    client_ca_file=_path(options.client_ca_file),
+                    configuration=ConfigurationFile(_path(options.config)),
+                    dry_run=options.dry_run,
+                    ops_listen=_address("--ops-listen", options.ops_listen),
+                    **listening,
                 )
             )
         )
-    except SettingsError as error:
+    except (SettingsError, ConfigurationProblem, _BadUsage) as error:
         return _refuse(str(error))
-    except ConfigurationProblem as problem:
-        return _refuse(str(problem))
     except ListenerProblem as problem:
         return _fail(str(problem))
     return CLEAN
+
+
+class _BadUsage(ValueError):
+    """Flags that do not go together. The message is one line with the remedy."""
+
+
+def _address(flag: str, text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise _BadUsage(f"{flag}: {error}") from error
+
+
+def _listening(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the listeners' flags. Raises `_BadUsage`."""
+    webhook = _address("--webhook-listen", options.webhook_listen)
+    has_tls = bool(options.tls_cert_file)
+    if has_tls != bool(options.tls_private_key_file):
+        raise _BadUsage("--tls-cert-file and --tls-private-key-file go together: give both or none")
+    if options.client_ca_file and not has_tls:
+        raise _BadUsage("--client-ca-file needs --tls-cert-file and --tls-private-key-file")
+    if not has_tls and not webhook.is_loopback:
+        raise _BadUsage(
+            f"--webhook-listen {webhook} can be reached from other machines: give --tls-cert-file and "
+            "--tls-private-key-file, or listen on 127.0.0.1 beside the scheduler"
+        )
+    claims = _address("--claims-listen", options.claims_listen) if options.claims_listen else None
+    if claims is not None and not has_tls and not claims.is_loopback:
+        raise _BadUsage(
+            f"--claims-listen {claims} can be reached from other machines, and tokens would cross the network in the "
+            "clear: give --tls-cert-file and --tls-private-key-file"
+        )
+    return {
+        "webhook_listen": webhook,
+        "claims_listen": claims,
+        "tls_cert_file": _path(options.tls_cert_file),
+        "tls_key_file": _path(options.tls_private_key_file),
+        "client_ca_file": _path(options.client_ca_file),
+    }
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -241,6 +306,20 @@ def _plan(options: argparse.Namespace) -> int:
     except KubeError as error:
         return _fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
     return _show(render_json(plan) if options.output == "json" else render_table(plan, all_nodes=options.all))
+
+
+def _cleanup(options: argparse.Namespace) -> int:
+    try:
+        configuration = read_configuration(_path(options.config))
+        removed = asyncio.run(app.clean_up(_cluster(options), configuration, dry_run=options.dry_run))
+    except (SettingsError, ConfigurationProblem) as error:
+        return _refuse(str(error))
+    except KubeError as error:
+        return _fail(f"not everything was removed: {error}; run it again")
+    for line in removed:
+        print(line)
+    print("would be removed" if options.dry_run else "removed", len(removed), "things", flush=True)
+    return CLEAN
 
 
 def _config_check(options: argparse.Namespace) -> int:

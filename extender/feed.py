@@ -22,6 +22,8 @@ PODS = "pods"
 LEDGER = "ledger"
 STALE = timedelta(minutes=2)
 """A watch hears a bookmark about each minute; after two minutes of silence it is not to be relied on."""
+FRESH = timedelta(seconds=90)
+"""For what cannot be taken back: a watch that hears nothing is ended after 75 s at most, and 15 s more."""
 
 Classify = Callable[[str, Mapping[str, str]], str | None]
 
@@ -41,6 +43,7 @@ class ClusterFeed:
         ledger: tuple[str, str] | None,
         observer: WatchObserver,
         bound: Callable[[Pod], None] = lambda pod: None,
+        changed: Callable[[Pod], None] = lambda pod: None,
     ) -> None:
         self.classify = classify
         self.nodes: Reflector[NodeObject, Node] = Reflector(
@@ -58,7 +61,7 @@ class ClusterFeed:
             path="/api/v1/pods",
             struct=PodObject,
             trim=lambda raw: pod_from(raw, self.classify),
-            sink=_PodSink(state, bound),
+            sink=_PodSink(state, bound, changed),
             name=PODS,
             random=Random(),  # noqa: S311 - jitter
             observer=observer,
@@ -108,6 +111,17 @@ class ClusterFeed:
         now = asyncio.get_running_loop().time()
         return {r.name: None if r.last_contact is None else now - r.last_contact for r in self.reflectors}
 
+    def is_fresh(self) -> bool:
+        """True while what an eviction is decided on is not stale: all is loaded, and no watch was silent for long.
+
+        A ledger that cannot be read makes it false: ages would be guesses.
+        """
+        ages = self.ages()
+        return all(
+            reflector.synced and not reflector.missing and (ages[reflector.name] or 0) <= FRESH.total_seconds()
+            for reflector in self.reflectors
+        )
+
     def reasons(self) -> list[str]:
         """Say why the state is not to be relied on; empty when it is. The ledger is no reason: see `begin`."""
         reasons = []
@@ -141,19 +155,22 @@ class _NodeSink:
 
 
 class _PodSink:
-    """Feeds pods, and tells of each worker that an event shows bound for the first time."""
+    """Feeds pods, and tells of each worker that an event shows changed, or bound for the first time."""
 
-    def __init__(self, state: ClusterState, bound: Callable[[Pod], None]) -> None:
+    def __init__(self, state: ClusterState, bound: Callable[[Pod], None], changed: Callable[[Pod], None]) -> None:
         self.replace = state.replace_pods
         self.delete = state.delete_pod
         self._state = state
         self._bound = bound
+        self._changed = changed
 
     def upsert(self, pod: Pod, /) -> None:
         known = self._state.pods.get(pod.uid)
         if pod.pool is not None and pod.node is not None and known is not None and known.node is None:
             self._bound(pod)
         self._state.upsert_pod(pod)
+        if pod.pool is not None:
+            self._changed(pod)
 
 
 class _LedgerSink:

@@ -104,6 +104,9 @@ class Metrics:
             "When the scheduler last called, epoch seconds; 0 means never.",
             registry=self.registry,
         )
+        self.idle_requests = self._counter(
+            "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
+        )
         self.workers_bound = self._counter(
             "warmnode_workers_bound", "Workers seen to be bound to a node, by pool.", "pool"
         )
@@ -117,6 +120,39 @@ class Metrics:
         )
         self.ledger_writes = self._counter("warmnode_ledger_writes", "Writes of the ledger by outcome.", "outcome")
         self.ledger_pruned = self._counter("warmnode_ledger_pruned", "Entries pruned from the ledger.")
+        self.leader = Gauge("warmnode_leader", "1 while this process leads the reapers.", registry=self.registry)
+        self.leader_changes = self._counter("warmnode_leader_changes", "Leadership won and lost.", "change")
+        self.reap_passes = self._counter("warmnode_reap_passes", "Passes of the reaper by outcome.", "outcome")
+        self.reap_last_success = self._gauge(
+            "warmnode_reap_last_success_timestamp_seconds",
+            "When a pass last looked at the cluster and finished, epoch seconds.",
+            "pool",
+        )
+        self.reap_skips = self._gauge(
+            "warmnode_reap_skipped", "Idle workers that stay, by reason, as of the last pass.", "pool", "reason"
+        )
+        self.reap_paused = self._gauge(
+            "warmnode_reap_paused", "1 while a pool is not reaped because evicted workers came back.", "pool"
+        )
+        self.evictions = self._counter("warmnode_evictions", "Evictions by outcome.", "pool", "outcome")
+        self.pool_workers = self._gauge(
+            "warmnode_pool_workers", "Placed workers, idle and busy, as of the last pass.", "pool", "state"
+        )
+        self.pool_claimable = self._gauge(
+            "warmnode_pool_claimable_workers", "Workers that the floor counts, as of the last pass.", "pool"
+        )
+        self.pool_floor = self._gauge("warmnode_pool_floor_workers", "Claimable workers to keep.", "pool")
+        self.cost_writes = self._counter(
+            "warmnode_deletion_cost_writes", "Writes of the deletion cost by outcome.", "pool", "outcome"
+        )
+        self.cost_foreign = self._gauge(
+            "warmnode_deletion_cost_foreign", "Workers whose deletion cost somebody else wrote.", "pool"
+        )
+        self.cost_contested = self._gauge(
+            "warmnode_deletion_cost_contested",
+            "1 while a pool's deletion costs are left alone because another writer overwrites them.",
+            "pool",
+        )
         self.config_reloads = self._counter("warmnode_config_reloads", "Configuration reloads by outcome.", "outcome")
         self.config_valid = Gauge(
             "warmnode_config_valid",
@@ -145,6 +181,9 @@ class Metrics:
     def exposition(self) -> bytes:
         """Write the text format."""
         return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

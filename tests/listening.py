@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extender.model import Ledger, Node, Pod
+from extender.policy.pools import PoolsInForce
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.http import Handler
 from extender.web.server import Address, Listener, ServerTls
-from extender.web.webhook import PoolsInForce, Webhook
+from extender.web.webhook import Webhook
 from tests.builders import NOW
 
 T = TypeVar("T")

@@ -32,8 +32,10 @@ class Serve:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         webhook_port: int = 0,
+        role: str = "serve",
     ) -> None:
         self.log = log
+        self.role = role
         self.webhook_port = webhook_port
         self.ops_port = 0
         self._kubeconfig = kubeconfig
@@ -47,8 +49,8 @@ class Serve:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "extender", "serve", "--kubeconfig", str(self._kubeconfig)),
-                    *("--webhook-listen", f"127.0.0.1:{self.webhook_port}"),
+                    *(sys.executable, "-m", "extender", self.role, "--kubeconfig", str(self._kubeconfig)),
+                    *(() if self.role == "reap" else ("--webhook-listen", f"127.0.0.1:{self.webhook_port}")),
                     *("--ops-listen", f"127.0.0.1:{self.ops_port}", *self._arguments),
                 ],
                 stdout=log,
@@ -56,7 +58,7 @@ class Serve:
                 env={**os.environ, **self._environment},
             )
         ports = wait_for(lambda: self._ports(offset), READY_SECONDS, lambda: f"serve listens: {self.text()[-2000:]}")
-        self.webhook_port, self.ops_port = ports["webhook"], ports["ops"]
+        self.webhook_port, self.ops_port = ports.get("webhook", 0), ports["ops"]
         if wait_ready:
             wait_for(lambda: self.is_ready() or None, READY_SECONDS, lambda: f"serve is ready: {self.text()[-2000:]}")
         return self
@@ -165,7 +167,8 @@ class Serve:
             for line in lines
             if line.get("message") == "listening"
         }
-        return ports if ports.keys() >= {"webhook", "ops"} else None
+        wanted = {"ops"} if self.role == "reap" else {"webhook", "ops"}
+        return ports if ports.keys() >= wanted else None
 
 
 @contextmanager

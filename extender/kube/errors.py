@@ -67,6 +67,7 @@ class Unavailable(KubeError):
 
 class _Cause(msgspec.Struct):
     reason: str = ""
+    message: str = ""
     field: str = ""
 
 
@@ -112,6 +113,10 @@ def failure(status: int, body: bytes | msgspec.Raw, headers: Mapping[str, str]) 
         return _class(status, None)(status, "NoStatus", text or "empty answer", _retry_after(headers, None))
     code = answer.code or (status if status >= 300 else 500)
     message = answer.message or answer.reason or "failure without a message"
+    causes = (answer.details.causes if answer.details else None) or []
+    details = "; ".join(cause.message for cause in causes if cause.reason == "DisruptionBudget" and cause.message)
+    if details:
+        message = f"{message} ({details})"  # the only place that names the budget
     return _class(code, answer)(code, answer.reason or "Unknown", message, _retry_after(headers, answer.details))
 
 

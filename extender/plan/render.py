@@ -8,12 +8,17 @@ from typing import assert_never
 
 import msgspec
 
+from extender.model import Pod, SkipReason
+from extender.plan.reaping import PoolReap
 from extender.plan.report import AgeBasis, NodeLine, Plan, PoolLine
 from extender.policy.scoring import SCORED_NODES
 
 SCHEMA = "warmnode.dev/plan/v1alpha1"
 SHOWN_WITHOUT_SCORE = 10
 """So many leaving or ending nodes are shown beside the ones with a score: a drifted pool may have thousands."""
+
+SHOWN_PODS = 20
+"""So many evictions of a pool are shown; the JSON form has all."""
 
 
 def render_json(plan: Plan) -> str:
@@ -28,6 +33,7 @@ def render_json(plan: Plan) -> str:
         "pools": [
             {"name": p.name, "idle": p.idle, "busy": p.busy, "pending": p.pending, "nodes": p.nodes} for p in plan.pools
         ],
+        "reaping": [_reap_tree(reap) for reap in plan.reaps],
         "nodes": [
             {
                 "name": n.name,
@@ -107,6 +113,67 @@ def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
     yield ""
     yield "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity)."
     yield f"The first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
+    yield from _reap_page(plan)
+
+
+def _reap_tree(reap: PoolReap) -> dict[str, object]:
+    return {
+        "pool": reap.pool,
+        "floor": reap.floor,
+        "dryRun": reap.dry_run,
+        "waits": reap.waits,
+        "evictions": [_pod_tree(pod) for pod in reap.victims],
+        "stays": [{**_pod_tree(pod), "reason": reason} for pod, reason in reap.stays],
+        "deletionCosts": [
+            {**_pod_tree(write.pod), "from": write.pod.deletion_cost, "to": write.value} for write in reap.costs
+        ],
+    }
+
+
+def _pod_tree(pod: Pod) -> dict[str, object]:
+    return {"namespace": pod.namespace, "pod": pod.name, "node": pod.node, "idleSince": pod.idle_since}
+
+
+def _reap_page(plan: Plan) -> Iterator[str]:
+    reaps = [reap for reap in plan.reaps if reap.victims or reap.stays]
+    if not reaps:
+        return
+    yield ""
+    yield "Idle workers: what a pass of warmnode reap would do"
+    rows: list[Sequence[str]] = []
+    for reap in reaps:
+        rows.extend(_victim_row(reap, pod, plan.now) for pod in reap.victims[:SHOWN_PODS])
+        if len(reap.victims) > SHOWN_PODS:
+            rows.append((reap.pool, f"and {len(reap.victims) - SHOWN_PODS} more", "", "", _fate(reap)))
+        for reason, pods in _by_reason(reap).items():
+            names = pods[0].name + (f" and {len(pods) - 1} more" if len(pods) > 1 else "")
+            rows.append((reap.pool, names, "", "", f"stays: {reason}{_floor(reap, reason)}"))
+    yield from _table(("POOL", "WORKER", "NODE", "IDLE FOR", "WHAT HAPPENS"), rows)
+    costs = sum(len(reap.costs) for reap in plan.reaps)
+    if costs:
+        yield f"{_count(costs, 'deletion cost')} would be written (--output json lists them)"
+
+
+def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:
+    idle = span(now - pod.idle_since) if pod.idle_since is not None else ""
+    return (reap.pool, pod.name, pod.node or "", idle, _fate(reap))
+
+
+def _fate(reap: PoolReap) -> str:
+    if reap.waits is not None:
+        return f"stays for now: {reap.waits}"
+    return "would be evicted, but for dry-run" if reap.dry_run else "evicted"
+
+
+def _floor(reap: PoolReap, reason: SkipReason) -> str:
+    return f" ({reap.floor} claimable to keep)" if reason is SkipReason.FLOOR else ""
+
+
+def _by_reason(reap: PoolReap) -> dict[SkipReason, list[Pod]]:
+    grouped: dict[SkipReason, list[Pod]] = {}
+    for pod, reason in reap.stays:
+        grouped.setdefault(reason, []).append(pod)
+    return grouped
 
 
 def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from extender.model import AgeSource, Departure, Ending, Node
+from extender.plan.reaping import PoolReap, reap_pools
 from extender.plan.snapshot import Snapshot
 from extender.policy.departure import departure_of
 from extender.policy.idleness import reports_idle
@@ -71,6 +72,7 @@ class Plan:
     pools: tuple[PoolLine, ...]
     unknown: tuple[str, ...]
     pods: int
+    reaps: tuple[PoolReap, ...] = ()
 
 
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
@@ -86,7 +88,11 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
         unknown.append("when each node's first worker was ready (no ledger): nodes with workers go by their creation")
     if not snapshot.kinds.get("Pod"):
         unknown.append("which workers run where (no Pod)")
-    return make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
+    reaps = reap_pools(state, configuration, now)
+    if any(reap.victims for reap in reaps):
+        unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
+    plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
+    return replace(plan, reaps=reaps)
 
 
 def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:

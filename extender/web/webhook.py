@@ -7,16 +7,14 @@ extender that fails leaves the victims as they were. So doubt answers at once an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from enum import StrEnum
 from http import HTTPStatus
 from time import perf_counter
 
 from aiohttp import web
 
-from extender.model import BusyVictims, Pool
-from extender.policy.pools import pool_of
+from extender.policy.pools import PoolsInForce, pool_of
 from extender.policy.preemption import Verdict, choose_preemption
 from extender.policy.scoring import score_nodes
 from extender.state import ClusterState
@@ -38,15 +36,6 @@ class Outcome(StrEnum):
     NOT_SYNCED = "notSynced"
     BAD_REQUEST = "badRequest"
     NOT_FOUND = "notFound"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolsInForce:
-    """The configured pools, None where the label names them, and what their workers may suffer by preemption."""
-
-    pools: Sequence[Pool] | None = None
-    busy_victims: dict[str, BusyVictims] = field(default_factory=dict)
-    default_busy_victims: BusyVictims = BusyVictims.LAST_RESORT
 
 
 class Webhook:

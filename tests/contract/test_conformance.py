@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.model import BusyVictims, Pod
+from extender.policy.pools import PoolsInForce
 from extender.state import ClusterState
-from extender.web.webhook import PoolsInForce, Webhook
+from extender.web.webhook import Webhook
 from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import Listening, synced_state, webhook_over
 from tests.serving import SCHEDULER_CONFIG

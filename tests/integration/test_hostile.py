@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.model import BusyVictims
+from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
-from extender.web.webhook import PoolsInForce, Webhook
+from extender.web.webhook import Webhook
 from tests.builders import ledger, minutes_ago, node, stranger, worker
 from tests.controlplane import wait_for
 from tests.listening import SECONDS, Listening, synced_state

@@ -228,8 +228,7 @@ def test_plan_of_a_cluster_that_does_not_answer_ends_with_1(capsys: Captured, tm
 def test_listen_address_must_be_host_and_port(capsys: Captured, flag: str, address: str) -> None:
     """The message says what to write, and what was written."""
     assert refusal(capsys, "serve", flag, address) == (
-        'warmnode: a listen address is no good: write host:port, like "127.0.0.1:8888" or "[::1]:8888" '
-        f"(got {address!r})"
+        f'warmnode: {flag}: write host:port, like "127.0.0.1:8888" or "[::1]:8888" (got {address!r})'
     )
 
 

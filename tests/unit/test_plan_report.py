@@ -175,7 +175,7 @@ def test_workers_are_counted_by_node_and_by_pool() -> None:
 def test_json_keys_are_those_of_the_documentation() -> None:
     """The JSON form is an interface: a key may be added, with a line in docs/plan.md, and none renamed."""
     tree = as_json(plan(OLD, pods=(worker(),)))
-    assert list(tree) == ["schema", "now", "source", "age", "unknown", "pods", "pools", "nodes"]
+    assert list(tree) == ["schema", "now", "source", "age", "unknown", "pods", "pools", "reaping", "nodes"]
     assert list(tree["pools"][0]) == ["name", "idle", "busy", "pending", "nodes"]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
@@ -186,6 +186,49 @@ def test_json_keys_are_those_of_the_documentation() -> None:
     described = (EXAMPLES.parent / "plan.md").read_text()
     keys = {*tree, *tree["pools"][0], *tree["nodes"][0], *AgeBasis}
     assert {key for key in keys if f"`{key}`" not in described} == set()
+
+
+def test_reaping_is_what_a_pass_would_do() -> None:
+    """Victims in order, the others with their reason, and the costs: by the policies of the reaper itself."""
+    long_idle = minutes_ago(20)
+    made = plan(
+        node("old", created=minutes_ago(900)),
+        node("new", created=minutes_ago(50)),
+        pods=(
+            worker("o", node="old", idle_since=long_idle),
+            worker("n", node="new", idle_since=long_idle),
+            worker("owned", node="new", idle_since=long_idle, owner="ReplicaSet.apps"),
+            worker("busy", node="new"),
+        ),
+    )
+    (reaping,) = as_json(made)["reaping"]
+    assert list(reaping) == ["pool", "floor", "dryRun", "waits", "evictions", "stays", "deletionCosts"]
+    assert [each["pod"] for each in reaping["evictions"]] == ["n", "o"]
+    assert [(each["pod"], each["reason"]) for each in reaping["stays"]] == [("owned", "ownerRecreates")]
+    assert [(each["pod"], each["from"]) for each in reaping["deletionCosts"]] == [
+        ("n", None),
+        ("o", None),
+        ("owned", None),
+    ]
+    assert any("PodDisruptionBudget" in text for text in made.unknown)
+    page = render_table(made)
+    assert "evicted" in page
+    assert "stays: ownerRecreates" in page
+
+
+def test_reaping_waits_for_a_pending_worker() -> None:
+    """What stops a whole pass is said for each worker that would go."""
+    made = plan(
+        node("old", created=minutes_ago(900)),
+        pods=(
+            worker("w", node="old", idle_since=minutes_ago(20)),
+            worker("v", node="old", idle_since=minutes_ago(20)),
+            worker("p", node=None),
+        ),
+    )
+    (reaping,) = as_json(made)["reaping"]
+    assert reaping["waits"] == "pendingWorkers"
+    assert "stays for now: pendingWorkers" in render_table(made)
 
 
 def test_json_shows_what_is_not_known_as_null() -> None:

@@ -1,0 +1,49 @@
+"""Annotations on pods: one merge patch that names the version it is based on.
+
+Owns the request. A pod that changed since it was judged is not written; what to do then is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import msgspec
+
+from extender.kube.client import KubeClient
+from extender.kube.objects import COST_MARK, DELETION_COST, Classify, PodObject, pod_from
+from extender.model import Pod
+
+PATCH_TIMEOUT = timedelta(seconds=10)
+MERGE_PATCH = "application/merge-patch+json"
+
+
+async def annotate(client: KubeClient, pod: Pod, annotations: Mapping[str, str | None], classify: Classify) -> Pod:
+    """Set annotations, None removes one, on exactly this version of the pod; give the pod as it is then.
+
+    Raises:
+        Conflict: the pod changed since, or another pod has its name.
+        NotFound: it is gone.
+        KubeError: the API server refused or was not there.
+    """
+    body = {
+        "metadata": {
+            "uid": pod.uid,
+            "resourceVersion": pod.resource_version,
+            "annotations": dict(annotations),
+        }
+    }
+    answer = await client.send(
+        "PATCH",
+        f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}",
+        msgspec.json.encode(body),
+        content_type=MERGE_PATCH,
+        timeout=PATCH_TIMEOUT,
+    )
+    return pod_from(msgspec.json.decode(answer, type=PodObject), classify)
+
+
+def cost_annotations(value: int | None) -> dict[str, str | None]:
+    """Give the deletion cost and the mark that says it is ours, both None to remove them."""
+    text = None if value is None else str(value)
+    return {DELETION_COST: text, COST_MARK: text}

@@ -1,0 +1,158 @@
+"""Evictions: ask the API server to let one pod go, and say what came of it.
+
+Owns the request, its preconditions, and the reading of refusals. Every eviction names the pod's uid and
+resourceVersion: whatever changed on the pod since it was judged makes it fail. Nothing is ever force-deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+import msgspec
+
+from extender.kube.client import KubeClient
+from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
+from extender.kube.objects import Classify, PodObject, labels_of, pod_from
+from extender.model import Expression, Pod, Selector
+
+EVICTION_TIMEOUT = timedelta(seconds=10)
+
+
+class EvictionOutcome(StrEnum):
+    """What came of one eviction. All are outcomes; none is an error of ours."""
+
+    EVICTED = "evicted"
+    GONE = "gone"
+    CHANGED = "changed"
+    BLOCKED = "blocked"
+    SEVERAL_BUDGETS = "severalBudgets"
+    THROTTLED = "throttled"
+    FORBIDDEN = "forbidden"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionResult:
+    """The outcome, one line about it, the budget that blocked it (None: not told), and the pause that is asked for."""
+
+    outcome: EvictionOutcome
+    detail: str = ""
+    budget: str | None = None
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshPod:
+    """A pod as the API server has it now, and its labels, which the state does not keep."""
+
+    pod: Pod
+    labels: dict[str, str]
+
+
+class Evictor:
+    """Reads and evicts pods."""
+
+    def __init__(self, client: KubeClient, classify: Classify) -> None:
+        self._client = client
+        self._classify = classify
+
+    async def read(self, pod: Pod) -> FreshPod | None:
+        """Read a pod anew, None where it is gone or another pod has its name. Raises other `KubeError`."""
+        try:
+            body = await self._client.get_bytes(_path(pod), timeout=EVICTION_TIMEOUT)
+        except NotFound:
+            return None
+        raw = msgspec.json.decode(body, type=PodObject)
+        if raw.metadata.uid != pod.uid:
+            return None
+        return FreshPod(pod=pod_from(raw, self._classify), labels=labels_of(raw))
+
+    async def evict(self, pod: Pod) -> EvictionResult:
+        """Evict this version of the pod, and no other. Never raises `KubeError`."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid, "resourceVersion": pod.resource_version}},
+        }
+        try:
+            await self._client.send(
+                "POST", f"{_path(pod)}/eviction", msgspec.json.encode(body), timeout=EVICTION_TIMEOUT
+            )
+        except KubeError as error:
+            return _refused(error)
+        return EvictionResult(outcome=EvictionOutcome.EVICTED)
+
+    async def budget_selector(self, namespace: str, name: str) -> Selector | None:
+        """Read which pods a PodDisruptionBudget covers, None where it is gone or may not be read."""
+        try:
+            body = await self._client.get_bytes(
+                f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}", timeout=EVICTION_TIMEOUT
+            )
+        except KubeError:
+            return None
+        spec = msgspec.json.decode(body, type=_Budget).spec
+        return spec.selector.value() if spec is not None and spec.selector is not None else None
+
+
+def _path(pod: Pod) -> str:
+    return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+
+
+_BUDGET_NAME = re.compile(r"The disruption budget (\S+) ")  # registry/core/pod/storage/eviction.go
+
+
+def _refused(error: KubeError) -> EvictionResult:
+    detail = str(error)
+    match error:
+        case NotFound():
+            return EvictionResult(outcome=EvictionOutcome.GONE)
+        case Conflict():
+            return EvictionResult(outcome=EvictionOutcome.CHANGED, detail=detail)
+        case Blocked():
+            found = _BUDGET_NAME.search(error.message)
+            return EvictionResult(
+                outcome=EvictionOutcome.BLOCKED,
+                detail=detail,
+                budget=found.group(1) if found else None,
+                retry_after=error.retry_after,
+            )
+        case Throttled():
+            return EvictionResult(outcome=EvictionOutcome.THROTTLED, detail=detail, retry_after=error.retry_after)
+        case Forbidden():
+            return EvictionResult(outcome=EvictionOutcome.FORBIDDEN, detail=detail)
+        case _ if "more than one PodDisruptionBudget" in error.message:
+            return EvictionResult(outcome=EvictionOutcome.SEVERAL_BUDGETS, detail=detail)
+        case _:
+            return EvictionResult(outcome=EvictionOutcome.FAILED, detail=detail, retry_after=error.retry_after)
+
+
+class _Requirement(msgspec.Struct):
+    key: str = ""
+    operator: str = ""
+    values: list[str] | None = None
+
+
+class _LabelSelector(msgspec.Struct, rename="camel"):
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[_Requirement] | None = None
+
+    def value(self) -> Selector:
+        return Selector(
+            match_labels=tuple((self.match_labels or {}).items()),
+            match_expressions=tuple(
+                Expression(key=each.key, operator=each.operator, values=frozenset(each.values or ()))
+                for each in self.match_expressions or ()
+            ),
+        )
+
+
+class _BudgetSpec(msgspec.Struct):
+    selector: _LabelSelector | None = None
+
+
+class _Budget(msgspec.Struct):
+    spec: _BudgetSpec | None = None

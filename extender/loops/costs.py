@@ -1,0 +1,188 @@
+"""Writes deletion costs: a worker's own when its own state changes, and no other's.
+
+Looks at workers that changed at once, and at all of them now and then, for what time alone changes (an idle worker
+settles). Yields to whoever else writes the annotation: one foreign value is left alone, a writer that keeps overwriting
+ours makes us stop for the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.model import Pod
+from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write
+from extender.state import ClusterState
+from extender.telemetry import Metrics, fields
+
+log = logging.getLogger("warmnode.costs")
+
+FULL_LOOK = timedelta(seconds=5)
+AFTER_CHANGE = timedelta(milliseconds=200)
+PROBLEM_PAUSE = timedelta(seconds=10)
+CONTESTED = 3
+"""So many values of ours overwritten, or removed within an hour, in a pool, and we stop there."""
+CONTEST_WINDOW = timedelta(hours=1)
+WRITES_AT_ONCE = 8
+NODES_BETWEEN_YIELDS = 50
+
+
+class CostWriter:
+    """Keeps the deletion cost of every worker. ``write`` sends one and gives the pod as it is then."""
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        write: Callable[[CostWrite], Awaitable[Pod]],
+        metrics: Metrics,
+        pool_settings: Callable[[str], PoolCosts],
+        may_write: Callable[[], bool],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._state = state
+        self._write = write
+        self._metrics = metrics
+        self._pool_settings = pool_settings
+        self._may_write = may_write
+        self._clock = clock
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._written: dict[str, str] = {}
+        self._vanished: Counter[str] = Counter()
+        self._counted_since = clock()
+        self._contested: set[str] = set()
+
+    def changed(self, worker: Pod) -> None:
+        """Take note that a worker changed: it is looked at within 200 ms."""
+        self._changed.add(worker.uid)
+        self._wake.set()
+
+    def forgive(self) -> None:
+        """Write again in contested pools: the configuration changed."""
+        self._contested.clear()
+        self._vanished.clear()
+
+    async def run(self) -> None:
+        """Look and write for ever. Ends only by cancellation."""
+        loop = asyncio.get_running_loop()
+        next_full = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout_at(next_full):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(AFTER_CHANGE.total_seconds())
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            if not (self._may_write() and self._state.synced):
+                next_full = loop.time() + FULL_LOOK.total_seconds()
+                continue
+            if loop.time() >= next_full:
+                next_full = loop.time() + FULL_LOOK.total_seconds()
+                writes = await self.look_at_all()
+            else:
+                pods = (self._state.pods.get(uid) for uid in changed)
+                writes = [write for pod in pods if pod is not None for write in self._decide(pod)]
+            if writes and not await self.carry_out(writes):
+                await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
+
+    async def look_at_all(self) -> list[CostWrite]:
+        """Decide about every placed worker, and count foreign values per pool."""
+        writes: list[CostWrite] = []
+        if self._clock() - self._counted_since > CONTEST_WINDOW:
+            self._vanished.clear()
+            self._counted_since = self._clock()
+        foreign: Counter[str] = Counter()
+        overwritten: Counter[str] = Counter()
+        for position, name in enumerate(list(self._state.nodes), 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            for worker in list(self._state.workers_on(name).values()):
+                state = cost_state(worker)
+                foreign[worker.pool or ""] += state in (CostState.FOREIGN, CostState.OVERWRITTEN)
+                overwritten[worker.pool or ""] += state is CostState.OVERWRITTEN
+                writes.extend(self._decide(worker))
+        self._written = {uid: value for uid, value in self._written.items() if uid in self._state.pods}
+        for pool in foreign:
+            self._judge_contest(pool, overwritten[pool])
+            label = self._metrics.pool_label(pool)
+            self._metrics.cost_foreign.labels(label).set(foreign[pool])
+            self._metrics.cost_contested.labels(label).set(pool in self._contested)
+        return [write for write in writes if write.pod.pool not in self._contested or write.value is None]
+
+    async def carry_out(self, writes: list[CostWrite]) -> bool:
+        """Write, a few at a time. False where the API server is in trouble: then the rest waits."""
+        limit = asyncio.Semaphore(WRITES_AT_ONCE)
+        healthy = True
+
+        async def one(write: CostWrite) -> None:
+            nonlocal healthy
+            async with limit:
+                if healthy and self._may_write():
+                    healthy = await self._write_one(write)
+
+        async with asyncio.TaskGroup() as group:
+            for write in writes:
+                group.create_task(one(write), name="write cost")
+        return healthy
+
+    def _decide(self, worker: Pod) -> list[CostWrite]:
+        """Give the write that a worker needs now, if any."""
+        if worker.pool is None:
+            return []
+        settings = self._pool_settings(worker.pool)
+        if settings.dry_run or (settings.enabled and worker.pool in self._contested):
+            return []
+        self._notice_vanished(worker)
+        write = cost_write(
+            worker,
+            self._state.order.get(worker.node or ""),
+            enabled=settings.enabled,
+            settle=settings.settle,
+            now=self._clock(),
+        )
+        return [] if write is None else [write]
+
+    def _notice_vanished(self, worker: Pod) -> None:
+        """Count a value of ours that is gone together with its mark: somebody clears what we write."""
+        if worker.uid in self._written and cost_state(worker) is CostState.NONE and worker.pool is not None:
+            del self._written[worker.uid]
+            self._vanished[worker.pool] += 1
+            self._judge_contest(worker.pool, 0)
+
+    def _judge_contest(self, pool: str, overwritten: int) -> None:
+        if pool not in self._contested and overwritten + self._vanished[pool] >= CONTESTED:
+            self._contested.add(pool)
+            log.warning(
+                "deletion costs are left alone: another writer overwrites them",
+                extra=fields(pool=pool, overwritten=overwritten, removed=self._vanished[pool]),
+            )
+
+    async def _write_one(self, write: CostWrite) -> bool:
+        pod = write.pod
+        outcome, healthy = "written" if write.value is not None else "removed", True
+        try:
+            after = await self._write(write)
+        except (Conflict, NotFound) as error:
+            # the watch brings the version that won, and it is judged anew
+            outcome = "conflict" if isinstance(error, Conflict) else "gone"
+        except KubeError as error:
+            outcome, healthy = "failed", False
+            log.warning("a deletion cost is not written", extra=fields(pod=pod.name, problem=str(error)))
+        else:
+            if write.value is None:
+                self._written.pop(pod.uid, None)
+            else:
+                self._written[pod.uid] = str(write.value)
+            known = self._state.pods.get(pod.uid)
+            if known is not None and known.resource_version == pod.resource_version:
+                self._state.upsert_pod(after)
+            log.debug("deletion cost", extra=fields(pod=pod.name, pool=pod.pool, value=write.value))
+        self._metrics.cost_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
+        return healthy

@@ -1,0 +1,85 @@
+"""What a pass of the reaper would do with each pool, and which deletion costs would be written. Pure, and the same
+policies as the loops: a plan differs from a pass only by what a look at one moment cannot know (budgets, come-backs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from extender.inforce import reaping_of
+from extender.model import Pod, SkipReason
+from extender.policy.brakes import why_pool_waits
+from extender.policy.deletion_cost import CostWrite, cost_write
+from extender.policy.departure import departure_of
+from extender.policy.reaping import assess_node, plan_evictions
+from extender.settings import Configuration, PoolSettings
+from extender.state import ClusterState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReap:
+    """One pool: whom a pass would evict, in order, why each other idle worker stays, and the costs it would write.
+
+    ``waits`` is why the whole pool waits, None where it does not: then nothing of ``victims`` goes now.
+    """
+
+    pool: str
+    floor: int
+    dry_run: bool
+    waits: SkipReason | None
+    victims: tuple[Pod, ...]
+    stays: tuple[tuple[Pod, SkipReason], ...]
+    costs: tuple[CostWrite, ...]
+
+
+def reap_pools(state: ClusterState, configuration: Configuration, now: datetime) -> tuple[PoolReap, ...]:
+    """Plan a pass for every pool that has a worker, by name."""
+    listed = {pool.name: pool for pool in configuration.pools or ()}
+    return tuple(
+        _reap_pool(state, listed.get(name) or configuration.pool_defaults_for(name), now)
+        for name in sorted(state.pool_names())
+    )
+
+
+def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> PoolReap:
+    reaping = reaping_of(settings)
+    assessments = []
+    costs = []
+    for name, node in state.nodes.items():
+        workers = [worker for worker in state.workers_on(name).values() if worker.pool == settings.name]
+        if not workers:
+            continue
+        assessments.append(
+            assess_node(
+                node=name,
+                order_key=state.order[name],
+                departure=departure_of(node),
+                workers=workers,
+                others=state.holders_on(name, besides=settings.name),
+                rules=reaping.rules,
+                now=now,
+            )
+        )
+        for worker in workers:
+            write = cost_write(
+                worker,
+                state.order[name],
+                enabled=settings.deletion_cost.enabled,
+                settle=settings.deletion_cost.settle,
+                now=now,
+            )
+            if write is not None:
+                costs.append(write)
+    plan = plan_evictions(assessments, reaping.limits)
+    waits = why_pool_waits(unscheduled=state.unscheduled(settings.name), episodes=(), now=now)
+    stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
+    return PoolReap(
+        pool=settings.name,
+        floor=reaping.limits.floor,
+        dry_run=reaping.dry_run,
+        waits=waits,
+        victims=plan.victims,
+        stays=tuple(sorted(stays, key=lambda entry: (entry[1], entry[0].namespace, entry[0].name))),
+        costs=tuple(sorted(costs, key=lambda write: (write.pod.namespace, write.pod.name))),
+    )

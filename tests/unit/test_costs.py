@@ -1,0 +1,176 @@
+"""The cost writer: what is written when, how often, and when it yields to another writer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from extender.kube.errors import Conflict, Unavailable
+from extender.loops.costs import CostWriter
+from extender.model import Pod
+from extender.policy.deletion_cost import CostWrite, PoolCosts
+from extender.state import ClusterState
+from extender.telemetry import Metrics
+from tests.builders import NOW, minutes_ago, node, worker
+
+
+class Scene:
+    """Nodes of different age, and an API server that takes writes and shows them."""
+
+    def __init__(self, *pods: Pod) -> None:
+        self.now = NOW
+        self.may_write = True
+        self.settings = PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False)
+        self.writes: list[tuple[str, int | None]] = []
+        self.fails: list[Exception] = []
+        self.state = ClusterState(clock=lambda: self.now)
+        self.state.replace_nodes([node("a"), node("b")])
+        self.state.replace_pods(pods)
+        self.state.begin()
+        self.writer = CostWriter(
+            state=self.state,
+            write=self.write,
+            metrics=Metrics(),
+            pool_settings=lambda pool: self.settings,
+            may_write=lambda: self.may_write,
+            clock=self.clock,
+        )
+
+    def clock(self) -> datetime:
+        return self.now
+
+    async def write(self, write: CostWrite) -> Pod:
+        if self.fails:
+            raise self.fails.pop(0)
+        self.writes.append((write.pod.name, write.value))
+        text = None if write.value is None else str(write.value)
+        return replace(write.pod, deletion_cost=text, cost_mark=text, resource_version=f"{write.pod.resource_version}1")
+
+    async def look(self) -> list[tuple[str, int | None]]:
+        """One full look, carried out: what was written in it."""
+        before = len(self.writes)
+        await self.writer.carry_out(await self.writer.look_at_all())
+        return self.writes[before:]
+
+    def change(self, name: str, **changes: object) -> None:
+        pod = self.state.pods[worker(name).uid]
+        self.state.upsert_pod(replace(pod, resource_version=f"{pod.resource_version}2", **changes))  # type: ignore[arg-type]
+
+
+def idle(name: str, at: str = "a") -> Pod:
+    return worker(name, node=at, idle_since=minutes_ago(5))
+
+
+async def test_two_writes_in_a_cycle() -> None:
+    """Idle, settled, busy, idle again: one write each, and none while nothing changes."""
+    scene = Scene(idle("w"))
+    assert len(await scene.look()) == 1
+    assert await scene.look() == []
+    scene.change("w", idle_since=None)
+    assert len(await scene.look()) == 1
+    assert await scene.look() == []
+    scene.change("w", idle_since=NOW)
+    assert await scene.look() == []
+    scene.now += timedelta(seconds=30)
+    assert len(await scene.look()) == 1
+
+
+async def test_other_nodes_cause_no_write() -> None:
+    """Nodes that join and leave write nothing on the pods of other nodes."""
+    scene = Scene(idle("w"))
+    await scene.look()
+    scene.state.upsert_node(node("c", created=minutes_ago(1)))
+    scene.state.upsert_pod(worker("busy", node="c"))
+    assert await scene.look() == []
+    scene.state.delete_node(node("b"))
+    assert await scene.look() == []
+
+
+async def test_never_idle_is_never_written() -> None:
+    """A pool of busy workers costs no write at all."""
+    assert await Scene(worker("x"), worker("y")).look() == []
+
+
+async def test_dry_run_writes_nothing() -> None:
+    """Not even a removal."""
+    scene = Scene(idle("w"))
+    await scene.look()
+    scene.settings = PoolCosts(enabled=False, settle=timedelta(0), dry_run=True)
+    assert await scene.look() == []
+
+
+async def test_switched_off_removes_ours_once() -> None:
+    """Off leaves nothing of ours behind, and a foreign value where it is."""
+    scene = Scene(idle("w"), replace(idle("theirs"), deletion_cost="7"))
+    await scene.look()
+    scene.settings = PoolCosts(enabled=False, settle=timedelta(0), dry_run=False)
+    assert await scene.look() == [("w", None)]
+    assert await scene.look() == []
+    assert scene.state.pods[worker("theirs").uid].deletion_cost == "7"
+
+
+async def test_single_foreign_value_is_left_alone_and_others_are_written() -> None:
+    """One pod of somebody else's is no reason to stop."""
+    scene = Scene(replace(idle("theirs"), deletion_cost="7"), idle("w"))
+    assert [name for name, _ in await scene.look()] == ["w"]
+
+
+async def test_writer_that_overwrites_ours_makes_us_stop() -> None:
+    """Three values overwritten: the pool is left alone, new idle workers included."""
+    scene = Scene(*(idle(f"w{i}") for i in range(4)))
+    assert len(await scene.look()) == 4
+    for i in range(3):
+        scene.change(f"w{i}", deletion_cost="99")
+    await scene.look()
+    scene.state.upsert_pod(idle("new"))
+    assert await scene.look() == []
+
+
+async def test_writer_that_clears_ours_makes_us_stop() -> None:
+    """Values and marks removed together: written again, but not for ever."""
+    scene = Scene(*(idle(f"w{i}") for i in range(2)))
+    rounds = 0
+    while await scene.look():
+        rounds += 1
+        assert rounds < 5
+        for i in range(2):
+            scene.change(f"w{i}", deletion_cost=None, cost_mark=None)
+    assert rounds == 2
+
+
+async def test_forgiven_after_a_new_configuration() -> None:
+    """Who changed the configuration may have stopped the other writer."""
+    scene = Scene(*(idle(f"w{i}") for i in range(3)))
+    await scene.look()
+    for i in range(3):
+        scene.change(f"w{i}", deletion_cost=None, cost_mark=None)
+    await scene.look()
+    assert await scene.look() == []
+    scene.writer.forgive()
+    assert len(await scene.look()) == 3
+
+
+async def test_conflict_is_left_to_the_watch() -> None:
+    """The version that won is judged anew when it comes."""
+    scene = Scene(idle("w"))
+    scene.fails = [Conflict(409, "Conflict", "changed")]
+    assert await scene.look() == []
+    assert len(await scene.look()) == 1
+
+
+async def test_failure_stops_the_round() -> None:
+    """An API server in trouble gets one request, not one for each pod."""
+    scene = Scene(*(idle(f"w{i}") for i in range(50)))
+    scene.fails = [Unavailable(500, "InternalError", "down")] * 50
+    writes = await scene.writer.look_at_all()
+    assert not await scene.writer.carry_out(writes)
+    assert len(scene.fails) >= 40
+
+
+async def test_lost_leadership_stops_the_round() -> None:
+    """Checked before each write."""
+    scene = Scene(idle("w"))
+    writes = await scene.writer.look_at_all()
+    scene.may_write = False
+    await scene.writer.carry_out(writes)
+    assert scene.writes == []

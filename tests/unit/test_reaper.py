@@ -1,0 +1,322 @@
+"""The reaper's pass: what is asked again before each eviction, and what every outcome leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from extender.kube.errors import Unavailable
+from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
+from extender.loops.reaper import Reaper
+from extender.model import Pod, Selector, SkipReason
+from extender.policy.idleness import ReapRules
+from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.state import ClusterState
+from extender.telemetry import Metrics
+from tests.builders import NOW, minutes_ago, node, worker
+
+BLOCKED = EvictionResult(outcome=EvictionOutcome.BLOCKED, budget="guard")
+
+
+class PodsOfTheServer:
+    """Stands in for the API server: the pods as it has them, and what it answers to evictions."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self.state = state
+        self.evicted: list[str] = []
+        self.asked: list[str] = []
+        self.newer: dict[str, Pod | None] = {}
+        self.answers: list[EvictionResult] = []
+        self.labels: dict[str, dict[str, str]] = {}
+        self.before_answer: Callable[[Pod], None] = lambda pod: None
+        self.unreadable = False
+
+    async def read(self, pod: Pod) -> FreshPod | None:
+        if self.unreadable:
+            raise Unavailable(0, "Timeout", "no answer")
+        found = self.newer.get(pod.uid, self.state.pods.get(pod.uid))
+        return None if found is None else FreshPod(pod=found, labels=self.labels.get(pod.name, {}))
+
+    async def evict(self, pod: Pod) -> EvictionResult:
+        self.asked.append(pod.name)
+        self.before_answer(pod)
+        result = self.answers.pop(0) if self.answers else EvictionResult(outcome=EvictionOutcome.EVICTED)
+        if result.outcome is EvictionOutcome.EVICTED:
+            self.evicted.append(pod.name)
+        return result
+
+    async def budget_selector(self, namespace: str, name: str) -> Selector | None:
+        return Selector(match_labels=(("guarded", "yes"),))
+
+
+class Told:
+    """Keeps what was announced."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    async def evicted(self, pod: Pod, why: str) -> None:
+        self.events.append(f"evicted {pod.name}")
+
+    async def paused(self, pool: str, pod: Pod, why: str) -> None:
+        self.events.append(f"paused {pool}")
+
+
+class Scene:
+    """A cluster of three nodes, old, mid and new, with one idle worker each; everything can be turned."""
+
+    def __init__(self, *extra: Pod, floor: int = 1, dry_run: bool = False) -> None:
+        self.now = NOW
+        self.leader = True
+        self.fresh = True
+        self.state = ClusterState(clock=lambda: self.now)
+        self.state.replace_nodes([node("old"), node("mid"), node("new")])
+        ready = {"old": 59, "mid": 30, "new": 20}
+        workers = [
+            worker(f"w-{name}", node=name, ready_since=minutes_ago(at), idle_since=minutes_ago(10))
+            for name, at in ready.items()
+        ]
+        self.state.replace_pods([*workers, *extra])
+        self.state.begin()
+        self.state.take_ledger(None)
+        self.pods = PodsOfTheServer(self.state)
+        self.told = Told()
+        self.reaping = PoolReaping(
+            rules=ReapRules(), limits=ReapLimits(floor=floor), interval=timedelta(seconds=30), dry_run=dry_run
+        )
+        self.reaper = Reaper(
+            state=self.state,
+            pods=self.pods,
+            announcer=self.told,
+            metrics=Metrics(),
+            pool_settings=lambda pool: self.reaping,
+            is_leader=lambda: self.leader,
+            is_fresh=lambda: self.fresh,
+            clock=self.clock,
+        )
+
+    def clock(self) -> datetime:
+        return self.now
+
+    async def one_pass(self) -> list[str]:
+        """Run a pass; the names of the workers that were evicted in it."""
+        before = len(self.pods.evicted)
+        await self.reaper.one_pass("pool")
+        return self.pods.evicted[before:]
+
+
+async def test_pass_evicts_newest_first_down_to_the_floor() -> None:
+    """Two of three go, the newest first, each with an Event; the floor stays on the oldest node."""
+    scene = Scene()
+    order = sorted(scene.state.order, key=scene.state.order.__getitem__, reverse=True)
+    evicted = await scene.one_pass()
+    assert evicted == [f"w-{name}" for name in order[:2]]
+    assert scene.told.events == [f"evicted {name}" for name in evicted]
+    assert await scene.one_pass() == []
+
+
+async def test_dry_run_evicts_nothing_and_plans_the_same() -> None:
+    """Dry-run shows exactly what the real run would do."""
+    dry, real = Scene(dry_run=True), Scene()
+    planned = (await dry.reaper.one_pass("pool")).plan
+    assert planned == (await real.reaper.one_pass("pool")).plan
+    assert dry.pods.asked == []
+    assert [victim.name for victim in planned.victims] == real.pods.evicted
+
+
+async def test_conflict_is_read_again_and_decided_again() -> None:
+    """409: the pod is read and judged anew; idle still, it is tried again with the new version."""
+    scene = Scene(floor=2)
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.CHANGED)]
+    assert len(await scene.one_pass()) == 1
+    assert len(scene.pods.asked) == 2
+
+
+async def test_worker_that_became_busy_meanwhile_is_not_evicted() -> None:
+    """Busy between the plan and the eviction: what the API server has decides."""
+    scene = Scene(floor=0)
+    for pod in list(scene.state.pods.values()):
+        scene.pods.newer[pod.uid] = replace(pod, idle_since=None)
+    report = await scene.reaper.one_pass("pool")
+    assert scene.pods.asked == []
+    assert set(report.skipped.values()) == {SkipReason.BUSY}
+
+
+async def test_worker_that_became_busy_after_a_conflict_is_not_evicted() -> None:
+    """The decision after a 409 is made on what was read after it."""
+    scene = Scene(floor=2)
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.CHANGED)]
+
+    def turn_busy(pod: Pod) -> None:
+        scene.pods.newer[pod.uid] = replace(pod, idle_since=None)
+
+    scene.pods.before_answer = turn_busy
+    assert await scene.one_pass() == []
+    assert len(scene.pods.asked) == 1
+
+
+async def test_three_tries_at_most() -> None:
+    """A pod that changes all the time is left for the next pass."""
+    scene = Scene(floor=2)
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.CHANGED)] * 9
+    report = await scene.reaper.one_pass("pool")
+    assert len(scene.pods.asked) == 3
+    assert list(report.outcomes.values()) == [EvictionOutcome.CHANGED]
+
+
+async def test_pod_that_left_the_pool_is_not_evicted() -> None:
+    """Its labels changed: it is no worker any more."""
+    scene = Scene(floor=0)
+    for pod in list(scene.state.pods.values()):
+        scene.pods.newer[pod.uid] = replace(pod, pool=None)
+    assert await scene.one_pass() == []
+
+
+async def test_gone_is_an_outcome() -> None:
+    """Somebody else deleted it."""
+    scene = Scene(floor=2)
+    scene.pods.newer = dict.fromkeys(scene.state.pods)
+    report = await scene.reaper.one_pass("pool")
+    assert list(report.outcomes.values()) == [EvictionOutcome.GONE]
+
+
+async def test_blocked_budget_is_left_alone_and_others_go_on() -> None:
+    """429 of a PDB: the pods that it covers wait, the others go."""
+    scene = Scene(floor=0)
+    first, *others = sorted(scene.state.pods.values(), key=lambda pod: scene.state.order[pod.node or ""], reverse=True)
+    scene.pods.labels = {first.name: {"guarded": "yes"}, others[0].name: {"guarded": "yes"}}
+    scene.pods.answers = [BLOCKED]
+    report = await scene.reaper.one_pass("pool")
+    assert scene.pods.asked == [first.name, others[1].name]
+    assert report.outcomes[first.uid] is EvictionOutcome.BLOCKED
+    assert report.skipped[others[0].uid] is SkipReason.BUDGET_BLOCKED
+    assert await scene.one_pass() == []
+    scene.now += timedelta(seconds=10)
+    assert await scene.one_pass() == [first.name, others[0].name]
+
+
+async def test_blocked_again_backs_off_longer() -> None:
+    """10 s, then 20 s, for the same budget."""
+    scene = Scene(floor=2)
+    scene.pods.answers = [BLOCKED, BLOCKED]
+    scene.pods.labels = {pod.name: {"guarded": "yes"} for pod in scene.state.pods.values()}
+    await scene.one_pass()
+    scene.now += timedelta(seconds=10)
+    await scene.one_pass()
+    scene.now += timedelta(seconds=19)
+    assert await scene.one_pass() == []
+    scene.now += timedelta(seconds=1)
+    assert len(await scene.one_pass()) == 1
+
+
+async def test_several_budgets_on_one_pod_are_reported_as_such() -> None:
+    """The API server refuses such a pod for ever; the others go on."""
+    scene = Scene(floor=0)
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.SEVERAL_BUDGETS)]
+    report = await scene.reaper.one_pass("pool")
+    assert EvictionOutcome.SEVERAL_BUDGETS in report.outcomes.values()
+    assert len(scene.pods.evicted) == 2
+
+
+async def test_throttling_stops_the_pass_for_as_long_as_it_asks() -> None:
+    """Another 429 is the API server asking for patience: Retry-After is honoured."""
+    scene = Scene(floor=0)
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.THROTTLED, retry_after=timedelta(seconds=7))]
+    await scene.one_pass()
+    assert len(scene.pods.asked) == 1
+    scene.now += timedelta(seconds=6)
+    assert await scene.one_pass() == []
+    scene.now += timedelta(seconds=1)
+    assert len(await scene.one_pass()) == 3
+
+
+async def test_failures_end_the_pass() -> None:
+    """An API server in trouble is not asked again and again."""
+    scene = Scene(*(worker(f"x{i}", node="new", idle_since=minutes_ago(9)) for i in range(5)), floor=0)
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.FAILED)] * 9
+    report = await scene.reaper.one_pass("pool")
+    assert len(scene.pods.asked) == 3
+    assert list(report.skipped.values()).count(SkipReason.BACKING_OFF) == 5
+
+
+async def test_unreadable_pod_is_a_failure_not_an_eviction() -> None:
+    """Without a fresh look nothing is evicted."""
+    scene = Scene(floor=0)
+    scene.pods.unreadable = True
+    await scene.one_pass()
+    assert scene.pods.asked == []
+
+
+@pytest.mark.parametrize("lost", ["leader", "fresh"])
+async def test_leadership_and_freshness_are_asked_before_each(lost: str) -> None:
+    """Lost after the first eviction: there is no second one."""
+    scene = Scene(floor=0)
+    scene.pods.before_answer = lambda pod: setattr(scene, lost, False)
+    assert len(await scene.one_pass()) == 1
+
+
+async def test_worker_that_waits_for_a_node_stops_the_pass() -> None:
+    """A pending worker may need the room, before the pass and during it."""
+    waiting = worker("pending", node=None, ready_since=None)
+    assert await Scene(waiting, floor=0).one_pass() == []
+    scene = Scene(floor=0)
+    scene.pods.before_answer = lambda pod: scene.state.upsert_pod(waiting)
+    assert len(await scene.one_pass()) == 1
+
+
+async def test_floor_is_checked_again_on_the_live_state() -> None:
+    """Workers that turn busy meanwhile leave fewer to spare."""
+    scene = Scene(floor=1)
+
+    def others_turn_busy(pod: Pod) -> None:
+        for other in list(scene.state.pods.values()):
+            if other.uid != pod.uid:
+                scene.state.upsert_pod(replace(other, idle_since=None))
+
+    scene.pods.before_answer = others_turn_busy
+    assert len(await scene.one_pass()) == 1
+
+
+async def test_evicted_pod_counts_as_going_before_the_watch_says_so() -> None:
+    """Own evictions are overlaid: a second pass does not take more than the floor allows."""
+    scene = Scene(floor=2)
+    assert len(await scene.one_pass()) == 1
+    assert await scene.one_pass() == []
+
+
+def arrive(scene: Scene, names: Sequence[str]) -> None:
+    for name in names:
+        created = scene.now + timedelta(seconds=1)
+        scene.state.upsert_pod(worker(name, node="new", created=created, ready_since=created, idle_since=created))
+
+
+async def test_workers_that_come_back_twice_pause_the_pool() -> None:
+    """Evicted, recreated on the new node, evicted, recreated: then the pool pauses, with one Event."""
+    scene = Scene(floor=0)
+    for turn in range(2):
+        assert await scene.one_pass() != []
+        for pod in [pod for pod in scene.state.pods.values() if pod.terminating]:
+            scene.state.delete_pod(pod)
+        arrive(scene, [f"again-{turn}"])
+        scene.now += timedelta(minutes=8)
+    assert await scene.one_pass() == []
+    assert await scene.one_pass() == []
+    assert scene.told.events[-1] == "paused pool"
+    assert scene.told.events.count("paused pool") == 1
+    scene.now += timedelta(hours=1)
+    assert await scene.one_pass() == ["again-1"]
+
+
+async def test_blocked_workers_do_not_starve_the_others() -> None:
+    """``maxPerPass`` counts who can go: a budget over the newest workers does not fill every pass with them."""
+    scene = Scene(floor=0)
+    scene.reaping = replace(scene.reaping, limits=ReapLimits(floor=0, max_per_pass=1))
+    first, *_ = sorted(scene.state.pods.values(), key=lambda pod: scene.state.order[pod.node or ""], reverse=True)
+    scene.pods.labels = {first.name: {"guarded": "yes"}}
+    scene.pods.answers = [BLOCKED]
+    assert await scene.one_pass() == []
+    assert len(await scene.one_pass()) == 1
+    assert len(await scene.one_pass()) == 1
