@@ -20,7 +20,6 @@ from typing import Any
 from extender import __version__
 from extender.feed import ClusterFeed
 from extender.inforce import InForce
-from extender.kube import cleanup
 from extender.kube.annotate import annotate, cost_annotations
 from extender.kube.client import KubeClient
 from extender.kube.events import EventRecorder
@@ -35,13 +34,11 @@ from extender.loops.elector import LeaderElector, make_identity
 from extender.loops.ledger import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Pod
-from extender.plan.live import take_snapshot
-from extender.plan.report import Plan, plan_of
-from extender.plan.snapshot import parse_snapshot, read_snapshot_bytes
+from extender.once import USER_AGENT, ClusterOptions
 from extender.policy.deletion_cost import CostWrite
 from extender.settings import Accepted, Configuration, ConfigurationFile, Refused, Unchanged
 from extender.state import ClusterState
-from extender.telemetry import ClusterFigures, Metrics, WatchMetrics, fields
+from extender.telemetry import Metrics, WatchMetrics, fields
 from extender.web.callers import callers_for
 from extender.web.http import route
 from extender.web.idle import IdleApi
@@ -51,18 +48,8 @@ from extender.web.webhook import Webhook
 
 log = logging.getLogger("warmnode")
 
-USER_AGENT = f"warmnode/{__version__}"
 POLL_INTERVAL = timedelta(seconds=5)
 """How often the configuration file and the TLS files are looked at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterOptions:
-    """How the API server is reached, and where warmnode's own objects live. None: as kubectl would have it."""
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    namespace: str | None = None
 
 
 class Role(StrEnum):
@@ -167,7 +154,7 @@ class _Process:
             is_fresh=self.feed.is_fresh,
             clock=_now,
         )
-        self.metrics.show_cluster(lambda: _figures(self.state, self.feed, self.metrics))
+        self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label))
 
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""
@@ -330,89 +317,10 @@ class _Process:
         return None
 
 
-async def plan_live(options: ClusterOptions, configuration: Configuration) -> Plan:
-    """Look at the cluster once and plan.
-
-    Raises:
-        ConfigurationProblem: the API server cannot be addressed.
-        KubeError: nodes or pods cannot be listed.
-    """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    try:
-        live = await take_snapshot(
-            client,
-            InForce(configuration).classify,
-            namespace=options.namespace or client.namespace,
-            ledger_name=configuration.ledger.name,
-        )
-    finally:
-        await client.close()
-    return plan_of(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
-
-
-async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry_run: bool) -> list[str]:
-    """Remove what warmnode has written and say what it was.
-
-    Raises:
-        ConfigurationProblem: the API server cannot be addressed.
-        KubeError: something could not be removed.
-    """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    try:
-        return await cleanup.clean_up(
-            client,
-            namespace=options.namespace or client.namespace,
-            ledger=configuration.ledger.name,
-            leases=(configuration.leader_election.name,),
-            dry_run=dry_run,
-        )
-    finally:
-        await client.close()
-
-
-def plan_snapshot(source: str, configuration: Configuration) -> Plan:
-    """Plan from a snapshot file, or standard input for ``-``.
-
-    Raises:
-        SnapshotError: it cannot be read.
-    """
-    name = "standard input" if source == "-" else source
-    snapshot = parse_snapshot(read_snapshot_bytes(source), InForce(configuration).classify, source=name)
-    return plan_of(snapshot, configuration, source=name)
-
-
 def _needs_restart(old: Configuration, new: Configuration) -> list[str]:
     """Name the settings that are read at the start only and differ now."""
     fixed = ("age", "ledger", "leader_election")
     return [name for name in fixed if getattr(old, name) != getattr(new, name)]
-
-
-def _figures(state: ClusterState, feed: ClusterFeed, metrics: Metrics) -> ClusterFigures:
-    nodes = dict.fromkeys(("seen", "unseen", "ending", "leaving"), 0)
-    for name, key in state.order.items():
-        preferred = state.preference.get(name)
-        if preferred is None:
-            nodes["leaving"] += 1
-        elif preferred[0]:
-            nodes["ending"] += 1
-        else:
-            nodes["unseen" if key[0] else "seen"] += 1
-    workers: dict[str, int] = {}
-    for node_name in state.nodes:
-        for worker in state.workers_on(node_name).values():
-            label = metrics.pool_label(worker.pool or "")
-            workers[label] = workers.get(label, 0) + 1
-    ledger = state.ledger
-    return ClusterFigures(
-        synced=state.synced,
-        collection_ages=feed.ages(),
-        nodes=nodes,
-        workers=workers,
-        pods=len(state.pods),
-        ledger_entries=len(ledger.first_seen) if ledger is not None else 0,
-        ledger_bytes=ledger.size_bytes if ledger is not None else 0,
-        ledger_ignored=len(ledger.ignored) if ledger is not None else 0,
-    )
 
 
 def _tls(options: RunOptions) -> ServerTls | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extender import __version__, app
+from extender import __version__, app, once
 from extender.kube.errors import ConfigurationProblem, KubeError
 from extender.plan.render import render_json, render_table
 from extender.plan.snapshot import SnapshotError
@@ -298,9 +298,9 @@ def _plan(options: argparse.Namespace) -> int:
     try:
         configuration = read_configuration(_path(options.config))
         if options.snapshot is not None:
-            plan = app.plan_snapshot(options.snapshot, configuration)
+            plan = once.plan_snapshot(options.snapshot, configuration)
         else:
-            plan = asyncio.run(app.plan_live(_cluster(options), configuration))
+            plan = asyncio.run(once.plan_live(_cluster(options), configuration))
     except (SettingsError, SnapshotError, ConfigurationProblem) as error:
         return _refuse(str(error))
     except KubeError as error:
@@ -311,7 +311,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _cleanup(options: argparse.Namespace) -> int:
     try:
         configuration = read_configuration(_path(options.config))
-        removed = asyncio.run(app.clean_up(_cluster(options), configuration, dry_run=options.dry_run))
+        removed = asyncio.run(once.clean_up(_cluster(options), configuration, dry_run=options.dry_run))
     except (SettingsError, ConfigurationProblem) as error:
         return _refuse(str(error))
     except KubeError as error:
@@ -349,8 +349,8 @@ def _version(options: argparse.Namespace) -> int:
     return _show(json.dumps({"version": __version__}) if options.output == "json" else f"warmnode {__version__}")
 
 
-def _cluster(options: argparse.Namespace) -> app.ClusterOptions:
-    return app.ClusterOptions(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
+def _cluster(options: argparse.Namespace) -> once.ClusterOptions:
+    return once.ClusterOptions(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
 
 
 def _path(text: str | None) -> Path | None:

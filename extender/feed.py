@@ -16,6 +16,7 @@ from extender.kube.objects import ConfigMapObject, NodeObject, PodObject, ledger
 from extender.kube.watch import Reflector, WatchObserver
 from extender.model import Ledger, Node, Pod
 from extender.state import ClusterState
+from extender.telemetry import ClusterFigures
 
 NODES = "nodes"
 PODS = "pods"
@@ -145,6 +146,34 @@ class ClusterFeed:
             r.name: {"synced": r.synced, "ageSeconds": _rounded(ages[r.name]), "problem": r.problem}
             for r in self.reflectors
         }
+
+    def figures(self, label_of: Callable[[str], str]) -> ClusterFigures:
+        """Count what is known, for a scrape. ``label_of`` bounds the pools that are told apart."""
+        nodes = dict.fromkeys(("seen", "unseen", "ending", "leaving"), 0)
+        for name, key in self._state.order.items():
+            preferred = self._state.preference.get(name)
+            if preferred is None:
+                nodes["leaving"] += 1
+            elif preferred[0]:
+                nodes["ending"] += 1
+            else:
+                nodes["unseen" if key[0] else "seen"] += 1
+        workers: dict[str, int] = {}
+        for node_name in self._state.nodes:
+            for worker in self._state.workers_on(node_name).values():
+                label = label_of(worker.pool or "")
+                workers[label] = workers.get(label, 0) + 1
+        ledger = self._state.ledger
+        return ClusterFigures(
+            synced=self._state.synced,
+            collection_ages=self.ages(),
+            nodes=nodes,
+            workers=workers,
+            pods=len(self._state.pods),
+            ledger_entries=len(ledger.first_seen) if ledger is not None else 0,
+            ledger_bytes=ledger.size_bytes if ledger is not None else 0,
+            ledger_ignored=len(ledger.ignored) if ledger is not None else 0,
+        )
 
 
 class _NodeSink:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,8 +192,3 @@ def scheduler_config(source: Path, webhook_port: int) -> dict[str, Any]:
     for extender in config["extenders"]:
         extender["urlPrefix"] = f"http://127.0.0.1:{webhook_port}"
     return config
-
-
-def until(seconds: float) -> float:
-    """Make a deadline on the monotonic clock."""
-    return time.monotonic() + seconds

@@ -1,0 +1,79 @@
+"""Commands that look once and end: plan, from the cluster or a snapshot, and cleanup.
+
+Puts parts together, as `app` does for the processes that stay. Starts no loop and listens nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extender import __version__
+from extender.inforce import InForce
+from extender.kube import cleanup
+from extender.kube.client import KubeClient
+from extender.plan.live import take_snapshot
+from extender.plan.report import Plan, plan_of
+from extender.plan.snapshot import parse_snapshot, read_snapshot_bytes
+from extender.settings import Configuration
+
+USER_AGENT = f"warmnode/{__version__}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """How the API server is reached, and where warmnode's own objects live. None: as kubectl would have it."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+
+async def plan_live(options: ClusterOptions, configuration: Configuration) -> Plan:
+    """Look at the cluster once and plan.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+        KubeError: nodes or pods cannot be listed.
+    """
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        live = await take_snapshot(
+            client,
+            InForce(configuration).classify,
+            namespace=options.namespace or client.namespace,
+            ledger_name=configuration.ledger.name,
+        )
+    finally:
+        await client.close()
+    return plan_of(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+
+
+async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry_run: bool) -> list[str]:
+    """Remove what warmnode has written and say what it was.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+        KubeError: something could not be removed.
+    """
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        return await cleanup.clean_up(
+            client,
+            namespace=options.namespace or client.namespace,
+            ledger=configuration.ledger.name,
+            leases=(configuration.leader_election.name,),
+            dry_run=dry_run,
+        )
+    finally:
+        await client.close()
+
+
+def plan_snapshot(source: str, configuration: Configuration) -> Plan:
+    """Plan from a snapshot file, or standard input for ``-``.
+
+    Raises:
+        SnapshotError: it cannot be read.
+    """
+    name = "standard input" if source == "-" else source
+    snapshot = parse_snapshot(read_snapshot_bytes(source), InForce(configuration).classify, source=name)
+    return plan_of(snapshot, configuration, source=name)
