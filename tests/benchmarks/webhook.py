@@ -52,6 +52,14 @@ class Size:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One that answers."""
+
+    pid: int
+    url: str
+
+
 FULL = Size(nodes=5000, names=(100, 500, 1000, 5000), rounds=5, seconds=1.5)
 QUICK = Size(nodes=500, names=(100, 500), rounds=1, seconds=0.5)
 GOALS = {500: 0.6, 5000: 0.3}
@@ -74,19 +82,22 @@ def measure(size: Size, note: Note) -> Report:
         note(f"creating {size.nodes} nodes")
         ages = cluster.make_nodes(plane, size.nodes)
         _write_bodies(folder, sorted(ages), size.names)
-        with _servers(plane, ages, folder, cores.server) as urls:
+        with _servers(plane, ages, folder, cores.server) as servers:
             found: Measured = {}
             for turn in range(size.rounds):
                 for view, names, clients in _cases(size):
                     for arm in rotated(list(Arm), turn):
                         flags = {
-                            "url": urls[Arm(arm)],
+                            "url": servers[Arm(arm)].url,
                             "bodies": _folder(folder, names, worker=arm != Arm.NO_POOL),
                             "clients": clients,
                             "duration": f"{size.seconds}s",
                             "view": view,
                         }
+                        pid = servers[Arm(arm)].pid
+                        used = machine.usage(pid).cpu_seconds
                         result = programs.run_load(load, cores.client, flags)
+                        result["cpu_ms"] = (machine.usage(pid).cpu_seconds - used) * 1000 / result["sent"]
                         found.setdefault(((view, names, clients), Arm(arm)), []).append(result)
                         note(
                             f"round {turn + 1} of {size.rounds}, {view} view, {names} names, {clients} clients, {arm}: "
@@ -104,8 +115,8 @@ def _cases(size: Size) -> Iterator[Case]:
 
 
 @contextmanager
-def _servers(plane: ControlPlane, ages: dict[str, int], folder: Path, core: int) -> Iterator[dict[Arm, str]]:
-    """Run all servers on one core, having seen that they agree on the order; give the URLs."""
+def _servers(plane: ControlPlane, ages: dict[str, int], folder: Path, core: int) -> Iterator[dict[Arm, Server]]:
+    """Run all servers on one core, having seen that they agree on the order."""
     ages_file = folder / "ages.json"
     ages_file.write_text(json.dumps(ages))
     binary = programs.build("goextender", folder)
@@ -121,15 +132,12 @@ def _servers(plane: ControlPlane, ages: dict[str, int], folder: Path, core: int)
             go, no_op = started
             for pid in (serve.pid, go.pid, no_op.pid):
                 machine.pin(pid, core)
-            ports = {
-                Arm.WARMNODE: serve.webhook_port,
-                Arm.NO_POOL: serve.webhook_port,
-                Arm.GO: go.port,
-                Arm.NO_OP: no_op.port,
-            }
-            urls = {arm: f"http://127.0.0.1:{port}/prioritize" for arm, port in ports.items()}
-            _check_order(serve, sorted(ages), urls[Arm.GO])
-            yield urls
+            ours, its, nobody = (
+                Server(pid=pid, url=f"http://127.0.0.1:{port}/prioritize")
+                for pid, port in ((serve.pid, serve.webhook_port), (go.pid, go.port), (no_op.pid, no_op.port))
+            )
+            _check_order(serve, sorted(ages), its.url)
+            yield {Arm.WARMNODE: ours, Arm.NO_POOL: ours, Arm.GO: its, Arm.NO_OP: nobody}
     finally:
         for process in started:
             process.kill()
@@ -178,7 +186,7 @@ def _report(size: Size, found: Measured, conditions: tuple[str, ...]) -> Report:
             case = (view, names, clients)
             for arm in Arm:
                 relative = ratios(values(case, arm, "p50_ms"), values(case, Arm.GO, "p50_ms"))
-                faster = ratios(values(case, arm, "per_second"), values(case, Arm.GO, "per_second"))
+                cheaper = ratios(values(case, arm, "cpu_ms"), values(case, Arm.GO, "cpu_ms"))
                 lines.append(
                     (
                         f"{names:,}",
@@ -186,13 +194,14 @@ def _report(size: Size, found: Measured, conditions: tuple[str, ...]) -> Report:
                         shown(values(case, arm, "p50_ms"), 3),
                         shown(values(case, arm, "p99_ms")),
                         shown(values(case, arm, "per_second"), 0),
+                        shown(values(case, arm, "cpu_ms"), 3),
                         shown(relative) if arm != Arm.GO else "1",
-                        shown(faster) if arm != Arm.GO else "1",
+                        shown(cheaper) if arm != Arm.GO else "1",
                     )
                 )
         return tuple(lines)
 
-    head = ("names", "who answers", "p50 ms", "p99 ms", "requests/s", "p50 / Go", "requests/s / Go")
+    head = ("names", "who answers", "p50 ms", "p99 ms", "requests/s", "CPU ms", "p50 / Go", "CPU / Go")
     titles = {
         (View.SCHEDULER, 1): "As kube-scheduler sees it: encode the request, call, decode the answer; one client",
         (View.WIRE, 1): "The server alone, one keep-alive client",

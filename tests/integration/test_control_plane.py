@@ -67,7 +67,13 @@ def start_command(*arguments: str | Path, **environment: str) -> subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        preexec_fn=_heed_interrupts,
     )
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs: they inherit that SIGINT is ignored, and so would the program."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_command(*arguments: str | Path, **environment: str) -> tuple[int, str, str]:

@@ -459,9 +459,11 @@ def test_evictions_that_the_api_server_refuses_are_tried_again(own: Reapers, tmp
         proxy.hook = lambda seen: refusals.pop(0) if seen.is_eviction() and refusals else None
         reaper = own.start(kubeconfig=proxy.kubeconfig(tmp_path / "proxy.kubeconfig"))
         own.wait_names(set())
-        own.wait_passes(reaper, 0)
-        for outcome in ("throttled", "failed", "evicted"):
-            assert reaper.metric("warmnode_evictions_total", pool=POOL, outcome=outcome) == 1, outcome
+        wait_evicted(reaper, "w0")
+        evictions = "warmnode_evictions_total"
+        wait_for(lambda: reaper.metric(evictions, pool=POOL, outcome="evicted") == 1, SECONDS, "it to be counted")
+        for outcome in ("throttled", "failed"):
+            assert reaper.metric(evictions, pool=POOL, outcome=outcome) == 1, outcome
         assert "Traceback" not in reaper.text()
         reaper.stop()
 

@@ -97,6 +97,7 @@ func schedulerCaller(target *url.URL, bodies [][]byte) (caller, error) {
 }
 
 type tally struct {
+	sent      int
 	latencies []time.Duration
 	size      int64
 	err       error
@@ -113,6 +114,7 @@ func run(call caller, first int, warmUntil, end time.Time) (result tally) {
 			result.err = err
 			return result
 		}
+		result.sent++
 		if started.After(warmUntil) {
 			result.latencies = append(result.latencies, time.Since(started))
 			result.size += size
@@ -188,12 +190,14 @@ func main() {
 
 	var latencies []time.Duration
 	var size int64
+	sent := 0
 	for _, each := range tallies {
 		if each.err != nil {
 			log.Fatalf("a request failed: %v", each.err)
 		}
 		latencies = append(latencies, each.latencies...)
 		size += each.size
+		sent += each.sent
 	}
 	if len(latencies) == 0 {
 		log.Fatal("no request was answered in the time given")
@@ -203,6 +207,7 @@ func main() {
 		return float64(latencies[int(q*float64(len(latencies)-1))]) / float64(time.Millisecond)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"sent":        sent,
 		"requests":    len(latencies),
 		"per_second":  float64(len(latencies)) / seconds,
 		"p50_ms":      quantile(0.5),
