@@ -258,8 +258,9 @@ class Reaper:
         return SkipReason.FLOOR if self._is_held_by_floor(pool, pod, settings, now) else None
 
     def _is_held_by_floor(self, pool: str, pod: Pod, settings: PoolReaping, now: datetime) -> bool:
-        """True where evicting a claimable pod would leave fewer than ``floor`` claimable ones."""
-        if not self._is_claimable(pod, now):
+        """True where fewer than ``floor`` claimable workers are left without this one; never on a leaving node."""
+        node = self._state.nodes.get(pod.node or "")
+        if node is not None and departure_of(node) is not None:
             return False
         left = settings.limits.floor
         for name in self._state.nodes:

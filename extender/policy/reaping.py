@@ -117,7 +117,8 @@ def plan_evictions(
 
     Order: 1. on leaving nodes; 2. node by order key, newest first (a node not seen yet counts as new); 3. idle
     longest; 4. pod UID. Keeps ``limits.floor`` claimable workers: those left are on the oldest nodes. Workers on
-    leaving nodes, and idle ones that are not Ready, neither use the floor up nor hold it up.
+    leaving nodes neither use the floor up nor hold it up. Idle ones that are not Ready do not count for it either, and
+    stay while it is not reached: after an outage all workers may be unready for a moment.
 
     With ``whole_node`` only nodes are chosen that are empty then, all of a node's workers at once: past
     ``max_per_pass`` for the last node, regardless of ``max_per_node``, and a node whose workers would take the pool
@@ -159,7 +160,7 @@ def _whole(
         return (), SkipReason.NODE_KEEPS_OTHERS
     if limits.max_per_pass and taken_before >= limits.max_per_pass:
         return (), SkipReason.MAX_PER_PASS
-    if sum(worker.uid in each.claimable for worker in each.reapable) > max(spare, 0):
+    if spare < 0 or sum(worker.uid in each.claimable for worker in each.reapable) > spare:
         return (), SkipReason.FLOOR
     return each.reapable, None
 
@@ -172,7 +173,7 @@ def _one_by_one(
         if worker.uid in skipped:  # held
             continue
         counts = worker.uid in each.claimable
-        if counts and spare <= 0:
+        if each.departure is None and (spare < 0 or (counts and spare == 0)):
             skipped[worker.uid] = SkipReason.FLOOR
         elif limits.max_per_pass and taken_before + len(taken) >= limits.max_per_pass:
             skipped[worker.uid] = SkipReason.MAX_PER_PASS

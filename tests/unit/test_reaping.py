@@ -95,6 +95,17 @@ def test_leaving_node_neither_uses_nor_holds_the_floor() -> None:
     assert decided.skipped == {worker("n").uid: SkipReason.FLOOR}
 
 
+def test_unready_workers_stay_while_the_floor_is_not_reached() -> None:
+    """After an outage all workers may be unready for a moment: they are not reaped because nobody is claimable."""
+    unready = [idle(name, ready_since=None) for name in ("a", "b")]
+    for whole_node in (False, True):
+        decided = plan(assessed("new", *unready, seen_minutes_ago=NEW), floor=1, whole_node=whole_node)
+        assert names(decided) == []
+        assert set(decided.skipped.values()) == {SkipReason.FLOOR}
+    decided = plan(assessed("new", *unready, seen_minutes_ago=NEW), assessed("old", idle("o")), floor=1)
+    assert names(decided) == ["a", "b"]
+
+
 def test_idle_longest_goes_first_on_one_node() -> None:
     """On one node the worker that has been idle longest goes first, then the smaller UID."""
     decided = plan(
