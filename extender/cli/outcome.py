@@ -1,0 +1,37 @@
+"""How a command ends: its exit code, what stands on standard output, and the one line of an error.
+
+Exit codes: 0 clean stop, 1 failure, 2 bad usage or settings.
+"""
+
+from __future__ import annotations
+
+import sys
+
+CLEAN, FAILURE, BAD_USAGE = 0, 1, 2
+
+
+class BadUsage(ValueError):
+    """Flags that do not go together. The message is one line with the remedy."""
+
+
+def show(text: str) -> int:
+    """Print a result."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return fail(f"the output cannot be written: {(error.strerror or str(error)).lower()}")
+    return CLEAN
+
+
+def refuse(text: str, *, bare: bool = False) -> int:
+    """Say in one line what is wrong with what was given; ``bare`` where the text says it all."""
+    print(text if bare else f"warmnode: {text}", file=sys.stderr, flush=True)
+    return BAD_USAGE
+
+
+def fail(text: str) -> int:
+    """Say in one line what went wrong."""
+    print(f"warmnode: {text}", file=sys.stderr, flush=True)
+    return FAILURE
