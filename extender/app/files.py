@@ -1,0 +1,60 @@
+"""Files that change while we run: the configuration and the TLS files. Bad ones are refused and told once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from extender.settings import Accepted, Configuration, ConfigurationFile, Refused, Unchanged
+from extender.telemetry import Metrics, fields
+from extender.web.server import ListenerProblem, ServerTls
+
+log = logging.getLogger("warmnode")
+
+POLL_INTERVAL = timedelta(seconds=5)
+"""How often the files are looked at."""
+
+
+async def follow_files(
+    file: ConfigurationFile, tls: ServerTls | None, metrics: Metrics, take: Callable[[Configuration], None]
+) -> None:
+    """Look at the files for ever. ``take`` puts a new configuration in force."""
+    first = file.configuration
+    told: str | None = None
+    while True:
+        await asyncio.sleep(POLL_INTERVAL.total_seconds())
+        match file.poll():
+            case Accepted(configuration=new):
+                metrics.config_valid.set(1)
+                metrics.config_reloads.labels("accepted").inc()
+                take(new)
+                log.info("configuration reloaded", extra=fields(needs_restart=_needs_restart(first, new)))
+            case Refused(error=error):
+                metrics.config_valid.set(0)
+                metrics.config_reloads.labels("refused").inc()
+                log.error("configuration refused, the old one stays in force", extra=fields(problem=str(error)))
+            case Unchanged():
+                pass
+        told = _follow_tls(tls, told)
+
+
+def _follow_tls(tls: ServerTls | None, told: str | None) -> str | None:
+    """Reload the TLS files where they changed, and give the problem that was told last."""
+    if tls is None:
+        return None
+    try:
+        if tls.reload():
+            log.info("TLS files reloaded")
+    except ListenerProblem as problem:
+        if str(problem) != told:
+            log.error("TLS files refused, the old ones stay in force", extra=fields(problem=str(problem)))
+        return str(problem)
+    return None
+
+
+def _needs_restart(old: Configuration, new: Configuration) -> list[str]:
+    """Name the settings that are read at the start only and differ now."""
+    fixed = ("age", "ledger", "leader_election")
+    return [name for name in fixed if getattr(old, name) != getattr(new, name)]

@@ -1,0 +1,164 @@
+"""One process: in which order its parts start, run and stop. One event loop, one TaskGroup, every task has a name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from extender import __version__
+from extender.app.files import follow_files
+from extender.app.options import Role, RunOptions
+from extender.app.reaping import Reaping
+from extender.app.serving import Serving
+from extender.app.shared import Shared, utc_now
+from extender.feed import ClusterFeed
+from extender.inforce import InForce
+from extender.kube.client import KubeClient
+from extender.kube.lease import is_held
+from extender.kube.ledger import LedgerStore
+from extender.kube.listing import list_uids
+from extender.loops.ledger import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
+from extender.model import AgeSource, Pod
+from extender.settings import Configuration
+from extender.state import ClusterState
+from extender.telemetry import Metrics, WatchMetrics, fields
+from extender.web.ops import Readiness, operations
+from extender.web.server import Listener, ServerTls
+
+log = logging.getLogger("warmnode")
+
+
+class Process:
+    """The parts of one process. ``serving`` and ``reaping`` are None where the process has not that role."""
+
+    def __init__(self, options: RunOptions, client: KubeClient, tls: ServerTls | None, stopping: asyncio.Event) -> None:
+        configuration = options.configuration.configuration
+        self.options = options
+        self.client = client
+        self.tls = tls
+        self.namespace = options.cluster.namespace or client.namespace
+        self.metrics = Metrics(version=__version__)
+        self.in_force = InForce(configuration, dry_run=options.dry_run)
+        self.state = ClusterState(clock=utc_now, age=configuration.age)
+        self.stopping = stopping
+        self.feed = ClusterFeed(
+            client,
+            self.state,
+            classify=self.in_force.classify,
+            ledger=(self.namespace, configuration.ledger.name) if configuration.age is AgeSource.FIRST_SEEN else None,
+            observer=WatchMetrics(self.metrics, logging.getLogger("warmnode.watch")),
+            bound=self._bound,
+            changed=self._changed,
+        )
+        shared = Shared(
+            client=client,
+            namespace=self.namespace,
+            metrics=self.metrics,
+            in_force=self.in_force,
+            state=self.state,
+            feed=self.feed,
+            stopping=stopping,
+        )
+        self.serving = Serving(options, shared, tls) if Role.SERVE in options.roles else None
+        self.reaping = Reaping(shared) if Role.REAP in options.roles else None
+        self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label))
+
+    async def run(self) -> None:
+        """Start, work until a signal comes, stop."""
+        ops = Listener(name="ops", address=self.options.ops_listen, handler=operations(self.metrics, self._readiness))
+        callers = self.serving.listeners if self.serving is not None else []
+        try:
+            for listener in (ops, *callers):
+                await listener.start()
+            log.info(
+                "started",
+                extra=fields(
+                    version=__version__,
+                    roles=sorted(self.options.roles),
+                    namespace=self.namespace,
+                    dry_run=self.in_force.configuration.dry_run,
+                ),
+            )
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work, name=name) for name, work in self._tasks().items()]
+                await self.stopping.wait()
+                log.info("stopping")
+                for listener in callers:
+                    await listener.stop()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            for listener in callers:
+                await listener.stop()
+            if self.reaping is not None:
+                await self.reaping.elector.release()
+            await ops.stop()
+
+    def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        tasks: dict[str, Coroutine[Any, Any, None]] = {
+            f"watch {reflector.name}": reflector.run() for reflector in self.feed.reflectors
+        }
+        tasks["begin"] = self._begin()
+        tasks["follow files"] = follow_files(self.options.configuration, self.tls, self.metrics, self._take)
+        if self.feed.ledger is not None:
+            name = self.in_force.configuration.ledger.name
+            store = LedgerStore(self.client, namespace=self.namespace, name=name)
+            tasks["keep ledger"] = keep_ledger(self.state, store, self.metrics)
+            tasks["prune ledger"] = prune_ledger(
+                self.state,
+                store,
+                self.metrics,
+                list_node_uids=lambda: list_uids(self.client, "/api/v1/nodes"),
+                may_prune=self._may_prune,
+            )
+        if self.reaping is not None:
+            tasks |= self.reaping.tasks()
+        return tasks
+
+    def _bound(self, worker: Pod) -> None:
+        self.metrics.workers_bound.labels(self.metrics.pool_label(worker.pool or "")).inc()
+
+    def _changed(self, worker: Pod) -> None:
+        if self.reaping is not None:
+            self.reaping.costs.changed(worker)
+
+    async def _may_prune(self) -> bool:
+        """The leader prunes; where no reaper runs, any replica does once half of the limit is used."""
+        if self.reaping is not None:
+            return self.reaping.elector.is_leader
+        lease = self.in_force.configuration.leader_election.name
+        return is_half_full(self.state) and not await is_held(
+            self.client, namespace=self.namespace, name=lease, within=PRUNE_INTERVAL
+        )
+
+    def _readiness(self) -> Readiness:
+        reasons = ["stopping"] if self.stopping.is_set() else self.feed.reasons()
+        ledger = self.feed.ledger
+        if self.reaping is not None and ledger is not None and ledger.missing:
+            reasons.append(f"ledger: cannot be read ({ledger.problem}); nothing is reaped")
+        return Readiness(reasons=tuple(reasons), collections=self.feed.shown())
+
+    async def _begin(self) -> None:
+        state, ledger = self.state, self.feed.ledger
+        await self.feed.begin()
+        basis = "ledger" if state.ledger is not None else "creation times" if ledger is not None else "created"
+        log.info("synced", extra=fields(nodes=len(state.nodes), pods=len(state.pods), ages=basis))
+        if ledger is not None and ledger.missing:
+            log.warning(
+                "the ledger cannot be read; ages start from creation times and are lost at a restart",
+                extra=fields(problem=ledger.problem),
+            )
+        if state.ledger is not None and state.ledger.ignored:
+            log.warning("ledger keys make no sense and are left alone", extra=fields(keys=state.ledger.ignored[:5]))
+
+    def _take(self, new: Configuration) -> None:
+        before = self.in_force.pools
+        self.in_force.replace(new)
+        if self.serving is not None:
+            self.serving.take_configuration()
+        if self.reaping is not None:
+            self.reaping.take_configuration()
+        if before.pools != self.in_force.pools.pools:
+            self.feed.list_pods_again()

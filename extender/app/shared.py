@@ -1,0 +1,31 @@
+"""What both roles of a process share: the client, the state and what feeds it, the settings in force, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from extender.feed import ClusterFeed
+from extender.inforce import InForce
+from extender.kube.client import KubeClient
+from extender.state import ClusterState
+from extender.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The parts that every role is built from. ``namespace`` is where warmnode's own objects live."""
+
+    client: KubeClient
+    namespace: str
+    metrics: Metrics
+    in_force: InForce
+    state: ClusterState
+    feed: ClusterFeed
+    stopping: asyncio.Event
+
+
+def utc_now() -> datetime:
+    """Read the clock."""
+    return datetime.now(UTC)
