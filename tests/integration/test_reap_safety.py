@@ -23,7 +23,8 @@ from extender.feed import ClusterFeed
 from extender.kube.client import KubeClient
 from extender.kube.eviction import EvictionOutcome, Evictor
 from extender.kube.observer import NullObserver
-from extender.loops.reaper import PassReport, Reaper
+from extender.loops.pass_report import PassReport
+from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Pod, SkipReason
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import PoolReaping, ReapLimits
