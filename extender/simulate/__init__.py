@@ -1,0 +1,1 @@
+"""Models of a worker pool that need no cluster. Pure: no clock, no I/O; randomness is a parameter."""
