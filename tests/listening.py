@@ -7,7 +7,8 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,8 +43,16 @@ def webhook_over(state: ClusterState, *, pools: PoolsInForce | None = None, metr
 class Listening:
     """Runs a `Listener` while used as a context manager. ``logged`` holds what was logged meanwhile."""
 
-    def __init__(self, handler: Handler, *, tls: ServerTls | None = None) -> None:
-        self.listener = Listener(name="test", address=Address("127.0.0.1", 0), handler=handler, tls=tls)
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        tls: ServerTls | None = None,
+        refused: Callable[[HTTPStatus], None] = lambda status: None,
+    ) -> None:
+        self.listener = Listener(
+            name="test", address=Address("127.0.0.1", 0), handler=handler, tls=tls, refused=refused
+        )
         self.logged: list[logging.LogRecord] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="listening")

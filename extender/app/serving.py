@@ -26,8 +26,15 @@ class Serving:
         )
         self.listeners: list[Listener] = []
         if options.webhook_listen is not None:
-            handler = self.webhook.handler()
-            self.listeners.append(Listener(name="webhook", address=options.webhook_listen, handler=handler, tls=tls))
+            self.listeners.append(
+                Listener(
+                    name="webhook",
+                    address=options.webhook_listen,
+                    handler=self.webhook.handler(),
+                    tls=tls,
+                    refused=self.webhook.count_garbled,
+                )
+            )
         if options.claims_listen is not None:
             handler = self._claims_handler(options.claims_listen)
             self.listeners.append(Listener(name="claims", address=options.claims_listen, handler=handler, tls=tls))

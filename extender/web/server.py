@@ -9,15 +9,18 @@ import asyncio
 import ipaddress
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from extender.telemetry import fields
-from extender.web.http import Handler
+from extender.web.http import Handler, problem
 
 log = logging.getLogger("warmnode.listener")
 
@@ -122,12 +125,21 @@ class ServerTls:
 
 
 class Listener:
-    """Serves one handler on one address."""
+    """Serves one handler on one address. ``refused`` is told when bytes that are no HTTP were answered with a 4xx."""
 
-    def __init__(self, *, name: str, address: Address, handler: Handler, tls: ServerTls | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        address: Address,
+        handler: Handler,
+        tls: ServerTls | None = None,
+        refused: Callable[[HTTPStatus], None] = lambda status: None,
+    ) -> None:
         self.name = name
         self.address = address
         self.tls = tls
+        self._refused = refused
         self._handler = handler
         self._draining = False
         self._runner: web.ServerRunner | None = None
@@ -138,8 +150,9 @@ class Listener:
         Raises:
             ListenerProblem: the address cannot be had.
         """
-        server = web.Server(
+        server = _Server(
             self._handle,
+            refused=self._refused,
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             auto_decompress=False,
@@ -187,6 +200,46 @@ class Listener:
         response = await self._handler(request)
         if self._draining:
             response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """aiohttp's server, with `_Connection` for each connection."""
+
+    def __init__(self, handler: Handler, *, refused: Callable[[HTTPStatus], None], **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._refused = refused
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, refused=self._refused, loop=asyncio.get_running_loop(), **self._options)
+
+
+class _Connection(web.RequestHandler):
+    """One connection. What cannot be read as HTTP gets the same one-line problem as any other mistake."""
+
+    __slots__ = ("_refused",)
+
+    def __init__(self, server: _Server, *, refused: Callable[[HTTPStatus], None], **options: Any) -> None:
+        super().__init__(server, **options)
+        self._refused = refused
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer in one line; a mistake of our own is aiohttp's to answer and to log, with its traceback."""
+        if not isinstance(exc, HttpProcessingError) or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        lines = exc.message.strip().splitlines() or [HTTPStatus(status).phrase]
+        detail = f"this is no HTTP request: {lines[0].rstrip(' :')[:200]}"
+        _http_log.warning("bad HTTP", extra=fields(status=status, problem=detail))
+        self._refused(HTTPStatus(status))
+        response = problem(HTTPStatus(status), detail)
+        response.force_close()
         return response
 
 

@@ -61,6 +61,7 @@ class Webhook:
         }
         self._seconds = {verb: metrics.webhook_seconds.labels(verb) for verb in ("prioritize", "preempt")}
         self._lost = metrics.webhook_requests.labels("none", Outcome.NOT_FOUND)
+        self._garbled = metrics.webhook_requests.labels("none", Outcome.BAD_REQUEST)
 
     def handler(self) -> Handler:
         """Make the listener's handler."""
@@ -71,6 +72,10 @@ class Webhook:
             },
             refused=lambda status: self._lost.inc(),
         )
+
+    def count_garbled(self, status: HTTPStatus) -> None:
+        """Count what could not be read as HTTP."""
+        self._garbled.inc()
 
     def prioritize(self, body: bytes) -> tuple[bytes, str]:
         """Answer a prioritize call: at most nine hosts of those that were sent, ``[]`` for a pod of no pool.

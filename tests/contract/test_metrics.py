@@ -57,7 +57,7 @@ OUTCOMES = {
         *{"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound"},
         *{"chosen", "vetoed", "noWorker", "unknownNode", "unknownPod", "unknownPriority", "noVictims"},
     },
-    "none": {"notFound"},
+    "none": {"badRequest", "notFound"},
 }
 PARTS_OF_A_HISTOGRAM = {"le"}
 
