@@ -167,6 +167,11 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-
 
 def parse_idle_mark(text: str | None) -> datetime | None:
     """Parse the idle mark: an RFC 3339 time with its zone. None where it is absent or anything else: that is busy."""
+    return parse_time(text)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Parse an RFC 3339 time with its zone, None for anything else."""
     if text is None or len(text) > 40 or not _RFC_3339.fullmatch(text):
         return None
     try:
