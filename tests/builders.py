@@ -58,6 +58,7 @@ def worker(
     static: bool = False,
     deletion_cost: str | None = None,
     cost_mark: str | None = None,
+    scheduler: str = "default-scheduler",
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
@@ -68,6 +69,7 @@ def worker(
         static=static,
         deletion_cost=deletion_cost,
         cost_mark=cost_mark,
+        scheduler=scheduler,
         node=node,
         pool=pool,
         priority=priority,
