@@ -1,4 +1,4 @@
-"""Which collections feed the state: nodes, pods, and the ledger.
+"""Which collections feed the state: nodes, pods, the ledger, and Karpenter's objects where there are any.
 
 Owns the reflectors and what can be said about them: loaded, fresh, or what is in the way. Decides nothing.
 """
@@ -6,27 +6,45 @@ Owns the reflectors and what can be said about them: loaded, fresh, or what is i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from random import Random
+from typing import TypeAlias
 
-from extender.kube.client import KubeClient
+from extender.kube.karpenter_objects import (
+    NODE_CLAIMS_PATH,
+    NODE_POOLS_PATH,
+    NodeClaimObject,
+    NodePoolObject,
+    node_claim_from,
+    node_pool_from,
+)
 from extender.kube.objects import ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.kube.watch import Reflector, WatchObserver
-from extender.model import Ledger, Node, Pod
+from extender.kube.watch import ListWatchClient, Reflector, WatchObserver
+from extender.model import Departure, Ending, Ledger, Node, NodeClaim, NodePool, Pod
 from extender.state import ClusterState
 from extender.telemetry import ClusterFigures
 
 NODES = "nodes"
 PODS = "pods"
 LEDGER = "ledger"
+NODE_CLAIMS = "nodeclaims"
+NODE_POOLS = "nodepools"
+OPTIONAL = frozenset({NODE_CLAIMS, NODE_POOLS})
+"""Karpenter's: absent without it, or forbidden. Without them less is known about leaving nodes, and nothing waits."""
+PATIENCE = timedelta(seconds=5)
+"""How long the first answer waits for an optional collection that is neither there nor missing: a broken one."""
 STALE = timedelta(minutes=2)
 """A watch hears a bookmark about each minute; after two minutes of silence it is not to be relied on."""
 FRESH = timedelta(seconds=90)
 """For what cannot be taken back: a watch that hears nothing is ended after 75 s at most, and 15 s more."""
 
 Classify = Callable[[str, Mapping[str, str]], str | None]
+Required: TypeAlias = Reflector[NodeObject, Node] | Reflector[PodObject, Pod] | Reflector[ConfigMapObject, Ledger]
+Optional: TypeAlias = Reflector[NodeClaimObject, NodeClaim] | Reflector[NodePoolObject, NodePool]
 
 
 class ClusterFeed:
@@ -37,7 +55,7 @@ class ClusterFeed:
 
     def __init__(
         self,
-        client: KubeClient,
+        client: ListWatchClient,
         state: ClusterState,
         *,
         classify: Classify,
@@ -81,24 +99,59 @@ class ClusterFeed:
                 random=Random(),  # noqa: S311 - jitter
                 observer=observer,
             )
+        self.node_claims: Reflector[NodeClaimObject, NodeClaim] = Reflector(
+            client,
+            path=NODE_CLAIMS_PATH,
+            struct=NodeClaimObject,
+            trim=node_claim_from,
+            sink=_NodeClaimSink(state),
+            name=NODE_CLAIMS,
+            random=Random(),  # noqa: S311 - jitter
+            observer=observer,
+            forgets_missing=True,
+        )
+        self.node_pools: Reflector[NodePoolObject, NodePool] = Reflector(
+            client,
+            path=NODE_POOLS_PATH,
+            struct=NodePoolObject,
+            trim=node_pool_from,
+            sink=_NodePoolSink(state),
+            name=NODE_POOLS,
+            random=Random(),  # noqa: S311 - jitter
+            observer=observer,
+            forgets_missing=True,
+        )
         self._state = state
 
     @property
-    def reflectors(
-        self,
-    ) -> tuple[Reflector[NodeObject, Node] | Reflector[PodObject, Pod] | Reflector[ConfigMapObject, Ledger], ...]:
-        """The reflectors, to be run by the caller."""
+    def required(self) -> tuple[Required, ...]:
+        """The reflectors without which nothing is decided. (The ledger may be missing: see `begin`.)"""
         return (self.nodes, self.pods) if self.ledger is None else (self.nodes, self.pods, self.ledger)
+
+    @property
+    def optional(self) -> tuple[Optional, ...]:
+        """The reflectors of Karpenter's objects: whatever happens to them, everything else goes on."""
+        return (self.node_claims, self.node_pools)
+
+    @property
+    def reflectors(self) -> tuple[Required | Optional, ...]:
+        """All reflectors, to be run by the caller."""
+        return (*self.required, *self.optional)
 
     async def begin(self) -> None:
         """Wait until everything is loaded, then let the state answer.
 
-        A ledger that may not be read counts as none: the webhook goes by creation order, and a reason says so.
+        A ledger that may not be read counts as none: the webhook goes by creation order, and a reason says so. What is
+        optional is waited for until it is there or missing, and at most for five seconds in all.
         """
         await self.nodes.synced_event.wait()
         await self.pods.synced_event.wait()
         if self.ledger is not None:
             await self.ledger.settled_event.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                for reflector in self.optional:
+                    await reflector.settled_event.wait()
         self._state.begin()
         gc.collect()
         gc.freeze()  # what was loaded stays: a full collection over 100,000 pods would take 30 ms of a scheduling cycle
@@ -108,23 +161,27 @@ class ClusterFeed:
         self.pods.relist()
 
     def ages(self) -> dict[str, float | None]:
-        """Say how long ago each collection was last heard of, in seconds; None: never."""
+        """Say how long ago each collection was last heard of, in seconds; None: never, or optional and missing."""
         now = asyncio.get_running_loop().time()
-        return {r.name: None if r.last_contact is None else now - r.last_contact for r in self.reflectors}
+        return {
+            r.name: None if r.last_contact is None or (r.missing and r.name in OPTIONAL) else now - r.last_contact
+            for r in self.reflectors
+        }
 
     def is_fresh(self) -> bool:
         """True while what an eviction is decided on is not stale: all is loaded, and no watch was silent for long.
 
-        A ledger that cannot be read makes it false: ages would be guesses.
+        A ledger that cannot be read makes it false: ages would be guesses. Karpenter's objects do not count: they can
+        only keep workers from being evicted, or say earlier that a node is leaving.
         """
         ages = self.ages()
         return all(
             reflector.synced and not reflector.missing and (ages[reflector.name] or 0) <= FRESH.total_seconds()
-            for reflector in self.reflectors
+            for reflector in self.required
         )
 
     def reasons(self) -> list[str]:
-        """Say why the state is not to be relied on; empty when it is. The ledger is no reason: see `begin`."""
+        """Say why the state is not to be relied on; empty when it is. Neither ledger nor optional ones are a reason."""
         reasons = []
         ages = self.ages()
         for reflector in (self.nodes, self.pods):
@@ -140,22 +197,32 @@ class ClusterFeed:
         return reasons
 
     def shown(self) -> dict[str, dict[str, object]]:
-        """Show each collection: synced, age in seconds, problem."""
+        """Show each collection: synced, age in seconds, problem, and whether readiness depends on it."""
         ages = self.ages()
         return {
-            r.name: {"synced": r.synced, "ageSeconds": _rounded(ages[r.name]), "problem": r.problem}
+            r.name: {
+                "synced": r.synced and not (r.missing and r.name in OPTIONAL),
+                "ageSeconds": _rounded(ages[r.name]),
+                "problem": r.problem,
+                "optional": r.name in OPTIONAL,
+            }
             for r in self.reflectors
         }
 
     def figures(self, label_of: Callable[[str], str]) -> ClusterFigures:
         """Count what is known, for a scrape. ``label_of`` bounds the pools that are told apart."""
         nodes = dict.fromkeys(("seen", "unseen", "ending", "leaving"), 0)
+        leaving: Counter[str] = Counter()
+        ending: Counter[str] = Counter()
+        preference = self._state.preference
         for name, key in self._state.order.items():
-            preferred = self._state.preference.get(name)
+            preferred = preference.get(name)
             if preferred is None:
                 nodes["leaving"] += 1
+                leaving[self._state.departure(name) or ""] += 1
             elif preferred[0]:
                 nodes["ending"] += 1
+                ending[self._state.ending(name) or ""] += 1
             else:
                 nodes["unseen" if key[0] else "seen"] += 1
         workers: dict[str, int] = {}
@@ -168,6 +235,9 @@ class ClusterFeed:
             synced=self._state.synced,
             collection_ages=self.ages(),
             nodes=nodes,
+            leaving={reason: leaving[reason] for reason in Departure},
+            ending={reason: ending[reason] for reason in Ending},
+            missing={r.name: r.missing for r in self.reflectors},
             workers=workers,
             pods=len(self._state.pods),
             ledger_entries=len(ledger.first_seen) if ledger is not None else 0,
@@ -214,6 +284,20 @@ class _LedgerSink:
 
     def delete(self, ledger: Ledger, /) -> None:
         self._state.take_ledger(None)
+
+
+class _NodeClaimSink:
+    def __init__(self, state: ClusterState) -> None:
+        self.replace = state.replace_node_claims
+        self.upsert = state.upsert_node_claim
+        self.delete = state.delete_node_claim
+
+
+class _NodePoolSink:
+    def __init__(self, state: ClusterState) -> None:
+        self.replace = state.replace_node_pools
+        self.upsert = state.upsert_node_pool
+        self.delete = state.delete_node_pool
 
 
 def _rounded(age: float | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extender.policy.deletion_cost import PoolCosts
+from extender.policy.departure import EndingRules
 from extender.policy.idleness import ReapRules
 from extender.policy.pools import PoolsInForce, pool_of
 from extender.policy.reaping import PoolReaping, ReapLimits
@@ -42,6 +43,10 @@ class InForce:
         """Say how a pool is reaped."""
         return reaping_of(self.settings(pool))
 
+    def ending_rules(self) -> EndingRules:
+        """Say which nodes are ending."""
+        return ending_rules_of(self.configuration)
+
     def costs(self, pool: str) -> PoolCosts:
         """Say how a pool's deletion costs are written."""
         settings = self.settings(pool)
@@ -57,6 +62,12 @@ def pools_in_force(configuration: Configuration) -> PoolsInForce:
         busy_victims={pool.name: pool.busy_victims for pool in pools or ()},
         default_busy_victims=configuration.pool_defaults.preempt.busy_victims,
     )
+
+
+def ending_rules_of(configuration: Configuration) -> EndingRules:
+    """Reduce the configuration to which nodes are ending."""
+    ending = configuration.ending
+    return EndingRules(expiry_horizon=ending.expiry_horizon, drifted=ending.drifted)
 
 
 def reaping_of(settings: PoolSettings) -> PoolReaping:

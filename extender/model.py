@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -36,6 +36,16 @@ class Ending(StrEnum):
     WORKERS_TERMINATING = "workersTerminating"
     EXPIRES_SOON = "expiresSoon"
     DRIFTED = "drifted"
+
+
+class NodeClaimCondition(StrEnum):
+    """Conditions of a NodeClaim that decisions need. Karpenter removes Consolidatable instead of setting it False."""
+
+    INITIALIZED = "Initialized"
+    CONSOLIDATABLE = "Consolidatable"
+    DRIFTED = "Drifted"
+    DISRUPTION_REASON = "DisruptionReason"
+    INSTANCE_TERMINATING = "InstanceTerminating"
 
 
 class AgeSource(StrEnum):
@@ -95,7 +105,9 @@ class SkipReason(StrEnum):
 class Node:
     """A Node object, reduced to what a decision about its age or its departure needs.
 
-    ``disrupted`` is Karpenter's disruption taint (v1 or v1beta1), ``unschedulable`` a cordon.
+    ``disrupted`` is Karpenter's disruption taint (v1 or v1beta1), ``unschedulable`` a cordon. ``node_claim`` is the UID
+    of the NodeClaim that owns it, ``node_pool`` the name of its NodePool: None where Karpenter does not manage it.
+    ``initialized``: Karpenter has let pods in. ``do_not_disrupt``: ``karpenter.sh/do-not-disrupt`` is "true" on it.
     """
 
     name: str
@@ -104,6 +116,60 @@ class Node:
     deleting: bool = False
     disrupted: bool = False
     unschedulable: bool = False
+    ready: bool = True
+    node_claim: str | None = None
+    node_pool: str | None = None
+    initialized: bool = False
+    do_not_disrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeClaim:
+    """Karpenter's claim on one machine, reduced.
+
+    ``conditions`` are those that are True. ``expire_after`` counts from ``created``, None: never.
+    ``has_deadline``: by ``karpenter.sh/nodeclaim-termination-timestamp`` its pods will be deleted by force.
+    """
+
+    name: str
+    uid: str
+    created: datetime
+    node_pool: str | None = None
+    deleting: bool = False
+    has_deadline: bool = False
+    conditions: frozenset[NodeClaimCondition] = frozenset()
+    expire_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisruptionBudget:
+    """One budget of a NodePool: how many ``nodes`` ("10%" or "3") may be disrupted at once.
+
+    ``reasons`` it applies to, None: all. It is active for ``duration`` after each hit of the cron ``schedule`` in UTC;
+    where both are None always. A value that could not be read is kept as None or as it is, and fails closed.
+    """
+
+    nodes: str = "10%"
+    reasons: frozenset[str] | None = None
+    schedule: str | None = None
+    duration: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePool:
+    """A NodePool, reduced. ``replicas`` is set on static ones, whose nodes are not consolidated.
+
+    ``consolidate_after`` None: never. ``consolidation_policy`` is Karpenter's word, such as ``WhenEmpty``.
+    ``expire_after`` is what new NodeClaims get, None: never.
+    """
+
+    name: str
+    uid: str
+    replicas: int | None = None
+    consolidate_after: timedelta | None = timedelta(0)
+    consolidation_policy: str = "WhenEmptyOrUnderutilized"
+    expire_after: timedelta | None = None
+    budgets: tuple[DisruptionBudget, ...] = (DisruptionBudget(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,24 +10,48 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from extender.model import AgeSource, BusyVictims, Ending, Ledger, Node, OrderKey, Pod
+from extender.model import (
+    FOREVER,
+    AgeSource,
+    BusyVictims,
+    Departure,
+    Ending,
+    Ledger,
+    Node,
+    NodeClaim,
+    NodePool,
+    OrderKey,
+    Pod,
+)
 from extender.policy import ages
-from extender.policy.departure import departure_of, ending_of
+from extender.policy.departure import EndingRules, departure_of, ending_of, expiry_nears_at
 from extender.policy.idleness import is_bound_to_its_node
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
 
 
 class ClusterState:
-    """Nodes, pods and first-seen times, and the order that follows from them.
+    """Nodes, pods, first-seen times and Karpenter's objects, and the order that follows from them.
 
     ``preference`` (placement) has no leaving node; ``order`` has every node. Both map node names to keys, are changed
-    in place, and are exact after every event.
+    in place, and are exact after every event. ``preference`` also changes with time, when a node comes near its expiry:
+    take it from here for each decision. ``node_claims`` are by UID, ``node_pools`` by name, and both are empty where
+    there is no Karpenter, or it may not be read.
     """
 
-    def __init__(self, *, clock: Callable[[], datetime], age: AgeSource = AgeSource.FIRST_SEEN) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime],
+        age: AgeSource = AgeSource.FIRST_SEEN,
+        ending_rules: EndingRules | None = None,
+    ) -> None:
         self._clock = clock
         self._age = age
+        self._ending_rules = ending_rules or EndingRules()
+        self._ranking = Ranking()
+        self._claimed: dict[str, str] = {}  # name of the node of each NodeClaim, by the claim's UID
+        self._next_expiry = FOREVER  # no node comes near its expiry before that
         self._workers_on: dict[str, dict[str, Pod]] = {}
         self._strangers_on: dict[str, dict[str, Pod]] = {}
         self._unscheduled: dict[str, set[str]] = {}
@@ -36,7 +60,8 @@ class ClusterState:
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
         self.order: dict[str, OrderKey] = {}
-        self.preference = Ranking()
+        self.node_claims: dict[str, NodeClaim] = {}
+        self.node_pools: dict[str, NodePool] = {}
         self.ledger: Ledger | None = None
         self.synced = False
 
@@ -48,7 +73,8 @@ class ClusterState:
         live = {node.uid for node in self.nodes.values()}
         self._observed = {uid: seen for uid, seen in self._observed.items() if uid in live}
         self.order.clear()
-        self.preference.clear()
+        self._ranking.clear()
+        self._claimed.clear()
         for node in self.nodes.values():
             self._observe(node)
 
@@ -57,6 +83,7 @@ class ClusterState:
         known = self.nodes.get(node.name)
         if known is not None and known.uid != node.uid:
             self._observed.pop(known.uid, None)
+            self._forget_claim_of(known)
         self.nodes[node.name] = node
         self._observe(node)
 
@@ -66,7 +93,8 @@ class ClusterState:
         if known is not None and known.uid == node.uid:
             del self.nodes[node.name]
             self.order.pop(node.name, None)
-            self.preference.put(node.name, None)
+            self._ranking.put(node.name, None)
+            self._forget_claim_of(known)
         self._observed.pop(node.uid, None)
 
     def replace_pods(self, pods: Iterable[Pod]) -> None:
@@ -99,6 +127,41 @@ class ClusterState:
             self._unindex(known)
             self._observe_named(known.node)
 
+    def replace_node_claims(self, claims: Iterable[NodeClaim]) -> None:
+        """Take a complete list of NodeClaims in place of what was known; an empty one where they cannot be read."""
+        self.node_claims = {claim.uid: claim for claim in claims}
+        self._rank_all()
+
+    def upsert_node_claim(self, claim: NodeClaim) -> None:
+        """Take a new or changed NodeClaim. It may come before its node or after it."""
+        self.node_claims[claim.uid] = claim
+        self._rank_named(self._claimed.get(claim.uid))
+
+    def delete_node_claim(self, claim: NodeClaim) -> None:
+        """Forget a NodeClaim."""
+        self.node_claims.pop(claim.uid, None)
+        self._rank_named(self._claimed.get(claim.uid))
+
+    def replace_node_pools(self, node_pools: Iterable[NodePool]) -> None:
+        """Take a complete list of NodePools in place of what was known."""
+        self.node_pools = {node_pool.name: node_pool for node_pool in node_pools}
+
+    def upsert_node_pool(self, node_pool: NodePool) -> None:
+        """Take a new or changed NodePool."""
+        self.node_pools[node_pool.name] = node_pool
+
+    def delete_node_pool(self, node_pool: NodePool) -> None:
+        """Forget a NodePool, unless another one of that name has taken its place already."""
+        known = self.node_pools.get(node_pool.name)
+        if known is not None and known.uid == node_pool.uid:
+            del self.node_pools[node_pool.name]
+
+    def go_by(self, ending_rules: EndingRules) -> None:
+        """Take new rules for which nodes are ending."""
+        if ending_rules != self._ending_rules:
+            self._ending_rules = ending_rules
+            self._rank_all()
+
     def overlay_eviction(self, uid: str) -> None:
         """Take a pod that we evicted as terminating, until the watch shows that it is, or is gone."""
         pod = self.pods.get(uid)
@@ -117,19 +180,24 @@ class ClusterState:
             live = {node.uid: lost[node.uid] for node in self.nodes.values() if node.uid in lost}
             self._observed = ages.merge_earliest(self._observed, live)
         self.ledger = ledger
-        for node in self.nodes.values():
-            self._rank(node)
+        self._rank_all()
 
     def begin(self) -> None:
         """Start to answer: nodes, pods and ledger were loaded. Without a ledger, seeds the nodes that have workers."""
         if self.ledger is None:
             seeds = ages.seeded_first_seen(self.nodes.values(), self._workers_on)
             self._observed = ages.merge_earliest(self._observed, seeds)
-            for node in self.nodes.values():
-                self._rank(node)
+            self._rank_all()
         self.synced = True
 
     # -- what is read -------------------------------------------------------------------------------------------------
+
+    @property
+    def preference(self) -> Ranking:
+        """Nodes that are not leaving, most preferred first, as of now by the clock. The live one: use it at once."""
+        if self._clock() >= self._next_expiry:
+            self._rank_expiring()
+        return self._ranking
 
     def first_seen(self, node: Node) -> datetime | None:
         """Say when a node was first seen: the earliest of what was observed and what is recorded. None: not yet."""
@@ -165,9 +233,22 @@ class ClusterState:
         placed = {worker.pool for workers in self._workers_on.values() for worker in workers.values()}
         return {pool for pool in placed if pool is not None} | self._unscheduled.keys()
 
+    def claim_of(self, node: Node) -> NodeClaim | None:
+        """Find the NodeClaim of a node, None where it has none, or none that could be read."""
+        return self.node_claims.get(node.node_claim) if node.node_claim is not None else None
+
+    def departure(self, node_name: str) -> Departure | None:
+        """Say why a node is leaving, None where it is not, or is not known."""
+        node = self.nodes.get(node_name)
+        return departure_of(node, self.claim_of(node)) if node is not None else None
+
     def ending(self, node_name: str) -> Ending | None:
-        """Say why a node is ending, None where it is not."""
-        return ending_of(self.workers_on(node_name).values())
+        """Say why a node is ending as of now, None where it is not, or is not known."""
+        node = self.nodes.get(node_name)
+        if node is None:
+            return None
+        workers = self.workers_on(node_name).values()
+        return ending_of(workers, self.claim_of(node), self._ending_rules, self._clock())
 
     def preemption_view(self, modes: Mapping[str, BusyVictims], default: BusyVictims) -> PreemptionView:
         """Show the state to the preemption policy. The mappings are the live ones: use the view at once."""
@@ -233,4 +314,38 @@ class ClusterState:
     def _rank(self, node: Node) -> None:
         key = ages.order_key(node, self.first_seen(node), self._age)
         self.order[node.name] = key
-        self.preference.put(node.name, preference_key(key, departure_of(node), self.ending(node.name)))
+        claim, now = self.claim_of(node), self._clock()
+        if node.node_claim is not None:
+            self._claimed[node.node_claim] = node.name
+        if claim is not None and claim.expire_after is not None:
+            nears_at = expiry_nears_at(claim, self._ending_rules)
+            if nears_at > now:
+                self._next_expiry = min(self._next_expiry, nears_at)
+        ending = ending_of(self.workers_on(node.name).values(), claim, self._ending_rules, now)
+        self._ranking.put(node.name, preference_key(key, departure_of(node, claim), ending))
+
+    def _rank_named(self, node_name: str | None) -> None:
+        node = self.nodes.get(node_name) if node_name is not None else None
+        if node is not None:
+            self._rank(node)
+
+    def _rank_all(self) -> None:
+        for node in self.nodes.values():
+            self._rank(node)
+
+    def _rank_expiring(self) -> None:
+        """Rank the nodes again that have come near their expiry, and find out when the next one does."""
+        now, self._next_expiry = self._clock(), FOREVER
+        for node in self.nodes.values():
+            claim = self.claim_of(node)
+            if claim is None or claim.expire_after is None:
+                continue
+            nears_at = expiry_nears_at(claim, self._ending_rules)
+            if nears_at > now:
+                self._next_expiry = min(self._next_expiry, nears_at)
+            else:
+                self._rank(node)
+
+    def _forget_claim_of(self, node: Node) -> None:
+        if node.node_claim is not None and self._claimed.get(node.node_claim) == node.name:
+            del self._claimed[node.node_claim]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -76,6 +76,9 @@ class ClusterFigures:
     synced: bool = False
     collection_ages: Mapping[str, float | None] = field(default_factory=dict)
     nodes: Mapping[str, int] = field(default_factory=dict)
+    leaving: Mapping[str, int] = field(default_factory=dict)
+    ending: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, bool] = field(default_factory=dict)
     workers: Mapping[str, int] = field(default_factory=dict)
     pods: int = 0
     ledger_entries: int = 0
@@ -103,14 +106,6 @@ class Metrics:
             "warmnode_webhook_last_call_timestamp_seconds",
             "When the scheduler last called, epoch seconds; 0 means never.",
             registry=self.registry,
-        )
-        self.webhook_not_called = Gauge(
-            "warmnode_webhook_not_called",
-            "1 while workers are bound by a scheduler that should call us, and no replica was called for 15 minutes.",
-            registry=self.registry,
-        )
-        self.webhook_lease_writes = self._counter(
-            "warmnode_webhook_lease_writes", "Writes of the Lease that says when a scheduler last called.", "outcome"
         )
         self.idle_requests = self._counter(
             "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
@@ -201,12 +196,20 @@ _ROUTINE = frozenset({"Timeout", "barren"})
 """What a collection without changes goes through all the time: its watch gets no bookmark, is ended and begun anew."""
 
 
+_WITHOUT = {
+    404: "not in this cluster, goes on without it and looks again every half minute",
+    403: "may not be read, goes on without it and tries again every half minute",
+}
+
+
 class WatchMetrics:
     """Tells the metrics and the log what the reflectors do: a `kube.watch.WatchObserver`."""
 
-    def __init__(self, metrics: Metrics, log: logging.Logger) -> None:
+    def __init__(self, metrics: Metrics, log: logging.Logger, *, optional: Collection[str] = ()) -> None:
+        """``optional`` are collections that a cluster need not have."""
         self._metrics = metrics
         self._log = log
+        self._optional = optional
         self._listed: set[str] = set()
 
     def listed(self, name: str, count: int, seconds: float) -> None:
@@ -225,6 +228,11 @@ class WatchMetrics:
     def watch_failed(self, name: str, error: Exception) -> None:
         """A list or a watch failed and is tried again."""
         self._metrics.watch_failures.labels(name, type(error).__name__).inc()
+        status = getattr(error, "status", 0)
+        if name in self._optional and status in (403, 404):
+            level = logging.INFO if status == 404 else logging.WARNING
+            self._log.log(level, _WITHOUT[status], extra=fields(collection=name, problem=str(error)))
+            return
         is_routine = getattr(error, "reason", "") in _ROUTINE
         level = logging.DEBUG if is_routine else logging.WARNING
         self._log.log(level, "watch failed", extra=fields(collection=name, error=str(error)))
@@ -252,6 +260,14 @@ class _ClusterCollector(Collector):
             "collection",
             ((name, age) for name, age in now.collection_ages.items() if age is not None),
         )
+        yield _labelled(
+            "warmnode_collection_missing",
+            "1 while a collection does not exist or may not be read; Karpenter's are optional.",
+            "collection",
+            now.missing.items(),
+        )
+        yield _labelled("warmnode_leaving_nodes", "Leaving nodes by reason.", "reason", now.leaving.items())
+        yield _labelled("warmnode_ending_nodes", "Ending nodes by reason.", "reason", now.ending.items())
         yield _labelled("warmnode_nodes", "Nodes by what is known of their age.", "state", now.nodes.items())
         yield _labelled("warmnode_workers", "Workers that are placed on a node, by pool.", "pool", now.workers.items())
         yield _gauge("warmnode_pods", "Pods known.", now.pods)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 
-from extender.model import Ledger, Node, Pod, Victims
+from extender.model import Ledger, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
@@ -29,6 +30,11 @@ def node(
     deleting: bool = False,
     disrupted: bool = False,
     unschedulable: bool = False,
+    node_claim: str | None = None,
+    node_pool: str | None = None,
+    initialized: bool = False,
+    ready: bool = True,
+    do_not_disrupt: bool = False,
 ) -> Node:
     return Node(
         name=name,
@@ -37,7 +43,37 @@ def node(
         deleting=deleting,
         disrupted=disrupted,
         unschedulable=unschedulable,
+        node_claim=node_claim,
+        node_pool=node_pool,
+        initialized=initialized,
+        ready=ready,
+        do_not_disrupt=do_not_disrupt,
     )
+
+
+def node_claim(
+    name: str = "claim-a",
+    *conditions: NodeClaimCondition,
+    created: datetime = AN_HOUR_AGO,
+    node_pool: str | None = "workers",
+    deleting: bool = False,
+    has_deadline: bool = False,
+    expire_after: timedelta | None = None,
+) -> NodeClaim:
+    return NodeClaim(
+        name=name,
+        uid=f"uid-of-{name}",
+        created=created,
+        node_pool=node_pool,
+        deleting=deleting,
+        has_deadline=has_deadline,
+        conditions=frozenset(conditions),
+        expire_after=expire_after,
+    )
+
+
+def node_pool(name: str = "workers", **given: Any) -> NodePool:
+    return NodePool(name=name, uid=f"uid-of-{name}", **given)
 
 
 def worker(
@@ -58,7 +94,6 @@ def worker(
     static: bool = False,
     deletion_cost: str | None = None,
     cost_mark: str | None = None,
-    scheduler: str = "default-scheduler",
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
@@ -69,7 +104,6 @@ def worker(
         static=static,
         deletion_cost=deletion_cost,
         cost_mark=cost_mark,
-        scheduler=scheduler,
         node=node,
         pool=pool,
         priority=priority,

@@ -13,7 +13,7 @@ from extender.app.options import Role, RunOptions
 from extender.app.reaping import Reaping
 from extender.app.serving import Serving
 from extender.app.shared import Shared, utc_now
-from extender.feed import ClusterFeed
+from extender.feed import OPTIONAL, ClusterFeed
 from extender.inforce import InForce
 from extender.kube.client import KubeClient
 from extender.kube.lease import is_held
@@ -41,14 +41,14 @@ class Process:
         self.namespace = options.cluster.namespace or client.namespace
         self.metrics = Metrics(version=__version__)
         self.in_force = InForce(configuration, dry_run=options.dry_run)
-        self.state = ClusterState(clock=utc_now, age=configuration.age)
+        self.state = ClusterState(clock=utc_now, age=configuration.age, ending_rules=self.in_force.ending_rules())
         self.stopping = stopping
         self.feed = ClusterFeed(
             client,
             self.state,
             classify=self.in_force.classify,
             ledger=(self.namespace, configuration.ledger.name) if configuration.age is AgeSource.FIRST_SEEN else None,
-            observer=WatchMetrics(self.metrics, logging.getLogger("warmnode.watch")),
+            observer=WatchMetrics(self.metrics, logging.getLogger("warmnode.watch"), optional=OPTIONAL),
             bound=self._bound,
             changed=self._changed,
         )
@@ -113,16 +113,12 @@ class Process:
                 list_node_uids=lambda: list_uids(self.client, "/api/v1/nodes"),
                 may_prune=self._may_prune,
             )
-        if self.serving is not None:
-            tasks |= self.serving.tasks()
         if self.reaping is not None:
             tasks |= self.reaping.tasks()
         return tasks
 
     def _bound(self, worker: Pod) -> None:
         self.metrics.workers_bound.labels(self.metrics.pool_label(worker.pool or "")).inc()
-        if self.serving is not None:
-            self.serving.calls.bound(worker)
 
     def _changed(self, worker: Pod) -> None:
         if self.reaping is not None:
@@ -160,6 +156,7 @@ class Process:
     def _take(self, new: Configuration) -> None:
         before = self.in_force.pools
         self.in_force.replace(new)
+        self.state.go_by(self.in_force.ending_rules())
         if self.serving is not None:
             self.serving.take_configuration()
         if self.reaping is not None:

@@ -22,6 +22,9 @@ COST_MARK = f"{PREFIX}deletion-cost-owner"
 """Holds the value that warmnode wrote: where it differs from the cost, somebody else has written since."""
 MIRROR = "kubernetes.io/config.mirror"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+NODE_POOL_LABEL = "karpenter.sh/nodepool"
+INITIALIZED_LABEL = "karpenter.sh/initialized"
+KARPENTER_GROUP = "karpenter.sh/"
 DISRUPTION_TAINTS = frozenset({"karpenter.sh/disrupted", "karpenter.sh/disruption"})
 """Karpenter v1, and v1beta1 (there with the value ``disrupting``)."""
 
@@ -35,6 +38,7 @@ Classify = Callable[[str, Mapping[str, str]], str | None]
 class OwnerReference(Struct, rename="camel", gc=False, frozen=True):
     api_version: str = ""
     kind: str = ""
+    uid: str = ""
     controller: bool | None = None
 
 
@@ -84,9 +88,14 @@ class NodeSpec(Struct, rename="camel", gc=False, frozen=True):
     taints: list[Taint] | None = None
 
 
+class NodeStatus(Struct, rename="camel", gc=False, frozen=True):
+    conditions: list[Condition] | None = None
+
+
 class NodeObject(Struct, rename="camel", gc=False, frozen=True):
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
 
 
 class ConfigMapObject(Struct, rename="camel", gc=False, frozen=True):
@@ -97,13 +106,20 @@ class ConfigMapObject(Struct, rename="camel", gc=False, frozen=True):
 def node_from(raw: NodeObject) -> Node:
     """Reduce a Node. One without a creation time (nothing a server sends) counts as created at `FOREVER`: newest."""
     meta = raw.metadata
+    labels = meta.labels or {}
+    pool = labels.get(NODE_POOL_LABEL)
     return Node(
         name=meta.name,
         uid=meta.uid,
-        created=_utc(meta.creation_timestamp) or FOREVER,
+        created=utc(meta.creation_timestamp) or FOREVER,
         deleting=meta.deletion_timestamp is not None,
         disrupted=any(taint.key in DISRUPTION_TAINTS for taint in raw.spec.taints or ()),
         unschedulable=bool(raw.spec.unschedulable),
+        ready=any(each.type == "Ready" and each.status == "True" for each in raw.status.conditions or ()),
+        node_claim=_node_claim(meta.owner_references),
+        node_pool=intern(pool) if pool else None,
+        initialized=labels.get(INITIALIZED_LABEL) == "true",
+        do_not_disrupt=(meta.annotations or {}).get(DO_NOT_DISRUPT) == "true",
     )
 
 
@@ -112,7 +128,7 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
     meta, spec, status = raw.metadata, raw.spec, raw.status
     annotations = meta.annotations or {}
     pool = classify(meta.namespace, meta.labels or {})
-    created = _utc(meta.creation_timestamp) or FOREVER
+    created = utc(meta.creation_timestamp) or FOREVER
     return Pod(
         uid=meta.uid,
         namespace=intern(meta.namespace),
@@ -167,15 +183,10 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-
 
 def parse_idle_mark(text: str | None) -> datetime | None:
     """Parse the idle mark: an RFC 3339 time with its zone. None where it is absent or anything else: that is busy."""
-    return parse_time(text)
-
-
-def parse_time(text: str | None) -> datetime | None:
-    """Parse an RFC 3339 time with its zone, None for anything else."""
     if text is None or len(text) > 40 or not _RFC_3339.fullmatch(text):
         return None
     try:
-        return _utc(datetime.fromisoformat(text.upper()))
+        return utc(datetime.fromisoformat(text.upper()))
     except (ValueError, OverflowError):  # the 31st of February, or the year 0 in another zone
         return None
 
@@ -193,13 +204,22 @@ def _protected_until(text: str | None, started: datetime) -> datetime | None:
         return None
     if text == "true":
         return FOREVER
-    if not _GO_DURATION.fullmatch(text):
+    duration = parse_go_duration(text)
+    try:
+        return None if duration is None else started + duration
+    except OverflowError:
+        return FOREVER
+
+
+def parse_go_duration(text: str) -> timedelta | None:
+    """Parse what Go's time.ParseDuration takes, such as 1h30m, without a sign. None where it is anything else."""
+    if len(text) > 64 or not _GO_DURATION.fullmatch(text):
         return None
     seconds = sum(float(n) * _GO_UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text))
     try:
-        return started + timedelta(seconds=seconds)
+        return timedelta(seconds=seconds)
     except OverflowError:
-        return FOREVER
+        return timedelta.max
 
 
 def _controlling_owner(references: list[OwnerReference] | None) -> str | None:
@@ -211,10 +231,18 @@ def _controlling_owner(references: list[OwnerReference] | None) -> str | None:
     return None
 
 
+def _node_claim(references: list[OwnerReference] | None) -> str | None:
+    """UID of the NodeClaim that owns a Node: Karpenter names it as an owner, not as the controlling one."""
+    for reference in references or ():
+        if reference.kind == "NodeClaim" and reference.api_version.startswith(KARPENTER_GROUP):
+            return reference.uid
+    return None
+
+
 def _ready_since(conditions: list[Condition] | None) -> datetime | None:
     for condition in conditions or ():
         if condition.type == "Ready":
-            return _utc(condition.last_transition_time) if condition.status == "True" else None
+            return utc(condition.last_transition_time) if condition.status == "True" else None
     return None
 
 
@@ -228,7 +256,8 @@ def _epoch_seconds(text: str) -> datetime | None:
     return seen if seen >= KUBERNETES_EPOCH else None
 
 
-def _utc(time: datetime | None) -> datetime | None:
+def utc(time: datetime | None) -> datetime | None:
+    """Bring a time to UTC. None stays None, and is what a time gives that no UTC calendar has."""
     try:
         return time.astimezone(UTC) if time is not None else None
     except OverflowError:  # the first day of year 1 east of Greenwich, the last of 9999 west of it

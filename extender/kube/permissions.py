@@ -27,7 +27,7 @@ class OwnObject(StrEnum):
 
     LEDGER = "ledger"
     LEADER_LEASE = "leaderElection"
-    WEBHOOK_LEASE = "webhook"
+    CALL_RECORD = "callRecord"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             group="coordination.k8s.io",
             resource="leases",
             verbs=("get", "create", "update"),
-            own=OwnObject.WEBHOOK_LEASE,
+            own=OwnObject.CALL_RECORD,
             optional=True,
             why="tell the other replicas, and doctor, when a scheduler last called",
         ),
@@ -155,8 +155,8 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             group="coordination.k8s.io",
             resource="leases",
             verbs=("get", "delete"),
-            own=OwnObject.WEBHOOK_LEASE,
-            why="remove the Lease that says when a scheduler last called",
+            own=OwnObject.CALL_RECORD,
+            why="remove the record of calls",
         ),
     ),
 }

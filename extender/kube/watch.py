@@ -83,7 +83,8 @@ class Reflector(Generic[S, T]):
     ``last_contact``: the clock's time of the last page, opened watch, event or bookmark, None before the first; older
     than two minutes means stale. (A server that accepts a watch sends all that is newer, and where etcd reports no
     progress, a quiet collection gets no bookmarks.) ``missing``: the collection does not exist or may not be read (404,
-    403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in the sink.
+    403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in the sink,
+    unless ``forgets_missing``.
     """
 
     def __init__(
@@ -100,8 +101,13 @@ class Reflector(Generic[S, T]):
         field_selector: str = "",
         clock: Callable[[], float] | None = None,
         observer: WatchObserver | None = None,
+        forgets_missing: bool = False,
     ) -> None:
-        """``path`` is the collection's, such as ``/api/v1/pods``. ``clock`` is in seconds; None: the running loop's."""
+        """``path`` is the collection's, such as ``/api/v1/pods``. ``clock`` is in seconds; None: the running loop's.
+
+        ``forgets_missing``: empties the sink when the collection is missing. For what only adds to the rest: rather
+        nothing than an old state for ever.
+        """
         self.name = name
         self.synced_event = asyncio.Event()
         self.settled_event = asyncio.Event()
@@ -117,6 +123,7 @@ class Reflector(Generic[S, T]):
         self._random = random
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._observer: WatchObserver = observer or NullObserver()
+        self._forgets_missing = forgets_missing
         self._version: str | None = None  # where the next watch starts; None: list first
         self._requested = False
         self._reason = RelistReason.REQUESTED  # why the next list, if it is not the first
@@ -274,6 +281,8 @@ class Reflector(Generic[S, T]):
         """The collection is missing. What was seen of it stays in the sink: a proxy in between can say 404 as well."""
         if not self.missing:
             self._observer.watch_failed(self.name, error)
+            if self._forgets_missing and self.synced:
+                self._sink.replace([])
         self.missing, self.problem = True, str(error)
         self.settled_event.set()
         self._forget(RelistReason.REAPPEARED)

@@ -17,7 +17,6 @@ from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.loops.holds import Holds
 from extender.loops.pass_report import about
 from extender.model import OrderKey, Pod, Selector, SkipReason
-from extender.policy.departure import departure_of
 from extender.policy.idleness import why_not_claimable, why_not_reapable
 from extender.policy.reaping import EvictionPlan, PoolReaping
 from extender.state import ClusterState
@@ -117,8 +116,7 @@ class Evictions:
 
     def _is_held_by_floor(self, pool: str, pod: Pod, settings: PoolReaping, now: datetime) -> bool:
         """True where fewer than ``floor`` claimable workers are left without this one; never on a leaving node."""
-        node = self._state.nodes.get(pod.node or "")
-        if node is not None and departure_of(node) is not None:
+        if self._state.departure(pod.node or "") is not None:
             return False
         left = settings.limits.floor
         for name in self._state.nodes:
@@ -130,8 +128,8 @@ class Evictions:
         return left > 0
 
     def _is_claimable(self, worker: Pod, now: datetime) -> bool:
-        node = self._state.nodes.get(worker.node or "")
-        return node is not None and why_not_claimable(worker, departure_of(node), now) is None
+        departure = self._state.departure(worker.node or "")
+        return worker.node in self._state.nodes and why_not_claimable(worker, departure, now) is None
 
     async def _evict(self, pool: str, victim: Pod, settings: PoolReaping) -> EvictionOutcome | SkipReason:
         """Evict one worker: read it, decide again on what was read, evict that very version; three tries at most.

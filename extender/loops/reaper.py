@@ -18,7 +18,6 @@ from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, tell_pass
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits
-from extender.policy.departure import departure_of
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, plan_evictions
 from extender.state import ClusterState
@@ -140,7 +139,7 @@ class Reaper:
         return assess_node(
             node=name,
             order_key=self._state.order[name],
-            departure=departure_of(node),
+            departure=self._state.departure(name),
             workers=workers,
             others=self._state.holders_on(name, besides=pool),
             rules=rules,

@@ -1,17 +1,34 @@
-"""Takes a snapshot of the live cluster: one list of nodes, one of pods, and the ledger, wherever it is installed."""
+"""Takes a snapshot of the live cluster: one list of nodes, one of pods, the ledger, wherever it is installed, and
+Karpenter's objects, where they are there and may be read.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.errors import Forbidden
+from extender.kube.errors import Forbidden, KubeError, NotFound
+from extender.kube.karpenter_objects import (
+    NODE_CLAIMS_PATH,
+    NODE_POOLS_PATH,
+    NodeClaimObject,
+    NodePoolObject,
+    node_claim_from,
+    node_pool_from,
+)
 from extender.kube.ledger import LABELS, LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.model import Ledger
 from extender.plan.snapshot import Snapshot
+
+S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +44,34 @@ async def take_snapshot(client: KubeClient, classify: Classify, *, namespace: st
     nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
     pods = await list_objects(client, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, classify))
     ledger, note = await _find_ledger(client, namespace=namespace, name=ledger_name)
-    kinds = {"Node": len(nodes), "Pod": len(pods)}
-    taken = datetime.now(UTC)
+    unread: dict[str, str] = {}
+    claims = await _list_optional(client, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, "NodeClaim", unread)
+    node_pools = await _list_optional(client, NODE_POOLS_PATH, NodePoolObject, node_pool_from, "NodePool", unread)
+    counts = {"Node": len(nodes), "Pod": len(pods), "NodeClaim": len(claims), "NodePool": len(node_pools)}
     return LiveSnapshot(
-        snapshot=Snapshot(nodes=tuple(nodes), pods=tuple(pods), ledger=ledger, kinds=kinds, taken=taken),
+        snapshot=Snapshot(
+            nodes=tuple(nodes),
+            pods=tuple(pods),
+            ledger=ledger,
+            node_claims=tuple(claims),
+            node_pools=tuple(node_pools),
+            kinds={kind: count for kind, count in counts.items() if kind not in unread},
+            taken=datetime.now(UTC),
+            unread=unread,
+        ),
         ledger_note=note,
     )
+
+
+async def _list_optional(
+    client: KubeClient, path: str, struct: type[S], trim: Callable[[S], T], kind: str, unread: dict[str, str]
+) -> list[T]:
+    """List a collection that need not be there. Why it could not be read goes into ``unread``."""
+    try:
+        return await list_objects(client, path, struct, trim)
+    except KubeError as error:
+        unread[kind] = "not in this cluster" if isinstance(error, NotFound) else str(error)
+        return []
 
 
 async def _find_ledger(client: KubeClient, *, namespace: str, name: str) -> tuple[Ledger | None, str]:

@@ -11,7 +11,6 @@ from extender.inforce import reaping_of
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import why_pool_waits
 from extender.policy.deletion_cost import CostWrite, cost_write
-from extender.policy.departure import departure_of
 from extender.policy.reaping import assess_node, plan_evictions
 from extender.settings import Configuration, PoolSettings
 from extender.state import ClusterState
@@ -46,7 +45,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
     reaping = reaping_of(settings)
     assessments = []
     costs = []
-    for name, node in state.nodes.items():
+    for name in state.nodes:
         workers = [worker for worker in state.workers_on(name).values() if worker.pool == settings.name]
         if not workers:
             continue
@@ -54,7 +53,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
             assess_node(
                 node=name,
                 order_key=state.order[name],
-                departure=departure_of(node),
+                departure=state.departure(name),
                 workers=workers,
                 others=state.holders_on(name, besides=settings.name),
                 rules=reaping.rules,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from extender.inforce import ending_rules_of
 from extender.model import AgeSource, Departure, Ending, Node
 from extender.plan.reaping import PoolReap, reap_pools
 from extender.plan.snapshot import Snapshot
-from extender.policy.departure import departure_of
 from extender.policy.idleness import reports_idle
 from extender.policy.scoring import score_nodes
 from extender.settings import Configuration
@@ -78,8 +78,10 @@ class Plan:
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
     """Plan for a snapshot as of the newest time in it, which for a live one is now."""
     now = snapshot.taken or EPOCH
-    state = ClusterState(clock=lambda: now, age=configuration.age)
+    state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=ending_rules_of(configuration))
     state.take_ledger(snapshot.ledger)
+    state.replace_node_claims(snapshot.node_claims)
+    state.replace_node_pools(snapshot.node_pools)
     state.replace_nodes(snapshot.nodes)
     state.replace_pods(snapshot.pods)
     state.begin()
@@ -88,11 +90,23 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
         unknown.append("when each node's first worker was ready (no ledger): nodes with workers go by their creation")
     if not snapshot.kinds.get("Pod"):
         unknown.append("which workers run where (no Pod)")
+    unknown.extend(_unknown_of_karpenter(snapshot))
     reaps = reap_pools(state, configuration, now)
     if any(reap.victims for reap in reaps):
         unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
     return replace(plan, reaps=reaps)
+
+
+def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
+    """Name what is not known without Karpenter's objects, where there are nodes of Karpenter's."""
+    for kind, owned, what in (
+        ("NodeClaim", [node.node_claim for node in snapshot.nodes], "which nodes Karpenter has begun to take"),
+        ("NodePool", [node.node_pool for node in snapshot.nodes], "which empty nodes Karpenter would take"),
+    ):
+        if any(owned) and not snapshot.kinds.get(kind):
+            why = snapshot.unread.get(kind)
+            yield f"{what} (no {kind}{f': {why}' if why else ''})"
 
 
 def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:
@@ -131,7 +145,7 @@ def _node_line(
         created=node.created,
         first_seen=node.created if age is AgeSource.CREATED else first_seen,
         basis=_basis(state, node, first_seen, age),
-        leaving=departure_of(node),
+        leaving=state.departure(node.name),
         ending=state.ending(node.name),
         workers=len(workers),
         idle=sum(reports_idle(worker, now) for worker in workers),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import shorten
@@ -17,9 +17,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.ledger import COMPONENT_LABEL, LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.model import FOREVER, Ledger, Node, Pod
+from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod
 
 REMEDY = "make one with: kubectl get nodes,pods -A -o json > snapshot.json"
 
@@ -71,6 +72,7 @@ class Snapshot:
     """One look at a cluster. ``taken`` is the newest time in it, None where it holds no time at all.
 
     ``ledger`` is None where the snapshot has none; ``kinds`` counts the objects of every kind that it holds.
+    ``unread`` is why a kind could not be read, by kind, where something is known of that.
     """
 
     nodes: tuple[Node, ...]
@@ -78,6 +80,9 @@ class Snapshot:
     ledger: Ledger | None
     kinds: dict[str, int]
     taken: datetime | None
+    node_claims: tuple[NodeClaim, ...] = ()
+    node_pools: tuple[NodePool, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_snapshot_bytes(source: str) -> bytes:
@@ -99,7 +104,7 @@ def read_snapshot_bytes(source: str) -> bytes:
 
 
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
-    """Read Nodes, Pods and the ledger out of a List; other kinds are counted and left out.
+    """Read Nodes, Pods, the ledger, NodeClaims and NodePools out of a List; other kinds are counted and left out.
 
     Raises:
         SnapshotError: it is no JSON, no list, holds no Node, or an object in it cannot be read.
@@ -108,6 +113,8 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     nodes: list[Node] = []
     pods: list[Pod] = []
     ledgers: list[Ledger] = []
+    claims: list[NodeClaim] = []
+    node_pools: list[NodePool] = []
     kinds: dict[str, int] = {}
     times: list[datetime] = []
     of_list = listed.kind.removesuffix("List")
@@ -124,6 +131,10 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 config_map = msgspec.json.decode(raw, type=ConfigMapObject)
                 if (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LABELS[COMPONENT_LABEL]:
                     ledgers.append(ledger_from(config_map))
+            elif kind == "NodeClaim":
+                claims.append(node_claim_from(msgspec.json.decode(raw, type=NodeClaimObject)))
+            elif kind == "NodePool":
+                node_pools.append(node_pool_from(msgspec.json.decode(raw, type=NodePoolObject)))
         except _UNREADABLE as error:
             raise SnapshotError(source, f"item {position} cannot be read: {error}") from error
     if not nodes:
@@ -136,6 +147,8 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
         nodes=tuple(nodes),
         pods=tuple(pods),
         ledger=ledgers[0] if ledgers else None,
+        node_claims=tuple(claims),
+        node_pools=tuple(node_pools),
         kinds=kinds,
         taken=taken and max([taken, *(mark for mark in marks if mark - taken <= MARK_AHEAD)]),
     )

@@ -16,8 +16,6 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_webhook_requests": ("counter", {"verb", "outcome"}),
     "warmnode_webhook_duration_seconds": ("histogram", {"verb"}),
     "warmnode_webhook_last_call_timestamp_seconds": ("gauge", set()),
-    "warmnode_webhook_not_called": ("gauge", set()),
-    "warmnode_webhook_lease_writes": ("counter", {"outcome"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
     "warmnode_watch_lists": ("counter", {"collection"}),
     "warmnode_watch_failures": ("counter", {"collection", "error"}),
@@ -44,7 +42,10 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_build_info": ("gauge", {"version"}),
     "warmnode_synced": ("gauge", set()),
     "warmnode_collection_age_seconds": ("gauge", {"collection"}),
+    "warmnode_collection_missing": ("gauge", {"collection"}),
     "warmnode_nodes": ("gauge", {"state"}),
+    "warmnode_leaving_nodes": ("gauge", {"reason"}),
+    "warmnode_ending_nodes": ("gauge", {"reason"}),
     "warmnode_workers": ("gauge", {"pool"}),
     "warmnode_pods": ("gauge", set()),
     "warmnode_ledger_entries": ("gauge", set()),
@@ -80,7 +81,14 @@ def in_use() -> Metrics:
         if isinstance(each, MetricWrapperBase) and each._labelnames:
             each.labels(*("x" for _ in each._labelnames))
     metrics.show_cluster(
-        lambda: ClusterFigures(collection_ages={"nodes": 1.0, "ledger": None}, nodes={"seen": 3}, workers={"ducks": 2})
+        lambda: ClusterFigures(
+            collection_ages={"nodes": 1.0, "ledger": None},
+            nodes={"seen": 3},
+            leaving={"cordoned": 1},
+            ending={"drifted": 0},
+            missing={"nodeclaims": True},
+            workers={"ducks": 2},
+        )
     )
     return metrics
 

@@ -68,6 +68,7 @@ PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 CONFIG_MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease", unconditional_update=False)
 NODE_CLAIMS = Resource(group="karpenter.sh", version="v1", plural="nodeclaims", kind="NodeClaim", namespaced=False)
+NODE_POOLS = Resource(group="karpenter.sh", version="v1", plural="nodepools", kind="NodePool", namespaced=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

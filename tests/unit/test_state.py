@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.model import AgeSource, Ending, Node
+from extender.model import AgeSource, Departure, Ending, Node, NodeClaimCondition
+from extender.policy.departure import EndingRules
 from extender.policy.scoring import score_nodes
 from extender.state import ClusterState
-from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
+from tests.builders import NOW, ledger, minutes_ago, node, node_claim, node_pool, stranger, worker
 
 
 def new_state(**arguments: Any) -> ClusterState:
@@ -244,3 +246,108 @@ def test_unscheduled_counts_workers_without_a_node() -> None:
     state.delete_pod(worker("v", node=None))
     assert state.unscheduled("pool") == 0
     assert state.pool_names() == {"pool"}
+
+
+# -- Karpenter's objects ----------------------------------------------------------------------------------------------
+
+
+def claimed_node(name: str, **given: Any) -> Node:
+    return node(name, node_claim=f"uid-of-claim-{name}", **given)
+
+
+def test_node_is_leaving_when_its_node_claim_is() -> None:
+    """Joined by UID, whichever comes first; a claim that is gone says nothing any more."""
+    leaving = node_claim("claim-a", deleting=True)
+    for claim_first in (True, False):
+        state = new_state()
+        if claim_first:
+            state.upsert_node_claim(leaving)
+        state.upsert_node(claimed_node("a"))
+        state.upsert_node(claimed_node("b"))
+        state.upsert_node_claim(leaving)
+        assert best(state) == ["b"]
+        assert state.departure("a") is Departure.NODE_CLAIM_DELETING
+        state.delete_node_claim(leaving)
+        assert set(best(state)) == {"a", "b"}
+
+
+def test_node_gets_its_claim_when_karpenter_registers_it() -> None:
+    """The owner reference comes after the Node."""
+    state = new_state()
+    state.upsert_node_claim(node_claim("claim-a", deleting=True))
+    state.upsert_node(node("a"))
+    assert state.departure("a") is None
+    state.upsert_node(claimed_node("a"))
+    assert state.departure("a") is Departure.NODE_CLAIM_DELETING
+
+
+def test_forgotten_claims_let_nodes_stay() -> None:
+    """An empty list is what comes when NodeClaims may not be read any more."""
+    state = new_state()
+    state.replace_nodes([claimed_node("a")])
+    state.replace_node_claims([node_claim("claim-a", NodeClaimCondition.DISRUPTION_REASON)])
+    assert best(state) == []
+    state.replace_node_claims([])
+    assert best(state) == ["a"]
+    assert state.departure("a") is None
+
+
+def test_order_turns_when_the_clock_passes_the_horizon_without_an_event() -> None:
+    """A node near its expiry goes behind the others by the clock alone, and the one after it too."""
+    clock = [NOW]
+    state = ClusterState(clock=lambda: clock[0])
+    day = timedelta(days=1)
+    for position, name in enumerate("abc"):
+        state.upsert_node(claimed_node(name))
+        state.upsert_pod(worker(name, node=name, ready_since=minutes_ago(30 - position)))
+        expires_in = timedelta(hours=2 + position)
+        state.upsert_node_claim(node_claim(f"claim-{name}", created=NOW + expires_in - day, expire_after=day))
+    assert best(state) == ["a", "b", "c"]
+    clock[0] = NOW + timedelta(minutes=59)
+    assert best(state) == ["a", "b", "c"]
+    clock[0] = NOW + timedelta(hours=1)
+    assert best(state) == ["b", "c", "a"]
+    assert state.ending("a") is Ending.EXPIRES_SOON
+    clock[0] = NOW + timedelta(hours=2)
+    assert best(state) == ["c", "a", "b"]
+    clock[0] = NOW + timedelta(hours=30)
+    assert best(state) == ["a", "b", "c"]
+
+
+def test_replica_that_starts_later_has_the_same_order() -> None:
+    """What passed by is not remembered: the order depends on the objects and the clock."""
+    clock = [NOW]
+    nodes = [claimed_node("a"), claimed_node("b", created=NOW)]
+    claim = node_claim("claim-a", created=NOW, expire_after=timedelta(days=1))
+    early, late = (ClusterState(clock=lambda: clock[0]) for _ in range(2))
+    early.replace_nodes(nodes)
+    early.replace_node_claims([claim])
+    assert best(early) == ["a", "b"]
+    clock[0] = NOW + timedelta(hours=24)
+    late.replace_node_claims([claim])
+    late.replace_nodes(nodes)
+    assert early.preference == late.preference
+    assert best(early) == best(late) == ["b", "a"]
+
+
+def test_new_ending_rules_turn_the_order_at_once() -> None:
+    """The configuration file is read again while running."""
+    state = new_state()
+    state.replace_nodes([claimed_node("a"), claimed_node("b", created=NOW)])
+    state.upsert_node_claim(node_claim("claim-a", NodeClaimCondition.DRIFTED))
+    assert best(state) == ["a", "b"]
+    state.go_by(EndingRules(drifted=True))
+    assert best(state) == ["b", "a"]
+    state.go_by(EndingRules())
+    assert best(state) == ["a", "b"]
+
+
+def test_node_pool_of_the_same_name_is_another_one() -> None:
+    """A late delete event of the old one does not take the new one."""
+    state = new_state()
+    old = node_pool("workers")
+    state.upsert_node_pool(replace(old, uid="new"))
+    state.delete_node_pool(old)
+    assert state.node_pools["workers"].uid == "new"
+    state.replace_node_pools([])
+    assert state.node_pools == {}

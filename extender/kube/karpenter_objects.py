@@ -1,0 +1,116 @@
+"""Karpenter's objects to values: NodeClaims and NodePools of ``karpenter.sh/v1``, as of Karpenter 1.0 to 1.14.
+
+Owns the msgspec structs of what we read of them. Never writes them and never decides. Values that cannot be read are on
+the safe side: a NodeClaim lasts, a NodePool's budget fails closed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from sys import intern
+
+from msgspec import Struct
+
+from extender.kube.objects import NODE_POOL_LABEL, Condition, ObjectMeta, parse_go_duration, utc
+from extender.model import FOREVER, DisruptionBudget, NodeClaim, NodeClaimCondition, NodePool
+
+NODE_CLAIMS_PATH = "/apis/karpenter.sh/v1/nodeclaims"
+NODE_POOLS_PATH = "/apis/karpenter.sh/v1/nodepools"
+TERMINATION_TIMESTAMP = "karpenter.sh/nodeclaim-termination-timestamp"
+NEVER = "Never"
+
+_CONDITIONS = {str(condition): condition for condition in NodeClaimCondition}
+
+
+class NodeClaimSpec(Struct, rename="camel", gc=False, frozen=True):
+    expire_after: str = NEVER
+
+
+class NodeClaimStatus(Struct, rename="camel", gc=False, frozen=True):
+    conditions: list[Condition] | None = None
+
+
+class NodeClaimObject(Struct, rename="camel", gc=False, frozen=True):
+    metadata: ObjectMeta
+    spec: NodeClaimSpec = NodeClaimSpec()
+    status: NodeClaimStatus = NodeClaimStatus()
+
+
+class BudgetObject(Struct, rename="camel", gc=False, frozen=True):
+    nodes: str = "10%"
+    reasons: list[str] | None = None
+    schedule: str | None = None
+    duration: str | None = None
+
+
+class Disruption(Struct, rename="camel", gc=False, frozen=True):
+    consolidate_after: str = "0s"
+    consolidation_policy: str = "WhenEmptyOrUnderutilized"
+    budgets: list[BudgetObject] | None = None
+
+
+class NodeClaimTemplateSpec(Struct, rename="camel", gc=False, frozen=True):
+    expire_after: str = NEVER
+
+
+class NodeClaimTemplate(Struct, rename="camel", gc=False, frozen=True):
+    spec: NodeClaimTemplateSpec = NodeClaimTemplateSpec()
+
+
+class NodePoolSpec(Struct, rename="camel", gc=False, frozen=True):
+    disruption: Disruption = Disruption()
+    template: NodeClaimTemplate = NodeClaimTemplate()
+    replicas: int | None = None
+
+
+class NodePoolObject(Struct, rename="camel", gc=False, frozen=True):
+    metadata: ObjectMeta
+    spec: NodePoolSpec = NodePoolSpec()
+
+
+def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
+    """Reduce a NodeClaim. Conditions that are not known here, or not True, are left out."""
+    meta = raw.metadata
+    pool = (meta.labels or {}).get(NODE_POOL_LABEL)
+    return NodeClaim(
+        name=meta.name,
+        uid=meta.uid,
+        created=utc(meta.creation_timestamp) or FOREVER,
+        node_pool=intern(pool) if pool else None,
+        deleting=meta.deletion_timestamp is not None,
+        has_deadline=TERMINATION_TIMESTAMP in (meta.annotations or {}),
+        conditions=frozenset(
+            _CONDITIONS[each.type]
+            for each in raw.status.conditions or ()
+            if each.status == "True" and each.type in _CONDITIONS
+        ),
+        expire_after=_nillable(raw.spec.expire_after),
+    )
+
+
+def node_pool_from(raw: NodePoolObject) -> NodePool:
+    """Reduce a NodePool. Without budgets it has Karpenter's default, 10% for every reason."""
+    disruption = raw.spec.disruption
+    budgets = (BudgetObject(),) if disruption.budgets is None else disruption.budgets
+    return NodePool(
+        name=raw.metadata.name,
+        uid=raw.metadata.uid,
+        replicas=raw.spec.replicas,
+        consolidate_after=_nillable(disruption.consolidate_after),
+        consolidation_policy=disruption.consolidation_policy,
+        expire_after=_nillable(raw.spec.template.spec.expire_after),
+        budgets=tuple(
+            DisruptionBudget(
+                nodes=each.nodes,
+                reasons=None if each.reasons is None else frozenset(each.reasons),
+                schedule=each.schedule,
+                duration=None if each.duration is None else parse_go_duration(each.duration),
+            )
+            for each in budgets
+        ),
+    )
+
+
+def _nillable(text: str) -> timedelta | None:
+    """Karpenter's NillableDuration: a Go duration, None for "Never" and for what cannot be read."""
+    return parse_go_duration(text)

@@ -1,0 +1,192 @@
+"""What feeds the state. Karpenter's collections are optional: whatever happens to them, everything else goes on.
+
+Virtual time throughout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from extender.feed import OPTIONAL, ClusterFeed
+from extender.kube.access import Access, Credential, FixedCredentials
+from extender.kube.client import KubeClient
+from extender.kube.errors import Forbidden, KubeError, Unavailable
+from extender.kube.transport import Transport
+from extender.kube.watch import PAGE_TIMEOUT, ListWatchClient
+from extender.model import Departure
+from extender.state import ClusterState
+from extender.telemetry import Metrics, WatchMetrics
+from tests.builders import NOW
+from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.store import NODE_CLAIMS, NODE_POOLS, NODES
+
+pytestmark = pytest.mark.looptime
+
+CLAIM = {"metadata": {"name": "claim", "uid": "claim-uid", "deletionTimestamp": "2026-11-01T12:00:00Z"}}
+OWNER = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": "claim", "uid": "claim-uid"}
+
+
+class WithoutKarpenter:
+    """A client for which every request about Karpenter's objects fails while ``error`` is set."""
+
+    def __init__(self, client: KubeClient, error: KubeError | None = None) -> None:
+        self.error = error
+        self.refused = 0
+        self._client = client
+
+    async def get_bytes(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        timeout: timedelta = PAGE_TIMEOUT,  # noqa: ASYNC109
+    ) -> bytes:
+        self._check(path)
+        return await self._client.get_bytes(path, params=params, timeout=timeout)
+
+    def watch_stream(
+        self, path: str, *, params: Mapping[str, str], silence_limit: timedelta
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        self._check(path)
+        return self._client.watch_stream(path, params=params, silence_limit=silence_limit)
+
+    def _check(self, path: str) -> None:
+        if self.error is not None and "karpenter.sh" in path:
+            self.refused += 1
+            raise self.error
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer() as running:
+        running.store.create(NODES, "", {"metadata": {"name": "node", "uid": "node-uid", "ownerReferences": [OWNER]}})
+        yield running
+
+
+@pytest.fixture
+async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
+    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    connected = KubeClient(Transport(access, user_agent="test"), namespace="default")
+    yield connected
+    await connected.close()
+
+
+class Followed:
+    """A feed at work, its state, and how long it took until it began."""
+
+    def __init__(self, client: ListWatchClient) -> None:
+        self.state = ClusterState(clock=lambda: NOW)
+        self.feed = ClusterFeed(
+            client,
+            self.state,
+            classify=lambda namespace, labels: None,
+            ledger=None,
+            observer=WatchMetrics(Metrics(), logging.getLogger("feed"), optional=OPTIONAL),
+        )
+        self.began_after = 0.0
+
+
+@asynccontextmanager
+async def following(client: ListWatchClient) -> AsyncIterator[Followed]:
+    loop = asyncio.get_running_loop()
+    followed, started = Followed(client), loop.time()
+    tasks = [asyncio.create_task(reflector.run()) for reflector in followed.feed.reflectors]
+    try:
+        await followed.feed.begin()
+        followed.began_after = loop.time() - started
+        yield followed
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.1)
+    raise TimeoutError
+
+
+def about_karpenter(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if getattr(record, "fields", {}).get("collection") in OPTIONAL]
+
+
+async def test_cluster_without_karpenter_is_told_once_and_is_ready(
+    server: FakeApiServer, client: KubeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Absent CRDs are one line each; ready and fresh at once and after ten minutes; a look every half minute."""
+    caplog.set_level(logging.INFO)
+    async with following(client) as followed:
+        assert followed.began_after < 1
+        await asyncio.sleep(600)
+        server.send_bookmarks()
+        await asyncio.sleep(1)
+        assert followed.feed.reasons() == []
+        assert followed.feed.is_fresh()
+        shown = followed.feed.shown()["nodeclaims"]
+        assert (shown["synced"], shown["ageSeconds"], shown["optional"]) == (False, None, True)
+        assert "404" in str(shown["problem"])
+        assert followed.feed.figures(str).missing == {
+            "nodes": False,
+            "pods": False,
+            "nodeclaims": True,
+            "nodepools": True,
+        }
+    assert [(record.levelno, record.getMessage()[:22]) for record in about_karpenter(caplog)] == [
+        (logging.INFO, "not in this cluster, g")
+    ] * 2
+    assert len([each for each in server.requests if "karpenter.sh" in each.path]) <= 2 * 26
+
+
+async def test_crds_that_appear_later_are_picked_up(server: FakeApiServer, client: KubeClient) -> None:
+    """Installing Karpenter needs no restart: half a minute later its NodeClaims say which nodes are leaving."""
+    async with following(client) as followed:
+        assert followed.state.departure("node") is None
+        for resource in (NODE_CLAIMS, NODE_POOLS):
+            server.store.enable(resource)
+        server.store.create(NODE_CLAIMS, "", CLAIM)
+        await until(lambda: followed.state.departure("node") is Departure.NODE_CLAIM_DELETING)
+        await until(lambda: followed.feed.node_pools.synced)
+        assert followed.feed.shown()["nodeclaims"]["problem"] is None
+
+
+async def test_permission_that_is_taken_away_leaves_fewer_signals(
+    server: FakeApiServer, client: KubeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 403 forgets what NodeClaims said, for it would stay true for ever; given back, it is known again."""
+    for resource in (NODE_CLAIMS, NODE_POOLS):
+        server.store.enable(resource)
+    server.store.create(NODE_CLAIMS, "", CLAIM)
+    limited = WithoutKarpenter(client)
+    async with following(limited) as followed:
+        assert followed.state.departure("node") is Departure.NODE_CLAIM_DELETING
+        await until(lambda: server.watching == len(followed.feed.reflectors))
+        limited.error = Forbidden(403, "Forbidden", "nodeclaims is forbidden")
+        server.end_watches()
+        await until(lambda: limited.refused >= 6)
+        assert followed.state.departure("node") is None
+        assert "node" in followed.state.preference
+        assert followed.feed.is_fresh()
+        assert len([r for r in about_karpenter(caplog) if r.levelno == logging.WARNING]) == 2
+        limited.error = None
+        await until(lambda: followed.state.departure("node") is Departure.NODE_CLAIM_DELETING)
+
+
+async def test_broken_collection_delays_the_start_by_seconds_and_no_more(client: KubeClient) -> None:
+    """A CRD whose conversion webhook fails answers 500 for ever: the rest begins, is ready and stays fresh."""
+    broken = WithoutKarpenter(client, Unavailable(500, "InternalError", "conversion webhook failed"))
+    async with following(broken) as followed:
+        assert 4.9 < followed.began_after < 5.5
+        await asyncio.sleep(50)
+        assert followed.feed.reasons() == []
+        assert followed.feed.is_fresh()
+        assert followed.feed.shown()["nodeclaims"]["synced"] is False
+        assert broken.refused < 40
