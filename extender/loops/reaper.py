@@ -108,7 +108,7 @@ class Reaper:
         plan = plan_evictions(assessments, settings.limits, self._holds.held(self._clock()))
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}
-        waits = await self._why_pool_waits(pool, memory)
+        waits = await self._why_pool_waits(pool, settings.rules, memory)
         if waits is not None:
             skipped.update(dict.fromkeys((victim.uid for victim in plan.victims), waits))
         elif settings.dry_run:
@@ -146,10 +146,12 @@ class Reaper:
             now=now,
         )
 
-    async def _why_pool_waits(self, pool: str, memory: _PoolMemory) -> SkipReason | None:
+    async def _why_pool_waits(self, pool: str, rules: ReapRules, memory: _PoolMemory) -> SkipReason | None:
         now = self._clock()
         if memory.episodes:
-            memory.episodes = judge_episodes(memory.episodes, self._placed(pool), now)
+            memory.episodes = judge_episodes(
+                memory.episodes, self._placed(pool), idle_timeout=rules.idle_timeout, now=now
+            )
         waits = why_pool_waits(unscheduled=self._state.unscheduled(pool), episodes=memory.episodes, now=now)
         is_paused = waits is SkipReason.POOL_PAUSED
         self._metrics.reap_paused.labels(self._metrics.pool_label(pool)).set(is_paused)

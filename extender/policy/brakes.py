@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from extender.model import OrderKey, Pod, SkipReason
 
 COME_BACK_WITHIN = timedelta(minutes=10)
+FIRST_MARK_WITHIN = 0.1
+"""Of the idle timeout, after Ready: a worker idle since then has had no work. Some mark themselves a little late."""
 STRIKES = 2
 PAUSE = timedelta(hours=1)
 
@@ -26,19 +28,24 @@ class Episode:
 
 
 def judge_episodes(
-    episodes: Sequence[Episode], arrivals: Iterable[tuple[Pod, OrderKey]], now: datetime
+    episodes: Sequence[Episode],
+    arrivals: Iterable[tuple[Pod, OrderKey]],
+    *,
+    idle_timeout: timedelta,
+    now: datetime,
 ) -> tuple[Episode, ...]:
     """Mark the episodes after which a worker came back, and forget those that no longer matter.
 
-    A worker came back when it was created after the pass, within 10 minutes of it, and stands on a node no older than
-    the oldest that was emptied. ``arrivals`` are the pool's placed workers with their nodes' keys. An episode is kept
-    for the length of a pause.
+    A worker came back when 1. it was created after the pass, within 10 minutes of it; 2. it stands on a node no older
+    than the oldest that was emptied; 3. it has not worked since it became Ready: nobody needed it. One that was made
+    for work that arrived is growth, however soon it follows an eviction. ``arrivals`` are the pool's placed workers
+    with their nodes' keys. An episode is kept for the length of a pause.
     """
     recent = [episode for episode in episodes if now - episode.began < PAUSE]
     if not recent:
         return ()
     first = min(_second(episode.began) for episode in recent)
-    born = [(pod.created, key) for pod, key in arrivals if pod.created >= first]
+    born = [(pod.created, key) for pod, key in arrivals if pod.created >= first and not has_worked(pod, idle_timeout)]
     return tuple(
         replace(
             episode,
@@ -50,6 +57,13 @@ def judge_episodes(
         )
         for episode in recent
     )
+
+
+def has_worked(worker: Pod, idle_timeout: timedelta) -> bool:
+    """Say whether a worker is busy, not Ready yet, or idle since more than a tenth of the idle timeout after Ready."""
+    if worker.idle_since is None or worker.ready_since is None:
+        return True
+    return worker.idle_since > worker.ready_since + FIRST_MARK_WITHIN * idle_timeout
 
 
 def _second(time: datetime) -> datetime:

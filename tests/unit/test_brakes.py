@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
 
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.ages import order_key
@@ -13,12 +16,22 @@ OLD, NEW = order_key(node("old"), minutes_ago(500)), order_key(node("new"), minu
 EVICTED = Episode(began=minutes_ago(20), oldest=NEW)
 
 
-def arrival(minutes: float, key: OrderKey) -> tuple[Pod, OrderKey]:
-    return worker(f"w{minutes}", created=minutes_ago(minutes)), key
+TIMEOUT = timedelta(minutes=5)
+
+
+def judge(episodes: Sequence[Episode], *arrivals: tuple[Pod, OrderKey], now: datetime = NOW) -> tuple[Episode, ...]:
+    return judge_episodes(episodes, arrivals, idle_timeout=TIMEOUT, now=now)
+
+
+def arrival(minutes: float, key: OrderKey, idle_after: timedelta | None = timedelta()) -> tuple[Pod, OrderKey]:
+    """A worker created so many minutes ago, Ready at once, and idle so long after that (None: busy)."""
+    at = minutes_ago(minutes)
+    idle_since = None if idle_after is None else at + idle_after
+    return worker(f"w{minutes}", created=at, ready_since=at, idle_since=idle_since), key
 
 
 def came_back(*arrivals: tuple[Pod, OrderKey]) -> bool:
-    return judge_episodes([EVICTED], arrivals, NOW)[0].came_back
+    return judge([EVICTED], *arrivals)[0].came_back
 
 
 def test_worker_that_comes_back_on_a_new_node_is_noticed() -> None:
@@ -31,7 +44,25 @@ def test_replacement_made_in_the_same_second_is_noticed() -> None:
     """Creation times have whole seconds, the pass has microseconds."""
     at = NOW - timedelta(minutes=5)
     episode = Episode(began=at + timedelta(microseconds=400_000), oldest=NEW)
-    assert judge_episodes([episode], [(worker("again", created=at), NEW)], NOW)[0].came_back
+    again = worker("again", created=at, ready_since=at, idle_since=at)
+    assert judge([episode], (again, NEW))[0].came_back
+
+
+@pytest.mark.parametrize("idle_after", [None, timedelta(seconds=31)])
+def test_worker_that_was_needed_did_not_come_back(idle_after: timedelta | None) -> None:
+    """It is busy, or became idle later than at its start: it was made for work, as in a burst."""
+    assert not came_back(arrival(19, NEW, idle_after))
+
+
+def test_worker_that_marks_itself_a_little_late_came_back() -> None:
+    """A tenth of the idle timeout is no work."""
+    assert came_back(arrival(19, NEW, timedelta(seconds=30)))
+
+
+def test_worker_that_is_not_ready_yet_did_not_come_back() -> None:
+    """Whether anybody needs it is not known yet."""
+    pod = worker("starting", created=minutes_ago(19), ready_since=None, idle_since=minutes_ago(19))
+    assert not came_back((pod, NEW))
 
 
 def test_worker_on_an_older_node_did_not_come_back() -> None:
@@ -47,13 +78,13 @@ def test_worker_from_before_or_long_after_did_not_come_back() -> None:
 
 def test_what_came_back_is_remembered_when_it_is_gone() -> None:
     """The worker may have left again; the strike stays."""
-    judged = judge_episodes([EVICTED], [arrival(19, NEW)], NOW)
-    assert judge_episodes(judged, [], NOW) == judged
+    judged = judge([EVICTED], arrival(19, NEW))
+    assert judge(judged) == judged
 
 
 def test_episodes_are_forgotten_after_an_hour() -> None:
     """The memory is bounded by time."""
-    assert judge_episodes([EVICTED], [], NOW + timedelta(minutes=41)) == ()
+    assert judge([EVICTED], now=NOW + timedelta(minutes=41)) == ()
 
 
 def test_pool_pauses_after_two_strikes() -> None:
