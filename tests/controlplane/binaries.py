@@ -19,7 +19,16 @@ from tests.controlplane.errors import ControlPlaneError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL_MODULES = ROOT / "scripts" / "tools"
+HELM = (4, 3)
 KARPENTER_MODULES = {"1.14.1": "karpenter", "1.13.0": "karpenter-1.13"}
+KUBERNETES_PROGRAMS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+    "kube-proxy",
+)
 VERSION_SECONDS = 20.0
 
 Note = Callable[[str], None]
@@ -107,9 +116,18 @@ def known_binaries() -> dict[str, Binary]:
             accepts=(minor,),
             ldflags=ldflags,
         )
-        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+        for name in KUBERNETES_PROGRAMS
     ]
     found.append(Binary(name="etcd", module="etcd", package="go.etcd.io/etcd/server/v3", accepts=((3, 5), (3, 6))))
+    found.append(
+        Binary(
+            name="helm",
+            module="helm",
+            package="helm.sh/helm/v4/cmd/helm",
+            version_arguments=("version", "--short"),
+            accepts=(HELM,),
+        )
+    )
     found.append(Binary(name="kwok", module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", accepts=(kwok,)))
     found += [
         Binary(
