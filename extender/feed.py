@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from random import Random
 from typing import TypeAlias
@@ -22,7 +22,7 @@ from extender.kube.karpenter_objects import (
     node_claim_from,
     node_pool_from,
 )
-from extender.kube.objects import ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
+from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.kube.watch import ListWatchClient, Reflector, WatchObserver
 from extender.model import Departure, Ending, Ledger, Node, NodeClaim, NodePool, Pod
 from extender.state import ClusterState
@@ -42,7 +42,6 @@ STALE = timedelta(minutes=2)
 FRESH = timedelta(seconds=90)
 """For what cannot be taken back: a watch that hears nothing is ended after 75 s at most, and 15 s more."""
 
-Classify = Callable[[str, Mapping[str, str]], str | None]
 Required: TypeAlias = Reflector[NodeObject, Node] | Reflector[PodObject, Pod] | Reflector[ConfigMapObject, Ledger]
 Optional: TypeAlias = Reflector[NodeClaimObject, NodeClaim] | Reflector[NodePoolObject, NodePool]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from extender.model import Membership
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.departure import EndingRules
 from extender.policy.idleness import ReapRules
 from extender.policy.pools import PoolsInForce, pool_of
 from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.policy.sources import HttpProbe, PrometheusQuery, Source, SourceRules
 from extender.settings import Configuration, PoolSettings, to_model_pool
+from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, PrometheusSource
 
 
 class InForce:
@@ -27,10 +30,25 @@ class InForce:
         self.configuration = configuration.with_dry_run() if self._dry_run else configuration
         self._settings = {pool.name: pool for pool in self.configuration.pools or ()}
         self.pools = pools_in_force(self.configuration)
+        self._sources: dict[str, SourceRules] = {}
+        self._members: dict[str, Membership] = {}
 
-    def classify(self, namespace: str, labels: Mapping[str, str]) -> str | None:
-        """Name the pool of a pod."""
-        return pool_of(namespace, labels, self.pools.pools)
+    @property
+    def reading(self) -> tuple[object, ...]:
+        """What the reading of a pod depends on: while this is the same, no pod has to be read again."""
+        pools = self.configuration.pools
+        idle = [self.configuration.pool_defaults.idle] if pools is None else [pool.idle for pool in pools]
+        return self.pools.pools, *(member_of("", source_rules(each, dry_run=False)) for each in idle)
+
+    def classify(self, namespace: str, labels: Mapping[str, str]) -> Membership | None:
+        """Say which pool a pod belongs to, and how its marks count there."""
+        pool = pool_of(namespace, labels, self.pools.pools)
+        if pool is None:
+            return None
+        member = self._members.get(pool)
+        if member is None:
+            member = self._members[pool] = member_of(pool, self.sources(pool))
+        return member
 
     def settings(self, pool: str) -> PoolSettings:
         """Give a pool's settings."""
@@ -38,6 +56,14 @@ class InForce:
         if found is None:
             found = self._settings[pool] = self.configuration.pool_defaults_for(pool)
         return found
+
+    def sources(self, pool: str) -> SourceRules:
+        """Say how a pool's workers are known to be idle."""
+        rules = self._sources.get(pool)
+        if rules is None:
+            settings = self.settings(pool)
+            rules = self._sources[pool] = source_rules(settings.idle, dry_run=settings.dry_run)
+        return rules
 
     def reaping(self, pool: str) -> PoolReaping:
         """Say how a pool is reaped."""
@@ -68,6 +94,35 @@ def ending_rules_of(configuration: Configuration) -> EndingRules:
     """Reduce the configuration to which nodes are ending."""
     ending = configuration.ending
     return EndingRules(expiry_horizon=ending.expiry_horizon, drifted=ending.drifted)
+
+
+def source_rules(settings: IdleSettings, *, dry_run: bool) -> SourceRules:
+    """Reduce a pool's settings to how its workers are known to be idle. A source that is listed twice is asked once."""
+    outside: dict[Source, None] = {}
+    annotation = False
+    for source in settings.sources:
+        match source.choice:
+            case AnnotationSource():
+                annotation = True
+            case HttpSource() as http:
+                probe = HttpProbe(port=http.port, path=http.path, interval=http.interval, timeout=http.timeout)
+                outside[probe] = None
+            case PrometheusSource() as prometheus:
+                query = PrometheusQuery(
+                    url=prometheus.url,
+                    query=prometheus.query,
+                    interval=prometheus.interval,
+                    timeout=prometheus.timeout,
+                    max_age=settings.stale_after,
+                )
+                outside[query] = None
+    return SourceRules(annotation=annotation, outside=tuple(outside), stale_after=settings.stale_after, dry_run=dry_run)
+
+
+def member_of(pool: str, rules: SourceRules) -> Membership:
+    """Say how a worker of a pool is read."""
+    keeps_ip = any(isinstance(source, HttpProbe) for source in rules.outside)
+    return Membership(pool=pool, basis=rules.basis, keeps_ip=keeps_ip)
 
 
 def reaping_of(settings: PoolSettings) -> PoolReaping:

@@ -75,10 +75,23 @@ class ScaleIn(StrEnum):
     EVICT = "evict"
 
 
+class IdleBasis(StrEnum):
+    """Whose word makes a pool's worker idle.
+
+    worker: its own mark. sources: what warmnode's leader was told by the sources outside, and wrote down as a mark of
+    warmnode's. both: its own mark, and the sources agree.
+    """
+
+    WORKER = "worker"
+    SOURCES = "sources"
+    BOTH = "both"
+
+
 class SkipReason(StrEnum):
     """Why a worker was not evicted, or cannot be claimed. The log field, the metric label and the explanation."""
 
     BUSY = "busy"
+    NOT_CONFIRMED = "notConfirmed"
     TERMINATING = "terminating"
     NOT_READY = "notReady"
     LEAVING_NODE = "leavingNode"
@@ -176,12 +189,15 @@ class NodePool:
 class Pod:
     """A pod, reduced. ``pool`` is None for a pod that is no worker, ``node`` is None while it is unscheduled.
 
-    ``ready_since`` is the Ready condition's last transition, None while not Ready. ``idle_since`` is the parsed mark,
-    None where the mark is absent or cannot be parsed: both mean busy. ``do_not_disrupt_until`` is the end of
+    ``ready_since`` is the Ready condition's last transition, None while not Ready. ``idle_since`` is since when the
+    marks on the pod say idle, as its pool reads them; None means busy, and so do marks that are absent or cannot be
+    parsed. ``own_mark`` is the mark that the worker, or whoever speaks for it, has set; ``source_mark`` what warmnode
+    noted beside it for the sources outside, as it stands (`policy.marks`). ``do_not_disrupt_until`` is the end of
     ``karpenter.sh/do-not-disrupt`` (`FOREVER` for "true"). ``priority`` is None where admission set none.
     ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
-    stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since.
+    stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
+    kept for workers that are asked over HTTP only.
     """
 
     uid: str
@@ -202,6 +218,18 @@ class Pod:
     static: bool = False
     deletion_cost: str | None = None
     cost_mark: str | None = None
+    own_mark: datetime | None = None
+    source_mark: str | None = None
+    ip: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What reading a worker takes: its pool, how the marks on it count, and whether its address is kept."""
+
+    pool: str
+    basis: IdleBasis = IdleBasis.WORKER
+    keeps_ip: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

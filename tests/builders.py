@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from extender.model import Ledger, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
+from extender.model import Ledger, Membership, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
+from extender.policy.pools import pool_of
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
@@ -94,6 +95,9 @@ def worker(
     static: bool = False,
     deletion_cost: str | None = None,
     cost_mark: str | None = None,
+    own_mark: datetime | None = None,
+    source_mark: str | None = None,
+    ip: str | None = None,
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
@@ -112,11 +116,20 @@ def worker(
         terminating=terminating,
         finished=finished,
         do_not_disrupt_until=do_not_disrupt_until,
+        own_mark=own_mark,
+        source_mark=source_mark,
+        ip=ip,
     )
 
 
 def stranger(name: str = "stranger-1", *, node: str | None = "node-a", priority: int | None = 0) -> Pod:
     return worker(name, pool=None, node=node, priority=priority)
+
+
+def by_label(namespace: str, labels: Mapping[str, str]) -> Membership | None:
+    """Classify pods as without a configuration file: the label names the pool, and workers mark themselves."""
+    pool = pool_of(namespace, labels, None)
+    return None if pool is None else Membership(pool=pool)
 
 
 def victims(*uids: str, violations: int = 0) -> Victims:

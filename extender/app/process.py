@@ -154,12 +154,12 @@ class Process:
             log.warning("ledger keys make no sense and are left alone", extra=fields(keys=state.ledger.ignored[:5]))
 
     def _take(self, new: Configuration) -> None:
-        before = self.in_force.pools
+        before = self.in_force.reading
         self.in_force.replace(new)
         self.state.go_by(self.in_force.ending_rules())
         if self.serving is not None:
             self.serving.take_configuration()
         if self.reaping is not None:
             self.reaping.take_configuration()
-        if before.pools != self.in_force.pools.pools:
+        if before != self.in_force.reading:
             self.feed.list_pods_again()

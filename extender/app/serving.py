@@ -49,6 +49,7 @@ class Serving:
             marks=Marks(shared.client, shared.in_force.classify),
             callers=callers_for(shared.client, address=address, has_tls=self._has_tls),
             is_dry_run=lambda pool: shared.in_force.settings(pool).dry_run,
+            takes_marks=lambda pool: shared.in_force.sources(pool).annotation,
             metrics=shared.metrics,
             clock=utc_now,
         )

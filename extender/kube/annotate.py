@@ -6,13 +6,14 @@ Owns the request. A pod that changed since it was judged is not written; what to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.objects import COST_MARK, DELETION_COST, Classify, PodObject, pod_from
+from extender.kube.objects import COST_MARK, DELETION_COST, IDLE_SINCE, IDLE_SOURCE, Classify, PodObject, pod_from
 from extender.model import Pod
+from extender.policy.marks import CONFIRMED, MARKED, format_idle_mark
 
 PATCH_TIMEOUT = timedelta(seconds=10)
 MERGE_PATCH = "application/merge-patch+json"
@@ -47,3 +48,11 @@ def cost_annotations(value: int | None) -> dict[str, str | None]:
     """Give the deletion cost and the mark that says it is ours, both None to remove them."""
     text = None if value is None else str(value)
     return {DELETION_COST: text, COST_MARK: text}
+
+
+def mark_annotations(since: datetime | None, *, whole: bool) -> dict[str, str | None]:
+    """Give the note for the sources outside, and with ``whole`` the idle mark itself. ``since`` None removes them."""
+    if since is None:
+        return {IDLE_SINCE: None, IDLE_SOURCE: None} if whole else {IDLE_SOURCE: None}
+    text = format_idle_mark(since)
+    return {IDLE_SINCE: text, IDLE_SOURCE: f"{MARKED}{text}"} if whole else {IDLE_SOURCE: f"{CONFIRMED}{text}"}

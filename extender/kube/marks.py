@@ -5,15 +5,16 @@ Owns what a mark looks like on the API server. Who may write one, and when to tr
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import quote
 
 import msgspec
 
 from extender.kube.annotate import PATCH_TIMEOUT, annotate
 from extender.kube.client import KubeClient
-from extender.kube.objects import IDLE_SINCE, Classify, PodObject, pod_from
+from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE, Classify, PodObject, pod_from
 from extender.model import Pod
+from extender.policy.marks import format_idle_mark
 
 
 class Marks:
@@ -34,8 +35,9 @@ class Marks:
         return pod_from(msgspec.json.decode(body, type=PodObject), self._classify)
 
     async def write(self, pod: Pod, idle_since: datetime) -> Pod:
-        """Mark the pod idle and give it as it is then."""
-        return await annotate(self._client, pod, {IDLE_SINCE: format_idle_mark(idle_since)}, self._classify)
+        """Mark the pod idle and give it as it is then. The mark is the worker's: a note of warmnode's goes."""
+        marks = {IDLE_SINCE: format_idle_mark(idle_since), IDLE_SOURCE: None}
+        return await annotate(self._client, pod, marks, self._classify)
 
     async def remove(self, pod: Pod) -> Pod:
         """Remove the mark and give the pod as it is then. Its resourceVersion has moved, even where no mark was there.
@@ -43,13 +45,10 @@ class Marks:
         A mark that somebody asked for and got no answer about may still be on its way to the store. It names the
         version that it is based on, so it fails once that has moved; removing what is not there moves nothing. So a
         value goes before it that is no time, which means busy, and that was not there before.
+
+        What was noted for the sources outside goes with it: next time they have to agree anew.
         """
-        if pod.idle_since is None:
+        if pod.own_mark is None:
             busy = {IDLE_SINCE: f"busy at version {pod.resource_version}"}
             pod = await annotate(self._client, pod, busy, self._classify)
-        return await annotate(self._client, pod, {IDLE_SINCE: None}, self._classify)
-
-
-def format_idle_mark(time: datetime) -> str:
-    """Write a time as marks do: RFC 3339 in UTC, to the millisecond."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return await annotate(self._client, pod, {IDLE_SINCE: None, IDLE_SOURCE: None}, self._classify)

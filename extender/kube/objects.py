@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from sys import intern
 
+import msgspec
 from msgspec import Struct
 
-from extender.model import FOREVER, Ledger, Node, Pod
+from extender.model import FOREVER, IdleBasis, Ledger, Membership, Node, Pod
+from extender.policy.marks import read_marks
 
 PREFIX = "warmnode.dev/"
 IDLE_SINCE = f"{PREFIX}idle-since"
+IDLE_SOURCE = f"{PREFIX}idle-source"
+"""What warmnode noted for the sources outside: `policy.marks`."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 COST_MARK = f"{PREFIX}deletion-cost-owner"
 """Holds the value that warmnode wrote: where it differs from the cost, somebody else has written since."""
@@ -31,8 +35,8 @@ DISRUPTION_TAINTS = frozenset({"karpenter.sh/disrupted", "karpenter.sh/disruptio
 KUBERNETES_EPOCH = datetime(2014, 6, 6, tzinfo=UTC)
 """The first commit of Kubernetes: no node was seen before it."""
 
-Classify = Callable[[str, Mapping[str, str]], str | None]
-"""(namespace, labels) -> pool name, None for a pod of no pool."""
+Classify = Callable[[str, Mapping[str, str]], Membership | None]
+"""(namespace, labels) -> which pool's worker it is and how it is read, None for a pod of no pool."""
 
 
 class OwnerReference(Struct, rename="camel", gc=False, frozen=True):
@@ -70,6 +74,7 @@ class PodStatus(Struct, rename="camel", gc=False, frozen=True):
     phase: str = ""
     conditions: list[Condition] | None = None
     start_time: datetime | None = None
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
 
 
 class PodObject(Struct, rename="camel", gc=False, frozen=True):
@@ -127,7 +132,10 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
     """Reduce a Pod. Strings that many pods share are interned: 100,000 pods stay under 60 MiB."""
     meta, spec, status = raw.metadata, raw.spec, raw.status
     annotations = meta.annotations or {}
-    pool = classify(meta.namespace, meta.labels or {})
+    member = classify(meta.namespace, meta.labels or {})
+    basis = member.basis if member is not None else IdleBasis.WORKER
+    source_mark = annotations.get(IDLE_SOURCE)
+    marks = read_marks(annotations.get(IDLE_SINCE), source_mark, basis)
     created = utc(meta.creation_timestamp) or FOREVER
     return Pod(
         uid=meta.uid,
@@ -135,11 +143,11 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         name=meta.name,
         created=created,
         node=intern(spec.node_name) if spec.node_name else None,
-        pool=intern(pool) if pool is not None else None,
+        pool=intern(member.pool) if member is not None else None,
         priority=spec.priority,
         scheduler=intern(spec.scheduler_name),
         ready_since=_ready_since(status.conditions),
-        idle_since=parse_idle_mark(annotations.get(IDLE_SINCE)),
+        idle_since=marks.idle_since,
         do_not_disrupt_until=_protected_until(annotations.get(DO_NOT_DISRUPT), status.start_time or created),
         terminating=meta.deletion_timestamp is not None,
         finished=status.phase in ("Succeeded", "Failed"),
@@ -148,6 +156,9 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         static=MIRROR in annotations,
         deletion_cost=annotations.get(DELETION_COST),
         cost_mark=annotations.get(COST_MARK),
+        own_mark=marks.own,
+        source_mark=source_mark,
+        ip=status.pod_ip if member is not None and member.keeps_ip else None,
     )
 
 
@@ -176,19 +187,6 @@ def ledger_from(raw: ConfigMapObject) -> Ledger:
         resource_version=raw.metadata.resource_version,
         size_bytes=sum(len(key.encode()) + len(value.encode()) for key, value in data.items()),
     )
-
-
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-
-
-def parse_idle_mark(text: str | None) -> datetime | None:
-    """Parse the idle mark: an RFC 3339 time with its zone. None where it is absent or anything else: that is busy."""
-    if text is None or len(text) > 40 or not _RFC_3339.fullmatch(text):
-        return None
-    try:
-        return utc(datetime.fromisoformat(text.upper()))
-    except (ValueError, OverflowError):  # the 31st of February, or the year 0 in another zone
-        return None
 
 
 _GO_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")

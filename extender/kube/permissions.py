@@ -119,7 +119,7 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             why="lead: without it nothing is reaped and no deletion cost is written",
         ),
         Permission(resource="pods", verbs=("get",), why="read a worker right before it is evicted"),
-        Permission(resource="pods", verbs=("patch",), why="write deletion costs"),
+        Permission(resource="pods", verbs=("patch",), why="write deletion costs, and idle marks for sources outside"),
         Permission(resource="pods/eviction", verbs=("create",), why="evict idle workers"),
         Permission(
             group="policy",

@@ -31,7 +31,12 @@ class ReapRules:
 
 def reports_idle(worker: Pod, now: datetime) -> bool:
     """A worker reports idle when its mark is present, parseable, and at most 30 s ahead of ``now``."""
-    return worker.idle_since is not None and worker.idle_since <= now + FUTURE_TOLERANCE
+    return is_valid_mark(worker.idle_since, now)
+
+
+def is_valid_mark(mark: datetime | None, now: datetime) -> bool:
+    """A mark is valid when it is there and at most 30 s ahead of ``now``."""
+    return mark is not None and mark <= now + FUTURE_TOLERANCE
 
 
 def is_undisturbed(worker: Pod, now: datetime) -> bool:

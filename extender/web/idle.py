@@ -19,10 +19,10 @@ import msgspec
 from aiohttp import web
 
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound
-from extender.kube.marks import Marks, format_idle_mark
-from extender.kube.objects import parse_idle_mark
+from extender.kube.marks import Marks
 from extender.model import Pod
-from extender.policy.idleness import FUTURE_TOLERANCE, reports_idle
+from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
+from extender.policy.marks import format_idle_mark, parse_idle_mark
 from extender.telemetry import Metrics, fields
 from extender.web.callers import Caller, Callers, NotAuthenticated
 from extender.web.http import BodyRefused, PathHandler, PathRoutes, json_response, problem, read_body
@@ -48,6 +48,7 @@ class Outcome(StrEnum):
     REMOVED = "removed"
     TERMINATING = "terminating"
     DRY_RUN = "dryRun"
+    NO_SOURCE = "noSource"
     BAD_REQUEST = "badRequest"
     NOT_AUTHENTICATED = "notAuthenticated"
     NO_POD_IN_TOKEN = "noPodInToken"  # noqa: S105
@@ -90,7 +91,11 @@ class _Refused(Exception):
 
 
 class IdleApi:
-    """Answers workers. ``is_dry_run`` is asked with a pool's name, ``clock`` gives aware UTC times."""
+    """Answers workers.
+
+    ``is_dry_run`` is asked with a pool's name, and ``takes_marks`` too: whether ``annotation`` is one of its sources.
+    ``clock`` gives aware UTC times.
+    """
 
     def __init__(
         self,
@@ -98,12 +103,14 @@ class IdleApi:
         marks: Marks,
         callers: Callers,
         is_dry_run: Callable[[str], bool],
+        takes_marks: Callable[[str], bool],
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._marks = marks
         self._callers = callers
         self._is_dry_run = is_dry_run
+        self._takes_marks = takes_marks
         self._clock = clock
         self._counters = {
             (verb, outcome): metrics.idle_requests.labels(verb, outcome)
@@ -123,8 +130,10 @@ class IdleApi:
             pod, pool = await self._worker(asked)
             if self._is_dry_run(pool):
                 raise _dry_run(pool)
-            mark = wanted or (pod.idle_since if reports_idle(pod, now) else None) or now
-            if pod.idle_since is not None and format_idle_mark(pod.idle_since) == format_idle_mark(mark):
+            if not self._takes_marks(pool):
+                raise _no_source(pool)
+            mark = wanted or (pod.own_mark if is_valid_mark(pod.own_mark, now) else None) or now
+            if pod.own_mark is not None and format_idle_mark(pod.own_mark) == format_idle_mark(mark):
                 return pod, Outcome.KEPT
             if not asked.is_awaited():
                 # Who has hung up may be at work already, after a DELETE that another replica answered.
@@ -141,7 +150,7 @@ class IdleApi:
         """Remove the mark, and refuse if the pod is terminating: then the worker must not accept work."""
         for _ in range(ATTEMPTS):
             pod, pool = await self._worker(asked)
-            if pod.idle_since is None and self._is_dry_run(pool):
+            if pod.own_mark is None and pod.source_mark is None and self._is_dry_run(pool):
                 break  # nothing to remove, and nothing to write for it: in dry-run nobody marks it meanwhile
             try:
                 pod = await self._marks.remove(pod)
@@ -249,7 +258,7 @@ def _shown(pod: Pod) -> dict[str, object]:
         "name": pod.name,
         "uid": pod.uid,
         "resourceVersion": pod.resource_version,
-        "idleSince": None if pod.idle_since is None else format_idle_mark(pod.idle_since),
+        "idleSince": None if pod.own_mark is None else format_idle_mark(pod.own_mark),
         "terminating": pod.terminating,
     }
 
@@ -261,6 +270,14 @@ def _bad_request(detail: str) -> _Refused:
 def _dry_run(pool: str) -> _Refused:
     return _Refused(
         HTTPStatus.CONFLICT, Outcome.DRY_RUN, f"pool {pool} is in dry-run: nothing is written and nothing is evicted"
+    )
+
+
+def _no_source(pool: str) -> _Refused:
+    return _Refused(
+        HTTPStatus.CONFLICT,
+        Outcome.NO_SOURCE,
+        f"the mark of a worker does not count in pool {pool}: add annotation to its idle.sources, or mark nothing",
     )
 
 

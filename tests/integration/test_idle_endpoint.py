@@ -25,13 +25,15 @@ import yaml
 
 from extender.kube.client import KubeClient
 from extender.kube.marks import Marks
-from extender.kube.objects import IDLE_SINCE, parse_idle_mark
-from extender.policy.pools import POOL_LABEL, pool_of
+from extender.kube.objects import IDLE_SINCE
+from extender.policy.marks import parse_idle_mark
+from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.callers import callers_for
 from extender.web.http import route
 from extender.web.idle import IdleApi
 from extender.web.server import Address, Listener, ServerTls
+from tests.builders import by_label
 from tests.controlplane import ApiError, ControlPlane, Json, wait_for
 from tests.controlplane.building import find_or_build
 from tests.controlplane.fixtures import RequireBinaries
@@ -77,9 +79,10 @@ class Endpoint:
         client = await KubeClient.connect(kubeconfig=str(self._kubeconfig), user_agent="warmnode/test")
         address = Address("127.0.0.1", self.port)
         api = IdleApi(
-            marks=Marks(client, lambda namespace, labels: pool_of(namespace, labels, None)),
+            marks=Marks(client, by_label),
             callers=callers_for(client, address=address, has_tls=True),
             is_dry_run=lambda pool: False,
+            takes_marks=lambda pool: True,
             metrics=Metrics(),
             clock=lambda: datetime.now(UTC),
         )

@@ -25,11 +25,12 @@ from extender.kube.eviction import EvictionOutcome, Evictor
 from extender.kube.observer import NullObserver
 from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
-from extender.model import AgeSource, Pod, SkipReason
+from extender.model import AgeSource, Membership, Pod, SkipReason
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
 from extender.telemetry import Metrics
+from tests.builders import by_label
 from tests.controlplane import ApiError, Component, ControlPlane, Options, wait_for
 from tests.controlplane.client import Api
 from tests.controlplane.fixtures import RequireBinaries
@@ -212,8 +213,8 @@ class InProcess:
     """The reaper with a real client and real watches, without its ticks: passes are up to the caller."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
-        def classify(where: str, labels: Mapping[str, str]) -> str | None:
-            return labels.get(POOL_LABEL) if where == namespace else None
+        def classify(where: str, labels: Mapping[str, str]) -> Membership | None:
+            return by_label(where, labels) if where == namespace else None
 
         self.changed = asyncio.Event()
         """Set whenever a worker changed."""

@@ -17,13 +17,15 @@ from yarl import URL
 from extender.kube.client import KubeClient
 from extender.kube.errors import Conflict, Unavailable
 from extender.kube.marks import Marks
-from extender.kube.objects import IDLE_SINCE, parse_idle_mark
-from extender.policy.pools import POOL_LABEL, pool_of
+from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
+from extender.policy.marks import parse_idle_mark
+from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.callers import LOCAL, BoundPod, Caller, NotAuthenticated
 from extender.web.http import route
 from extender.web.idle import ATTEMPTS, IdleApi, Outcome
 from extender.web.server import Address, Listener
+from tests.builders import by_label
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where, answer, reset
 from tests.fakes.store import PODS
@@ -61,20 +63,25 @@ class Scene:
         self.server = server
         self.tokens = KnownTokens()
         self.dry_run: set[str] = set()
-        self.marks = Marks(client, lambda namespace, labels: pool_of(namespace, labels, None))
+        self.sourced: set[str] = set()
+        self.marks = Marks(client, by_label)
         self.metrics = Metrics()
         self.api = IdleApi(
             marks=self.marks,
             callers=self.tokens,
             is_dry_run=lambda pool: pool in self.dry_run,
+            takes_marks=lambda pool: pool not in self.sourced,
             metrics=self.metrics,
             clock=lambda: NOW,
         )
         self.url = ""
 
-    def worker(self, name: str = "worker-1", *, mark: str | None = None, pool: str | None = "ducks") -> str:
+    def worker(
+        self, name: str = "worker-1", *, mark: str | None = None, note: str | None = None, pool: str | None = "ducks"
+    ) -> str:
         """Create a worker that runs on a node; its UID."""
-        annotations = {} if mark is None else {IDLE_SINCE: mark}
+        marks = {IDLE_SINCE: mark, IDLE_SOURCE: note}
+        annotations = {key: value for key, value in marks.items() if value is not None}
         labels = {} if pool is None else {POOL_LABEL: pool}
         tree = {
             "metadata": {"name": name, "annotations": annotations, "labels": labels},
@@ -383,6 +390,26 @@ async def test_no_mark_is_written_in_dry_run(scene: Scene, mark: str | None) -> 
     status, problem, _ = await scene.call("PUT")
     assert (status, problem["reason"]) == (409, "dryRun")
     assert (scene.written(), scene.mark()) == ([], mark)
+
+
+async def test_mark_where_it_is_no_source_is_refused_and_written_nowhere(scene: Scene) -> None:
+    """A worker whose word does not count is told so; it can always say busy."""
+    scene.worker()
+    scene.sourced = {"ducks"}
+    status, problem, _ = await scene.call("PUT")
+    assert (status, problem["reason"]) == (409, "noSource")
+    assert scene.written() == []
+    assert (await scene.call("DELETE"))[0] == 200
+
+
+async def test_what_was_noted_for_sources_goes_with_the_mark(scene: Scene) -> None:
+    """Warmnode's note belongs to the mark beside it: whoever writes or removes that begins anew."""
+    scene.worker(mark=EARLIER, note=f"marked {EARLIER}")
+    assert (await scene.call("PUT"))[0] == 200
+    assert scene.meta()["annotations"] == {IDLE_SINCE: NOW_TEXT}
+    scene.worker("worker-2", mark=EARLIER, note=f"confirmed {EARLIER}")
+    assert (await scene.call("DELETE", WORKER.replace("worker-1", "worker-2")))[0] == 200
+    assert scene.meta("worker-2")["annotations"] == {}
 
 
 async def test_mark_from_before_dry_run_is_removed(scene: Scene) -> None:

@@ -18,17 +18,17 @@ from extender.kube.objects import (
     PodObject,
     ledger_from,
     node_from,
-    parse_idle_mark,
     pod_from,
 )
-from extender.model import FOREVER, Pod
+from extender.model import FOREVER, IdleBasis, Membership, Pod
 from extender.policy.idleness import FUTURE_TOLERANCE, is_undisturbed, reports_idle
+from extender.policy.marks import parse_idle_mark
 from tests.builders import NOW, worker
 
 STARTED = "2026-11-01T10:00:00Z"
 
 
-def read_pod(**overrides: Any) -> Pod:
+def read_pod(*, basis: IdleBasis = IdleBasis.WORKER, keeps_ip: bool = False, **overrides: Any) -> Pod:
     raw: dict[str, Any] = {
         "metadata": {"name": "w", "namespace": "ns", "uid": "u", "creationTimestamp": STARTED},
         "spec": {"nodeName": "n", "priority": 5, "schedulerName": "warmnode", "containers": [{"name": "c"}]},
@@ -38,8 +38,8 @@ def read_pod(**overrides: Any) -> Pod:
         section, key = path.split("__")
         raw[section][key] = value
 
-    def pool_from_label(namespace: str, labels: Mapping[str, str]) -> str | None:
-        return labels.get("pool")
+    def pool_from_label(namespace: str, labels: Mapping[str, str]) -> Membership | None:
+        return Membership(pool=labels["pool"], basis=basis, keeps_ip=keeps_ip) if "pool" in labels else None
 
     return pod_from(msgspec.json.decode(msgspec.json.encode(raw), type=PodObject), pool_from_label)
 
@@ -56,6 +56,24 @@ def test_pod_pool_comes_from_labels() -> None:
     """A pod is a worker where the selector says so."""
     assert read_pod(metadata__labels={"pool": "p"}).pool == "p"
     assert read_pod().pool is None
+
+
+def test_pod_address_is_kept_for_workers_that_are_asked() -> None:
+    """100,000 pods have an address each: only where a worker is asked over HTTP it is kept."""
+    given: dict[str, Any] = {"metadata__labels": {"pool": "p"}, "status__podIP": "10.0.0.7"}
+    assert read_pod(keeps_ip=True, **given).ip == "10.0.0.7"
+    assert read_pod(**given).ip is None
+    assert read_pod(keeps_ip=True, status__podIP="10.0.0.7").ip is None
+
+
+def test_marks_on_a_pod_count_as_its_pool_reads_them() -> None:
+    """The same two annotations: the worker's mark, confirmed for the pool that asks for both."""
+    note = "confirmed 2026-11-01T11:30:00Z"
+    marks = {"warmnode.dev/idle-since": "2026-11-01T11:00:00Z", "warmnode.dev/idle-source": note}
+    given: dict[str, Any] = {"metadata__labels": {"pool": "p"}, "metadata__annotations": marks}
+    own, confirmed = datetime(2026, 11, 1, 11, tzinfo=UTC), datetime(2026, 11, 1, 11, 30, tzinfo=UTC)
+    assert [read_pod(basis=basis, **given).idle_since for basis in IdleBasis] == [own, None, confirmed]
+    assert read_pod(basis=IdleBasis.BOTH, **given).own_mark == own
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ from extender.model import AgeSource, Ledger, Node, Pod
 from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table, span
 from extender.plan.report import AgeBasis, NodeLine, Plan, plan_of
 from extender.plan.snapshot import Snapshot, parse_snapshot
-from extender.policy.pools import pool_of
 from extender.settings import Configuration
-from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
+from tests.builders import NOW, by_label, ledger, minutes_ago, node, stranger, worker
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -246,7 +245,7 @@ def test_example_snapshot_gives_the_committed_page() -> None:
     """docs/plan.md shows it. After a change on purpose: warmnode plan --snapshot docs/examples/snapshot.json."""
     name = "docs/examples/snapshot.json"
     content = (EXAMPLES / "snapshot.json").read_bytes()
-    snapshot = parse_snapshot(content, lambda namespace, labels: pool_of(namespace, labels, None), source=name)
+    snapshot = parse_snapshot(content, by_label, source=name)
     page = render_table(plan_of(snapshot, Configuration.default(), source=name))
     assert page + "\n" == (EXAMPLES / "plan.txt").read_text()
     assert page.rstrip() in (EXAMPLES.parent / "plan.md").read_text()

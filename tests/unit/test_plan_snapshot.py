@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.plan.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
-from extender.policy.pools import pool_of
+from tests.builders import by_label
 
 CREATED = "2026-11-01T10:00:00Z"
 
 
 def parse(content: bytes) -> Snapshot:
-    return parse_snapshot(content, lambda namespace, labels: pool_of(namespace, labels, None), source="given.json")
+    return parse_snapshot(content, by_label, source="given.json")
 
 
 def refusal(content: bytes) -> str:
