@@ -224,11 +224,9 @@ class ClusterFeed:
                 ending[self._state.ending(name) or ""] += 1
             else:
                 nodes["unseen" if key[0] else "seen"] += 1
-        workers: dict[str, int] = {}
-        for node_name in self._state.nodes:
-            for worker in self._state.workers_on(node_name).values():
-                label = label_of(worker.pool or "")
-                workers[label] = workers.get(label, 0) + 1
+        workers: Counter[str] = Counter()
+        for pool, count in self._state.placed.items():
+            workers[label_of(pool)] += count
         ledger = self._state.ledger
         return ClusterFigures(
             synced=self._state.synced,

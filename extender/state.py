@@ -6,7 +6,9 @@ with the same state agree. The clock is a constructor argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -55,7 +57,9 @@ class ClusterState:
         self._workers_on: dict[str, dict[str, Pod]] = {}
         self._strangers_on: dict[str, dict[str, Pod]] = {}
         self._unscheduled: dict[str, set[str]] = {}
+        self._placed: Counter[str] = Counter()
         self._evicted: set[str] = set()
+        self._followers: list[set[str]] = []
         self._observed: dict[str, datetime] = {}
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
@@ -69,6 +73,7 @@ class ClusterState:
 
     def replace_nodes(self, nodes: Iterable[Node]) -> None:
         """Take a complete list of nodes in place of what was known."""
+        self._tell_changed(self.nodes)
         self.nodes = {node.name: node for node in nodes}
         live = {node.uid for node in self.nodes.values()}
         self._observed = {uid: seen for uid, seen in self._observed.items() if uid in live}
@@ -95,12 +100,14 @@ class ClusterState:
             self.order.pop(node.name, None)
             self._ranking.put(node.name, None)
             self._forget_claim_of(known)
+            self._tell_changed([node.name])
         self._observed.pop(node.uid, None)
 
     def replace_pods(self, pods: Iterable[Pod]) -> None:
         """Take a complete list of pods in place of what was known."""
         self.pods = {}
         self._workers_on, self._strangers_on, self._unscheduled = {}, {}, {}
+        self._placed.clear()
         for pod in map(self._overlaid, pods):
             self.pods[pod.uid] = pod
             self._index(pod)
@@ -220,18 +227,36 @@ class ClusterState:
 
     def holders_on(self, node_name: str, *, besides: str) -> int:
         """Count pods that hold a node and are not of pool ``besides``. DaemonSet, static, terminating ones do not."""
-        strangers = self._strangers_on.get(node_name, {}).values()
-        others = (worker for worker in self.workers_on(node_name).values() if worker.pool != besides)
-        return sum(not pod.terminating for pod in strangers) + sum(not worker.terminating for worker in others)
+        holders = 0
+        for pod in self._strangers_on.get(node_name, {}).values():
+            holders += not pod.terminating
+        for worker in self.workers_on(node_name).values():
+            if worker.pool != besides and not worker.terminating:
+                holders += 1
+        return holders
 
     def unscheduled(self, pool: str) -> int:
         """Count the workers of a pool that have no node yet."""
         return len(self._unscheduled.get(pool, ()))
 
+    @property
+    def placed(self) -> Mapping[str, int]:
+        """Count the workers on nodes by pool, terminating ones included, finished ones not."""
+        return self._placed
+
     def pool_names(self) -> set[str]:
         """Name the pools that have a worker, placed or not."""
-        placed = {worker.pool for workers in self._workers_on.values() for worker in workers.values()}
-        return {pool for pool in placed if pool is not None} | self._unscheduled.keys()
+        return self._placed.keys() | self._unscheduled.keys()
+
+    @contextmanager
+    def changes(self) -> Iterator[set[str]]:
+        """Give a set to which the names of nodes are added that change from now on, or whose workers do."""
+        changed: set[str] = set()
+        self._followers.append(changed)
+        try:
+            yield changed
+        finally:
+            self._followers = [each for each in self._followers if each is not changed]
 
     def claim_of(self, node: Node) -> NodeClaim | None:
         """Find the NodeClaim of a node, None where it has none, or none that could be read."""
@@ -279,6 +304,7 @@ class ClusterState:
                 self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
         elif pod.pool is not None:
             self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
+            self._placed[pod.pool] += 1
         elif not is_bound_to_its_node(pod):
             self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
 
@@ -291,11 +317,14 @@ class ClusterState:
                     del self._unscheduled[pod.pool or ""]
             return
         index = self._workers_on if pod.pool is not None else self._strangers_on
-        there = index.get(pod.node)
-        if there is not None:
-            there.pop(pod.uid, None)
+        there = index.get(pod.node, {})
+        if there.pop(pod.uid, None) is not None:
             if not there:
                 del index[pod.node]
+            if pod.pool is not None:
+                self._placed[pod.pool] -= 1
+                if not self._placed[pod.pool]:
+                    del self._placed[pod.pool]
 
     def _observe_named(self, node_name: str | None) -> None:
         node = self.nodes.get(node_name) if node_name else None
@@ -314,6 +343,7 @@ class ClusterState:
     def _rank(self, node: Node) -> None:
         key = ages.order_key(node, self.first_seen(node), self._age)
         self.order[node.name] = key
+        self._tell_changed([node.name])
         claim, now = self.claim_of(node), self._clock()
         if node.node_claim is not None:
             self._claimed[node.node_claim] = node.name
@@ -349,3 +379,7 @@ class ClusterState:
     def _forget_claim_of(self, node: Node) -> None:
         if node.node_claim is not None and self._claimed.get(node.node_claim) == node.name:
             del self._claimed[node.node_claim]
+
+    def _tell_changed(self, node_names: Iterable[str]) -> None:
+        for changed in self._followers:
+            changed.update(node_names)

@@ -14,10 +14,11 @@ from typing import Protocol
 
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
+from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds
 from extender.loops.pass_report import about
 from extender.model import OrderKey, Pod, Selector, SkipReason
-from extender.policy.idleness import why_not_claimable, why_not_reapable
+from extender.policy.idleness import why_not_reapable
 from extender.policy.reaping import EvictionPlan, PoolReaping
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
@@ -77,18 +78,20 @@ class Evictions:
         self._is_fresh = is_fresh
         self._clock = clock
 
-    async def carry_out(self, pool: str, plan: EvictionPlan, settings: PoolReaping) -> Carried:
+    async def carry_out(
+        self, pool: str, plan: EvictionPlan, settings: PoolReaping, claimable: ClaimableCount
+    ) -> Carried:
         """Evict the plan's victims in its order. After three failures the rest is left for a later pass."""
         carried = Carried()
         for victim in plan.victims:
-            reason = self._why_not_now(pool, victim, settings)
+            reason = self._why_not_now(pool, victim, settings, claimable)
             if reason is None and carried.failures >= FAILURES_IN_A_PASS:
                 reason = SkipReason.BACKING_OFF
             if reason is not None:
                 carried.skipped[victim.uid] = reason
                 continue
             key = self._state.order.get(victim.node or "")
-            outcome = await self._evict(pool, victim, settings)
+            outcome = await self._evict(pool, victim, settings, claimable)
             if isinstance(outcome, SkipReason):
                 carried.skipped[victim.uid] = outcome
                 continue
@@ -99,7 +102,9 @@ class Evictions:
                 carried.taken_from.append(key)
         return carried
 
-    def _why_not_now(self, pool: str, victim: Pod, settings: PoolReaping) -> SkipReason | None:
+    def _why_not_now(
+        self, pool: str, victim: Pod, settings: PoolReaping, claimable: ClaimableCount
+    ) -> SkipReason | None:
         """Ask everything again that may have changed since the plan, from the live state."""
         now = self._clock()
         if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(now):
@@ -112,26 +117,17 @@ class Evictions:
         reason = why_not_reapable(pod, settings.rules, now)
         if reason is not None:
             return reason
-        return SkipReason.FLOOR if self._is_held_by_floor(pool, pod, settings, now) else None
+        return SkipReason.FLOOR if self._is_held_by_floor(pod, settings, claimable, now) else None
 
-    def _is_held_by_floor(self, pool: str, pod: Pod, settings: PoolReaping, now: datetime) -> bool:
+    def _is_held_by_floor(self, pod: Pod, settings: PoolReaping, claimable: ClaimableCount, now: datetime) -> bool:
         """True where fewer than ``floor`` claimable workers are left without this one; never on a leaving node."""
         if self._state.departure(pod.node or "") is not None:
             return False
-        left = settings.limits.floor
-        for name in self._state.nodes:
-            for worker in self._state.workers_on(name).values():
-                if worker.pool == pool and worker.uid != pod.uid and self._is_claimable(worker, now):
-                    left -= 1
-            if left <= 0:
-                return False
-        return left > 0
+        return claimable.besides(pod, now) < settings.limits.floor
 
-    def _is_claimable(self, worker: Pod, now: datetime) -> bool:
-        departure = self._state.departure(worker.node or "")
-        return worker.node in self._state.nodes and why_not_claimable(worker, departure, now) is None
-
-    async def _evict(self, pool: str, victim: Pod, settings: PoolReaping) -> EvictionOutcome | SkipReason:
+    async def _evict(
+        self, pool: str, victim: Pod, settings: PoolReaping, claimable: ClaimableCount
+    ) -> EvictionOutcome | SkipReason:
         """Evict one worker: read it, decide again on what was read, evict that very version; three tries at most.
 
         A reason where it is not to be evicted any more.
@@ -146,7 +142,7 @@ class Evictions:
             if fresh is None:
                 return EvictionOutcome.GONE
             # the pool was chosen by labels; a pod whose labels changed since is somebody else's
-            reason = SkipReason.BUSY if fresh.pod.pool != pool else self._why_not_fresh(pool, fresh, settings)
+            reason = SkipReason.BUSY if fresh.pod.pool != pool else self._why_not_fresh(fresh, settings, claimable)
             if reason is not None:
                 return reason
             # nothing is awaited between this check and the request but the request itself
@@ -158,12 +154,12 @@ class Evictions:
         await self._settle(pool, victim, result)
         return result.outcome
 
-    def _why_not_fresh(self, pool: str, fresh: FreshPod, settings: PoolReaping) -> SkipReason | None:
+    def _why_not_fresh(self, fresh: FreshPod, settings: PoolReaping, claimable: ClaimableCount) -> SkipReason | None:
         now = self._clock()
         reason = why_not_reapable(fresh.pod, settings.rules, now)
         if reason is not None:
             return reason
-        if self._is_held_by_floor(pool, fresh.pod, settings, now):
+        if self._is_held_by_floor(fresh.pod, settings, claimable, now):
             return SkipReason.FLOOR
         return SkipReason.BUDGET_BLOCKED if self._holds.is_covered(fresh, now) else None
 

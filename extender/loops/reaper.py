@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.kube.eviction import EvictionOutcome
 from extender.loops.evictions import Announcer, Evictions, Pods
+from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, tell_pass
+from extender.loops.slices import in_slices
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits
 from extender.policy.idleness import ReapRules
-from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, plan_evictions
+from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, planning
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.reaper")
 
 TICK = timedelta(seconds=1)
-NODES_BETWEEN_YIELDS = 50
-"""Nodes that a pass looks at before the loop may do something else: a few milliseconds."""
 
 
 @dataclass(slots=True)
@@ -102,10 +102,17 @@ class Reaper:
 
     async def one_pass(self, pool: str) -> PassReport:
         """Look at one pool and evict what may go now."""
+        with self._state.changes() as changed:
+            return await self._one_pass(pool, changed)
+
+    # -- a pass -------------------------------------------------------------------------------------------------------
+
+    async def _one_pass(self, pool: str, changed: set[str]) -> PassReport:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
-        assessments = [each async for each in self._assess(pool, settings.rules)]
-        plan = plan_evictions(assessments, settings.limits, self._holds.held(self._clock()))
+        assessments = await in_slices(self._assessing(pool, settings.rules, self._clock()))
+        plan = await in_slices(planning(assessments, settings.limits, self._holds.held(self._clock())))
+        await asyncio.sleep(0)
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}
         waits = await self._why_pool_waits(pool, settings.rules, memory)
@@ -115,21 +122,21 @@ class Reaper:
             for victim in plan.victims:
                 log.info("would evict", extra=about(victim, pool, self._clock()))
         else:
-            outcomes = await self._carry_out(pool, plan, settings, memory, skipped)
+            claimable = ClaimableCount(self._state, pool, assessments, changed)
+            outcomes = await self._carry_out(pool, plan, settings, memory, claimable, skipped)
+        await asyncio.sleep(0)
         report = PassReport(pool=pool, plan=plan, outcomes=outcomes, skipped=skipped, dry_run=settings.dry_run)
         tell_pass(report, assessments, settings, self._metrics, self._clock())
         return report
 
-    # -- a pass -------------------------------------------------------------------------------------------------------
-
-    async def _assess(self, pool: str, rules: ReapRules) -> AsyncIterator[Assessment]:
-        now = self._clock()
-        for position, name in enumerate(list(self._state.nodes), 1):
-            if position % NODES_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
+    def _assessing(self, pool: str, rules: ReapRules, now: datetime) -> Generator[None, None, list[Assessment]]:
+        assessments = []
+        for name in list(self._state.nodes):
             assessment = self._assess_node(name, pool, rules, now)
             if assessment is not None:
-                yield assessment
+                assessments.append(assessment)
+            yield
+        return assessments
 
     def _assess_node(self, name: str, pool: str, rules: ReapRules, now: datetime) -> Assessment | None:
         node = self._state.nodes.get(name)
@@ -148,27 +155,33 @@ class Reaper:
 
     async def _why_pool_waits(self, pool: str, rules: ReapRules, memory: _PoolMemory) -> SkipReason | None:
         now = self._clock()
+        arrivals: Sequence[tuple[Pod, OrderKey]] = ()
         if memory.episodes:
-            memory.episodes = judge_episodes(
-                memory.episodes, self._placed(pool), idle_timeout=rules.idle_timeout, now=now
-            )
+            since = min(episode.began for episode in memory.episodes)
+            arrivals = await in_slices(self._arrivals(pool, since))
+            memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=rules.idle_timeout, now=now)
         waits = why_pool_waits(unscheduled=self._state.unscheduled(pool), episodes=memory.episodes, now=now)
         is_paused = waits is SkipReason.POOL_PAUSED
         self._metrics.reap_paused.labels(self._metrics.pool_label(pool)).set(is_paused)
         if is_paused and not memory.told_paused:
             why = f"workers came back after evictions; no more until {paused_until(memory.episodes):%H:%M:%S} UTC"
             log.warning("pool paused", extra=fields(pool=pool, why=why))
-            example = next((pod for pod, _ in self._placed(pool)), None)
-            if example is not None:
-                await self._announcer.paused(pool, example, why)
+            if arrivals:
+                await self._announcer.paused(pool, arrivals[-1][0], why)
         memory.told_paused = is_paused
         return waits
 
-    def _placed(self, pool: str) -> Iterator[tuple[Pod, OrderKey]]:
-        for name, key in self._state.order.items():
-            for worker in self._state.workers_on(name).values():
-                if worker.pool == pool:
-                    yield worker, key
+    def _arrivals(self, pool: str, since: datetime) -> Generator[None, None, list[tuple[Pod, OrderKey]]]:
+        """Find the placed workers of a pool that were created since then, with their nodes' keys."""
+        since = since.replace(microsecond=0)  # creation times have whole seconds
+        found: list[tuple[Pod, OrderKey]] = []
+        for name in list(self._state.order):
+            key = self._state.order.get(name)
+            if key is not None:
+                workers = self._state.workers_on(name).values()
+                found += [(worker, key) for worker in workers if worker.created >= since and worker.pool == pool]
+            yield
+        return found
 
     async def _carry_out(
         self,
@@ -176,10 +189,11 @@ class Reaper:
         plan: EvictionPlan,
         settings: PoolReaping,
         memory: _PoolMemory,
+        claimable: ClaimableCount,
         skipped: dict[str, SkipReason],
     ) -> dict[str, EvictionOutcome]:
         began = self._clock()
-        carried = await self._evictions.carry_out(pool, plan, settings)
+        carried = await self._evictions.carry_out(pool, plan, settings, claimable)
         skipped.update(carried.skipped)
         if carried.taken_from:
             memory.episodes = (*memory.episodes, Episode(began=began, oldest=min(carried.taken_from)))

@@ -36,7 +36,7 @@ def reports_idle(worker: Pod, now: datetime) -> bool:
 
 def is_valid_mark(mark: datetime | None, now: datetime) -> bool:
     """A mark is valid when it is there and at most 30 s ahead of ``now``."""
-    return mark is not None and mark <= now + FUTURE_TOLERANCE
+    return mark is not None and (mark <= now or mark <= now + FUTURE_TOLERANCE)
 
 
 def is_undisturbed(worker: Pod, now: datetime) -> bool:
@@ -59,8 +59,11 @@ def why_not_claimable(worker: Pod, departure: Departure | None, now: datetime) -
 
     1. reports idle; 2. not terminating; 3. Ready; 4. its node is not leaving (``departure`` is the node's).
     """
-    if not reports_idle(worker, now):
-        return SkipReason.BUSY
+    return why_idle_not_claimable(worker, departure) if reports_idle(worker, now) else SkipReason.BUSY
+
+
+def why_idle_not_claimable(worker: Pod, departure: Departure | None) -> SkipReason | None:
+    """`why_not_claimable` for a worker that reports idle."""
     if worker.terminating:
         return SkipReason.TERMINATING
     if worker.ready_since is None:
@@ -77,8 +80,11 @@ def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason
     enabled for the pool; 6. its owner would not recreate it (`why_owner_keeps`); 7. no ``karpenter.sh/do-not-disrupt``;
     8. idle for longer than ``idle_timeout``; 9. older than ``min_pod_age``.
     """
-    if not reports_idle(worker, now):
-        return SkipReason.BUSY
+    return why_idle_not_reapable(worker, rules, now) if reports_idle(worker, now) else SkipReason.BUSY
+
+
+def why_idle_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
+    """`why_not_reapable` for a worker that reports idle."""
     if worker.terminating:
         return SkipReason.TERMINATING
     if worker.namespace == SYSTEM_NAMESPACE:
@@ -89,10 +95,11 @@ def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason
         return SkipReason.STATIC_POD
     if not rules.enabled:
         return SkipReason.DISABLED
-    owner = why_owner_keeps(worker, rules)
-    if owner is not None:
-        return owner
-    if asks_not_to_be_disturbed(worker, now):
+    if worker.owner is not None or rules.scale_in is not ScaleIn.AUTO:
+        keeps = why_owner_keeps(worker, rules)
+        if keeps is not None:
+            return keeps
+    if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, now):
         return SkipReason.DO_NOT_DISRUPT
     if worker.idle_since is None or now - worker.idle_since <= rules.idle_timeout:
         return SkipReason.IDLE_TOO_SHORT

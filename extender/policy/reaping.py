@@ -1,17 +1,17 @@
 """Reaping: which idle workers are evicted, from the newest node first, down to a floor.
 
 Owns the order of victims and the limits of a pass. Every idle worker that stays has a reason. Works node by node, so
-that a caller who also serves can yield between nodes.
+that a caller who also serves can do something else between nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from extender.model import Departure, OrderKey, Pod, SkipReason
-from extender.policy.idleness import ReapRules, reports_idle, why_not_claimable, why_not_reapable
+from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
+from extender.policy.idleness import ReapRules, reports_idle, why_idle_not_claimable, why_idle_not_reapable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +38,16 @@ class PoolReaping:
 class Assessment:
     """One node as a pass sees it, for one pool.
 
-    ``reapable`` are the workers that may go, idle longest first, then by UID; ``claimable`` the UIDs that the floor
-    counts; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would not be
-    empty without the reapable ones. ``idle`` and ``busy`` count the workers.
+    ``reapable`` are the workers that may go, in any order; ``claimable`` the UIDs that the floor counts; ``skipped``
+    the idle ones that must stay, with the reason. ``keeps`` is true where the node would not be empty without the
+    reapable ones. ``idle`` and ``busy`` count the workers.
     """
 
     node: str
     order_key: OrderKey
     departure: Departure | None
     reapable: tuple[Pod, ...]
-    claimable: frozenset[str]
+    claimable: frozenset[str] | set[str]
     skipped: Mapping[str, SkipReason] = field(default_factory=dict)
     keeps: bool = False
     idle: int = 0
@@ -88,21 +88,20 @@ def assess_node(
             keeps = keeps or not worker.terminating
             continue
         idle += 1
-        if why_not_claimable(worker, departure, now) is None:
+        if why_idle_not_claimable(worker, departure) is None:
             claimable.add(worker.uid)
-        reason = why_not_reapable(worker, rules, now)
+        reason = why_idle_not_reapable(worker, rules, now)
         if reason is None:
             reapable.append(worker)
             continue
         keeps = keeps or reason is not SkipReason.TERMINATING
         skipped[worker.uid] = reason
-    reapable.sort(key=lambda worker: (worker.idle_since or now, worker.uid))
     return Assessment(
         node=node,
         order_key=order_key,
         departure=departure,
         reapable=tuple(reapable),
-        claimable=frozenset(claimable),
+        claimable=claimable,
         skipped=skipped,
         keeps=keeps,
         idle=idle,
@@ -127,6 +126,19 @@ def plan_evictions(
     ``held`` are workers, by UID, that would be refused now, such as by a budget. They stay, and count for the floor as
     if they went: else older nodes would be emptied in their place. They do not count for the limits of a pass.
     """
+    steps = planning(assessments, limits, held)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            plan: EvictionPlan = end.value
+            return plan
+
+
+def planning(
+    assessments: Iterable[Assessment], limits: ReapLimits, held: Mapping[str, SkipReason] | None = None
+) -> Generator[None, None, EvictionPlan]:
+    """`plan_evictions` in steps of one node."""
     held = held or {}
     nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
     nodes.sort(key=lambda each: each.departure is None)
@@ -134,44 +146,67 @@ def plan_evictions(
     victims: list[Pod] = []
     skipped: dict[str, SkipReason] = {}
     for each in nodes:
+        yield
         skipped.update(each.skipped)
-        stuck = [worker for worker in each.reapable if worker.uid in held]
+        stuck = [worker for worker in each.reapable if worker.uid in held] if held else []
+        free = [worker for worker in each.reapable if worker.uid not in held] if stuck else each.reapable
         skipped.update({worker.uid: held[worker.uid] for worker in stuck})
+        taken: Sequence[Pod] = ()
         if limits.whole_node and each.departure is None:
-            taken, reason = _whole(each, limits, spare, len(victims), keeps=each.keeps or bool(stuck))
-            if reason is not None:
-                skipped.update(
-                    dict.fromkeys((worker.uid for worker in each.reapable if worker.uid not in held), reason)
-                )
+            reason = _why_not_whole(each, limits, spare, len(victims), keeps=each.keeps or bool(stuck))
+            if reason is None:
+                taken = sorted(free, key=_idle_longest)
         else:
             spare -= sum(worker.uid in each.claimable for worker in stuck)
-            taken = tuple(_one_by_one(each, limits, spare, len(victims), skipped))
+            reason = _why_none(each, free, limits, spare, len(victims))
+            if reason is None:
+                taken = _one_by_one(each, free, limits, spare, len(victims), skipped)
+        if reason is not None:
+            skipped.update(dict.fromkeys([worker.uid for worker in free], reason))
         victims.extend(taken)
         spare -= sum(worker.uid in each.claimable for worker in taken)
     return EvictionPlan(victims=tuple(victims), skipped=skipped)
 
 
-def _whole(
+def _idle_longest(worker: Pod) -> tuple[datetime, str]:
+    return worker.idle_since or FOREVER, worker.uid
+
+
+def _why_not_whole(
     each: Assessment, limits: ReapLimits, spare: int, taken_before: int, *, keeps: bool
-) -> tuple[tuple[Pod, ...], SkipReason | None]:
-    if not each.reapable:
-        return (), None
+) -> SkipReason | None:
+    """Say why a node is not emptied, None where it is."""
     if keeps:
-        return (), SkipReason.NODE_KEEPS_OTHERS
+        return SkipReason.NODE_KEEPS_OTHERS
     if limits.max_per_pass and taken_before >= limits.max_per_pass:
-        return (), SkipReason.MAX_PER_PASS
+        return SkipReason.MAX_PER_PASS
     if spare < 0 or sum(worker.uid in each.claimable for worker in each.reapable) > spare:
-        return (), SkipReason.FLOOR
-    return each.reapable, None
+        return SkipReason.FLOOR
+    return None
+
+
+def _why_none(
+    each: Assessment, free: Sequence[Pod], limits: ReapLimits, spare: int, taken_before: int
+) -> SkipReason | None:
+    """Say why nobody of a node may go, None where each one is to be looked at. Most nodes are done with here."""
+    keeps_floor = each.departure is None
+    if keeps_floor and spare <= 0 and (spare < 0 or each.claimable.issuperset([worker.uid for worker in free])):
+        return SkipReason.FLOOR
+    if limits.max_per_pass and taken_before >= limits.max_per_pass and (spare > 0 or not keeps_floor):
+        return SkipReason.MAX_PER_PASS
+    return None
 
 
 def _one_by_one(
-    each: Assessment, limits: ReapLimits, spare: int, taken_before: int, skipped: dict[str, SkipReason]
+    each: Assessment,
+    free: Sequence[Pod],
+    limits: ReapLimits,
+    spare: int,
+    taken_before: int,
+    skipped: dict[str, SkipReason],
 ) -> list[Pod]:
     taken: list[Pod] = []
-    for worker in each.reapable:
-        if worker.uid in skipped:  # held
-            continue
+    for worker in sorted(free, key=_idle_longest):
         counts = worker.uid in each.claimable
         if each.departure is None and (spare < 0 or (counts and spare == 0)):
             skipped[worker.uid] = SkipReason.FLOOR

@@ -248,6 +248,28 @@ def test_unscheduled_counts_workers_without_a_node() -> None:
     assert state.pool_names() == {"pool"}
 
 
+def test_placed_counts_workers_on_nodes_by_pool() -> None:
+    """Terminating ones included, finished ones and those without a node not; a pool without any is not named."""
+    state = new_state()
+    state.replace_pods(
+        [
+            worker("w", node="a"),
+            worker("going", node="b", terminating=True),
+            worker("done", node="a", finished=True),
+            worker("waits", node=None),
+            worker("other", node="a", pool="other"),
+            stranger("stranger", node="a"),
+        ]
+    )
+    state.upsert_pod(worker("w", node="a", idle_since=minutes_ago(1)))
+    state.upsert_pod(worker("waits", node="b"))
+    assert state.placed == {"pool": 3, "other": 1}
+    state.upsert_pod(worker("w", node="a", finished=True))
+    state.delete_pod(worker("w", node="a", finished=True))
+    state.delete_pod(worker("other", node="a", pool="other"))
+    assert state.placed == {"pool": 2}
+
+
 # -- Karpenter's objects ----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,88 @@
+"""The count of claimable workers while a plan is carried out: exact whatever changes, without a look at all nodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.loops.floor import ClaimableCount
+from extender.model import Node, Pod
+from extender.policy.departure import departure_of
+from extender.policy.idleness import ReapRules, why_not_claimable
+from extender.policy.reaping import assess_node
+from extender.state import ClusterState
+from tests.builders import NOW, minutes_ago, node, worker
+
+NODES = ("a", "b", "c")
+rarely = st.sampled_from([False, False, False, True])
+some_nodes = st.builds(node, st.sampled_from(NODES), unschedulable=rarely)
+some_workers = st.builds(
+    lambda number, **given: worker(f"w{number}", **given),
+    st.integers(0, 8),
+    node=st.sampled_from([*NODES, *NODES, "unknown", None]),
+    pool=st.sampled_from(["pool", "pool", "pool", "other", None]),
+    idle_since=rarely.map(lambda busy: None if busy else minutes_ago(10)),
+    ready_since=rarely.map(lambda unready: None if unready else minutes_ago(20)),
+    terminating=rarely,
+    finished=rarely,
+)
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["upsert_pod", "delete_pod"]), some_workers),
+        st.tuples(st.sampled_from(["upsert_node", "delete_node"]), some_nodes),
+        st.tuples(st.just("replace_pods"), st.lists(some_workers, max_size=4, unique_by=lambda pod: pod.uid)),
+        st.tuples(st.just("replace_nodes"), st.lists(some_nodes, max_size=3, unique_by=lambda each: each.name)),
+    ),
+    max_size=12,
+)
+
+
+def claimable(state: ClusterState) -> list[str]:
+    """UIDs of the pool's claimable workers, by a look at all nodes."""
+    return [
+        pod.uid
+        for name, each in state.nodes.items()
+        for pod in state.workers_on(name).values()
+        if pod.pool == "pool" and why_not_claimable(pod, departure_of(each), NOW) is None
+    ]
+
+
+@given(st.lists(some_nodes, min_size=2), st.lists(some_workers, min_size=4), changes, some_workers)
+def test_count_is_that_of_a_look_at_all_nodes(
+    nodes: list[Node], pods: list[Pod], events: list[tuple[str, object]], asked: Pod
+) -> None:
+    """Whatever changes after the assessment, and while it is under way, is counted."""
+    state = ClusterState(clock=lambda: NOW)
+    for each in nodes:
+        state.upsert_node(each)
+    for pod in pods:
+        state.upsert_pod(pod)
+    with state.changes() as changed:
+        assessments = [
+            assess_node(
+                node=name,
+                order_key=state.order[name],
+                departure=departure_of(each),
+                workers=[pod for pod in state.workers_on(name).values() if pod.pool == "pool"],
+                others=0,
+                rules=ReapRules(),
+                now=NOW,
+            )
+            for name, each in state.nodes.items()
+        ]
+        count = ClaimableCount(state, "pool", assessments, changed)
+        for change, value in events:
+            getattr(state, change)(value)
+            assert count.besides(asked, NOW) == len([uid for uid in claimable(state) if uid != asked.uid])
+
+
+def test_changes_end_with_the_block() -> None:
+    """What changes afterwards is not kept."""
+    state = ClusterState(clock=lambda: NOW)
+    with state.changes() as changed, state.changes() as others:
+        state.upsert_node(node("a"))
+    state.upsert_node(node("b"))
+    state.upsert_pod(replace(worker("w"), node="b"))
+    assert changed == others == {"a"}
