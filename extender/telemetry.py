@@ -107,6 +107,14 @@ class Metrics:
             "When the scheduler last called, epoch seconds; 0 means never.",
             registry=self.registry,
         )
+        self.webhook_not_called = Gauge(
+            "warmnode_webhook_not_called",
+            "1 while workers are bound by a scheduler that should call us, and no replica was called for 15 minutes.",
+            registry=self.registry,
+        )
+        self.webhook_lease_writes = self._counter(
+            "warmnode_webhook_lease_writes", "Writes of the Lease that says when a scheduler last called.", "outcome"
+        )
         self.idle_requests = self._counter(
             "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
         )

@@ -5,6 +5,7 @@ Every write names the resourceVersion that was read, so of two that read the sam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -35,8 +36,11 @@ class LeaseStore:
     Every method raises `KubeError`; an answer that is no Lease is `Unavailable`. Needs the verbs get, create, update.
     """
 
-    def __init__(self, client: KubeClient, *, namespace: str, name: str) -> None:
+    def __init__(
+        self, client: KubeClient, *, namespace: str, name: str, labels: Mapping[str, str] | None = None
+    ) -> None:
         self._client = client
+        self._labels = LABELS if labels is None else labels
         self._namespace = namespace
         self._name = name
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -48,9 +52,14 @@ class LeaseStore:
         except NotFound:
             return None
 
-    async def create(self, record: LeaseRecord) -> StoredLease:
+    async def create(self, record: LeaseRecord, annotations: Mapping[str, str] | None = None) -> StoredLease:
         """Create the Lease. Raises Conflict where it exists, NotFound where the namespace does not."""
-        metadata = {"name": self._name, "namespace": self._namespace, "labels": LABELS}
+        metadata = {
+            "name": self._name,
+            "namespace": self._namespace,
+            "labels": self._labels,
+            "annotations": annotations or {},
+        }
         return await self._write("POST", self._collection, metadata, record)
 
     async def update(self, record: LeaseRecord, based_on: StoredLease) -> StoredLease:

@@ -27,7 +27,7 @@ class OwnObject(StrEnum):
 
     LEDGER = "ledger"
     LEADER_LEASE = "leaderElection"
-    CALL_RECORD = "callRecord"
+    WEBHOOK_LEASE = "webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             group="coordination.k8s.io",
             resource="leases",
             verbs=("get", "create", "update"),
-            own=OwnObject.CALL_RECORD,
+            own=OwnObject.WEBHOOK_LEASE,
             optional=True,
             why="tell the other replicas, and doctor, when a scheduler last called",
         ),
@@ -155,8 +155,8 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             group="coordination.k8s.io",
             resource="leases",
             verbs=("get", "delete"),
-            own=OwnObject.CALL_RECORD,
-            why="remove the record of calls",
+            own=OwnObject.WEBHOOK_LEASE,
+            why="remove the Lease that says when a scheduler last called",
         ),
     ),
 }

@@ -15,7 +15,13 @@ from extender.settings.durations import format_duration, parse_duration
 from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, IdleSource, PrometheusSource
 from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
-from extender.settings.models import Configuration, EndingSettings, LeaderElectionSettings, LedgerSettings
+from extender.settings.models import (
+    Configuration,
+    EndingSettings,
+    LeaderElectionSettings,
+    LedgerSettings,
+    WebhookSettings,
+)
 from extender.settings.pools import POOL_LABEL, MatchExpression, Operator, PoolSettings, Selector, to_model_pool
 from extender.settings.reload import Accepted, ConfigurationFile, Refused, Reload, Unchanged
 from extender.settings.schema import configuration_schema
@@ -48,6 +54,7 @@ __all__ = [
     "Selector",
     "SettingsError",
     "Unchanged",
+    "WebhookSettings",
     "configuration_schema",
     "format_duration",
     "load_configuration",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import StrictBool, model_validator
 
@@ -17,7 +17,7 @@ from extender.settings.durations import Duration, PositiveDuration, format_durat
 from extender.settings.mistakes import Conflict, refuse
 from extender.settings.names import ObjectName
 from extender.settings.pools import POOL_LABEL, PoolSettings, Selector
-from extender.settings.section import Section
+from extender.settings.section import NOT_EMPTY, Section
 
 API_VERSION = "warmnode.dev/v1alpha1"
 KIND = "Configuration"
@@ -40,6 +40,15 @@ class LedgerSettings(Section):
 
     name: ObjectName = "warmnode-first-seen"
     """Name of the ConfigMap, in the namespace of --namespace. One for each installation."""
+
+
+class WebhookSettings(Section):
+    """The schedulers that call us, and where it is told that they do."""
+
+    schedulers: Annotated[tuple[ObjectName, ...], *NOT_EMPTY] = ("warmnode",)
+    """spec.schedulerName of workers that are placed with our scores. Others are placed without: doctor counts them."""
+    lease_name: ObjectName = "warmnode-webhook"
+    """Lease with the last call, in the namespace of --namespace. One for each installation."""
 
 
 class LeaderElectionSettings(Section):
@@ -91,6 +100,8 @@ class Configuration(Section):
     """Where first-seen times are kept."""
     leader_election: LeaderElectionSettings = LeaderElectionSettings()
     """How one reaper leads."""
+    webhook: WebhookSettings = WebhookSettings()
+    """Which schedulers call."""
     pool_defaults: PoolDefaults = PoolDefaults()
     """Settings of every pool that does not say otherwise."""
     pools: tuple[PoolSettings, ...] | None = None

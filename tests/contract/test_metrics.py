@@ -16,6 +16,8 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_webhook_requests": ("counter", {"verb", "outcome"}),
     "warmnode_webhook_duration_seconds": ("histogram", {"verb"}),
     "warmnode_webhook_last_call_timestamp_seconds": ("gauge", set()),
+    "warmnode_webhook_not_called": ("gauge", set()),
+    "warmnode_webhook_lease_writes": ("counter", {"outcome"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
     "warmnode_watch_lists": ("counter", {"collection"}),
     "warmnode_watch_failures": ("counter", {"collection", "error"}),

@@ -1,0 +1,153 @@
+"""Tells whether a scheduler calls: a Lease for everybody who asks, a metric for alerts.
+
+All replicas share one Lease, written at most once a minute whatever their number. A standby scheduler's replica is
+never called, so silence is judged by what the Lease says of all of them. Nothing here can hurt an answer: what cannot
+be written is a metric and one line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from extender.kube.errors import Conflict, Forbidden, KubeError
+from extender.kube.webhook_lease import StoredWebhookRecord, WebhookRecord
+from extender.model import Pod
+from extender.policy.calling import SILENCE, is_not_called, should_have_called
+from extender.telemetry import Metrics, fields
+
+log = logging.getLogger("warmnode.calls")
+
+LOOK = timedelta(seconds=15)
+WRITE_INTERVAL = timedelta(minutes=1)
+
+
+class Record(Protocol):
+    """The part of `kube.webhook_lease.WebhookLease` that is needed here, with the same promises."""
+
+    async def read(self) -> StoredWebhookRecord | None: ...
+    async def write(self, record: WebhookRecord, based_on: StoredWebhookRecord | None) -> StoredWebhookRecord: ...
+
+
+class CallWatch:
+    """Counts on `called` at each call and `bound` at each worker; `run` keeps the Lease and the metric.
+
+    ``schedulable_nodes`` counts nodes that a worker could be scored on; ``schedulers`` names those that should call.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        identity: str,
+        version: str,
+        metrics: Metrics,
+        schedulers: Callable[[], frozenset[str]],
+        schedulable_nodes: Callable[[], int],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._record = record
+        self._identity = identity
+        self._version = version
+        self._metrics = metrics
+        self._schedulers = schedulers
+        self._schedulable_nodes = schedulable_nodes
+        self._clock = clock
+        self._began = clock()
+        self._last_call: datetime | None = None
+        self._last_call_anywhere: datetime | None = None
+        self._last_bound: datetime | None = None
+        self._wake = asyncio.Event()
+        self._told: str | None = None
+        self._is_silent = False
+
+    def called(self) -> None:
+        """Take note of a call. The first one after a silence is written down at once."""
+        now = self._last_call = self._clock()
+        self._metrics.webhook_last_call.set(now.timestamp())
+        if self._last_call_anywhere is None or now - self._last_call_anywhere > SILENCE:
+            self._wake.set()
+
+    def bound(self, worker: Pod) -> None:
+        """Take note of a worker that got its node."""
+        if should_have_called(worker, self._schedulers()):
+            self._last_bound = self._clock()
+
+    async def run(self) -> None:
+        """Look every 15 s, for ever. Ends only by cancellation."""
+        while True:
+            try:
+                await self.look()
+            except Exception:  # nobody needs this to serve
+                self._metrics.webhook_lease_writes.labels("failed").inc()
+                log.exception("the record of calls failed")
+            try:
+                async with asyncio.timeout(LOOK.total_seconds()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def look(self) -> None:
+        """Read what all replicas know, write what they do not, and judge."""
+        problem = await self._share()
+        if problem is not None and problem != self._told:
+            log.warning("the Lease with the last call is not kept; doctor cannot see it", extra=fields(problem=problem))
+        self._told = problem
+        now = self._clock()
+        silent = is_not_called(
+            last_call=self._last_call_anywhere,
+            last_bound=self._last_bound,
+            watching_since=self._began,
+            schedulable_nodes=self._schedulable_nodes(),
+            now=now,
+        )
+        self._metrics.webhook_not_called.set(silent)
+        if silent and not self._is_silent:
+            log.error(
+                "workers are placed and no scheduler calls: compare its configuration with warmnode doctor",
+                extra=fields(last_call=self._last_call_anywhere, schedulers=sorted(self._schedulers())),
+            )
+        self._is_silent = silent
+
+    async def _share(self) -> str | None:
+        """Read and write the Lease; None where it is as it should be, else what stands in the way."""
+        self._last_call_anywhere = _later(self._last_call_anywhere, self._last_call)
+        try:
+            stored = await self._record.read()
+            if stored is not None:
+                self._last_call_anywhere = _later(self._last_call_anywhere, stored.record.last_call)
+            if self._is_due(stored):
+                record = WebhookRecord(
+                    holder=self._identity,
+                    version=self._version,
+                    written=self._clock(),
+                    last_call=self._last_call_anywhere,
+                )
+                await self._record.write(record, stored)
+                self._metrics.webhook_lease_writes.labels("written").inc()
+        except Conflict:  # another replica wrote: that is as good
+            self._metrics.webhook_lease_writes.labels("conflict").inc()
+        except KubeError as error:
+            outcome = "forbidden" if isinstance(error, Forbidden) else "failed"
+            self._metrics.webhook_lease_writes.labels(outcome).inc()
+            return str(error)
+        return None
+
+    def _is_due(self, stored: StoredWebhookRecord | None) -> bool:
+        """Say whether to write: there is none, none for a minute, or a silence has ended that it does not show."""
+        if stored is None or stored.record.written is None:
+            return True
+        if abs(self._clock() - stored.record.written) >= WRITE_INTERVAL:
+            return True
+        known, ours = stored.record.last_call, self._last_call
+        return ours is not None and (known is None or ours - known > SILENCE)
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
