@@ -61,7 +61,7 @@ async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry
             client,
             namespace=options.namespace or client.namespace,
             ledger=configuration.ledger.name,
-            leases=(configuration.leader_election.name,),
+            leases=(configuration.leader_election.name, configuration.webhook.lease_name),
             dry_run=dry_run,
         )
     finally:

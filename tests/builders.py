@@ -98,6 +98,7 @@ def worker(
     own_mark: datetime | None = None,
     source_mark: str | None = None,
     ip: str | None = None,
+    scheduler: str = "default-scheduler",
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
@@ -108,6 +109,7 @@ def worker(
         static=static,
         deletion_cost=deletion_cost,
         cost_mark=cost_mark,
+        scheduler=scheduler,
         node=node,
         pool=pool,
         priority=priority,

@@ -57,4 +57,5 @@ def _follow_tls(tls: ServerTls | None, told: str | None) -> str | None:
 def _needs_restart(old: Configuration, new: Configuration) -> list[str]:
     """Name the settings that are read at the start only and differ now."""
     fixed = ("age", "ledger", "leader_election")
-    return [name for name in fixed if getattr(old, name) != getattr(new, name)]
+    names = [name for name in fixed if getattr(old, name) != getattr(new, name)]
+    return names if old.webhook.lease_name == new.webhook.lease_name else [*names, "webhook.leaseName"]

@@ -113,12 +113,16 @@ class Process:
                 list_node_uids=lambda: list_uids(self.client, "/api/v1/nodes"),
                 may_prune=self._may_prune,
             )
+        if self.serving is not None:
+            tasks |= self.serving.tasks()
         if self.reaping is not None:
             tasks |= self.reaping.tasks()
         return tasks
 
     def _bound(self, worker: Pod) -> None:
         self.metrics.workers_bound.labels(self.metrics.pool_label(worker.pool or "")).inc()
+        if self.serving is not None:
+            self.serving.calls.bound(worker)
 
     def _changed(self, worker: Pod) -> None:
         if self.reaping is not None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from random import Random
+from typing import Any
+
+from extender import __version__
 from extender.app.options import RunOptions
 from extender.app.shared import Shared, utc_now
 from extender.kube.marks import Marks
+from extender.kube.webhook_lease import WebhookLease
+from extender.loops.calls import CallWatch
+from extender.loops.elector import make_identity
 from extender.web.callers import callers_for
 from extender.web.http import Handler, route
 from extender.web.idle import IdleApi
@@ -18,11 +26,21 @@ class Serving:
     def __init__(self, options: RunOptions, shared: Shared, tls: ServerTls | None) -> None:
         self._shared = shared
         self._has_tls = tls is not None
+        configuration = shared.in_force.configuration
+        self.calls = CallWatch(
+            WebhookLease(shared.client, namespace=shared.namespace, name=configuration.webhook.lease_name),
+            identity=make_identity(Random()),  # noqa: S311 - a name, no secret
+            version=__version__,
+            metrics=shared.metrics,
+            schedulers=lambda: frozenset(shared.in_force.configuration.webhook.schedulers),
+            schedulable_nodes=lambda: len(shared.state.preference),
+            clock=utc_now,
+        )
         self.webhook = Webhook(
             state=shared.state,
             pools=shared.in_force.pools,
             metrics=shared.metrics,
-            called=shared.metrics.webhook_last_call.set_to_current_time,
+            called=self.calls.called,
         )
         self.listeners: list[Listener] = []
         if options.webhook_listen is not None:
@@ -38,6 +56,10 @@ class Serving:
         if options.claims_listen is not None:
             handler = self._claims_handler(options.claims_listen)
             self.listeners.append(Listener(name="claims", address=options.claims_listen, handler=handler, tls=tls))
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Give the loops by name, to be run until they are cancelled."""
+        return {"watch calls": self.calls.run()}
 
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""

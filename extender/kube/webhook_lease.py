@@ -68,6 +68,7 @@ class WebhookLease:
             return stored_record_from(await self._store.create(spec, annotations))
         metadata = msgspec.json.decode(based_on.lease.metadata, type=dict[str, object])
         known = msgspec.json.decode(based_on.lease.metadata, type=_Metadata).annotations or {}
+        known.pop(LAST_CALL, None)
         metadata["annotations"] = known | annotations
         base = StoredLease(record=based_on.lease.record, metadata=msgspec.Raw(msgspec.json.encode(metadata)))
         return stored_record_from(await self._store.update(spec, base))
