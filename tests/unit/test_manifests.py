@@ -41,7 +41,7 @@ def own_names() -> dict[str, OwnObject]:
     return {
         configuration.ledger.name: OwnObject.LEDGER,
         configuration.leader_election.name: OwnObject.LEADER_LEASE,
-        "warmnode-last-call": OwnObject.CALL_RECORD,
+        configuration.webhook.lease_name: OwnObject.WEBHOOK_LEASE,
     }
 
 
