@@ -240,6 +240,9 @@ class ClusterFeed:
             ledger_entries=len(ledger.first_seen) if ledger is not None else 0,
             ledger_bytes=ledger.size_bytes if ledger is not None else 0,
             ledger_ignored=len(ledger.ignored) if ledger is not None else 0,
+            cache_keys=len(self._state.keys),
+            cache_keys_forgotten=self._state.keys.forgotten,
+            cache_key_changes=self._state.key_changes,
         )
 
 

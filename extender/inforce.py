@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from extender.model import Membership
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.departure import EndingRules
 from extender.policy.idleness import ReapRules
-from extender.policy.pools import PoolsInForce, pool_of
+from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.policy.sources import HttpProbe, PrometheusQuery, Source, SourceRules
-from extender.settings import Configuration, PoolSettings, to_model_pool
+from extender.settings import Configuration, PoolSettings, to_cache_key_rule, to_model_pool
 from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, PrometheusSource
+
+SHARED_KEYS = 10_000
+"""So many cache keys are one value for all pods that have them; then it begins anew, for labels may be hostile."""
 
 
 class InForce:
@@ -31,23 +35,27 @@ class InForce:
         self._settings = {pool.name: pool for pool in self.configuration.pools or ()}
         self.pools = pools_in_force(self.configuration)
         self._sources: dict[str, SourceRules] = {}
-        self._members: dict[str, Membership] = {}
+        self._members: dict[tuple[str, str | None], Membership] = {}
 
     @property
     def reading(self) -> tuple[object, ...]:
         """What the reading of a pod depends on: while this is the same, no pod has to be read again."""
         pools = self.configuration.pools
         idle = [self.configuration.pool_defaults.idle] if pools is None else [pool.idle for pool in pools]
-        return self.pools.pools, *(member_of("", source_rules(each, dry_run=False)) for each in idle)
+        members = (member_of("", source_rules(each, dry_run=False)) for each in idle)
+        return self.pools.pools, self.pools.default_cache_key, *members
 
     def classify(self, namespace: str, labels: Mapping[str, str]) -> Membership | None:
-        """Say which pool a pod belongs to, and how its marks count there."""
+        """Say which pool a pod belongs to, how its marks count there, and which cache key it has."""
         pool = pool_of(namespace, labels, self.pools.pools)
         if pool is None:
             return None
-        member = self._members.get(pool)
+        key = cache_key_of(labels, self.pools.cache_key_rule(pool))
+        member = self._members.get((pool, key))
         if member is None:
-            member = self._members[pool] = member_of(pool, self.sources(pool))
+            if len(self._members) >= SHARED_KEYS:
+                self._members.clear()
+            member = self._members[pool, key] = replace(member_of(pool, self.sources(pool)), cache_key=key)
         return member
 
     def settings(self, pool: str) -> PoolSettings:
@@ -87,6 +95,8 @@ def pools_in_force(configuration: Configuration) -> PoolsInForce:
         pools=pools,
         busy_victims={pool.name: pool.busy_victims for pool in pools or ()},
         default_busy_victims=configuration.pool_defaults.preempt.busy_victims,
+        cache_keys={pool.name: pool.cache_key for pool in pools or () if pool.cache_key is not None},
+        default_cache_key=to_cache_key_rule(configuration.pool_defaults.cache_key),
     )
 
 

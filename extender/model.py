@@ -197,7 +197,8 @@ class Pod:
     ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
     stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
-    kept for workers that are asked over HTTP only.
+    kept for workers that are asked over HTTP only. ``cache_key`` says whose
+    cache it uses, None where its pool has no cache key or the pod has not the label.
     """
 
     uid: str
@@ -221,15 +222,17 @@ class Pod:
     own_mark: datetime | None = None
     source_mark: str | None = None
     ip: str | None = None
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What reading a worker takes: its pool, how the marks on it count, and whether its address is kept."""
+    """What reading a worker takes: its pool, how the marks on it count, whether its address is kept, its cache key."""
 
     pool: str
     basis: IdleBasis = IdleBasis.WORKER
     keeps_ip: bool = False
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,13 +253,25 @@ class Selector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheKeyRule:
+    """The label that says whose cache a worker uses, and among how many nodes, by age, that decides."""
+
+    label: str
+    window: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """A set of workers: pods in ``namespaces`` (empty: all) that ``selector`` matches."""
+    """A set of workers: pods in ``namespaces`` (empty: all) that ``selector`` matches.
+
+    ``cache_key`` None: age alone decides.
+    """
 
     name: str
     namespaces: frozenset[str] = frozenset()
     selector: Selector = Selector()
     busy_victims: BusyVictims = BusyVictims.LAST_RESORT
+    cache_key: CacheKeyRule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from extender.model import (
     Pod,
 )
 from extender.policy import ages
+from extender.policy.affinity import KeyHistory
 from extender.policy.departure import EndingRules, departure_of, ending_of, expiry_nears_at
 from extender.policy.idleness import is_bound_to_its_node
 from extender.policy.preemption import PreemptionView
@@ -38,7 +39,8 @@ class ClusterState:
     ``preference`` (placement) has no leaving node; ``order`` has every node. Both map node names to keys, are changed
     in place, and are exact after every event. ``preference`` also changes with time, when a node comes near its expiry:
     take it from here for each decision. ``node_claims`` are by UID, ``node_pools`` by name, and both are empty where
-    there is no Karpenter, or it may not be read.
+    there is no Karpenter, or it may not be read. ``keys`` counts the workers that
+    were placed since this process began, by node and cache key; it begins with those that are there.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class ClusterState:
         self.order: dict[str, OrderKey] = {}
         self.node_claims: dict[str, NodeClaim] = {}
         self.node_pools: dict[str, NodePool] = {}
+        self.keys = KeyHistory()
+        self.key_changes = 0
         self.ledger: Ledger | None = None
         self.synced = False
 
@@ -74,7 +78,10 @@ class ClusterState:
     def replace_nodes(self, nodes: Iterable[Node]) -> None:
         """Take a complete list of nodes in place of what was known."""
         self._tell_changed(self.nodes)
+        before = self.nodes
         self.nodes = {node.name: node for node in nodes}
+        same = {name for name, node in before.items() if name in self.nodes and self.nodes[name].uid == node.uid}
+        self.keys.keep_only(same)
         live = {node.uid for node in self.nodes.values()}
         self._observed = {uid: seen for uid, seen in self._observed.items() if uid in live}
         self.order.clear()
@@ -82,6 +89,8 @@ class ClusterState:
         self._claimed.clear()
         for node in self.nodes.values():
             self._observe(node)
+            if node.name not in before:
+                self._count_keys_on(node.name)
 
     def upsert_node(self, node: Node) -> None:
         """Take a new or changed node. Another UID under the same name is another node."""
@@ -89,8 +98,11 @@ class ClusterState:
         if known is not None and known.uid != node.uid:
             self._observed.pop(known.uid, None)
             self._forget_claim_of(known)
+            self.keys.forget_node(node.name)
         self.nodes[node.name] = node
         self._observe(node)
+        if known is None:
+            self._count_keys_on(node.name)
 
     def delete_node(self, node: Node) -> None:
         """Forget a node, unless another one of that name has taken its place already."""
@@ -101,16 +113,19 @@ class ClusterState:
             self._ranking.put(node.name, None)
             self._forget_claim_of(known)
             self._tell_changed([node.name])
+            self.keys.forget_node(node.name)
         self._observed.pop(node.uid, None)
 
     def replace_pods(self, pods: Iterable[Pod]) -> None:
         """Take a complete list of pods in place of what was known."""
+        before = self.pods
         self.pods = {}
         self._workers_on, self._strangers_on, self._unscheduled = {}, {}, {}
         self._placed.clear()
         for pod in map(self._overlaid, pods):
             self.pods[pod.uid] = pod
             self._index(pod)
+            self._count_key(pod, before.get(pod.uid))
         self._evicted &= self.pods.keys()
         for node in self.nodes.values():
             self._observe(node)
@@ -123,6 +138,7 @@ class ClusterState:
         if known is not None:
             self._unindex(known)
         self._index(pod)
+        self._count_key(pod, known)
         for name in {pod.node, known.node if known is not None else None}:
             self._observe_named(name)
 
@@ -195,7 +211,10 @@ class ClusterState:
             seeds = ages.seeded_first_seen(self.nodes.values(), self._workers_on)
             self._observed = ages.merge_earliest(self._observed, seeds)
             self._rank_all()
+        self.keys = KeyHistory()
         self.synced = True
+        for pod in self.pods.values():
+            self._count_key(pod, None)
 
     # -- what is read -------------------------------------------------------------------------------------------------
 
@@ -325,6 +344,24 @@ class ClusterState:
                 self._placed[pod.pool] -= 1
                 if not self._placed[pod.pool]:
                     del self._placed[pod.pool]
+
+    def _count_key(self, pod: Pod, known: Pod | None) -> None:
+        """Count a worker on its node: when it is first seen there, and again when its key changes.
+
+        Not before everything is loaded, and not on a node that is not known: its workers are counted when it comes.
+        """
+        if pod.cache_key is None or pod.node is None or pod.node not in self.nodes or not self.synced:
+            return
+        if known is not None and known.node == pod.node and known.cache_key is not None:
+            if known.cache_key == pod.cache_key:
+                return
+            self.key_changes += 1
+        now = self._clock()
+        self.keys.record(pod.node, pod.cache_key, min(pod.created, now) if known is None else now)
+
+    def _count_keys_on(self, node_name: str) -> None:
+        for worker in self.workers_on(node_name).values():
+            self._count_key(worker, None)
 
     def _observe_named(self, node_name: str | None) -> None:
         node = self.nodes.get(node_name) if node_name else None

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -84,6 +84,9 @@ class ClusterFigures:
     ledger_entries: int = 0
     ledger_bytes: int = 0
     ledger_ignored: int = 0
+    cache_keys: int = 0
+    cache_keys_forgotten: int = 0
+    cache_key_changes: int = 0
 
 
 class Metrics:
@@ -282,6 +285,15 @@ class _ClusterCollector(Collector):
         yield _gauge("warmnode_ledger_entries", "Nodes in the ledger.", now.ledger_entries)
         yield _gauge("warmnode_ledger_bytes", "Size of the ledger's data; a ConfigMap holds 1 MiB.", now.ledger_bytes)
         yield _gauge("warmnode_ledger_ignored_entries", "Ledger keys that make no sense.", now.ledger_ignored)
+        yield _gauge("warmnode_cache_keys", "Cache keys remembered, summed over nodes.", now.cache_keys)
+        yield CounterMetricFamily(
+            "warmnode_cache_keys_forgotten",
+            "Cache keys forgotten because a node has too many.",
+            value=now.cache_keys_forgotten,
+        )
+        yield CounterMetricFamily(
+            "warmnode_cache_key_changes", "Changes of the cache key of a placed worker.", value=now.cache_key_changes
+        )
 
     def describe(self) -> Iterator[Metric]:
         return iter(())

@@ -99,6 +99,7 @@ def worker(
     source_mark: str | None = None,
     ip: str | None = None,
     scheduler: str = "default-scheduler",
+    cache_key: str | None = None,
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
@@ -110,6 +111,7 @@ def worker(
         deletion_cost=deletion_cost,
         cost_mark=cost_mark,
         scheduler=scheduler,
+        cache_key=cache_key,
         node=node,
         pool=pool,
         priority=priority,

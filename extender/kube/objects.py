@@ -159,6 +159,7 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         own_mark=marks.own,
         source_mark=source_mark,
         ip=status.pod_ip if member is not None and member.keeps_ip else None,
+        cache_key=member.cache_key if member is not None else None,
     )
 
 

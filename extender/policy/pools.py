@@ -1,22 +1,36 @@
-"""Which pool a pod belongs to. Owns selector matching, by the rules of Kubernetes label selectors."""
+"""Which pool a pod belongs to, and which cache key it has. Owns selector matching, by the rules of Kubernetes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from extender.model import BusyVictims, Expression, Pool, Selector
+from extender.model import BusyVictims, CacheKeyRule, Expression, Pool, Selector
 
 POOL_LABEL = "warmnode.dev/pool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolsInForce:
-    """The configured pools, None where the label names them, and what their workers may suffer by preemption."""
+    """The configured pools, None where the label names them, and what is set for a pool by its name.
+
+    The defaults are for pools that only the label names. A pool without a rule in ``cache_keys`` has no cache key.
+    """
 
     pools: Sequence[Pool] | None = None
     busy_victims: dict[str, BusyVictims] = field(default_factory=dict)
     default_busy_victims: BusyVictims = BusyVictims.LAST_RESORT
+    cache_keys: dict[str, CacheKeyRule] = field(default_factory=dict)
+    default_cache_key: CacheKeyRule | None = None
+
+    def cache_key_rule(self, pool: str) -> CacheKeyRule | None:
+        """Say how a pool's cache keys are found and used, None where age alone decides."""
+        return self.default_cache_key if self.pools is None else self.cache_keys.get(pool)
+
+
+def cache_key_of(labels: Mapping[str, str], rule: CacheKeyRule | None) -> str | None:
+    """Give a worker's cache key, None where its pool has no rule or it has not the label. An empty label is no key."""
+    return None if rule is None else labels.get(rule.label) or None
 
 
 def pool_of(namespace: str, labels: Mapping[str, str], pools: Sequence[Pool] | None) -> str | None:

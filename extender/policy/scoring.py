@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from itertools import islice
 from typing import TypeAlias
 
 from extender.model import Departure, Ending, OrderKey
+from extender.policy.affinity import Affinity
 
 PreferenceKey: TypeAlias = tuple[int, int, int, int, str]
 """(0 staying | 1 ending, then the order key): smaller is preferred."""
@@ -77,12 +78,31 @@ _FEW = 4
 """Comparing a candidate costs about four times what it costs to walk past a node."""
 
 
-def score_nodes(candidates: Collection[str], ranking: Ranking) -> list[tuple[str, int]]:
+def key_first(ordered: Sequence[str], preference: Mapping[str, PreferenceKey], affinity: Affinity) -> list[str]:
+    """Reorder the first ``window`` of these nodes, which are given most preferred first; all others stay as they are.
+
+    Inside the window: 1. staying before ending nodes, which a key must not fill; 2. where workers with this key were
+    placed most of late; 3. by preference, which ends with the UID. So a node outside never comes before one inside,
+    outside age alone decides, and a key that ran nowhere changes nothing.
+    """
+    inside = sorted(
+        ordered[: affinity.window], key=lambda name: (preference[name][0], -affinity.use(name), preference[name])
+    )
+    return [*inside, *ordered[affinity.window :]]
+
+
+def score_nodes(
+    candidates: Collection[str], ranking: Ranking, affinity: Affinity | None = None
+) -> list[tuple[str, int]]:
     """Score the feasible nodes, best first: 10 for the most preferred, then 9, ... 2 for the ninth.
 
-    A candidate that is not ranked (leaving, or not known here) is left out, as is everything after the ninth: both
-    count as 0. A name given twice is scored once. The order of the input does not matter, and no candidate changes the
-    order of two others.
+    With ``affinity`` the first ``window`` candidates are ordered by the worker's key (`key_first`), None is by age
+    alone. A candidate that is not ranked (leaving, or not known here) is left out, as is everything after the ninth:
+    both count as 0. A name given twice is scored once. The order of the input does not matter, and without ``affinity``
+    no candidate changes the order of two others.
     """
-    best = ranking.first(candidates, SCORED_NODES)
-    return [(name, MAX_SCORE - position) for position, name in enumerate(best)]
+    if affinity is None:
+        best = ranking.first(candidates, SCORED_NODES)
+    else:
+        best = key_first(ranking.first(candidates, max(SCORED_NODES, affinity.window)), ranking, affinity)
+    return [(name, MAX_SCORE - position) for position, name in enumerate(best[:SCORED_NODES])]

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, WithJsonSche
 from pydantic.config import JsonDict
 
 from extender import model
-from extender.model import Pool
-from extender.settings.defaults import PoolDefaults
+from extender.model import CacheKeyRule, Pool
+from extender.settings.defaults import CacheKeySettings, PoolDefaults
 from extender.settings.mistakes import Conflict, Inconsistent, refuse
 from extender.settings.names import DnsLabel, LabelKey, LabelValue, WorkerNamespace
 from extender.settings.section import NOT_EMPTY, Section
@@ -114,4 +114,12 @@ def to_model_pool(settings: PoolSettings) -> Pool:
             ),
         ),
         busy_victims=settings.preempt.busy_victims,
+        cache_key=to_cache_key_rule(settings.cache_key),
     )
+
+
+def to_cache_key_rule(settings: CacheKeySettings | None) -> CacheKeyRule | None:
+    """The rule that policies know. A window of one node is no rule: nothing needs to be counted for it."""
+    if settings is None or settings.window <= 1:
+        return None
+    return CacheKeyRule(label=settings.label, window=settings.window)

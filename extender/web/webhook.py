@@ -7,14 +7,15 @@ extender that fails leaves the victims as they were. So doubt answers at once an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from http import HTTPStatus
 from time import perf_counter
 
 from aiohttp import web
 
-from extender.policy.pools import PoolsInForce, pool_of
+from extender.policy.affinity import Affinity
+from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
 from extender.policy.preemption import Verdict, choose_preemption
 from extender.policy.scoring import score_nodes
 from extender.state import ClusterState
@@ -87,7 +88,8 @@ class Webhook:
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if pool is None:
             return NO_SCORES, Outcome.NEUTRAL
-        scores = score_nodes(request.node_names, self._state.preference)
+        affinity = self._affinity(pool, request.pod.labels)
+        scores = score_nodes(request.node_names, self._state.preference, affinity)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "prioritize",
@@ -95,11 +97,20 @@ class Webhook:
                     namespace=request.pod.namespace,
                     pod=request.pod.name,
                     pool=pool,
+                    cache_key=affinity.key if affinity is not None else None,
                     candidates=len(request.node_names),
                     scores=dict(scores),
                 ),
             )
         return wire.encode_priorities(scores), Outcome.SCORED if scores else Outcome.UNKNOWN_NODES
+
+    def _affinity(self, pool: str, labels: Mapping[str, str]) -> Affinity | None:
+        """Say how the worker's cache key orders nodes, None where age alone does."""
+        rule = self.pools.cache_key_rule(pool)
+        key = cache_key_of(labels, rule)
+        if rule is None or key is None:
+            return None
+        return Affinity(key=key, window=rule.window, history=self._state.keys)
 
     def preempt(self, body: bytes) -> tuple[bytes, str]:
         """Answer a preempt call: one candidate, none (a veto), or on any doubt all of them as they came.

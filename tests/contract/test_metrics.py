@@ -53,6 +53,9 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_ledger_entries": ("gauge", set()),
     "warmnode_ledger_bytes": ("gauge", set()),
     "warmnode_ledger_ignored_entries": ("gauge", set()),
+    "warmnode_cache_keys": ("gauge", set()),
+    "warmnode_cache_keys_forgotten": ("counter", set()),
+    "warmnode_cache_key_changes": ("counter", set()),
 }
 """Counters are scraped with ``_total`` after the name, histograms with ``_bucket``, ``_count`` and ``_sum``."""
 

@@ -39,7 +39,9 @@ def read_pod(*, basis: IdleBasis = IdleBasis.WORKER, keeps_ip: bool = False, **o
         raw[section][key] = value
 
     def pool_from_label(namespace: str, labels: Mapping[str, str]) -> Membership | None:
-        return Membership(pool=labels["pool"], basis=basis, keeps_ip=keeps_ip) if "pool" in labels else None
+        if "pool" not in labels:
+            return None
+        return Membership(pool=labels["pool"], basis=basis, keeps_ip=keeps_ip, cache_key=labels.get("tenant"))
 
     return pod_from(msgspec.json.decode(msgspec.json.encode(raw), type=PodObject), pool_from_label)
 

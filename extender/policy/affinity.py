@@ -1,0 +1,99 @@
+"""Cache keys: whose cache a node has.
+
+Owns the counts of placed workers by node and key, how they fade, and their bound; `scoring.key_first` is the rule that
+uses them. Reads no clock. A count is only ever a preference: forgetting one costs warmth and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+HALF_LIFE = timedelta(hours=1)
+"""A worker counts half as much an hour after it was placed. In simulations that made 3 to 6 of 100 reads more hits than
+counts that never fade; half an hour and two hours did as well."""
+
+KEYS_PER_NODE = 64
+"""More keys than a node's cache is likely to hold. What is least used of a node's keys is forgotten beyond this."""
+
+_EQUAL_DIGITS = 6
+"""Sums of the same workers in another order differ by less, and must not decide between two nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """One key on one node: so many ``workers`` with it were placed there, each halved for every `HALF_LIFE` since."""
+
+    key: str
+    workers: float
+
+
+class KeyHistory:
+    """How many workers with each key were placed on each node of late, by node name. At most ``keys_per_node`` a node.
+
+    ``forgotten`` counts the keys that were given up for others.
+
+    Kept is the binary logarithm of what the fading sum would be at the epoch. It grows only when a worker is placed,
+    and which of two is greater is the same at any time: so a choice between nodes needs no clock.
+    """
+
+    def __init__(self, *, keys_per_node: int = KEYS_PER_NODE, half_life: timedelta = HALF_LIFE) -> None:
+        self._keys_per_node = keys_per_node
+        self._half_life_seconds = half_life.total_seconds()
+        self._nodes: dict[str, dict[str, float]] = {}
+        self.forgotten = 0
+
+    def record(self, node: str, key: str, at: datetime) -> None:
+        """Count a worker with this key, placed on this node at this time.
+
+        A new key beyond the bound makes another one forgotten: 1. the least used of late; 2. the smaller name.
+        """
+        keys = self._nodes.setdefault(node, {})
+        placed = at.timestamp() / self._half_life_seconds
+        known = keys.get(key)
+        if known is None:
+            if len(keys) >= self._keys_per_node:
+                del keys[min(keys, key=lambda each: (keys[each], each))]
+                self.forgotten += 1
+            keys[key] = placed
+        else:
+            keys[key] = max(known, placed) + math.log2(1 + 2 ** -abs(known - placed))
+
+    def use(self, node: str, key: str) -> float:
+        """Say how much this key was used on this node, to be compared with other nodes only; -inf: never."""
+        keys = self._nodes.get(node)
+        used = keys.get(key) if keys is not None else None
+        return -math.inf if used is None else round(used, _EQUAL_DIGITS)
+
+    def uses(self, node: str, now: datetime) -> list[KeyUse]:
+        """List a node's keys as of ``now``: 1. most used of late first; 2. by name."""
+        at = now.timestamp() / self._half_life_seconds
+        keys = sorted(self._nodes.get(node, {}).items(), key=lambda each: (-round(each[1], _EQUAL_DIGITS), each[0]))
+        return [KeyUse(key=key, workers=2 ** min(used - at, 64)) for key, used in keys]
+
+    def forget_node(self, node: str) -> None:
+        """Forget a node that is gone, and its cache with it."""
+        self._nodes.pop(node, None)
+
+    def keep_only(self, nodes: Collection[str]) -> None:
+        """Forget all nodes but these."""
+        self._nodes = {name: keys for name, keys in self._nodes.items() if name in nodes}
+
+    def __len__(self) -> int:
+        """Count what is remembered: pairs of a node and a key."""
+        return sum(map(len, self._nodes.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affinity:
+    """A worker's key, among how many nodes it decides, and what is known of it. ``window`` 1: age alone decides."""
+
+    key: str
+    window: int
+    history: KeyHistory
+
+    def use(self, node: str) -> float:
+        """Say how much the key was used on a node: see `KeyHistory.use`."""
+        return self.history.use(node, self.key)

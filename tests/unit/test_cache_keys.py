@@ -1,0 +1,164 @@
+"""Cache keys from the pod's label to the answer: what is counted, when, and what hostile labels can do."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.inforce import SHARED_KEYS, InForce, pools_in_force
+from extender.model import CacheKeyRule
+from extender.policy.affinity import KEYS_PER_NODE
+from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
+from extender.settings import load_configuration
+from extender.state import ClusterState
+from tests.builders import NOW, ledger, minutes_ago, node, worker
+from tests.listening import synced_state, webhook_over
+
+KEYED = PoolsInForce(default_cache_key=CacheKeyRule(label="tenant", window=3))
+NAMES = [f"n{number}" for number in range(6)]
+
+
+def counted(state: ClusterState, name: str, now: datetime = NOW) -> dict[str, float]:
+    """Keys of a node with their workers, rounded."""
+    return {use.key: round(use.workers, 2) for use in state.keys.uses(name, now)}
+
+
+def asked(state: ClusterState, names: list[str], labels: dict[str, str], pools: PoolsInForce = KEYED) -> list[str]:
+    """The hosts that prioritize answers, best first."""
+    pod = {"metadata": {"namespace": "default", "name": "new", "labels": labels}}
+    body = json.dumps({"Pod": pod, "Nodes": None, "NodeNames": names}).encode()
+    answer, _ = webhook_over(state, pools=pools).prioritize(body)
+    return [entry["Host"] for entry in json.loads(answer)]
+
+
+def aged_state(*workers: tuple[str, str]) -> ClusterState:
+    """Six nodes, n0 the oldest, with a worker for each (node, key)."""
+    nodes = [node(name) for name in NAMES]
+    seen = {each.uid: minutes_ago(100 - 10 * place) for place, each in enumerate(nodes)}
+    pods = [worker(f"w{number}", node=on, cache_key=key, created=NOW) for number, (on, key) in enumerate(workers)]
+    return synced_state(nodes, pods, ledger(seen))
+
+
+def test_a_worker_goes_where_its_key_ran_most_among_the_oldest() -> None:
+    """Of the three oldest nodes the one with most workers of the key, although an old node beyond has more still."""
+    state = aged_state(("n1", "acme"), ("n2", "acme"), ("n2", "acme"), ("n4", "acme"), ("n4", "acme"), ("n4", "acme"))
+    labels = {POOL_LABEL: "ducks", "tenant": "acme"}
+    assert asked(state, NAMES, labels) == ["n2", "n1", "n0", "n3", "n4", "n5"]
+    assert asked(state, ["n5", "n4", "n3", "n0"], labels) == ["n4", "n0", "n3", "n5"]
+
+
+def test_a_worker_without_key_or_with_an_unknown_one_goes_by_age() -> None:
+    """No label, an empty one, and a key that never ran here: nothing changes."""
+    state = aged_state(("n2", "acme"), ("n2", ""))
+    for labels in ({}, {"tenant": ""}, {"tenant": "nobody"}):
+        assert asked(state, NAMES, {POOL_LABEL: "ducks", **labels}) == NAMES
+    assert asked(state, NAMES, {"tenant": "acme"}) == []
+
+
+def test_a_worker_has_a_key_only_where_its_pool_has_a_rule() -> None:
+    """A configured pool goes by its own rule; a window of one node is none, and needs no counts."""
+    text = (
+        "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\npoolDefaults: {cacheKey: {label: tenant}}\npools:\n"
+        "  - {name: a}\n  - {name: b, cacheKey: {label: data-set, window: 8}}\n  - {name: c, cacheKey: null}\n"
+        "  - {name: d, cacheKey: {window: 1}}\n"
+    )
+    in_force = pools_in_force(load_configuration(text, source="given.yaml"))
+    labels = {"tenant": "acme", "data-set": "sales"}
+    found = {name: cache_key_of(labels, in_force.cache_key_rule(name)) for name in "abcd"}
+    assert found == {"a": "acme", "b": "sales", "c": None, "d": None}
+    assert pool_of("default", {POOL_LABEL: "x", **labels}, in_force.pools) is None
+    assert in_force.cache_key_rule("b") == CacheKeyRule(label="data-set", window=8)
+
+
+def test_counts_begin_with_the_workers_that_are_there() -> None:
+    """A restart knows the live workers, each faded since it was created, and nothing of those that have gone."""
+    early = worker("early", node="a", cache_key="x", created=minutes_ago(60))
+    finished = worker("done", node="a", cache_key="x", created=NOW, finished=True)
+    ahead = worker("ahead", node="a", cache_key="y", created=NOW + timedelta(days=999))
+    state = synced_state([node("a")], [early, finished, ahead, worker("plain", node="a")])
+    assert counted(state, "a") == {"x": 1.5, "y": 1}
+    assert counted(state, "b") == {}
+
+
+def test_counts_grow_when_a_worker_is_placed_and_not_when_it_changes() -> None:
+    """Events of one worker, and lists that show it again, count once; a new one counts when it is bound."""
+    state = synced_state([node("a")], [])
+    new = worker("w", node=None, cache_key="x")
+    state.upsert_pod(new)
+    assert counted(state, "a") == {}
+    state.upsert_pod(bound := worker("w", node="a", cache_key="x", ready_since=None))
+    state.upsert_pod(worker("w", node="a", cache_key="x", idle_since=NOW))
+    state.replace_pods([bound])
+    state.replace_nodes([node("a")])
+    state.upsert_node(node("a"))
+    assert counted(state, "a") == {"x": 1}
+    state.delete_pod(bound)
+    assert counted(state, "a") == {"x": 1}
+    state.replace_pods([worker("v", node="a", cache_key="x", created=NOW)])
+    assert counted(state, "a") == {"x": 2}
+
+
+def test_counts_wait_for_the_node_and_go_with_it() -> None:
+    """A pod may be heard of before its node; another node of that name has another disk."""
+    state = synced_state([], [])
+    state.upsert_pod(worker("w", node="a", cache_key="x", created=NOW))
+    assert counted(state, "a") == {}
+    state.upsert_node(node("a"))
+    assert counted(state, "a") == {"x": 1}
+    state.upsert_node(node("a", uid="another"))
+    assert counted(state, "a") == {}
+    state.upsert_pod(worker("v", node="a", cache_key="x"))
+    state.delete_node(node("a", uid="another"))
+    assert counted(state, "a") == {}
+    state.replace_nodes([node("a", uid="a third")])
+    assert counted(state, "a") == {"x": round(0.5 ** (40 / 60), 2) + 1}
+
+
+def test_a_key_that_changes_counts_as_work_for_the_new_one() -> None:
+    """A warm worker that is given to a tenant later says so by its label; the change is counted."""
+    state = synced_state([node("a")], [worker("w", node="a", cache_key="x", created=NOW)])
+    state.upsert_pod(worker("w", node="a", cache_key="y"))
+    assert counted(state, "a") == {"x": 1, "y": 1}
+    assert state.key_changes == 1
+    state.upsert_pod(worker("w", node="a"))
+    assert state.key_changes == 1
+
+
+def test_hostile_keys_are_forgotten_and_an_answer_stays_right() -> None:
+    """A worker whose label changes ten thousand times, 63 characters each, leaves no more than a node may have."""
+    state = aged_state(("n1", "acme"), ("n1", "acme"))
+    for number in range(10_000):
+        state.upsert_pod(worker("flapping", node="n2", cache_key=f"{number:063}"))
+    assert len(state.keys) == KEYS_PER_NODE + 1
+    assert state.keys.forgotten == 10_000 - KEYS_PER_NODE
+    assert state.key_changes == 9_999
+    assert asked(state, NAMES, {POOL_LABEL: "ducks", "tenant": "acme"})[0] == "n1"
+
+
+def test_pods_with_the_same_key_share_one_string_and_hostile_ones_fill_nothing() -> None:
+    """100,000 pods of 60 tenants have 60 strings; a million different labels are not all kept."""
+    in_force = InForce(
+        load_configuration(
+            "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\npoolDefaults: {cacheKey: {label: tenant}}\n",
+            source="given.yaml",
+        )
+    )
+
+    def key(text: str) -> str | None:
+        member = in_force.classify("default", {POOL_LABEL: "ducks", "tenant": text})
+        return member.cache_key if member is not None else None
+
+    assert key("".join(["ac", "me"])) is key("".join(["a", "cme"]))
+    for number in range(2 * SHARED_KEYS):
+        assert key(f"tenant-{number}") == f"tenant-{number}"
+    assert len(in_force._members) <= SHARED_KEYS
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from("xyz")), max_size=30), st.randoms())
+def test_replicas_that_saw_the_same_workers_answer_the_same(workers: list[tuple[str, str]], random: object) -> None:
+    """The answer depends on the state and the request, not on the order in which workers were heard of."""
+    labels = {POOL_LABEL: "ducks", "tenant": "x"}
+    assert asked(aged_state(*workers), NAMES, labels) == asked(aged_state(*workers[::-1]), NAMES[::-1], labels)
