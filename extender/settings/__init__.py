@@ -15,7 +15,6 @@ from extender.settings.durations import format_duration, parse_duration
 from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, IdleSource, PrometheusSource
 from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
-<<<<<<< HEAD
 from extender.settings.models import (
     Configuration,
     EndingSettings,
@@ -23,9 +22,6 @@ from extender.settings.models import (
     LedgerSettings,
     WebhookSettings,
 )
-from extender.settings.pools import POOL_LABEL, MatchExpression, Operator, PoolSettings, Selector, to_model_pool
-=======
-from extender.settings.models import Configuration, EndingSettings, LeaderElectionSettings, LedgerSettings
 from extender.settings.pools import (
     POOL_LABEL,
     MatchExpression,
@@ -35,7 +31,6 @@ from extender.settings.pools import (
     to_cache_key_rule,
     to_model_pool,
 )
->>>>>>> 2bdbb71 (Cache keys: counted from the pods that were seen, fading with an hour, and used by prioritize)
 from extender.settings.reload import Accepted, ConfigurationFile, Refused, Reload, Unchanged
 from extender.settings.schema import configuration_schema
 
