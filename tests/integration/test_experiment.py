@@ -1,0 +1,61 @@
+"""scripts/experiment against the real programs: one short run, its record, and that it is not run again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.controlplane.binaries import ROOT
+from tests.controlplane.cluster import Options
+from tests.controlplane.fixtures import RequireBinaries
+from tests.experiment.measures import first_starts
+from tests.experiment.record import read
+from tests.experiment.stage import KARPENTER
+
+pytestmark = pytest.mark.controlplane
+ARGUMENTS = (
+    "--workload",
+    "sessions",
+    "--arm",
+    "warmnode",
+    "--consolidate-after",
+    "15",
+    "--seed",
+    "1",
+    "--seconds",
+    "30",
+)
+
+
+def test_run_leaves_a_record_and_is_not_run_again(tmp_path: Path, require_binaries: RequireBinaries) -> None:
+    """Karpenter made nodes, our scheduler used them, sessions started; all by the API server's own word."""
+    require_binaries(Options(karpenter=KARPENTER).binaries())
+    command = [sys.executable, "-P", "-m", "tests.experiment", "run", *ARGUMENTS, "--to", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=150)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.iterdir()
+    assert file.name == "sessions-15s-warmnode-1.json.gz"
+    found = read(file)
+    nodes = {node.name for node in found.nodes if node.ready is not None}
+    placed = [pod for pod in found.pods if pod.bound is not None and pod.added <= pod.bound]
+    assert nodes
+    assert placed
+    assert {pod.node for pod in placed} <= nodes
+    assert {each.pod for each in first_starts(found.attempts)} <= {pod.name for pod in placed}
+    assert found.attempts
+    assert {
+        "kube-apiserver",
+        "karpenter",
+        "warmnode-scheduler",
+        "serve",
+        "reap",
+        "harness",
+    } <= found.conditions.own.keys()
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    assert (again.returncode, "batch" in again.stderr) == (0, False)
