@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import re
-import socket
-import threading
-import time
-from contextlib import suppress
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Self
-from urllib.parse import urlencode, urlsplit
 
 from tests.benchmarks.cluster import NAMESPACE
 from tests.controlplane import ControlPlane, wait_for
+from tests.controlplane.following import Follower
 
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _VERSION = re.compile(rb'"resourceVersion":"(\d+)"')
@@ -29,31 +25,23 @@ class Event(StrEnum):
 class EventTimes:
     """Notes the time of one event for each pod of a selection. Use it as a context manager.
 
-    ``times`` are of the monotonic clock, in their order. The API server ends a watch that does not take a burst quickly
-    enough; it is resumed where it ended, so nothing is missed.
+    ``times`` are of the monotonic clock, in their order.
     """
 
     def __init__(self, plane: ControlPlane, label_selector: str, event: Event) -> None:
         self.times: list[float] = []
         self._start_of_line = f'{{"type":"{event}"'.encode()
         self._wanted = f"{event.name.lower()} pods of {label_selector}"
-        self._plane = plane
-        self._query = {"watch": "1", "fieldSelector": "spec.nodeName!=", "labelSelector": label_selector}
-        self._version: str = plane.api("GET", _PODS, params={"limit": 1})["metadata"]["resourceVersion"]
-        self._socket: socket.socket | None = None
-        self._ended = False
-        self._thread = threading.Thread(target=self._follow, name=f"watch {event}", daemon=True)
+        query = {"fieldSelector": "spec.nodeName!=", "labelSelector": label_selector}
+        version = self._version = str(plane.api("GET", _PODS, params={"limit": 1})["metadata"]["resourceVersion"])
+        self._follower = Follower(plane.server_url, plane.api_client.tls, _PODS, query, version, self._take)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._follower.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._ended = True
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        self._follower.close()
 
     def await_count(self, count: int, timeout: float) -> list[float]:
         """Wait until it has happened ``count`` times. Raises TimeoutError after ``timeout`` seconds."""
@@ -62,29 +50,13 @@ class EventTimes:
         )
         return self.times[:count]
 
-    def _follow(self) -> None:
-        address = urlsplit(self._plane.server_url)
-        while not self._ended:
-            connection = http.client.HTTPSConnection(
-                address.hostname or "", address.port, timeout=60, context=self._plane.api_client.tls
-            )
-            with suppress(OSError, http.client.HTTPException):
-                query = urlencode(self._query | {"resourceVersion": self._version})
-                connection.request("GET", f"{_PODS}?{query}")
-                self._socket = connection.sock
-                self._read(connection.getresponse())
-            connection.close()
-
-    def _read(self, response: http.client.HTTPResponse) -> None:
-        rest = b""
-        while chunk := response.read1(1 << 18):
-            now = time.monotonic()
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if found := _VERSION.search(line):
-                    self._version = found[1].decode()
-                if line.startswith(self._start_of_line):
-                    self.times.append(now)
+    def _take(self, now: float, lines: Sequence[bytes]) -> str:
+        for line in lines:
+            if found := _VERSION.search(line):
+                self._version = found[1].decode()
+            if line.startswith(self._start_of_line):
+                self.times.append(now)
+        return self._version
 
 
 def per_second(times: list[float]) -> float:

@@ -37,6 +37,9 @@ class Figures:
     """Median of the nodes that went."""
     hits: dict[str, float]
     """Share of block reads that were hits, by cache size."""
+    fetched: dict[str, float | None]
+    """Blocks that were not in the cache, for each task that was finished, by cache size. Not the same as the hits: a
+    task that is interrupted reads its blocks again, and then some of them are hits that nobody had any use for."""
     age: float | None
     """Age of the node when a task started on it: median."""
     old_enough: float | None
@@ -63,6 +66,8 @@ def figures(record: Record) -> Figures:
     firsts = first_starts(record.attempts)
     ages = start_ages(record)
     placing = [pod.bound - pod.added for pod in record.pods if pod.bound is not None and begin <= pod.added]
+    done = sum(each.done and (each.ended or 0.0) >= begin for each in record.attempts)
+    reads = {name: count_reads(record, capacity) for name, capacity in CACHES.items()}
     waits = [each.started - each.arrived for each in firsts if each.arrived >= begin]
     return Figures(
         node_seconds=node_seconds,
@@ -75,7 +80,8 @@ def figures(record: Record) -> Figures:
                 if (node.deleted or 0.0) >= begin and node.deleted is not None
             ]
         ),
-        hits={name: hit_ratio(record, capacity) for name, capacity in CACHES.items()},
+        hits={name: hit / read if read else 0.0 for name, (read, hit) in reads.items()},
+        fetched={name: (read - hit) / done if done else None for name, (read, hit) in reads.items()},
         age=_median(ages),
         old_enough=sum(age > PERIOD for age in ages) / len(ages) if ages else None,
         pods_created=sum(pod.added >= begin for pod in record.pods),
@@ -85,7 +91,7 @@ def figures(record: Record) -> Figures:
         time_to_place_p95=_quantile(placing, 0.95),
         wait=sum(waits) / len(waits) if waits else None,
         wait_p95=_quantile(waits, 0.95),
-        tasks_done=sum(each.done and (each.ended or 0.0) >= begin for each in record.attempts),
+        tasks_done=done,
     )
 
 
@@ -101,11 +107,11 @@ def lifetimes(record: Record) -> list[tuple[float, bool]]:
     return sorted(((node.deleted or end) - node.added, node.deleted is not None) for node in record.nodes)
 
 
-def hit_ratio(record: Record, capacity: int) -> float:
-    """Return the share of block reads after the warm-up that were hits, each node with a cache of ``capacity`` blocks.
+def count_reads(record: Record, capacity: int) -> tuple[int, int]:
+    """Count block reads after the warm-up, and those that were hits, each node with a cache of ``capacity`` blocks.
 
     A task reads its blocks evenly over its duration; one that is interrupted has read what it came to, and reads all
-    of them again when it starts again. 0 where nothing was read.
+    of them again when it starts again.
     """
     caches: defaultdict[str, BlockCache] = defaultdict(lambda: BlockCache(capacity))
     read = hit = 0
@@ -114,7 +120,7 @@ def hit_ratio(record: Record, capacity: int) -> float:
         if at >= record.run.warm_up:
             read += 1
             hit += found
-    return hit / read if read else 0.0
+    return read, hit
 
 
 def _reads(record: Record) -> Iterator[tuple[float, str, tuple[int, int]]]:

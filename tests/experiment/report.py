@@ -46,7 +46,13 @@ def write(records: Sequence[Record], docs: Path) -> list[Path]:
         if not own:
             continue
         measured = by_point(own)
-        tables = [_cost(measured), _distributions(own), _suffering(measured), _equal_cost(measured)]
+        tables = [
+            _cost(measured),
+            _warmth(measured),
+            _equal_cost(measured),
+            _distributions(own),
+            _suffering(measured),
+        ]
         plot = docs / "experiment" / f"{name}.svg"
         plot.write_text(draw(_panels(measured)))
         written.append(plot)
@@ -80,22 +86,34 @@ def _cost(measured: Measured) -> Table:
         all_of_it = list(runs.values())
         pairs = _against_base(measured, point) if point[1] != BASE else []
         costs = ratios([each.node_seconds for each, _ in pairs], [base.node_seconds for _, base in pairs])
-        row = [
-            f"{point[0]} s",
-            ARMS[point[1]].title,
-            str(len(runs)),
-            shown([each.node_seconds for each in all_of_it], 0),
-            shown(costs) if costs else "1",
-            shown([each.used for each in all_of_it]),
-            shown([float(each.nodes_created) for each in all_of_it], 0),
-        ]
+        rows.append(
+            (
+                f"{point[0]} s",
+                ARMS[point[1]].title,
+                str(len(runs)),
+                shown([each.node_seconds for each in all_of_it], 0),
+                shown(costs) if costs else "1",
+                shown([each.used for each in all_of_it]),
+                shown([float(each.nodes_created) for each in all_of_it], 0),
+            )
+        )
+    head = ("after", "arm", "runs", "node-seconds", "/ default", "slots used", "nodes created")
+    return Table(title="Cost", head=head, rows=tuple(rows), labels=2)
+
+
+def _warmth(measured: Measured) -> Table:
+    rows = []
+    for point, runs in measured.items():
+        pairs = _against_base(measured, point) if point[1] != BASE else []
+        row = [f"{point[0]} s", ARMS[point[1]].title]
         for cache in CACHES:
-            row.append(shown([each.hits[cache] for each in all_of_it], 3))
+            row.append(shown([each.hits[cache] for each in runs.values()], 3))
             row.append(_signed([each.hits[cache] - base.hits[cache] for each, base in pairs]))
+        row += [shown([each.fetched[cache] or 0.0 for each in runs.values()], 1) for cache in CACHES]
         rows.append(tuple(row))
-    heads = [head for cache in CACHES for head in (f"hits, {cache} cache", "- default")]
-    head = ("after", "arm", "runs", "node-seconds", "/ default", "slots used", "nodes created", *heads)
-    return Table(title="Cost and warmth", head=head, rows=tuple(rows), labels=2)
+    hits = [head for cache in CACHES for head in (f"hits, {cache} cache", "- default")]
+    head = ("after", "arm", *hits, *(f"blocks fetched a task, {cache}" for cache in CACHES))
+    return Table(title="Warmth", head=head, rows=tuple(rows), labels=2)
 
 
 def _distributions(records: Sequence[Record]) -> Table:

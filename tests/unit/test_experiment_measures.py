@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiment.matrix import Run
-from tests.experiment.measures import figures, first_starts, hit_ratio, lifetimes, why_disturbed
+from tests.experiment.measures import count_reads, figures, first_starts, lifetimes, why_disturbed
 from tests.experiment.record import Attempt, Conditions, NodeRecord, PodRecord, Record, read, write
 from tests.experiment.traffic import READS_PER_TASK, blocks_of
 from tests.experiment.workloads import BOOT_SECONDS
@@ -66,29 +66,25 @@ def test_second_task_of_the_same_blocks_hits_on_the_same_node_only() -> None:
     again = 2 * READS_PER_TASK
     same = record(attempts=[attempt(1), attempt(1, started=300, ended=340)])
     other = record(attempts=[attempt(1), attempt(1, node="b", started=300, ended=340)])
-    assert hit_ratio(same, 4000) == (again - distinct) / again
-    assert hit_ratio(other, 4000) == (again - 2 * distinct) / again
+    assert count_reads(same, 4000) == (again, again - distinct)
+    assert count_reads(other, 4000) == (again, again - 2 * distinct)
+    assert figures(same).hits["large"] == (again - distinct) / again
+    assert figures(same).fetched["large"] == distinct / 2
 
 
 def test_cache_is_filled_in_the_warm_up_but_not_counted() -> None:
     """What was read before is there; whether it was a hit then is not asked."""
     nodes = [NodeRecord(name="a", added=10)]
     found = record(nodes=nodes, attempts=[attempt(1, started=20, ended=60), attempt(1, started=300, ended=340)])
-    assert hit_ratio(found, 4000) == 1
+    assert count_reads(found, 4000) == (READS_PER_TASK, READS_PER_TASK)
 
 
 def test_interrupted_task_has_read_only_what_it_came_to() -> None:
     """A pod that went after half of the time has read half of the blocks."""
-    whole, half = (
-        record(attempts=[attempt(1)]),
-        record(attempts=[attempt(1, ended=220, done=False), attempt(1, started=300, ended=340)]),
-    )
-    first_half = blocks_of(RUN.seed, 1, 0)[: READS_PER_TASK // 2]
-    reads = READS_PER_TASK + READS_PER_TASK // 2
-    misses = len(set(blocks_of(RUN.seed, 1, 0)))
-    assert hit_ratio(half, 4000) == (reads - misses) / reads
-    assert len(set(first_half)) <= misses
-    assert hit_ratio(whole, 4000) < hit_ratio(half, 4000)
+    half = READS_PER_TASK // 2
+    found = record(attempts=[attempt(1, ended=220, done=False)])
+    assert count_reads(found, 4000) == (half, half - len(set(blocks_of(RUN.seed, 1, 0)[:half])))
+    assert figures(found).fetched["large"] is None
 
 
 def test_disturbed_are_tasks_that_ended_without_being_done() -> None:
