@@ -50,6 +50,8 @@ ARMS = {
             claim=Claim.LAST_USED,
         ),
         Arm(name="placement", title="warmnode, placement only", scheduling=Scheduling.WARMNODE),
+        Arm(name="window5", title="warmnode, cache keys, window 5", scheduling=Scheduling.WARMNODE, window=5),
+        Arm(name="window8", title="warmnode, cache keys, window 8", scheduling=Scheduling.WARMNODE, window=8),
         Arm(
             name="warmnode",
             title="warmnode, all of it",

@@ -1,7 +1,8 @@
 """Many runs: some side by side, each in a process of its own, batch after batch.
 
 A batch starts together and is over when its last run is: starting a control plane takes a whole core for some seconds,
-which must not fall into another run's measured time.
+which must not fall into another run's measured time. The arms of a point are in one batch where they fit, so that
+whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from tests.controlplane.processes import Process, Spawner, log_tail
@@ -25,13 +27,37 @@ def run_all(
 ) -> list[Run]:
     """Carry the runs out and return those that failed. Raises Stopped when asked to end, after all have ended."""
     failed: list[Run] = []
-    batches = [runs[at : at + parallel] for at in range(0, len(runs), parallel)]
-    for number, batch in enumerate(batches, 1):
-        note(f"batch {number} of {len(batches)}: {', '.join(run.id for run in batch)}")
+    planned = batches(runs, parallel)
+    for number, batch in enumerate(planned, 1):
+        note(f"batch {number} of {len(planned)}: {', '.join(run.id for run in batch)}")
         failed += _batch(batch, folder, stop, note)
     if failed:
         note(f"failed, to be tried by the next run: {', '.join(run.id for run in failed)}")
     return failed
+
+
+def batches(runs: Iterable[Run], parallel: int) -> list[list[Run]]:
+    """Divide the runs: the first point that is left, then each further one that fits beside it.
+
+    A point is the runs of one workload, consolidateAfter and seed that follow each other. One with more than
+    ``parallel`` runs is divided.
+    """
+    points = [
+        list(group) for _, group in groupby(runs, key=lambda run: (run.workload, run.consolidate_after, run.seed))
+    ]
+    parts = [point[at : at + parallel] for point in points for at in range(0, len(point), parallel)]
+    planned: list[list[Run]] = []
+    while parts:
+        batch: list[Run] = []
+        left = []
+        for part in parts:
+            if len(batch) + len(part) <= parallel:
+                batch += part
+            else:
+                left.append(part)
+        planned.append(batch)
+        parts = left
+    return planned
 
 
 def _batch(runs: Sequence[Run], folder: Path, stop: threading.Event, note: Callable[[str], None]) -> list[Run]:

@@ -46,8 +46,9 @@ WORKLOADS = {
             kind=Kind.JOBS,
             traffic=Traffic(at_once=16, mean=30, period=PERIOD, burst=40),
             policy="WhenEmpty",
-            # Jobs end by themselves and none is ever idle: reaper and deletion cost would have nothing to do.
-            arms=("default", "packing", "placement"),
+            # Jobs end by themselves and none is ever idle: reaper and deletion cost would have nothing to do. Each is a
+            # pod of its own with its tenant's label: the work for cache keys. Window 1 is placement.
+            arms=("default", "packing", "placement", "window5", "window8"),
         ),
         Workload(
             name="deployment",

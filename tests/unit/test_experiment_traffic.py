@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.experiment.arms import ARMS
+from tests.experiment.batches import batches
 from tests.experiment.matrix import FIRST_REPORTED_SEED, SEEDS, Run, plan
 from tests.experiment.traffic import (
     BLOCKS_PER_TENANT,
@@ -79,6 +80,21 @@ def test_plan_has_each_run_once_and_arms_of_a_point_together() -> None:
     assert len(points) == len({point for point, _ in points})
     assert all(sorted(arms) == sorted(WORKLOADS[point[2]].arms) for point, arms in points)
     assert len({tuple(arms) for point, arms in points if point[2] == "sessions"}) > 1
+
+
+@given(st.integers(1, 12))
+def test_batches_have_every_run_once_and_points_whole_where_they_fit(parallel: int) -> None:
+    """None is larger than asked for; a point is divided only if it does not fit into a batch of its own."""
+    planned = batches(plan(), parallel)
+    assert sorted(run.id for batch in planned for run in batch) == sorted(run.id for run in plan())
+    assert all(0 < len(batch) <= parallel for batch in planned)
+    for run in plan():
+        parts = [batch for batch in planned if any(point_of(run) == point_of(each) for each in batch)]
+        assert len(parts) == 1 or len(WORKLOADS[run.workload].arms) > parallel
+
+
+def point_of(run: Run) -> tuple[str, int, int]:
+    return run.workload, run.consolidate_after, run.seed
 
 
 def test_plan_keeps_to_what_is_asked_for() -> None:
