@@ -36,13 +36,13 @@ class InForce:
         self.pools = pools_in_force(self.configuration)
         self._sources: dict[str, SourceRules] = {}
         self._members: dict[tuple[str, str | None], Membership] = {}
+        self.asks_anybody = any(source_rules(each, dry_run=False).outside for each in self._idle_settings())
+        """A pool has, or one that is known by its label would have, a source outside."""
 
     @property
     def reading(self) -> tuple[object, ...]:
         """What the reading of a pod depends on: while this is the same, no pod has to be read again."""
-        pools = self.configuration.pools
-        idle = [self.configuration.pool_defaults.idle] if pools is None else [pool.idle for pool in pools]
-        members = (member_of("", source_rules(each, dry_run=False)) for each in idle)
+        members = (member_of("", source_rules(each, dry_run=False)) for each in self._idle_settings())
         return self.pools.pools, self.pools.default_cache_key, *members
 
     def classify(self, namespace: str, labels: Mapping[str, str]) -> Membership | None:
@@ -86,6 +86,10 @@ class InForce:
         settings = self.settings(pool)
         cost = settings.deletion_cost
         return PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run)
+
+    def _idle_settings(self) -> list[IdleSettings]:
+        pools = self.configuration.pools
+        return [self.configuration.pool_defaults.idle] if pools is None else [pool.idle for pool in pools]
 
 
 def pools_in_force(configuration: Configuration) -> PoolsInForce:

@@ -91,7 +91,6 @@ class SkipReason(StrEnum):
     """Why a worker was not evicted, or cannot be claimed. The log field, the metric label and the explanation."""
 
     BUSY = "busy"
-    NOT_CONFIRMED = "notConfirmed"
     TERMINATING = "terminating"
     NOT_READY = "notReady"
     LEAVING_NODE = "leavingNode"

@@ -156,6 +156,19 @@ class Metrics:
             "warmnode_pool_claimable_workers", "Workers that the floor counts, as of the last pass.", "pool"
         )
         self.pool_floor = self._gauge("warmnode_pool_floor_workers", "Claimable workers to keep.", "pool")
+        self.source_answers = self._counter(
+            "warmnode_idle_source_answers", "Answers of idle sources outside, by what they said.", "source", "said"
+        )
+        self.source_workers = self._gauge(
+            "warmnode_idle_source_workers",
+            "Workers of pools with idle sources outside, by what each source, and all together, say of them now.",
+            "pool",
+            "source",
+            "said",
+        )
+        self.mark_writes = self._counter(
+            "warmnode_idle_mark_writes", "Writes of idle marks for sources outside, by outcome.", "pool", "outcome"
+        )
         self.cost_writes = self._counter(
             "warmnode_deletion_cost_writes", "Writes of the deletion cost by outcome.", "pool", "outcome"
         )

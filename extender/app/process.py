@@ -93,7 +93,7 @@ class Process:
             for listener in callers:
                 await listener.stop()
             if self.reaping is not None:
-                await self.reaping.elector.release()
+                await self.reaping.close()
             await ops.stop()
 
     def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:

@@ -1,4 +1,4 @@
-"""The role `reap`: one leader by a Lease, evictions, deletion costs."""
+"""The role `reap`: one leader by a Lease, idle sources outside, evictions, deletion costs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from random import Random
 from typing import Any
 
 from extender.app.shared import Shared, utc_now
-from extender.kube.annotate import annotate, cost_annotations
+from extender.kube.annotate import annotate, cost_annotations, mark_annotations
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
 from extender.kube.lease import LeaseStore
+from extender.loops.answers import Answers
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import LeaderElector, make_identity
+from extender.loops.idle_sources import ConfirmedPods, IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import Pod
+from extender.once import USER_AGENT
 from extender.policy.deletion_cost import CostWrite
+from extender.policy.sources import MarkWrite
+from extender.sources.http import ask_worker
+from extender.sources.prometheus import ask_prometheus
+from extender.sources.session import AskingSession
 
 
 class Reaping:
@@ -45,20 +52,47 @@ class Reaping:
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
             clock=utc_now,
         )
+        self._session = session = AskingSession(user_agent=USER_AGENT)
+        self.sources = IdleSources(
+            state=shared.state,
+            answers=Answers(
+                ask_worker=lambda probe, address: ask_worker(session, probe, address, utc_now),
+                ask_prometheus=lambda query: ask_prometheus(session, query, utc_now),
+                metrics=shared.metrics,
+                clock=utc_now,
+            ),
+            write=self._write_mark,
+            metrics=shared.metrics,
+            rules=shared.in_force.sources,
+            asks_anybody=lambda: shared.in_force.asks_anybody,
+            may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
+            clock=utc_now,
+        )
         self.reaper = Reaper(
             state=shared.state,
-            pods=Evictor(shared.client, shared.in_force.classify),
+            pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
             announcer=EventRecorder(shared.client, instance=identity, clock=utc_now, timer=time.monotonic),
             metrics=shared.metrics,
             pool_settings=shared.in_force.reaping,
             is_leader=self.is_leading,
             is_fresh=shared.feed.is_fresh,
             clock=utc_now,
+            view=self.sources.view,
         )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Give the loops by name, to be run until they are cancelled."""
-        return {"elect": self.elector.run(), "reap": self.reaper.run(), "write costs": self.costs.run()}
+        return {
+            "elect": self.elector.run(),
+            "ask idle sources": self.sources.run(),
+            "reap": self.reaper.run(),
+            "write costs": self.costs.run(),
+        }
+
+    async def close(self) -> None:
+        """Give up the Lease, and close what is open towards workers. The loops have ended."""
+        await self.elector.release()
+        await self._session.close()
 
     def is_leading(self) -> bool:
         """True while this process leads and was not told to stop."""
@@ -71,3 +105,7 @@ class Reaping:
     async def _write_cost(self, write: CostWrite) -> Pod:
         classify = self._shared.in_force.classify
         return await annotate(self._shared.client, write.pod, cost_annotations(write.value), classify)
+
+    async def _write_mark(self, write: MarkWrite) -> Pod:
+        marks = mark_annotations(write.since, whole=write.whole)
+        return await annotate(self._shared.client, write.pod, marks, self._shared.in_force.classify)

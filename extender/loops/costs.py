@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.loops.writing import write_all
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write
 from extender.state import ClusterState
@@ -27,7 +28,6 @@ PROBLEM_PAUSE = timedelta(seconds=10)
 CONTESTED = 3
 """So many values of ours overwritten, or removed within an hour, in a pool, and we stop there."""
 CONTEST_WINDOW = timedelta(hours=1)
-WRITES_AT_ONCE = 8
 NODES_BETWEEN_YIELDS = 50
 
 
@@ -118,19 +118,7 @@ class CostWriter:
 
     async def carry_out(self, writes: list[CostWrite]) -> bool:
         """Write, a few at a time. False where the API server is in trouble: then the rest waits."""
-        limit = asyncio.Semaphore(WRITES_AT_ONCE)
-        healthy = True
-
-        async def one(write: CostWrite) -> None:
-            nonlocal healthy
-            async with limit:
-                if healthy and self._may_write():
-                    healthy = await self._write_one(write)
-
-        async with asyncio.TaskGroup() as group:
-            for write in writes:
-                group.create_task(one(write), name="write cost")
-        return healthy
+        return await write_all(writes, self._write_one, self._may_write)
 
     def _decide(self, worker: Pod) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""

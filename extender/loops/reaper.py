@@ -42,7 +42,7 @@ class Reaper:
     """Runs the passes of every pool.
 
     ``is_leader`` and ``is_fresh`` are asked before each eviction. ``pool_settings`` gives a pool's settings as they are
-    in force now.
+    in force now, ``view`` a pool's workers as its idle sources have them.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Reaper:
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
         clock: Callable[[], datetime],
+        view: Callable[[str, list[Pod]], list[Pod]] = lambda pool, workers: workers,
     ) -> None:
         self._state = state
         self._announcer = announcer
@@ -64,6 +65,7 @@ class Reaper:
         self._is_leader = is_leader
         self._is_fresh = is_fresh
         self._clock = clock
+        self._view = view
         self._memory: dict[str, _PoolMemory] = {}
         self._holds = Holds()
         self._evictions = Evictions(
@@ -147,7 +149,7 @@ class Reaper:
             node=name,
             order_key=self._state.order[name],
             departure=self._state.departure(name),
-            workers=workers,
+            workers=self._view(pool, workers),
             others=self._state.holders_on(name, besides=pool),
             rules=rules,
             now=now,

@@ -6,12 +6,12 @@ Pure: built from a state and a time. `render` shows it, and its JSON form is an 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from extender.inforce import ending_rules_of
+from extender.inforce import InForce, ending_rules_of
 from extender.model import AgeSource, Departure, Ending, Node
 from extender.plan.reaping import PoolReap, reap_pools
 from extender.plan.snapshot import Snapshot
@@ -94,6 +94,7 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     reaps = reap_pools(state, configuration, now)
     if any(reap.victims for reap in reaps):
         unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
+    unknown.extend(_asked_outside(state, configuration))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
     return replace(plan, reaps=reaps)
 
@@ -107,6 +108,18 @@ def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
         if any(owned) and not snapshot.kinds.get(kind):
             why = snapshot.unread.get(kind)
             yield f"{what} (no {kind}{f': {why}' if why else ''})"
+
+
+def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:
+    """Name the pools whose workers only the reaper's leader can ask: what is known of them here is a mark of its."""
+    in_force = InForce(configuration)
+    for pool in sorted(state.pool_names()):
+        rules = in_force.sources(pool)
+        if not rules.outside:
+            continue
+        kinds = " and ".join(sorted({source.kind for source in rules.outside}))
+        marks = "and it notes nothing in dry-run" if rules.dry_run else "its marks on the workers count here"
+        yield f"which workers of pool {pool} are idle right now ({kinds}: only the reaper's leader asks, {marks})"
 
 
 def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:

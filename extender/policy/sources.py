@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from extender.model import IdleBasis, Pod
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
@@ -47,6 +47,8 @@ class Said(StrEnum):
 class HttpProbe:
     """Ask each worker at its own address."""
 
+    kind: ClassVar[str] = "http"
+
     port: int
     path: str
     interval: timedelta
@@ -56,6 +58,8 @@ class HttpProbe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrometheusQuery:
     """Ask one server about all workers. ``max_age`` is the age of the oldest sample that may count."""
+
+    kind: ClassVar[str] = "prometheus"
 
     url: str
     query: str
@@ -142,16 +146,24 @@ def combine(
     for answer in answers:
         if answer is None or (not_before is not None and answer.asked < not_before):
             return Verdict(said=Said.NOT_ASKED)
-        if now - answer.asked > rules.stale_after or answer.asked > now + FUTURE_TOLERANCE:
-            return Verdict(said=Said.STALE)
-        if answer.said is not Said.IDLE:
-            return Verdict(said=answer.said)
-        if answer.idle_since is None:
-            return Verdict(said=Said.NO_TIME)
-        if not is_valid_mark(answer.idle_since, now):
-            return Verdict(said=Said.FUTURE)
+        said = standing(answer, rules.stale_after, now)
+        if said is not Said.IDLE or answer.idle_since is None:
+            return Verdict(said=said)
         times.append(answer.idle_since)
     return Verdict(said=Said.IDLE, idle_since=max(times)) if times else Verdict(said=Said.NOT_ASKED)
+
+
+def standing(answer: Answer | None, stale_after: timedelta, now: datetime) -> Said:
+    """Say what an answer is worth now. None is no answer yet."""
+    if answer is None:
+        return Said.NOT_ASKED
+    if now - answer.asked > stale_after or answer.asked > now + FUTURE_TOLERANCE:
+        return Said.STALE
+    if answer.said is not Said.IDLE:
+        return answer.said
+    if answer.idle_since is None:
+        return Said.NO_TIME
+    return Said.IDLE if is_valid_mark(answer.idle_since, now) else Said.FUTURE
 
 
 def series_answer(value: str, asked: datetime) -> Answer:

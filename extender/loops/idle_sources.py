@@ -1,0 +1,243 @@
+"""Idle sources outside: asks them, and writes what they say as marks on the workers.
+
+Only the leader asks. A look goes over the workers once a second: who is to be asked, what the answers add up to, and
+which marks follow. Each write names the version of the pod that it was decided on, so a worker that says something
+itself at the same time is never overruled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.kube.eviction import EvictionResult, FreshPod
+from extender.loops.answers import AT_ONCE, Answers
+from extender.loops.evictions import Pods
+from extender.loops.writing import write_all
+from extender.model import IdleBasis, Pod, Selector
+from extender.policy.sources import MarkWrite, Said, Source, SourceRules, Verdict, combine, mark_write, standing
+from extender.state import ClusterState
+from extender.telemetry import Metrics, fields
+
+log = logging.getLogger("warmnode.sources")
+
+TICK = timedelta(seconds=1)
+LEFTOVERS = timedelta(seconds=30)
+"""How often workers of pools without sources outside are looked at: a mark may be left of other settings."""
+PROBLEM_PAUSE = timedelta(seconds=10)
+NODES_BETWEEN_YIELDS = 50
+NOBODY = Verdict(said=Said.NOT_ASKED)
+
+
+class IdleSources:
+    """Looks, judges and writes. ``rules`` gives a pool's sources as they are in force; ``write`` sends one write."""
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        answers: Answers,
+        write: Callable[[MarkWrite], Awaitable[Pod]],
+        metrics: Metrics,
+        rules: Callable[[str], SourceRules],
+        asks_anybody: Callable[[], bool],
+        may_write: Callable[[], bool],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._state = state
+        self._answers = answers
+        self._write = write
+        self._metrics = metrics
+        self._rules = rules
+        self._asks_anybody = asks_anybody
+        self._may_write = may_write
+        self._clock = clock
+        self._marked: set[str] = set()
+        self._not_before: dict[str, datetime] = {}
+        self._verdicts: dict[str, Said] = {}
+        self._shown: dict[tuple[str, str], Counter[Said]] = {}
+        self._leftovers_at: datetime | None = None
+        self._no_writes_until: datetime | None = None
+
+    async def run(self) -> None:
+        """Ask and write for ever. Ends only by cancellation.
+
+        The one guard: a bug in a look is logged with its traceback, and the next look is made all the same.
+        """
+        async with asyncio.TaskGroup() as group:
+            for number in range(AT_ONCE):
+                group.create_task(self._answers.work(), name=f"ask sources {number}")
+            while True:
+                await asyncio.sleep(TICK.total_seconds())
+                try:
+                    await self.look()
+                except Exception:
+                    log.exception("a look at idle sources failed")
+
+    async def look(self) -> None:
+        """Queue what is to be asked, and write what follows from the answers there are."""
+        if not (self._may_write() and self._state.synced):
+            self._answers.forget()
+            self._marked.clear()
+            self._show({})
+            return
+        now = self._clock()
+        with_leftovers = self._leftovers_at is None or now - self._leftovers_at >= LEFTOVERS
+        if not with_leftovers and not self._asks_anybody():
+            self._show({})
+            return
+        if with_leftovers:
+            self._leftovers_at = now
+        writes = await self._judge_all(now)
+        if self._no_writes_until is None or now >= self._no_writes_until:
+            healthy = await write_all(writes, self._write_one, self._may_write)
+            self._no_writes_until = None if healthy else self._clock() + PROBLEM_PAUSE
+
+    def view(self, pool: str, workers: list[Pod]) -> list[Pod]:
+        """Give a pool's workers as their sources have them: without a mark where those do not say idle now.
+
+        In dry-run, where no mark is written, with the mark that would be.
+        """
+        rules = self._rules(pool)
+        if not rules.outside:
+            return workers
+        now = self._clock()
+        return [_as_judged(worker, self._judge(worker, rules, now), rules) for worker in workers]
+
+    async def confirm(self, worker: Pod) -> Pod:
+        """Ask all sources of a worker anew, and give it as they have it: right before it is evicted."""
+        rules = self._rules(worker.pool or "")
+        if not rules.outside or worker.idle_since is None:
+            return worker
+        await self._answers.ask_now(worker, rules)
+        verdict = self._judge(worker, rules, self._clock())
+        if verdict.idle_since is None:
+            log.info("idle no more", extra=fields(pool=worker.pool, pod=worker.name, said=verdict.said))
+        return _as_judged(worker, verdict, rules)
+
+    # -- a look -------------------------------------------------------------------------------------------------------
+
+    async def _judge_all(self, now: datetime) -> list[MarkWrite]:
+        writes: list[MarkWrite] = []
+        known: dict[str, SourceRules] = {}
+        counts: dict[tuple[str, str], Counter[Said]] = {}
+        sources: set[Source] = set()
+        looked_at: set[str] = set()
+        for position, name in enumerate(list(self._state.nodes), 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            for worker in list(self._state.workers_on(name).values()):
+                pool = worker.pool or ""
+                rules = known.get(pool)
+                if rules is None:
+                    rules = known[pool] = self._rules(pool)
+                    sources.update(rules.outside)
+                verdict = NOBODY
+                if rules.outside:
+                    looked_at.add(worker.uid)
+                    verdict = self._look_at(worker, rules, now, counts)
+                write = mark_write(worker, rules, verdict)
+                if write is not None:
+                    writes.append(write)
+        self._answers.keep_only(looked_at, sources)
+        self._marked &= looked_at
+        self._not_before = {uid: time for uid, time in self._not_before.items() if uid in looked_at}
+        self._verdicts = {uid: said for uid, said in self._verdicts.items() if uid in looked_at}
+        self._show(counts)
+        return writes
+
+    def _look_at(
+        self, worker: Pod, rules: SourceRules, now: datetime, counts: dict[tuple[str, str], Counter[Said]]
+    ) -> Verdict:
+        """Judge one worker, and queue what is to be asked about it: nothing while its own mark says busy already."""
+        self._notice_removed(worker, rules, now)
+        verdict = self._judge(worker, rules, now)
+        if not worker.terminating and not (rules.annotation and worker.own_mark is None):
+            self._answers.ask_due(worker, rules, now)
+        pool = worker.pool or ""
+        counts.setdefault((pool, "all"), Counter())[verdict.said] += 1
+        for source, answer in zip(rules.outside, self._answers.about(worker, rules), strict=True):
+            said = standing(answer, rules.stale_after, now)
+            counts.setdefault((pool, source.kind), Counter())[said] += 1
+        if self._verdicts.get(worker.uid) is not verdict.said:
+            self._verdicts[worker.uid] = verdict.said
+            log.debug("verdict", extra=fields(pool=pool, pod=worker.name, said=verdict.said, dry_run=rules.dry_run))
+        return verdict
+
+    def _judge(self, worker: Pod, rules: SourceRules, now: datetime) -> Verdict:
+        answers = self._answers.about(worker, rules)
+        return combine(rules, worker, answers, now, not_before=self._not_before.get(worker.uid))
+
+    def _notice_removed(self, worker: Pod, rules: SourceRules, now: datetime) -> None:
+        """Remember when a mark of ours was gone: what was asked before that does not set it again."""
+        if rules.basis is not IdleBasis.SOURCES:
+            return
+        if worker.idle_since is not None:
+            self._marked.add(worker.uid)
+        elif worker.uid in self._marked:
+            self._marked.discard(worker.uid)
+            self._not_before[worker.uid] = now
+
+    def _show(self, counts: dict[tuple[str, str], Counter[Said]]) -> None:
+        for key in self._shown.keys() | counts.keys():
+            before, now = self._shown.get(key, Counter()), counts.get(key, Counter())
+            pool, source = key
+            for said in before.keys() | now.keys():
+                if before[said] != now[said]:
+                    self._metrics.source_workers.labels(self._metrics.pool_label(pool), source, said).set(now[said])
+        self._shown = counts
+
+    async def _write_one(self, write: MarkWrite) -> bool:
+        pod = write.pod
+        outcome, healthy = "written" if write.since is not None else "removed", True
+        try:
+            after = await self._write(write)
+        except (Conflict, NotFound) as error:
+            # the watch brings the version that won, and it is judged anew
+            outcome = "conflict" if isinstance(error, Conflict) else "gone"
+        except KubeError as error:
+            outcome, healthy = "failed", False
+            log.warning("an idle mark is not written", extra=fields(pod=pod.name, problem=str(error)))
+        else:
+            if write.whole and write.since is not None:
+                self._marked.add(pod.uid)
+            else:
+                self._marked.discard(pod.uid)
+            known = self._state.pods.get(pod.uid)
+            if known is not None and known.resource_version == pod.resource_version:
+                self._state.upsert_pod(after)
+            log.debug("idle mark", extra=fields(pod=pod.name, pool=pod.pool, since=write.since, whole=write.whole))
+        self._metrics.mark_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
+        return healthy
+
+
+class ConfirmedPods:
+    """Pods for evictions, read from the API server and then confirmed by their sources: `loops.evictions.Pods`."""
+
+    def __init__(self, pods: Pods, sources: IdleSources) -> None:
+        self._pods = pods
+        self._sources = sources
+
+    async def read(self, pod: Pod) -> FreshPod | None:
+        """Read a pod anew and ask its sources anew, in this order: whatever changes meanwhile moves its version."""
+        fresh = await self._pods.read(pod)
+        return None if fresh is None else replace(fresh, pod=await self._sources.confirm(fresh.pod))
+
+    async def evict(self, pod: Pod) -> EvictionResult:
+        """Evict that version of the pod."""
+        return await self._pods.evict(pod)
+
+    async def budget_selector(self, namespace: str, name: str) -> Selector | None:
+        """Read which pods a PodDisruptionBudget covers."""
+        return await self._pods.budget_selector(namespace, name)
+
+
+def _as_judged(worker: Pod, verdict: Verdict, rules: SourceRules) -> Pod:
+    mark = verdict.idle_since if rules.dry_run else worker.idle_since
+    since = None if mark is None or verdict.idle_since is None else max(mark, verdict.idle_since)
+    return worker if since == worker.idle_since else replace(worker, idle_since=since)
