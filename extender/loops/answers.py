@@ -24,6 +24,9 @@ AT_ONCE = 64
 SAME_QUERY = timedelta(seconds=1)
 """A confirmation may use an answer of Prometheus about all workers that is no older: a pass evicts up to 50."""
 
+SLACK = timedelta(milliseconds=500)
+"""Looks come every second: a question that is due this soon after one is asked by it, else intervals would grow."""
+
 AskWorker = Callable[[HttpProbe, str | None], Awaitable[Answer]]
 AskPrometheus = Callable[[PrometheusQuery], Awaitable[PrometheusAnswer]]
 
@@ -78,7 +81,7 @@ class Answers:
             about = worker if isinstance(source, HttpProbe) else None
             last = self._last_asked(source, worker)
             question = _Question(source, about)
-            if (last is None or now - last >= source.interval) and question.key not in self._waiting:
+            if (last is None or now - last + SLACK >= source.interval) and question.key not in self._waiting:
                 self._waiting.add(question.key)
                 self._queue.put_nowait(question)
 

@@ -77,7 +77,7 @@ def _required_go(module: Path) -> str:
 
 
 def _build_once(binary: Binary, cache: Path, go: str, environment: Mapping[str, str], note: Note) -> Path:
-    with _locked(cache / f".{binary.module}.lock", note):
+    with locked(cache / f".{binary.module}.lock", note):
         if path := binary.cached(cache):  # another caller was quicker
             return path
         directory = binary.directory(cache)
@@ -155,7 +155,7 @@ def _copy_assets(binary: Binary, directory: Path, go: str, environment: Mapping[
 
 
 @contextmanager
-def _locked(path: Path, note: Note) -> Iterator[None]:
+def locked(path: Path, note: Note) -> Iterator[None]:
     started = said = time.monotonic()
     with path.open("w") as lock:
         while not _try_lock(lock):
