@@ -125,7 +125,7 @@ class Prometheus:
 
     def start(self) -> Self:
         """Start it and wait until it answers queries."""
-        command = [
+        command: list[str | Path] = [
             *(self._program, f"--config.file={self._folder / 'prometheus.yml'}"),
             *(f"--storage.tsdb.path={self._folder / 'data'}", f"--web.listen-address=127.0.0.1:{self.port}"),
         ]
