@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from itertools import accumulate
 from random import Random
 
@@ -33,6 +33,19 @@ class BlockCache:
         if len(self._blocks) > self._capacity:
             self._blocks.popitem(last=False)
         return hit
+
+    def read_all(self, blocks: Iterable[Hashable]) -> int:
+        """Read blocks one after the other: how many were there."""
+        cache, hits = self._blocks, 0
+        for block in blocks:
+            if block in cache:
+                cache.move_to_end(block)
+                hits += 1
+            else:
+                cache[block] = None
+                if len(cache) > self._capacity:
+                    cache.popitem(last=False)
+        return hits
 
 
 class Popularity:

@@ -1,0 +1,285 @@
+"""The command simulate: what the rules would do with a pool's jobs, before anything is switched on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from textwrap import shorten
+from typing import Any, TypeVar
+
+from extender.cli.flags import command
+from extender.cli.outcome import BadUsage, fail, refuse, show
+from extender.settings import format_duration, parse_duration
+from extender.simulate.chart import draw_frontier
+from extender.simulate.jobs_file import JobsFileError, read_jobs
+from extender.simulate.picture import Picture, to_svg
+from extender.simulate.png import PngNotPossible, to_png
+from extender.simulate.render import Heading, pool_words, render_json, render_table
+from extender.simulate.rules import RULES, Rule, parse_rule
+from extender.simulate.run import PoolShape
+from extender.simulate.study import Trial, run_study
+from extender.simulate.workload import Arrivals, BlockDrawer, DataSets, Job, Traffic, make_jobs
+
+T = TypeVar("T")
+
+_SIMULATE = """\
+Places the same jobs by several rules on a simulated pool and shows what each costs (node-hours) and how warm it is
+(the share of block reads that a node's cache serves). The age rules ask the code that answers kube-scheduler. Jobs are
+made up, or come from a CSV with the columns arrives, duration, key and, if you like, reads. Examples:
+
+  warmnode simulate
+  warmnode simulate --traffic bursts --svg frontier.svg
+  warmnode simulate --period 168h --jobs 100000 --rules oldest,window:5 --consolidate-after 1m,5m,30m
+  warmnode simulate --jobs-csv jobs.csv --slots 4 --cache-blocks 5000 --output json
+
+docs/simulate.md says what the model leaves out, and how to choose the numbers.
+"""
+
+_CONSOLIDATE_AFTER = "1m,5m,15m"
+_TITLE = "What a worker pool costs, and how warm it is"
+_SUBTITLE = 150
+"""Characters that fit into the picture."""
+
+
+def add_to(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "simulate", "show what each rule would cost, and how warm it would be", _SIMULATE, _run)
+    arrivals, data, shape = Arrivals(), DataSets(), PoolShape()
+
+    jobs = parser.add_argument_group("jobs that are made up")
+    _value(jobs, "--traffic", _traffic, arrivals.traffic, "daily, bursts (each hour) or constant")
+    _value(jobs, "--period", _positive_duration, arrivals.period, "how long jobs arrive")
+    _value(jobs, "--jobs", _whole(1, 10_000_000), arrivals.jobs, "how many are expected in it")
+    _value(jobs, "--job-duration", _positive_duration, arrivals.duration, "their mean duration, exponential")
+    _value(jobs, "--swing", _real(0, 1), arrivals.swing, "daily: 0.7 is a peak of 1.7 times the mean")
+    _value(jobs, "--burst", _positive_duration, arrivals.burst, "bursts: how long in each hour")
+    _value(jobs, "--burst-factor", _real(1, 1000), arrivals.burst_factor, "bursts: arrivals in one against the rest")
+    _value(jobs, "--keys", _whole(1, 1_000_000), data.keys, "keys, such as tenants")
+    _value(jobs, "--key-skew", _real(0, 10), data.key_skew, "Zipf exponent of their popularity; 0: all the same")
+
+    _value(parser, "--jobs-csv", str, None, "read the jobs from a CSV instead; - is standard input", metavar="FILE")
+
+    reading = parser.add_argument_group("what a job reads")
+    _value(reading, "--key-blocks", _whole(1, 1_000_000), data.blocks, "blocks that a key has")
+    _value(reading, "--block-skew", _real(0, 10), data.block_skew, "Zipf exponent of their popularity")
+    _value(reading, "--reads", _whole(0, 100_000), data.reads, "blocks that a job draws; one drawn twice is read once")
+
+    pool = parser.add_argument_group("the pool")
+    _value(pool, "--slots", _whole(1, 10_000), shape.slots, "jobs that a node takes")
+    _value(pool, "--boot", _duration, shape.boot, "from launching a node until it takes jobs")
+    _value(pool, "--cache-blocks", _whole(1, 100_000_000), shape.cache_blocks, "blocks that a node's cache holds")
+    _value(pool, "--restart-every", _positive_duration, None, "restart warmnode so often: it forgets key counts")
+    text = "values of Karpenter's consolidateAfter, with commas"
+    _value(pool, "--consolidate-after", _several(_duration), _CONSOLIDATE_AFTER, text)
+
+    rules = ",".join(map(str, RULES))
+    text = "rules to compare, with commas: spread, most-allocated, oldest, window:N"
+    _value(parser, "--rules", _several(_checked(parse_rule)), rules, text)
+    _value(parser, "--seed", _whole(0, 2**63 - 1), 1, "for all that is random")
+    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: table")
+    _value(parser, "--svg", str, None, "draw node-hours against hit ratio into this file", metavar="FILE")
+    _value(parser, "--png", str, None, "the same as PNG; needs warmnode[plot]", metavar="FILE")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def _run(options: argparse.Namespace) -> int:
+    random = Random(options.seed)  # noqa: S311 - a model, no secret
+    data = DataSets(
+        keys=options.keys,
+        key_skew=options.key_skew,
+        blocks=options.key_blocks,
+        block_skew=options.block_skew,
+        reads=options.reads,
+    )
+    shape = PoolShape(
+        slots=options.slots, boot=options.boot, cache_blocks=options.cache_blocks, restart_every=options.restart_every
+    )
+    try:
+        jobs, words, parameters = _workload(options, data, random)
+    except JobsFileError as error:
+        return refuse(str(error), bare=True)
+    except BadUsage as error:
+        return refuse(str(error))
+    progress = _Progress(silent=options.quiet)
+    trials = run_study(jobs, shape, options.rules, options.consolidate_after, seed=options.seed, report=progress.report)
+    progress.end()
+    heading = Heading(
+        workload=words,
+        parameters=parameters,
+        jobs=len(jobs),
+        keys=len({job.key for job in jobs if job.key}),
+        seed=options.seed,
+    )
+    try:
+        _draw(options, heading, shape, trials)
+    except PngNotPossible as error:
+        return refuse(str(error))
+    except OSError as error:
+        return fail(f"{error.filename} cannot be written: {(error.strerror or str(error)).lower()}")
+    render = render_json if options.output == "json" else render_table
+    return show(render(heading, shape, trials))
+
+
+def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tuple[list[Job], str, dict[str, object]]:
+    """Make up or read the jobs: them, words for them, and what the JSON form tells. Raises JobsFileError, BadUsage."""
+    source = options.jobs_csv
+    reading: dict[str, object] = {"keyBlocks": data.blocks, "blockSkew": data.block_skew, "reads": data.reads}
+    if source is not None:
+        name = "standard input" if source == "-" else _printable(source)
+        jobs = read_jobs(_content(source), BlockDrawer(data, random), source=name, default_reads=data.reads)
+        period = timedelta(seconds=round(jobs[-1].arrives))
+        words = f"from {name}, over {format_duration(period)}; seed {options.seed}"
+        return jobs, words, {"source": name, "periodSeconds": period.total_seconds(), **reading}
+    arrivals = Arrivals(
+        traffic=options.traffic,
+        period=options.period,
+        jobs=options.jobs,
+        duration=options.job_duration,
+        swing=options.swing,
+        burst=options.burst,
+        burst_factor=options.burst_factor,
+    )
+    jobs = make_jobs(arrivals, data, random)
+    if not jobs:
+        raise BadUsage("no job arrived: give more --jobs")
+    words = (
+        f"{arrivals.traffic} traffic over {format_duration(arrivals.period)}, mean duration "
+        f"{format_duration(arrivals.duration)}; seed {options.seed}"
+    )
+    parameters: dict[str, object] = {
+        "traffic": arrivals.traffic,
+        "periodSeconds": arrivals.period.total_seconds(),
+        "meanDurationSeconds": arrivals.duration.total_seconds(),
+        "keySkew": data.key_skew,
+        **reading,
+    }
+    if arrivals.traffic is Traffic.DAILY:
+        parameters["swing"] = arrivals.swing
+    if arrivals.traffic is Traffic.BURSTS:
+        parameters |= {"burstSeconds": arrivals.burst.total_seconds(), "burstFactor": arrivals.burst_factor}
+    return jobs, words, parameters
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _content(source: str) -> bytes:
+    if source == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise BadUsage("standard input: nothing is piped into it; give --jobs-csv a file")
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).read_bytes()
+    except (OSError, ValueError) as error:
+        problem = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise BadUsage(f"{source} cannot be read: {problem.lower()}") from error
+
+
+def _draw(options: argparse.Namespace, heading: Heading, shape: PoolShape, trials: list[Trial]) -> None:
+    """Write the pictures that were asked for. Raises PngNotPossible, OSError."""
+    if options.svg is None and options.png is None:
+        return
+    words = f"{heading.jobs:,} jobs of {heading.keys:,} keys: {heading.workload}; {pool_words(shape)}"
+    picture: Picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE))
+    if options.svg is not None:
+        Path(options.svg).write_text(to_svg(picture), encoding="utf-8")
+    if options.png is not None:
+        Path(options.png).write_bytes(to_png(picture))
+
+
+class _Progress:
+    """Says on standard error which run is under way: one line that is written over on a terminal, else a line a run."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._in_place = sys.stderr is not None and sys.stderr.isatty()
+        self._shown = ""
+
+    def report(self, number: int, runs: int, rule: Rule, after: timedelta, share: float) -> None:
+        """See `simulate.study.Report`."""
+        text = f"run {number} of {runs}: {rule.words}, consolidateAfter {format_duration(after)}"
+        if self._in_place:
+            text += f": {share:.0%}"
+        if self._silent or text == self._shown:
+            return
+        if self._in_place:
+            print(f"\r{text.ljust(len(self._shown))}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+        self._shown = text
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        if self._in_place and self._shown:
+            print(f"\r{' ' * len(self._shown)}\r", end="", file=sys.stderr, flush=True)
+
+
+def _value(
+    parser: Any, name: str, read: Callable[[str], object], default: object, text: str, *, metavar: str | None = None
+) -> None:
+    """Add a flag with its default shown as it is written."""
+    shown = format_duration(default) if isinstance(default, timedelta) else default
+    metavar = metavar or name.removeprefix("--").replace("-", "_").upper()
+    help_text = text if default is None else f"{text} (default: {shown})"
+    # argparse reads a default that is a string as if it had been given
+    parser.add_argument(name, type=read, default=default, metavar=metavar, help=help_text)
+
+
+def _checked(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Make argparse show what a reader says about a bad value."""
+
+    def check(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error} (got {text!r})") from error
+
+    return check
+
+
+def _several(read: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """Read values with commas between them, each once."""
+    return lambda text: list(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+
+
+def _traffic(text: str) -> Traffic:
+    if text not in tuple(Traffic):
+        raise argparse.ArgumentTypeError(f"choose from {', '.join(Traffic)} (got {text!r})")
+    return Traffic(text)
+
+
+_duration = _checked(parse_duration)
+
+
+def _positive_duration(text: str) -> timedelta:
+    duration = _duration(text)
+    if not duration:
+        raise argparse.ArgumentTypeError(f"must be longer than zero (got {text!r})")
+    return duration
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least:,} to {most:,} (got {text!r})")
+        return int(text)
+
+    return read
+
+
+def _real(least: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g} (got {text!r})")
+        return number
+
+    return read

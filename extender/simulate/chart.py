@@ -1,0 +1,158 @@
+"""The frontier: node-hours against hit ratio, one curve for each rule, one point for each consolidateAfter.
+
+Up and to the left is better. Owns how a study becomes a picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from extender.settings.durations import format_duration
+from extender.simulate.picture import Dot, Line, Mark, Picture, Point, Text
+from extender.simulate.rules import Order, Rule
+from extender.simulate.study import Trial
+
+WIDTH, HEIGHT = 900, 540
+LEFT, TOP, RIGHT, BOTTOM = 80, 84, 660, 470
+"""Edges of the plot; the legend is right of it."""
+
+INK, GREY, PALE = "#1f2933", "#52606d", "#e4e7eb"
+COLOURS = {Order.SPREAD: "#7b8794", Order.MOST_ALLOCATED: "#d55e00"}
+AGE_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#6a3d9a", "#cc79a7", "#8c6d00")
+"""Oldest first, then each window. After Okabe and Ito: told apart by people who do not see all colours, too."""
+SMALLEST_DOT, DOT_STEP, LARGEST_DOT = 4.5, 1.75, 13.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Maps values to pixels. ``ticks`` are the round numbers that are shown."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def draw_frontier(trials: Sequence[Trial], *, title: str, subtitle: str) -> Picture:
+    """Draw a study. ``subtitle`` is the workload and the pool in words."""
+    x = _axis([trial.outcome.node_hours for trial in trials], LEFT, RIGHT, lowest=0.0)
+    y = _axis([trial.outcome.hit_ratio for trial in trials], BOTTOM, TOP, lowest=0.0, highest=1.0)
+    return Picture(
+        width=WIDTH,
+        height=HEIGHT,
+        title=f"{title}: node-hours against hit ratio",
+        marks=(
+            Text(at=(LEFT, 34), text=title, size=19, bold=True),
+            Text(at=(LEFT, 58), text=subtitle, size=12, colour=GREY),
+            *_frame(x, y),
+            *_same_age_lines(trials, x, y),
+            *_curves(trials, x, y),
+            *_legend(trials),
+        ),
+    )
+
+
+def _axis(values: Sequence[float], start: float, end: float, *, lowest: float, highest: float = math.inf) -> _Axis:
+    """Fit an axis around values, with at most eight round ticks and some room at both ends."""
+    low, high = min(values), max(values)
+    margin = max((high - low) * 0.08, abs(high) * 0.01, 1e-3)
+    low, high = max(low - margin, lowest), min(high + margin, highest)
+    step = _round_step((high - low) / 8)
+    first = math.ceil(low / step - 1e-9)
+    ticks = tuple(number * step for number in range(first, math.floor(high / step + 1e-9) + 1))
+    return _Axis(low, high, start, end, ticks)
+
+
+def _round_step(rough: float) -> float:
+    """Round up to 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+
+
+def _frame(x: _Axis, y: _Axis) -> Iterator[Mark]:
+    for tick in x.ticks:
+        yield Line(points=((x.at(tick), TOP), (x.at(tick), BOTTOM)), colour=PALE)
+        yield Text(at=(x.at(tick), BOTTOM + 18), text=f"{tick:,.6g}", anchor="middle", colour=GREY)
+    for tick in y.ticks:
+        yield Line(points=((LEFT, y.at(tick)), (RIGHT, y.at(tick))), colour=PALE)
+        yield Text(at=(LEFT - 8, y.at(tick) + 4), text=f"{100 * tick:.3g} %", anchor="end", colour=GREY)
+    yield Line(points=((LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)), colour=GREY)
+    yield Text(at=((LEFT + RIGHT) / 2, BOTTOM + 44), text="node-hours (cost)", size=13, anchor="middle")
+    middle = (TOP + BOTTOM) / 2
+    yield Text(at=(24, middle), text="block reads served by the node's cache", size=13, anchor="middle", upright=True)
+
+
+def _curves(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mark]:
+    place, colour, radius = _places(x, y), _colours(trials), _radii(trials)
+    for rule, colour_of_rule in colour.items():
+        own = sorted((trial for trial in trials if trial.rule == rule), key=lambda trial: trial.consolidate_after)
+        if len(own) > 1:
+            yield Line(points=tuple(map(place, own)), colour=colour_of_rule, width=2)
+        for trial in own:
+            after = format_duration(trial.consolidate_after)
+            told = f"{trial.outcome.node_hours:,.0f} node-hours, {trial.outcome.hit_ratio:.1%} hits"
+            title = f"{rule.words}, consolidateAfter {after}: {told}"
+            dot = radius[trial.consolidate_after]
+            yield Dot(centre=place(trial), radius=dot, colour=colour_of_rule, title=title)
+
+
+def _same_age_lines(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mark]:
+    """Join what differs by the window only."""
+    place = _places(x, y)
+    for after in sorted({trial.consolidate_after for trial in trials}):
+        own = [trial for trial in trials if trial.rule.order is Order.OLDEST and trial.consolidate_after == after]
+        own.sort(key=lambda trial: trial.rule.window)
+        if len(own) > 1:
+            yield Line(points=tuple(map(place, own)), colour="#9aa5b1", dash=4)
+
+
+def _legend(trials: Sequence[Trial]) -> Iterator[Mark]:
+    left, y = RIGHT + 32, TOP + 10
+    yield Text(at=(left, y), text="rule", size=12, bold=True)
+    for rule, colour in _colours(trials).items():
+        y += 24
+        yield Line(points=((left, y - 4), (left + 26, y - 4)), colour=colour, width=2)
+        yield Dot(centre=(left + 13, y - 4), radius=5, colour=colour)
+        yield Text(at=(left + 36, y), text=rule.words)
+    y += 40
+    yield Text(at=(left, y), text="consolidateAfter", size=12, bold=True)
+    for after, radius in _radii(trials).items():
+        y += 26
+        yield Dot(centre=(left + 13, y - 4), radius=radius, colour=GREY)
+        yield Text(at=(left + 36, y), text=format_duration(after))
+    if any(trial.rule.window > 1 for trial in trials):
+        y += 34
+        yield Line(points=((left, y - 4), (left + 26, y - 4)), colour="#9aa5b1", dash=4)
+        yield Text(at=(left + 36, y), text="only the window differs")
+    yield Text(at=(RIGHT, BOTTOM + 44), text="better: up and to the left", anchor="end", colour=GREY)
+
+
+def _places(x: _Axis, y: _Axis) -> Callable[[Trial], Point]:
+    return lambda trial: (x.at(trial.outcome.node_hours), y.at(trial.outcome.hit_ratio))
+
+
+def _colours(trials: Sequence[Trial]) -> dict[Rule, str]:
+    """Give each rule its colour, in the order of the study. More than six windows share colours."""
+    found: dict[Rule, str] = {}
+    windows = sorted({trial.rule.window for trial in trials if trial.rule.order is Order.OLDEST})
+    for trial in trials:
+        rule = trial.rule
+        if rule.order is Order.OLDEST:
+            place = windows.index(rule.window) + (1 if windows[0] > 1 else 0)
+            found.setdefault(rule, AGE_COLOURS[place % len(AGE_COLOURS)])
+        else:
+            found.setdefault(rule, COLOURS[rule.order])
+    return found
+
+
+def _radii(trials: Sequence[Trial]) -> dict[timedelta, float]:
+    """Give each consolidateAfter the size of its dots: the longer, the larger."""
+    afters = sorted({trial.consolidate_after for trial in trials})
+    return {after: min(SMALLEST_DOT + DOT_STEP * number, LARGEST_DOT) for number, after in enumerate(afters)}

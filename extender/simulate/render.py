@@ -1,0 +1,99 @@
+"""Shows a study: a table for people, JSON for programs. Owns the words and the JSON form; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from extender.settings.durations import format_duration
+from extender.simulate.run import PoolShape
+from extender.simulate.study import Trial
+
+SCHEMA = "warmnode.dev/simulation/v1alpha1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What was simulated. ``workload`` are the words, ``parameters`` what the JSON form tells of it."""
+
+    workload: str
+    parameters: dict[str, object]
+    jobs: int
+    keys: int
+    seed: int
+
+
+def pool_words(shape: PoolShape) -> str:
+    """Describe the nodes in words."""
+    restarts = f", warmnode restarted every {format_duration(shape.restart_every)}" if shape.restart_every else ""
+    return (
+        f"nodes of {_count(shape.slots, 'slot')}, {format_duration(shape.boot)} to boot, caches of "
+        f"{_count(shape.cache_blocks, 'block')}{restarts}"
+    )
+
+
+def render_json(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> str:
+    """Write the stable JSON form that docs/simulate.md describes."""
+    tree = {
+        "schema": SCHEMA,
+        "workload": {**heading.parameters, "jobs": heading.jobs, "keys": heading.keys, "seed": heading.seed},
+        "pool": {
+            "slots": shape.slots,
+            "bootSeconds": shape.boot.total_seconds(),
+            "cacheBlocks": shape.cache_blocks,
+            "restartEverySeconds": shape.restart_every.total_seconds() if shape.restart_every is not None else None,
+        },
+        "trials": [
+            {
+                "rule": str(trial.rule),
+                "window": trial.rule.window,
+                "consolidateAfterSeconds": trial.consolidate_after.total_seconds(),
+                "nodeHours": round(trial.outcome.node_hours, 3),
+                "hitRatio": round(trial.outcome.hit_ratio, 5),
+                "reads": trial.outcome.reads,
+                "hits": trial.outcome.hits,
+                "peakNodes": trial.outcome.peak_nodes,
+                "launchedNodes": trial.outcome.launched_nodes,
+                "waitedJobs": trial.outcome.waited_jobs,
+                "meanWaitSeconds": round(trial.outcome.mean_wait_seconds, 3),
+            }
+            for trial in trials
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(tree), indent=2).decode()
+
+
+def render_table(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> str:
+    """Write the page."""
+    return "\n".join(_page(heading, shape, trials))
+
+
+def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterator[str]:
+    yield f"{_count(heading.jobs, 'job')} of {_count(heading.keys, 'key')}: {heading.workload}"
+    yield pool_words(shape)
+    yield ""
+    head = ("RULE", "CONSOLIDATE AFTER", "NODE-HOURS", "HIT RATIO", "PEAK NODES", "LAUNCHED", "MEAN WAIT")
+    rows = [
+        (
+            trial.rule.words,
+            format_duration(trial.consolidate_after),
+            f"{trial.outcome.node_hours:,.1f}",
+            f"{trial.outcome.hit_ratio:.3f}",
+            f"{trial.outcome.peak_nodes:,}",
+            f"{trial.outcome.launched_nodes:,}",
+            f"{trial.outcome.mean_wait_seconds:.1f}s",
+        )
+        for trial in trials
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+    yield ""
+    yield "Node-hours are what the pool costs; the hit ratio is the share of block reads that a node's cache served."
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
