@@ -75,7 +75,8 @@ class _SimulatedNode:
     cache: BlockCache
     running: dict[int, Job] = field(default_factory=dict)
     since: dict[int, float] = field(default_factory=dict)
-    emptied: float = inf
+    removal: int = 0
+    """Sequence number of the event that removes it if it stays empty until then; 0 while it has jobs."""
 
 
 _Event = tuple[float, int, _Kind, "_SimulatedNode | None", int]
@@ -135,14 +136,14 @@ class _Run:
     def _work_until(self, time: float) -> None:
         events = self._events
         while events and events[0][0] <= time:
-            now, _, kind, node, number = heappop(events)
+            now, sequence, kind, node, number = heappop(events)
             if node is None:
                 self._restart(now)
             elif kind is _Kind.ENDS:
                 self._end(node, number, now)
             elif kind is _Kind.BOOTED:
                 self._booted(node, now)
-            elif node.emptied + self._consolidate_after == now:
+            elif node.removal == sequence:
                 self._remove(node, now)
 
     def _arrive(self, number: int, job: Job) -> None:
@@ -186,7 +187,7 @@ class _Run:
         node = self._nodes[name]
         node.running[number] = job
         node.since[number] = now
-        node.emptied = inf
+        node.removal = 0
         self._rule.placed(name, job.key, now)
         self._reads += len(job.blocks)
         self._hits += node.cache.read_all(job.blocks)
@@ -200,8 +201,7 @@ class _Run:
             self._emptied(node, now)
 
     def _emptied(self, node: _SimulatedNode, now: float) -> None:
-        node.emptied = now
-        self._push(now + self._consolidate_after, _Kind.EMPTY_LONG, node, 0)
+        node.removal = self._push(now + self._consolidate_after, _Kind.EMPTY_LONG, node, 0)
 
     def _remove(self, node: _SimulatedNode, now: float) -> None:
         del self._nodes[node.name], self._room[node.name]
@@ -217,6 +217,7 @@ class _Run:
         if now < self._jobs[-1].arrives and self._shape.restart_every is not None:
             self._push(now + self._shape.restart_every.total_seconds(), _Kind.RESTART, None, 0)
 
-    def _push(self, when: float, kind: _Kind, node: _SimulatedNode | None, number: int) -> None:
+    def _push(self, when: float, kind: _Kind, node: _SimulatedNode | None, number: int) -> int:
         self._sequence += 1
         heappush(self._events, (when, self._sequence, kind, node, number))
+        return self._sequence

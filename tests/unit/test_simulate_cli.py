@@ -1,0 +1,98 @@
+"""`warmnode simulate`: what it prints, draws and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from extender import cli
+from extender.simulate.rules import RULES
+
+SMALL = ("simulate", "--jobs", "400", "--consolidate-after", "1m,10m")
+
+
+def simulate(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
+    """Run it: standard output and standard error."""
+    assert cli.main((*SMALL, *arguments)) == cli.CLEAN
+    written = capsys.readouterr()
+    return written.out, written.err
+
+
+def test_table_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each rule and consolidateAfter on standard output, a line for each run on standard error."""
+    out, err = simulate(capsys)
+    for rule in RULES:
+        assert sum(line.startswith(f"{rule.words} ") for line in out.splitlines()) == 2
+    assert len(err.splitlines()) == 12
+    assert err.splitlines()[-1] == "run 12 of 12: oldest first, window 8, consolidateAfter 10m"
+    assert simulate(capsys, "--quiet") == (out, "")
+
+
+def test_json_has_what_the_table_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """The stable form: what was simulated, and every trial."""
+    out, _ = simulate(capsys, "--output", "json", "--rules", "oldest,window:4", "--traffic", "bursts", "--seed", "3")
+    tree = json.loads(out)
+    assert tree["schema"] == "warmnode.dev/simulation/v1alpha1"
+    assert tree["workload"]["traffic"] == "bursts"
+    assert tree["workload"]["burstSeconds"] == 1200
+    assert 50 < tree["workload"]["keys"] <= 60
+    assert tree["workload"]["seed"] == 3
+    assert tree["pool"] == {"slots": 8, "bootSeconds": 45.0, "cacheBlocks": 1000, "restartEverySeconds": None}
+    shown = [(each["rule"], each["window"], each["consolidateAfterSeconds"]) for each in tree["trials"]]
+    assert shown == [("oldest", 1, 60), ("oldest", 1, 600), ("window:4", 4, 60), ("window:4", 4, 600)]
+    assert all(each["hits"] / each["reads"] == pytest.approx(each["hitRatio"], abs=1e-5) for each in tree["trials"])
+    assert all(each["nodeHours"] > 0 for each in tree["trials"])
+
+
+def test_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """SVG and PNG where they were asked for."""
+    svg, png = tmp_path / "a.svg", tmp_path / "a.png"
+    simulate(capsys, "--svg", str(svg), "--png", str(png), "--rules", "oldest")
+    assert svg.read_text().startswith("<svg ")
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_jobs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What is exported is simulated; a bad row ends with 2 and its line, and nothing on standard output."""
+    file = tmp_path / "jobs.csv"
+    file.write_text("arrives,duration,key\n2026-11-24T09:00:00Z,5m,a\n2026-11-24T10:00:00Z,60,b\n")
+    out, _ = simulate(capsys, "--jobs-csv", str(file), "--rules", "oldest")
+    assert out.startswith(f"2 jobs of 2 keys: from {file}, over 1h; seed 1\n")
+    file.write_text("arrives,duration,key\nsoon,5m,a\n")
+    assert cli.main((*SMALL, "--jobs-csv", str(file))) == cli.BAD_USAGE
+    written = capsys.readouterr()
+    assert (written.out, written.err.splitlines()) == (
+        "",
+        [f"{file}:2: arrives: must be a time such as 2026-11-24T09:30:00Z, or seconds (got 'soon')"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--slots", "0"), 2, "argument --slots: must be a whole number from 1 to 10,000 (got '0')"),
+        (("--jobs", "1e3"), 2, "argument --jobs: must be a whole number from 1 to 10,000,000 (got '1e3')"),
+        (("--swing", "nan"), 2, "argument --swing: must be a number from 0 to 1 (got 'nan')"),
+        (("--period", "0s"), 2, "argument --period: must be longer than zero (got '0s')"),
+        (("--boot", "45"), 2, "argument --boot: must be a duration such as"),
+        (("--traffic", "rush"), 2, "argument --traffic: choose from daily, bursts, constant (got 'rush')"),
+        (("--rules", "oldest,newest"), 2, "argument --rules: must be spread, most-allocated, oldest or window:N"),
+        (("--consolidate-after", "1m,"), 2, "argument --consolidate-after: must be a duration such as"),
+        (("--jobs-csv", "/nowhere/jobs.csv"), 2, "warmnode: /nowhere/jobs.csv cannot be read: no such file"),
+        (("--quiet", "--svg", "/nowhere/a.svg"), 1, "warmnode: /nowhere/a.svg cannot be written: no such file"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    """Bad usage ends with 2, a failure with 1; no traceback."""
+    try:
+        ended = cli.main((*SMALL, *arguments))
+    except SystemExit as exit_code:
+        ended = exit_code.code if isinstance(exit_code.code, int) else 99
+    assert ended == code
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert told in written.err.splitlines()[-1]

@@ -1,0 +1,123 @@
+"""The picture of a study: what stands where, and that SVG and PNG are what they say."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+from datetime import timedelta
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.simulate.chart import BOTTOM, LEFT, RIGHT, TOP, draw_frontier
+from extender.simulate.picture import Dot, Line, Picture, Text, to_svg
+from extender.simulate.png import SCALE, PngNotPossible, to_png
+from extender.simulate.rules import RULES, Rule
+from extender.simulate.run import Outcome
+from extender.simulate.study import Trial
+
+
+def trial(rule: Rule, minutes: int, node_hours: float, hits: int) -> Trial:
+    outcome = Outcome(
+        jobs=9,
+        node_hours=node_hours,
+        reads=1000,
+        hits=hits,
+        peak_nodes=2,
+        launched_nodes=3,
+        waited_jobs=0,
+        waited_seconds=0,
+    )
+    return Trial(rule=rule, consolidate_after=timedelta(minutes=minutes), outcome=outcome)
+
+
+SOME = [
+    trial(rule, minutes, 100 + 9 * place + minutes, 300 + 50 * place)
+    for place, rule in enumerate(RULES)
+    for minutes in (1, 5)
+]
+
+
+def drawn(trials: list[Trial]) -> Picture:
+    return draw_frontier(trials, title="Cost & warmth", subtitle="from <a file>")
+
+
+def points(picture: Picture) -> list[Dot]:
+    return [mark for mark in picture.marks if isinstance(mark, Dot) and mark.title]
+
+
+def test_each_trial_is_a_point_right_where_it_costs_more_and_up_where_it_is_warmer() -> None:
+    """Six rules and two values of consolidateAfter: twelve points, and a curve through those of a rule."""
+    picture = drawn(SOME)
+    assert len(points(picture)) == 12
+    titles = {dot.title for dot in points(picture)}
+    assert "oldest first, window 3, consolidateAfter 5m: 132 node-hours, 45.0% hits" in titles
+    by_rule = [dot for dot in points(picture) if dot.title.startswith("default spread")]
+    assert by_rule[0].centre[0] < by_rule[1].centre[0]
+    assert by_rule[0].radius < by_rule[1].radius
+    lines = [mark for mark in picture.marks if isinstance(mark, Line) and mark.width == 2 and len(mark.points) == 2]
+    assert tuple(dot.centre for dot in by_rule) in {line.points for line in lines}
+    assert len({dot.colour for dot in points(picture)}) == len(RULES)
+
+
+anything = st.tuples(st.sampled_from(RULES), st.integers(0, 60), st.floats(0, 1e6), st.integers(0, 1000))
+
+
+@given(st.lists(anything, min_size=1, max_size=12))
+def test_whatever_came_out_fits_into_the_plot(found: list[tuple[Rule, int, float, int]]) -> None:
+    """One point, equal points and extremes: every point is inside the frame, and the SVG is XML."""
+    picture = drawn([trial(*each) for each in found])
+    for dot in points(picture):
+        assert LEFT <= dot.centre[0] <= RIGHT
+        assert TOP <= dot.centre[1] <= BOTTOM
+    ElementTree.fromstring(to_svg(picture))  # noqa: S314 - our own
+
+
+def test_svg_says_what_it_shows_and_escapes_names() -> None:
+    """A title for those who cannot see it; text from a file name is text."""
+    root = ElementTree.fromstring(to_svg(drawn(SOME)))  # noqa: S314 - our own
+    name = "{http://www.w3.org/2000/svg}"
+    assert root.findtext(f"{name}title") == "Cost & warmth: node-hours against hit ratio"
+    texts = [text.text for text in root.iter(f"{name}text")]
+    assert "from <a file>" in texts
+    assert {rule.words for rule in RULES} <= set(texts)
+    assert len(list(root.iter(f"{name}circle"))) == sum(isinstance(mark, Dot) for mark in drawn(SOME).marks)
+
+
+def test_png_shows_the_same_marks_at_twice_the_size() -> None:
+    """A red dot is red where it is, text and lines leave ink, and nothing else does."""
+    from PIL import Image
+
+    picture = Picture(
+        width=60,
+        height=40,
+        title="marks",
+        marks=(
+            Dot(centre=(10, 10), radius=5, colour="#ff0000"),
+            Line(points=((30, 5), (30, 35)), colour="#0000ff", width=2, dash=6),
+            Text(at=(55, 30), text="IIIIII", upright=True, anchor="start", colour="#008000"),
+        ),
+    )
+    content = to_png(picture)
+    assert struct.unpack(">II", content[16:24]) == (60 * SCALE, 40 * SCALE)
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+
+    def blueness(pixel: object) -> int:
+        assert isinstance(pixel, tuple)
+        return int(pixel[2] - pixel[0])
+
+    assert image.getpixel((10 * SCALE, 10 * SCALE)) == (255, 0, 0)
+    assert blueness(image.getpixel((30 * SCALE, 8 * SCALE))) > 200
+    assert blueness(image.getpixel((30 * SCALE, 14 * SCALE))) == 0
+    green = image.crop((40 * SCALE, 0, 60 * SCALE, 40 * SCALE)).getcolors(10_000) or []
+    assert any(colour[1] > colour[0] + 60 for _, colour in green if isinstance(colour, tuple))
+
+
+def test_png_without_pillow_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow is an extra: without it the message says what to install, and what works without."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(PngNotPossible, match=r"pip install 'warmnode\[plot\]'.*--svg"):
+        to_png(drawn(SOME))
