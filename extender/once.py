@@ -1,4 +1,4 @@
-"""Commands that look once and end: plan, from the cluster or a snapshot, and cleanup.
+"""Commands that look once and end: plan and doctor, from the cluster or a snapshot, and cleanup.
 
 Puts parts together, as `app` does for the processes that stay. Starts no loop and listens nowhere.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extender import __version__
+from extender.diagnosis.diagnose import diagnose
+from extender.diagnosis.findings import Diagnosis
 from extender.inforce import InForce
 from extender.kube import cleanup
 from extender.kube.client import KubeClient
@@ -15,6 +17,8 @@ from extender.plan.live import take_snapshot
 from extender.plan.report import Plan, plan_of
 from extender.plan.snapshot import parse_snapshot, read_snapshot_bytes
 from extender.settings import Configuration
+from extender.survey.live import Asked, gather
+from extender.survey.snapshot import evidence_of_snapshot
 
 USER_AGENT = f"warmnode/{__version__}"
 
@@ -46,6 +50,28 @@ async def plan_live(options: ClusterOptions, configuration: Configuration) -> Pl
     finally:
         await client.close()
     return plan_of(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+
+
+async def diagnose_live(options: ClusterOptions, asked: Asked) -> Diagnosis:
+    """Look at the cluster once and make every check.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+        KubeError: neither nodes nor pods can be listed.
+    """
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        evidence = await gather(client, asked)
+    finally:
+        await client.close()
+    return diagnose(evidence, source=f"the cluster; warmnode's own objects in namespace {evidence.namespace}")
+
+
+def diagnose_snapshot(source: str, asked: Asked) -> Diagnosis:
+    """Make the checks that a snapshot allows. ``-`` is standard input. Raises `SnapshotError`."""
+    name = "standard input" if source == "-" else source
+    evidence = evidence_of_snapshot(read_snapshot_bytes(source), asked, source=name)
+    return diagnose(evidence, source=f"{name}; warmnode's own objects in namespace {evidence.namespace}")
 
 
 async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry_run: bool) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from extender.cli import configuring, looking, processes, simulating
+from extender.cli import configuring, examining, looking, processes, simulating
 from extender.cli.outcome import BAD_USAGE, CLEAN, FAILURE
 
 __all__ = ["BAD_USAGE", "CLEAN", "FAILURE", "main"]
@@ -47,6 +47,6 @@ def _parser(program: str) -> argparse.ArgumentParser:
         prog=name, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (processes, looking, configuring, simulating):
+    for module in (processes, looking, examining, configuring, simulating):
         module.add_to(commands)
     return parser

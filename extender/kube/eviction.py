@@ -136,11 +136,14 @@ class _Requirement(msgspec.Struct):
     values: list[str] | None = None
 
 
-class _LabelSelector(msgspec.Struct, rename="camel"):
+class LabelSelectorObject(msgspec.Struct, rename="camel"):
+    """A label selector as it stands in objects."""
+
     match_labels: dict[str, str] | None = None
     match_expressions: list[_Requirement] | None = None
 
     def value(self) -> Selector:
+        """Give it as policies take it."""
         return Selector(
             match_labels=tuple((self.match_labels or {}).items()),
             match_expressions=tuple(
@@ -151,7 +154,7 @@ class _LabelSelector(msgspec.Struct, rename="camel"):
 
 
 class _BudgetSpec(msgspec.Struct):
-    selector: _LabelSelector | None = None
+    selector: LabelSelectorObject | None = None
 
 
 class _Budget(msgspec.Struct):

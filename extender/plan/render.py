@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import assert_never
 
 import msgspec
 
 from extender.model import Pod, SkipReason
+from extender.page import count, printable, span, table
 from extender.plan.reaping import PoolReap
 from extender.plan.report import AgeBasis, NodeLine, Plan, PoolLine
 from extender.policy.scoring import SCORED_NODES
@@ -57,7 +58,7 @@ def render_json(plan: Plan) -> str:
 
 def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
     """Write the page: nodes with a score, the first of the leaving and ending ones, and how many are not shown."""
-    return "\n".join(_printable(line) for line in _page(plan, all_nodes=all_nodes))
+    return "\n".join(printable(line) for line in _page(plan, all_nodes=all_nodes))
 
 
 def explain(line: NodeLine, now: datetime) -> str:
@@ -80,36 +81,25 @@ def explain(line: NodeLine, now: datetime) -> str:
     return f"{age}: after all seen nodes" if line.basis is AgeBasis.NOT_SEEN else age
 
 
-def span(duration: timedelta) -> str:
-    """Write a duration in its two largest units: 3d4h, 5h12m, 7m5s, 12s."""
-    seconds = max(0, int(duration.total_seconds()))
-    days, rest = divmod(seconds, 86_400)
-    hours, rest = divmod(rest, 3_600)
-    minutes, seconds = divmod(rest, 60)
-    units = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")]
-    start = next((i for i, (count, _) in enumerate(units) if count), 3)
-    return "".join(f"{count}{unit}" for count, unit in units[start : start + 2] if count) or "0s"
-
-
 def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
     workers = sum(pool.idle + pool.busy + pool.pending for pool in plan.pools)
-    yield f"{_count(len(plan.nodes), 'node')}, {_count(plan.pods, 'pod')}, {_count(workers, 'worker')}"
+    yield f"{count(len(plan.nodes), 'node')}, {count(plan.pods, 'pod')}, {count(workers, 'worker')}"
     yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
     for unknown in plan.unknown:
         yield f"not known: {unknown}"
     yield ""
     if plan.pools:
-        yield from _table(("POOL", "IDLE", "BUSY", "PENDING", "ON NODES"), [_pool_row(pool) for pool in plan.pools])
+        yield from table(("POOL", "IDLE", "BUSY", "PENDING", "ON NODES"), [_pool_row(pool) for pool in plan.pools])
     else:
         yield "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration"
         yield "file by labels that they have (--config). Below is the order that such workers would find."
     yield ""
     shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
-    yield from _table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
+    yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
     if hidden := len(plan.nodes) - len(shown):
         leaving = sum(n.leaving is not None for n in plan.nodes) - sum(n.leaving is not None for n in shown)
         of_them = f", {leaving} of them leaving" if leaving else ""
-        yield f"and {_count(hidden, 'more node')} without a score{of_them} (--all shows them)"
+        yield f"and {count(hidden, 'more node')} without a score{of_them} (--all shows them)"
     yield ""
     yield "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity)."
     yield f"The first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
@@ -148,10 +138,10 @@ def _reap_page(plan: Plan) -> Iterator[str]:
         for reason, pods in _by_reason(reap).items():
             names = pods[0].name + (f" and {len(pods) - 1} more" if len(pods) > 1 else "")
             rows.append((reap.pool, names, "", "", f"stays: {reason}{_floor(reap, reason)}"))
-    yield from _table(("POOL", "WORKER", "NODE", "IDLE FOR", "WHAT HAPPENS"), rows)
+    yield from table(("POOL", "WORKER", "NODE", "IDLE FOR", "WHAT HAPPENS"), rows)
     costs = sum(len(reap.costs) for reap in plan.reaps)
     if costs:
-        yield f"{_count(costs, 'deletion cost')} would be written (--output json lists them)"
+        yield f"{count(costs, 'deletion cost')} would be written (--output json lists them)"
 
 
 def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:
@@ -182,10 +172,6 @@ def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
     return [line for line in lines if line.score or line.uid in kept]
 
 
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _pool_row(pool: PoolLine) -> Sequence[str]:
     return (pool.name, str(pool.idle), str(pool.busy), str(pool.pending), str(pool.nodes))
 
@@ -199,15 +185,3 @@ def _node_row(line: NodeLine, now: datetime) -> Sequence[str]:
         str(line.idle),
         explain(line, now),
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-
-
-def _printable(line: str) -> str:
-    """Put ? for what a terminal might act on: a snapshot may come from anybody."""
-    return line if line.isprintable() else "".join(each if each.isprintable() else "?" for each in line)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -21,6 +21,9 @@ from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, nod
 from extender.kube.ledger import COMPONENT_LABEL, LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod
+
+S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
 
 REMEDY = "make one with: kubectl get nodes,pods -A -o json > snapshot.json"
 
@@ -40,9 +43,14 @@ class SnapshotError(Exception):
         super().__init__(text)
 
 
+class _HeaderMeta(Struct, frozen=True):
+    name: str = ""
+
+
 class _Header(Struct, rename="camel"):
     kind: str = ""
     api_version: str = ""
+    metadata: _HeaderMeta = _HeaderMeta()
 
 
 class _List(Struct, rename="camel"):
@@ -85,6 +93,39 @@ class Snapshot:
     unread: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One object of a snapshot, not decoded yet. ``name`` is its metadata's."""
+
+    position: int
+    kind: str
+    name: str
+    raw: Raw
+
+    def read(self, struct: type[S], trim: Callable[[S], T], source: str) -> T:
+        """Decode and reduce it. Raises `SnapshotError`."""
+        try:
+            return trim(msgspec.json.decode(self.raw, type=struct))
+        except _UNREADABLE as error:
+            raise SnapshotError(source, f"item {self.position} cannot be read: {error}") from error
+
+
+def items_of(content: bytes, source: str) -> Iterator[Item]:
+    """Go through the objects of a List.
+
+    Raises:
+        SnapshotError: it is no JSON or no list, or an object in it has no kind that can be read.
+    """
+    listed = _parse_list(content, source)
+    of_list = listed.kind.removesuffix("List")
+    for position, raw in enumerate(listed.items or ()):
+        try:
+            header = msgspec.json.decode(raw, type=_Header)
+        except _UNREADABLE as error:
+            raise SnapshotError(source, f"item {position} cannot be read: {error}") from error
+        yield Item(position=position, kind=header.kind or of_list, name=header.metadata.name, raw=raw)
+
+
 def read_snapshot_bytes(source: str) -> bytes:
     """Read a file, or standard input for ``-``.
 
@@ -109,7 +150,6 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     Raises:
         SnapshotError: it is no JSON, no list, holds no Node, or an object in it cannot be read.
     """
-    listed = _parse_list(content, source)
     nodes: list[Node] = []
     pods: list[Pod] = []
     ledgers: list[Ledger] = []
@@ -117,10 +157,9 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     node_pools: list[NodePool] = []
     kinds: dict[str, int] = {}
     times: list[datetime] = []
-    of_list = listed.kind.removesuffix("List")
-    for position, raw in enumerate(listed.items or ()):
+    for item in items_of(content, source):
+        kind, raw = item.kind, item.raw
         try:
-            kind = msgspec.json.decode(raw, type=_Header).kind or of_list
             kinds[kind] = kinds.get(kind, 0) + 1
             if kind == "Node":
                 nodes.append(node_from(msgspec.json.decode(raw, type=NodeObject)))
@@ -136,7 +175,7 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
             elif kind == "NodePool":
                 node_pools.append(node_pool_from(msgspec.json.decode(raw, type=NodePoolObject)))
         except _UNREADABLE as error:
-            raise SnapshotError(source, f"item {position} cannot be read: {error}") from error
+            raise SnapshotError(source, f"item {item.position} cannot be read: {error}") from error
     if not nodes:
         raise SnapshotError(source, f"there is no Node in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
     times.extend(_pod_times(pods))

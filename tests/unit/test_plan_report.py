@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.model import AgeSource, Ledger, Node, Pod
-from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table, span
+from extender.page import span
+from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table
 from extender.plan.report import AgeBasis, NodeLine, Plan, plan_of
 from extender.plan.snapshot import Snapshot, parse_snapshot
 from extender.settings import Configuration

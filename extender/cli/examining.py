@@ -1,0 +1,92 @@
+"""Commands that look into what is wrong: doctor."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+from extender import once
+from extender.cli.flags import cluster_flags, cluster_options, command, path
+from extender.cli.outcome import CLEAN, FAILURE, BadUsage, fail, refuse, show
+from extender.diagnosis.evidence import SchedulerConfig
+from extender.diagnosis.findings import Verdict
+from extender.diagnosis.render import render_json, render_page
+from extender.kube.errors import ConfigurationProblem, KubeError
+from extender.kube.scheduler_config import SchedulerConfigError, parse_scheduler_configs
+from extender.plan.snapshot import SnapshotError
+from extender.settings import SettingsError, read_configuration
+from extender.survey.live import Asked
+
+_DOCTOR = """\
+Checks the installation and the cluster around it: is the scheduler calling us, and does its configuration let the
+answers count; do workers say when they are idle; do others work against us; what does Karpenter do with it all. Each
+check has a verdict (ok, warning, problem, unknown) and a remedy. Reads the cluster once and writes nothing; what it may
+not read it names. Exit code 1 when there is a problem. Examples:
+
+  warmnode doctor
+  warmnode doctor --scheduler-config /etc/kubernetes/scheduler.yaml
+  kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets -A -o json | warmnode doctor --snapshot -
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands."""
+    doctor = command(commands, "doctor", "check the installation and the cluster around it", _DOCTOR, _doctor)
+    cluster_flags(doctor)
+    doctor.add_argument(
+        "--scheduler-config",
+        metavar="FILE",
+        help="the KubeSchedulerConfiguration, or a ConfigMap that holds it; - is standard input; default: look for a "
+        "ConfigMap in warmnode's namespace",
+    )
+    doctor.add_argument(
+        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
+    )
+    doctor.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    try:
+        asked = Asked(
+            namespace=options.namespace,
+            configuration=read_configuration(path(options.config)) if options.config else None,
+            configuration_source=options.config,
+            scheduler_configs=_scheduler_configs(options),
+        )
+        if options.snapshot is not None:
+            diagnosis = once.diagnose_snapshot(options.snapshot, asked)
+        else:
+            diagnosis = asyncio.run(once.diagnose_live(cluster_options(options), asked))
+    except (SettingsError, SnapshotError, SchedulerConfigError, ConfigurationProblem, BadUsage) as error:
+        return refuse(str(error))
+    except KubeError as error:
+        return fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
+    shown = show(render_json(diagnosis) if options.output == "json" else render_page(diagnosis))
+    return FAILURE if shown != CLEAN or diagnosis.verdict is Verdict.PROBLEM else CLEAN
+
+
+def _scheduler_configs(options: argparse.Namespace) -> tuple[SchedulerConfig, ...] | None:
+    """Read the file of --scheduler-config. Raises `SchedulerConfigError`, or `BadUsage` for two standard inputs."""
+    name = options.scheduler_config
+    if not name:
+        return None
+    if name == "-":
+        if options.snapshot == "-":
+            raise BadUsage("--scheduler-config and --snapshot cannot both be standard input: give one as a file")
+        return tuple(parse_scheduler_configs(_standard_input(), source="standard input"))
+    file = path(name)
+    try:
+        content = file.read_bytes() if file is not None else b""
+        return tuple(parse_scheduler_configs(content.decode(), source=name))
+    except UnicodeDecodeError as error:
+        raise SchedulerConfigError(name, "it is not UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise SchedulerConfigError(name, (getattr(error, "strerror", None) or str(error)).lower()) from error
+
+
+def _standard_input() -> str:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise SchedulerConfigError("standard input", "nothing is piped into it")
+    return sys.stdin.buffer.read().decode(errors="replace")

@@ -1,0 +1,80 @@
+"""What a check says: a verdict, what was seen, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """How it stands, worst last but one: ``unknown`` is what could not be looked at, and is no worse than a warning.
+
+    ``warning``: warmnode does its work, and something beside it deserves a look. ``problem``: warmnode does not do
+    what it is there for, or something works against it.
+    """
+
+    OK = "ok"
+    UNKNOWN = "unknown"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+_WORSE = {verdict: position for position, verdict in enumerate(Verdict)}
+
+
+class Check(StrEnum):
+    """Every check, in the order of the page. The names are keys of the JSON form."""
+
+    SCHEDULER_CALLS = "schedulerCalls"
+    SCHEDULER_EXTENDER = "schedulerExtender"
+    SCHEDULER_WEIGHT = "schedulerWeight"
+    SCHEDULER_SAMPLE = "schedulerSample"
+    SCHEDULER_NAMES = "schedulerNames"
+    CONFIGURATION = "configuration"
+    POOLS = "pools"
+    IDLE_MARKS = "idleMarks"
+    DELETION_COSTS = "deletionCosts"
+    DISRUPTION_BUDGETS = "disruptionBudgets"
+    LEDGER = "ledger"
+    REAPER = "reaper"
+    PERMISSIONS = "permissions"
+    CLOCKS = "clocks"
+    KARPENTER_GENERATION = "karpenterGeneration"
+    KARPENTER_EXPIRY = "karpenterExpiry"
+    KARPENTER_NODE_POOLS = "karpenterNodePools"
+    KARPENTER_FEATURE_GATES = "karpenterFeatureGates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found. ``summary`` is one line; ``details`` are further ones; ``remedy`` is None where all is well
+    or nobody can help."""
+
+    check: Check
+    verdict: Verdict
+    summary: str
+    details: tuple[str, ...] = ()
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """All findings as of ``now``. ``unread`` are kinds that could not be read, each with the reason."""
+
+    now: datetime
+    source: str
+    namespace: str
+    findings: tuple[Finding, ...]
+    unread: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all."""
+        return worst(finding.verdict for finding in self.findings)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Give the worst verdict, ok where there is none."""
+    return max(verdicts, key=_WORSE.__getitem__, default=Verdict.OK)

@@ -1,0 +1,239 @@
+"""API objects to what `warmnode doctor` needs of them, beyond what the rest of warmnode keeps.
+
+Owns the structs of those fields. Reads only, decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec import Raw, Struct
+
+from extender.diagnosis.evidence import (
+    ClockReading,
+    DisruptionBudgetFacts,
+    LeaderFacts,
+    Program,
+    WebhookFacts,
+    WorkerFacts,
+)
+from extender.kube.eviction import LabelSelectorObject
+from extender.kube.lease import StoredLease, stored_lease_from
+from extender.kube.objects import (
+    DELETION_COST,
+    IDLE_SINCE,
+    Classify,
+    Condition,
+    ObjectMeta,
+    PodObject,
+    PodSpec,
+    PodStatus,
+    pod_from,
+    utc,
+)
+from extender.kube.webhook_lease import stored_record_from
+from extender.policy.deletion_cost import CostState, cost_state
+
+NAME_LABEL = "app.kubernetes.io/name"
+VERSION_LABEL = "app.kubernetes.io/version"
+PROGRAMS = frozenset({"warmnode", "karpenter"})
+
+
+class EnvVar(Struct, gc=False, frozen=True):
+    name: str = ""
+    value: str | None = None
+
+
+class ResourceRequirements(Struct, gc=False, frozen=True):
+    requests: dict[str, object] | None = None
+    limits: dict[str, object] | None = None
+
+
+class Container(Struct, gc=False, frozen=True):
+    image: str = ""
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[EnvVar] | None = None
+    resources: ResourceRequirements | None = None
+
+
+class ManagedFields(Struct, rename="camel", gc=False, frozen=True):
+    manager: str = ""
+    time: datetime | None = None
+    fields_v1: Raw = msgspec.field(name="fieldsV1", default_factory=lambda: Raw(b"{}"))
+
+
+class SurveyedMeta(ObjectMeta, rename="camel", gc=False, frozen=True):
+    managed_fields: Raw = msgspec.field(default_factory=lambda: Raw(b"[]"))
+
+
+class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
+    service_account_name: str = "default"
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+
+
+class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
+    metadata: SurveyedMeta
+    spec: SurveyedPodSpec = SurveyedPodSpec()
+    status: PodStatus = PodStatus()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """A pod that matters here: a worker, a program, or both."""
+
+    worker: WorkerFacts | None
+    program: Program | None
+
+
+def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
+    """Reduce a pod; None for one that is neither a worker nor a program of ours or Karpenter's."""
+    labels = raw.metadata.labels or {}
+    worker = program = None
+    pod = pod_from(raw, classify)
+    if pod.pool is not None and not pod.finished:
+        worker = WorkerFacts(
+            pod=pod,
+            labels=labels,
+            idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
+            scheduled=_scheduled(raw.status.conditions),
+            resources=frozenset(_resources(raw.spec)),
+            cost_writer=_cost_writer(raw) if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN) else None,
+        )
+    if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished:
+        containers = [*(raw.spec.init_containers or ()), *(raw.spec.containers or ())]
+        program = Program(
+            namespace=pod.namespace,
+            name=pod.name,
+            program=labels[NAME_LABEL],
+            service_account=raw.spec.service_account_name,
+            images=tuple(each.image for each in containers),
+            version_label=labels.get(VERSION_LABEL, ""),
+            arguments=tuple(word for each in containers for word in (*(each.command or ()), *(each.args or ()))),
+            environment={var.name: var.value or "" for each in containers for var in each.env or ()},
+        )
+    return None if worker is None and program is None else PodFacts(worker=worker, program=program)
+
+
+def _scheduled(conditions: Iterable[Condition] | None) -> datetime | None:
+    for each in conditions or ():
+        if each.type == "PodScheduled" and each.status == "True":
+            return utc(each.last_transition_time)
+    return None
+
+
+def _resources(spec: SurveyedPodSpec) -> set[str]:
+    """Name what a scheduler looks at for managedResources: requests and limits of (init) containers."""
+    found: set[str] = set()
+    for container in (*(spec.init_containers or ()), *(spec.containers or ())):
+        if container.resources is not None:
+            found |= (container.resources.requests or {}).keys() | (container.resources.limits or {}).keys()
+    return found
+
+
+def _cost_writer(raw: SurveyedPod) -> str | None:
+    return next(
+        (
+            entry.manager
+            for entry in managed_fields(raw.metadata.managed_fields)
+            if f'"f:{DELETION_COST}"'.encode() in bytes(entry.fields_v1)
+        ),
+        None,
+    )
+
+
+def managed_fields(raw: Raw) -> list[ManagedFields]:
+    """Read who wrote which fields and when, by the API server's clock; empty where that was left out."""
+    try:
+        return msgspec.json.decode(raw, type=list[ManagedFields])
+    except msgspec.DecodeError:
+        return []
+
+
+# -- PodDisruptionBudgets ---------------------------------------------------------------------------------------------
+
+
+class BudgetSpec(Struct, rename="camel", gc=False, frozen=True):
+    selector: LabelSelectorObject | None = None
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+
+
+class BudgetStatus(Struct, rename="camel", gc=False, frozen=True):
+    disruptions_allowed: int = 0
+
+
+class BudgetObject(Struct, rename="camel", gc=False, frozen=True):
+    metadata: ObjectMeta
+    spec: BudgetSpec = BudgetSpec()
+    status: BudgetStatus = BudgetStatus()
+
+
+def budget_facts(raw: BudgetObject) -> DisruptionBudgetFacts:
+    """Reduce a PodDisruptionBudget."""
+    spec = raw.spec
+    return DisruptionBudgetFacts(
+        namespace=raw.metadata.namespace,
+        name=raw.metadata.name,
+        selector=spec.selector.value() if spec.selector is not None else None,
+        min_available=None if spec.min_available is None else str(spec.min_available),
+        max_unavailable=None if spec.max_unavailable is None else str(spec.max_unavailable),
+        allowed=raw.status.disruptions_allowed,
+    )
+
+
+# -- Leases -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFacts:
+    """A Lease, and when the API server took its last renewal, None where it does not say."""
+
+    namespace: str
+    name: str
+    stored: StoredLease
+    taken: datetime | None
+
+    def webhook(self) -> WebhookFacts:
+        """Read it as the one of `warmnode serve`."""
+        record = stored_record_from(self.stored).record
+        return WebhookFacts(
+            holder=record.holder, version=record.version, written=record.written, last_call=record.last_call
+        )
+
+    def leader(self) -> LeaderFacts:
+        """Read it as the reapers'."""
+        record = self.stored.record
+        return LeaderFacts(holder=record.holder, renewed=record.renewed, duration=record.duration)
+
+    def clock(self, whose: str) -> ClockReading | None:
+        """Compare the writer's clock with the API server's: a renewal has one time from each."""
+        renewed = self.stored.record.renewed
+        if renewed is None or self.taken is None:
+            return None
+        ahead = renewed.replace(microsecond=0) - self.taken
+        return ClockReading(whose=whose, ahead=ahead if abs(ahead) > timedelta(seconds=1) else timedelta(0))
+
+
+class LeaseObject(Struct, frozen=True):
+    metadata: Raw
+    spec: Raw = msgspec.field(default_factory=lambda: Raw(b"{}"))
+
+
+def lease_facts(raw: LeaseObject) -> LeaseFacts:
+    """Reduce a Lease."""
+    meta = msgspec.json.decode(raw.metadata, type=SurveyedMeta)
+    body = b'{"metadata":' + bytes(raw.metadata) + b',"spec":' + bytes(raw.spec) + b"}"
+    taken = max(
+        (
+            entry.time
+            for entry in managed_fields(meta.managed_fields)
+            if entry.time is not None and b'"f:renewTime"' in bytes(entry.fields_v1)
+        ),
+        default=None,
+    )
+    return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored_lease_from(body), taken=utc(taken))

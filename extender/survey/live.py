@@ -1,0 +1,242 @@
+"""Looks at a live cluster once. Lists, and asks what would be allowed; writes nothing.
+
+What may not be read is left out and named; nothing here fails for want of a permission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+
+from extender.diagnosis.evidence import (
+    AccessFacts,
+    ClockReading,
+    Evidence,
+    Kind,
+    MissingAccess,
+    Program,
+    SchedulerConfig,
+)
+from extender.diagnosis.karpenter import ABSENT
+from extender.inforce import InForce
+from extender.kube.client import KubeClient
+from extender.kube.errors import KubeError, NotFound
+from extender.kube.karpenter_objects import NODE_POOLS_PATH, NodePoolObject, node_pool_from
+from extender.kube.karpenter_version import BALANCED
+from extender.kube.ledger import LABELS as LEDGER_LABELS
+from extender.kube.listing import list_objects
+from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
+from extender.kube.permissions import PERMISSIONS, Access, Duty, OwnObject, Permission, accesses
+from extender.kube.reviews import ServiceAccount, refused, who_am_i
+from extender.kube.survey_objects import (
+    NAME_LABEL,
+    BudgetObject,
+    LeaseObject,
+    PodFacts,
+    SurveyedPod,
+    lease_facts,
+    pod_facts,
+)
+from extender.settings import Configuration
+from extender.survey.material import Material, choose_configuration, clocks_of, evidence_from
+
+S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
+
+KARPENTER_SCHEMA = "/openapi/v3/apis/karpenter.sh/v1"
+"""Whoever may log in may read it, unlike CustomResourceDefinitions."""
+
+
+class _Named(msgspec.Struct):
+    metadata: ObjectMeta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line says. None: find it out."""
+
+    namespace: str | None = None
+    configuration: Configuration | None = None
+    configuration_source: str | None = None
+    scheduler_configs: tuple[SchedulerConfig, ...] | None = None
+
+
+async def gather(client: KubeClient, asked: Asked) -> Evidence:
+    """Look at everything once. Raises `KubeError` where neither nodes nor pods can be listed."""
+    looking = _Looking(client)
+    namespace = asked.namespace or await looking.find_home()
+    material = Material(namespace=namespace, unread=looking.unread)
+    own = f"/api/v1/namespaces/{namespace}/configmaps"
+    material.config_maps = await looking.look(Kind.CONFIG_MAPS, own, ConfigMapObject, lambda raw: raw)
+    chosen = choose_configuration(
+        asked.configuration, asked.configuration_source, material.config_maps or (), namespace
+    )
+    classify = InForce(chosen.configuration).classify
+
+    def facts_of(raw: SurveyedPod) -> PodFacts | None:
+        return pod_facts(raw, classify)
+
+    pods = await looking.look(Kind.PODS, "/api/v1/pods", SurveyedPod, facts_of)
+    material.pods = None if pods is None else [each for each in pods if each is not None]
+    material.nodes = await looking.look(Kind.NODES, "/api/v1/nodes", NodeObject, node_from)
+    if material.pods is None and material.nodes is None and looking.last_error is not None:
+        raise looking.last_error
+    leases = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
+    material.leases = await looking.look(Kind.LEASES, leases.format(namespace), LeaseObject, lease_facts)
+    material.node_leases = await looking.look(
+        Kind.NODE_LEASES, leases.format("kube-node-lease"), LeaseObject, lease_facts
+    )
+    material.budgets = await looking.look(
+        Kind.DISRUPTION_BUDGETS, "/apis/policy/v1/poddisruptionbudgets", BudgetObject, lambda raw: raw
+    )
+    material.node_pools = await looking.look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from)
+    material.has_balanced = await looking.karpenter_schema()
+    programs = [each.program for each in material.pods or () if each.program is not None]
+    access = await looking.review(programs, namespace, chosen.configuration)
+    skew = client.clock_skew or timedelta(0)
+    clocks = (
+        ClockReading(whose="this machine", ahead=-skew, is_ours=True),
+        *clocks_of(material, chosen.configuration),
+    )
+    return evidence_from(
+        material,
+        chosen,
+        datetime.now(UTC) + skew,
+        scheduler_configs=asked.scheduler_configs,
+        clocks=clocks,
+        access=access,
+    )
+
+
+class _Looking:
+    """Lists, and remembers what could not be listed."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self.client = client
+        self.unread: dict[Kind, str] = {}
+        self.last_error: KubeError | None = None
+
+    async def look(self, kind: Kind, path: str, struct: type[S], trim: Callable[[S], T]) -> list[T] | None:
+        """List a collection, None where it cannot be."""
+        try:
+            return await list_objects(self.client, path, struct, trim)
+        except KubeError as error:
+            self.unread[kind] = ABSENT if isinstance(error, NotFound) else str(error)
+            self.last_error = error
+            return None
+
+    async def find_home(self) -> str:
+        """Find the namespace where warmnode is installed: by its pods, else by its ledger, else our own."""
+        selectors = (
+            ("/api/v1/pods", f"{NAME_LABEL}=warmnode"),
+            ("/api/v1/configmaps", ",".join(f"{key}={value}" for key, value in LEDGER_LABELS.items())),
+        )
+        for path, selector in selectors:
+            try:
+                found = await list_objects(
+                    self.client, path, _Named, lambda raw: raw.metadata.namespace, label_selector=selector
+                )
+            except KubeError:
+                continue
+            if found:
+                return self.client.namespace if self.client.namespace in found else min(found)
+        return self.client.namespace
+
+    async def karpenter_schema(self) -> bool | None:
+        """Say whether NodePools know the policy Balanced, None where they are not there or nobody says."""
+        if self.unread.get(Kind.NODE_POOLS) == ABSENT:
+            return None
+        try:
+            schema = await self.client.get_bytes(KARPENTER_SCHEMA)
+        except KubeError:
+            return None
+        return BALANCED in schema if b"consolidationPolicy" in schema else None
+
+    async def review(
+        self, programs: Iterable[Program], namespace: str, configuration: Configuration
+    ) -> AccessFacts | None:
+        """Ask what the service accounts that run warmnode may; where none is found, or nobody may ask, what we may."""
+        names = {
+            OwnObject.LEDGER: configuration.ledger.name,
+            OwnObject.LEADER_LEASE: configuration.leader_election.name,
+            OwnObject.WEBHOOK_LEASE: configuration.webhook.lease_name,
+        }
+        duties = duties_of(programs)
+        try:
+            me = await who_am_i(self.client)
+            missing: list[MissingAccess] = []
+            for account, of_account in duties.items():
+                asked = None if account.user == me else account
+                missing += await self._missing(str(account), asked, of_account, namespace, names)
+            if duties:
+                return AccessFacts(asked_for=tuple(map(str, duties)), missing=tuple(missing))
+        except KubeError as error:
+            self.unread[Kind.ACCESS_REVIEWS] = f"permissions of {', '.join(map(str, duties))}: {error}"
+            return None
+        try:
+            mine = await self._missing("you", None, {Duty.SERVE, Duty.REAP}, namespace, names)
+        except KubeError as error:
+            self.unread[Kind.ACCESS_REVIEWS] = str(error)
+            return None
+        who = f"you ({me})" if me else "you"
+        return AccessFacts(asked_for=(who,), missing=tuple(mine), is_installed=False)
+
+    async def _missing(
+        self,
+        who: str,
+        account: ServiceAccount | None,
+        duties: Iterable[Duty],
+        namespace: str,
+        names: dict[OwnObject, str],
+    ) -> list[MissingAccess]:
+        wanted = self._wanted(duties)
+        no = await refused(
+            self.client, wanted, account=account, namespace=namespace, names={str(k): v for k, v in names.items()}
+        )
+        return [
+            MissingAccess(
+                who=who,
+                duty=str(_duty_of(wanted[access], duties)),
+                access=str(access),
+                why=wanted[access].why,
+                optional=wanted[access].optional,
+            )
+            for access in sorted(no)
+        ]
+
+    def _wanted(self, duties: Iterable[Duty]) -> dict[Access, Permission]:
+        has_karpenter = self.unread.get(Kind.NODE_POOLS) != ABSENT
+        return {
+            access: permission
+            for access, permission in accesses(*sorted(duties)).items()
+            if has_karpenter or access.group != "karpenter.sh"
+        }
+
+
+def duties_of(programs: Iterable[Program]) -> dict[ServiceAccount, set[Duty]]:
+    """Say what each service account runs, by the words of its pods' command lines."""
+    found: dict[ServiceAccount, set[Duty]] = {}
+    for program in programs:
+        if program.program != "warmnode":
+            continue
+        duties = set()
+        words = program.arguments
+        if "serve" in words or "run" in words:
+            duties.add(Duty.SERVE)
+            if any(word.startswith("--claims-listen") for word in words) or program.environment.get(
+                "WARMNODE_CLAIMS_LISTEN"
+            ):
+                duties.add(Duty.CLAIMS)
+        if "reap" in words or "run" in words:
+            duties.add(Duty.REAP)
+        if duties:
+            found.setdefault(ServiceAccount(program.namespace, program.service_account), set()).update(duties)
+    return found
+
+
+def _duty_of(permission: Permission, duties: Iterable[Duty]) -> Duty:
+    return next(duty for duty in sorted(duties) if permission in PERMISSIONS[duty])

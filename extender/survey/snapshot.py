@@ -1,0 +1,98 @@
+"""Takes a snapshot for a cluster: any List in JSON. What it lacks is named, and so is what only a cluster can tell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from extender.diagnosis.evidence import Evidence, Kind
+from extender.diagnosis.karpenter import ABSENT as NO_KARPENTER
+from extender.inforce import InForce
+from extender.kube.karpenter_objects import NodePoolObject, node_pool_from
+from extender.kube.karpenter_version import BALANCED
+from extender.kube.objects import ConfigMapObject, NodeObject, node_from
+from extender.kube.survey_objects import (
+    BudgetObject,
+    LeaseObject,
+    PodFacts,
+    SurveyedPod,
+    lease_facts,
+    pod_facts,
+)
+from extender.plan.report import EPOCH
+from extender.plan.snapshot import Item, items_of, parse_snapshot
+from extender.survey.live import Asked
+from extender.survey.material import Material, choose_configuration, evidence_from, is_ledger
+
+T = TypeVar("T")
+
+ABSENT = "not in the snapshot"
+CRD = "CustomResourceDefinition"
+NODE_POOLS_CRD = "nodepools.karpenter.sh"
+REMEDY = (
+    "kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets,nodepools -A -o json, without nodepools where there "
+    "is no Karpenter"
+)
+_KINDS = {
+    Kind.CONFIG_MAPS: "ConfigMap",
+    Kind.LEASES: "Lease",
+    Kind.DISRUPTION_BUDGETS: "PodDisruptionBudget",
+    Kind.NODE_POOLS: "NodePool",
+    Kind.PODS: "Pod",
+}
+
+
+def evidence_of_snapshot(content: bytes, asked: Asked, *, source: str) -> Evidence:
+    """Read a snapshot.
+
+    Raises:
+        SnapshotError: it is no list, holds no Node, or an object in it cannot be read.
+    """
+    of_kind: dict[str, list[Item]] = defaultdict(list)
+    for item in items_of(content, source):
+        of_kind[item.kind].append(item)
+
+    def read(kind: str, struct: type[Any], trim: Callable[[Any], T]) -> list[T]:
+        return [item.read(struct, trim, source) for item in of_kind[kind]]
+
+    config_maps = read("ConfigMap", ConfigMapObject, lambda raw: raw)
+    namespace = asked.namespace or _home(config_maps, read("Pod", SurveyedPod, lambda raw: pod_facts(raw, _no_pool)))
+    own = [each for each in config_maps if each.metadata.namespace == namespace]
+    chosen = choose_configuration(asked.configuration, asked.configuration_source, own, namespace)
+    classify = InForce(chosen.configuration).classify
+    now = parse_snapshot(content, classify, source=source).taken or EPOCH
+    pods = read("Pod", SurveyedPod, lambda raw: pod_facts(raw, classify))
+    leases = read("Lease", LeaseObject, lease_facts)
+    material = Material(
+        namespace=namespace,
+        nodes=read("Node", NodeObject, node_from),
+        pods=[each for each in pods if each is not None],
+        config_maps=own,
+        leases=[lease for lease in leases if lease.namespace == namespace],
+        budgets=read("PodDisruptionBudget", BudgetObject, lambda raw: raw),
+        node_pools=read("NodePool", NodePoolObject, node_pool_from),
+        has_balanced=next((BALANCED in bytes(crd.raw) for crd in of_kind[CRD] if crd.name == NODE_POOLS_CRD), None),
+        unread={kind: ABSENT for kind, name in _KINDS.items() if not of_kind[name]},
+    )
+    material.unread[Kind.ACCESS_REVIEWS] = "only a cluster can tell"
+    if not of_kind["NodePool"]:
+        material.node_pools = None
+        if not any(node.node_pool for node in material.nodes or ()):
+            material.unread[Kind.NODE_POOLS] = NO_KARPENTER
+    return evidence_from(material, chosen, now, scheduler_configs=asked.scheduler_configs)
+
+
+def _no_pool(namespace: str, labels: Mapping[str, str]) -> None:
+    return None
+
+
+def _home(config_maps: list[ConfigMapObject], pods: list[PodFacts | None]) -> str:
+    """Find warmnode's namespace: that of its pods, else of its ledger, else ``default``."""
+    of_pods = [
+        each.program.namespace
+        for each in pods
+        if each is not None and each.program is not None and each.program.program == "warmnode"
+    ]
+    of_ledgers = [each.metadata.namespace for each in config_maps if is_ledger(each)]
+    return min(of_pods or of_ledgers, default="default")

@@ -1,0 +1,169 @@
+"""`warmnode doctor` against a real API server and a real kube-scheduler: an installation that is well, and one that is
+not in many ways at once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.controlplane import Json
+from tests.integration.ground import POOL, Ground
+from tests.integration.reapers import COST, Reapers, reaping
+from tests.integration.test_first_seen import reader
+from tests.serving import SCHEDULER_CONFIG, scheduler_config
+
+pytestmark = pytest.mark.controlplane
+
+LEASE = "warmnode-webhook"
+
+
+@pytest.fixture
+def reapers(ground: Ground, tmp_path: Path) -> Iterator[Reapers]:
+    with reaping(ground, tmp_path) as made:
+        yield made
+
+
+def doctor(ground: Ground, *arguments: str, kubeconfig: Path | None = None) -> tuple[int, dict[str, Any]]:
+    """Run it: the exit code, and the findings by check."""
+    command = [sys.executable, "-m", "extender", "doctor", "--output", "json", "--namespace", ground.namespace]
+    command += ["--kubeconfig", str(kubeconfig or ground.control_plane.kubeconfig), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    tree = json.loads(done.stdout)
+    return done.returncode, {each["check"]: each for each in tree["checks"]} | {"unread": tree["unread"]}
+
+
+def put_config_map(ground: Ground, name: str, **data: str) -> None:
+    metadata = {"name": name, "namespace": ground.namespace}
+    ground.control_plane.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+
+
+def put_configuration(ground: Ground) -> None:
+    """Install a configuration: one pool, the workers of this test."""
+    pool = {"name": POOL, "namespaces": [ground.namespace]}
+    tree = {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": [pool]}
+    put_config_map(ground, "warmnode", **{"warmnode.yaml": yaml.safe_dump(tree)})
+
+
+def lease(ground: Ground) -> Json | None:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{ground.namespace}/leases/{LEASE}"
+    return ground.control_plane.api_client.get_or_none(path)
+
+
+def last_call(ground: Ground) -> str | None:
+    found = lease(ground)
+    return found["metadata"]["annotations"].get("warmnode.dev/last-call") if found else None
+
+
+def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_port: int) -> None:
+    """The scheduler calls, workers say that they are idle, a reaper leads: nothing but ok, and exit code 0."""
+    ground.nodes(2)
+    put_configuration(ground)
+    put_config_map(ground, "scheduler", config=yaml.safe_dump(scheduler_config(SCHEDULER_CONFIG, webhook_port)))
+    serve = ground.serve()
+    reaper = reapers.start(floor=2)
+    for number in range(2):
+        ground.run(f"worker-{number}")
+    reapers.mark_idle("worker-0")
+    ground.wait(lambda: last_call(ground), "the Lease to tell of a call")
+    ground.wait_for_ledger(bool)
+    ground.wait(lambda: reaper.metric("warmnode_leader") == 1, "a leader")
+    code, found = doctor(ground)
+    unread = found.pop("unread")
+    assert {check: each for check, each in found.items() if each["verdict"] != "ok"} == {}
+    assert (code, unread) == (0, [])
+    clean = [sys.executable, "-m", "extender", "cleanup", "--kubeconfig", str(ground.control_plane.kubeconfig)]
+    serve.stop()
+    reaper.stop()
+    removed = subprocess.run([*clean, "--namespace", ground.namespace], capture_output=True, text=True, timeout=30)
+    assert f"Lease {ground.namespace}/{LEASE}" in removed.stdout
+    assert lease(ground) is None
+
+
+def test_an_installation_that_is_not_well(ground: Ground, reapers: Reapers) -> None:
+    """Each fault is found in one look, beside the others, and the exit code is 1.
+
+    The scheduler calls a port where nobody listens; its configuration has a weight of 1 and samples; one worker has
+    another scheduler and a mark from its template, one a cost of somebody else; a budget over bare pods; a ledger with
+    a key that makes no sense; a reaper's service account without permissions; a Karpenter that overwrites costs.
+    """
+    ground.nodes(2)
+    ground.write_ledger({}, nonsense={"not-a-node": "yesterday"})
+    put_configuration(ground)
+    wrong = scheduler_config(SCHEDULER_CONFIG, 1)
+    wrong["percentageOfNodesToScore"] = 5
+    wrong["extenders"][0]["weight"] = 1
+    put_config_map(ground, "scheduler", config=yaml.safe_dump(wrong))
+    ground.serve(own_port=True)
+    ground.run("uncalled")
+    ground.run("strange", scheduler="default-scheduler", idle=True)
+    reapers.annotate("uncalled", {COST: "7"})
+    selector = {"matchLabels": {"warmnode.dev/pool": POOL}}
+    reapers.create("policy/v1", "PodDisruptionBudget", "ducks", {"maxUnavailable": 1, "selector": selector})
+    run_program(ground, "warmnode", image="warmnode:1", args=["reap"])
+    gates = [{"name": "FEATURE_GATES", "value": "PodDeletionCostManagement=true"}]
+    run_program(ground, "karpenter", image="karpenter/controller:1.13.0", env=gates)
+    ground.wait(lambda: lease(ground), "the Lease of serve")
+    code, found = doctor(ground)
+    assert code == 1
+    verdicts = {check: each["verdict"] for check, each in found.items() if check != "unread"}
+    assert {check for check, verdict in verdicts.items() if verdict == "problem"} == {
+        "schedulerCalls",
+        "schedulerWeight",
+        "idleMarks",
+        "disruptionBudgets",
+        "reaper",
+        "permissions",
+        "karpenterFeatureGates",
+    }
+    assert {check for check, verdict in verdicts.items() if verdict == "warning"} >= {
+        "schedulerNames",
+        "schedulerSample",
+        "deletionCosts",
+        "ledger",
+    }
+    said = {check: "\n".join((each["summary"], *each["details"])) for check, each in found.items() if check != "unread"}
+    assert "never called" in said["schedulerCalls"]
+    assert "written by" in said["deletionCosts"]
+    assert "not-a-node" in said["ledger"]
+    assert f"service account {ground.namespace}/default may not create pods/eviction (reap)" in said["permissions"]
+    assert "Karpenter 1.13 (the image that runs" in said["karpenterGeneration"]
+    for each in found.values():
+        if isinstance(each, dict) and each["verdict"] in ("problem", "warning"):
+            assert each["remedy"], each
+
+
+def test_with_fewer_permissions_it_says_what_it_could_not_look_at(ground: Ground) -> None:
+    """Somebody who may read nodes and pods and nothing else."""
+    ground.nodes(1, wait=False)
+    code, found = doctor(ground, kubeconfig=reader(ground.control_plane, f"reader-{ground.namespace}"))
+    unread = {each["what"] for each in found["unread"]}
+    assert unread >= {"configmaps", "leases", "poddisruptionbudgets", "leases of nodes"}
+    assert found["schedulerCalls"]["verdict"] == found["ledger"]["verdict"] == "unknown"
+    assert found["permissions"]["verdict"] == "warning"
+    assert found["pools"]["verdict"] == "warning"
+    assert code == 0
+
+
+def run_program(ground: Ground, name: str, **container: Any) -> None:
+    """Run a pod that carries a program's label: what it would do does not matter."""
+    ground.control_plane.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": ground.namespace,
+                "labels": {"app.kubernetes.io/name": name},
+            },
+            "spec": {"containers": [{"name": "main", **container}]},
+        }
+    )

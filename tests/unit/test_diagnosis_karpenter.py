@@ -1,0 +1,214 @@
+"""Doctor's checks of Karpenter: the generation, expireAfter, NodePools, feature gates; and how a version is found."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from extender.diagnosis.evidence import KarpenterFacts, Kind, Program, Sureness
+from extender.diagnosis.findings import Verdict
+from extender.diagnosis.karpenter import check_expiry, check_feature_gates, check_generation, check_node_pools
+from extender.kube.karpenter_version import karpenter_facts, parse_version
+from extender.model import DisruptionBudget, Node, NodePool
+from tests.builders import node
+from tests.evidence import evidence, with_karpenter
+
+OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
+CHECKS = (check_generation, check_expiry, check_node_pools, check_feature_gates)
+
+
+def pool(name: str = "workers", **given: Any) -> NodePool:
+    return NodePool(name=name, uid=f"uid-of-{name}", **given)
+
+
+def of_pool(name: str, pool_name: str) -> Node:
+    made = node(name)
+    return Node(name=made.name, uid=made.uid, created=made.created, node_pool=pool_name)
+
+
+def seen(**given: Any) -> KarpenterFacts:
+    return KarpenterFacts(**({"where": "pod karpenter/a", "feature_gates": {}} | given))
+
+
+def test_a_cluster_without_karpenter_has_nothing_to_check() -> None:
+    """And says so."""
+    assert [check(evidence()).summary for check in CHECKS] == ["no Karpenter in this cluster"] * 4
+    assert {check(evidence()).verdict for check in CHECKS} == {OK}
+
+
+@pytest.mark.parametrize("check", [check_expiry, check_node_pools])
+def test_node_pools_that_may_not_be_read_are_not_known(check: Any) -> None:
+    """With the reason."""
+    finding = check(with_karpenter((1, 14), node_pools=None, unread={Kind.NODE_POOLS: "forbidden"}))
+    assert (finding.verdict, finding.summary) == (UNKNOWN, "nodepools.karpenter.sh were not read (forbidden)")
+
+
+# -- the generation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "says"), [((1, 14), "price"), ((2, 0), "price"), ((1, 13), "lifetime")])
+def test_the_image_that_runs_tells_the_generation(version: tuple[int, int], says: str) -> None:
+    """From 1.14 on by price, before by remaining lifetime."""
+    finding = check_generation(with_karpenter(version, pool()))
+    assert finding.verdict is OK
+    assert says in finding.summary
+    assert "the image that runs" in finding.summary
+
+
+@pytest.mark.parametrize(("has_balanced", "guess"), [(True, "1.14 or newer"), (False, "1.13 or older")])
+def test_the_crd_alone_is_a_guess(has_balanced: bool, guess: str) -> None:
+    """Where Karpenter does not run in sight, as with managed control planes."""
+    karpenter = seen(has_balanced=has_balanced, sureness=Sureness.SCHEMA)
+    finding = check_generation(with_karpenter(None, pool(), karpenter=karpenter))
+    assert finding.verdict is OK
+    assert f"probably Karpenter {guess}" in finding.summary
+
+
+def test_crds_of_another_generation_deserve_a_look() -> None:
+    """Helm does not upgrade them. What runs decides."""
+    karpenter = seen(version=(1, 14), sureness=Sureness.IMAGE, has_balanced=False)
+    finding = check_generation(with_karpenter((1, 14), pool(), karpenter=karpenter))
+    assert finding.verdict is WARNING
+    assert "apply the CRDs" in (finding.remedy or "")
+
+
+def test_karpenter_before_1_0_is_older_than_what_is_read() -> None:
+    """It is not served as karpenter.sh/v1."""
+    assert check_generation(with_karpenter((0, 37), unread={Kind.NODE_POOLS: "not in this cluster"})).verdict is WARNING
+
+
+def test_nothing_that_tells_is_not_known() -> None:
+    """With what to look at."""
+    finding = check_generation(with_karpenter(None, pool(), karpenter=KarpenterFacts()))
+    assert finding.verdict is UNKNOWN
+    assert finding.remedy is not None
+
+
+# -- how the version is found -----------------------------------------------------------------------------------------
+
+
+def pod(image: str, *, label: str = "", **given: Any) -> Program:
+    return Program(
+        namespace="karpenter", name="karpenter-1", program="karpenter", images=(image,), version_label=label, **given
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "version", "sureness"),
+    [
+        ("public.ecr.aws/karpenter/controller:1.14.1@sha256:0123", "", (1, 14), Sureness.IMAGE),
+        ("registry:5000/karpenter/controller:v1.13.0", "1.14.0", (1, 13), Sureness.IMAGE),
+        ("registry:5000/karpenter/controller", "1.13.0", (1, 13), Sureness.LABEL),
+        ("registry:5000/karpenter@sha256:0123", "1.14.1", (1, 14), Sureness.LABEL),
+        ("karpenter:latest", "", None, None),
+    ],
+)
+def test_the_image_counts_before_the_label(image: str, label: str, version: Any, sureness: Any) -> None:
+    """A tag that is no version, or a digest alone, tells nothing."""
+    facts = karpenter_facts([pod(image, label=label)], has_balanced=None)
+    assert (facts.version, facts.sureness) == (version, sureness)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("1.14.1", (1, 14)), ("v0.37.6", (0, 37)), ("1.14.0-eksbuild.2", (1, 14)), ("1.15", (1, 15)), ("latest", None)],
+)
+def test_versions_as_people_write_them(text: str, version: Any) -> None:
+    """Major and minor."""
+    assert parse_version(text) == version
+
+
+def test_feature_gates_come_from_the_environment_or_the_flag() -> None:
+    """The flag goes over it. Without a pod nothing is known."""
+    name = "PodDeletionCostManagement"
+    by_environment = pod("karpenter:1.14.1", environment={"FEATURE_GATES": f"NodeRepair=false, {name}=true"})
+    assert (karpenter_facts([by_environment], has_balanced=None).feature_gates or {})[name] is True
+    by_flag = pod(
+        "karpenter:1.14.1", arguments=(f"--feature-gates={name}=false",), environment={"FEATURE_GATES": "A=true"}
+    )
+    assert karpenter_facts([by_flag], has_balanced=None).feature_gates == {name: False}
+    assert karpenter_facts([], has_balanced=True).feature_gates is None
+
+
+# -- expireAfter ------------------------------------------------------------------------------------------------------
+
+MONTH = timedelta(days=30)
+
+
+def test_expire_after_works_against_us_up_to_1_13() -> None:
+    """For certain where the version is, else it may."""
+    expiring = pool(expire_after=MONTH)
+    finding = check_expiry(with_karpenter((1, 13), expiring))
+    assert finding.verdict is PROBLEM
+    assert "workers (30d)" in finding.summary
+    guessed = seen(has_balanced=False, sureness=Sureness.SCHEMA)
+    assert check_expiry(with_karpenter(None, expiring, karpenter=guessed)).verdict is WARNING
+    assert check_expiry(with_karpenter(None, expiring)).verdict is UNKNOWN
+
+
+def test_expire_after_orders_nothing_from_1_14_on() -> None:
+    """Nor does Never up to 1.13, nor does it matter for static pools here."""
+    assert check_expiry(with_karpenter((1, 14), pool(expire_after=MONTH))).verdict is OK
+    assert check_expiry(with_karpenter((1, 13), pool())).verdict is OK
+    assert check_expiry(with_karpenter((1, 13), pool(expire_after=MONTH, replicas=3))).verdict is OK
+
+
+def test_only_node_pools_with_workers_matter() -> None:
+    """Where none has any, all may."""
+    pools = (pool("workers"), pool("others", expire_after=MONTH))
+    nodes = (of_pool("node-a", "workers"), of_pool("node-b", "others"))
+    assert check_expiry(with_karpenter((1, 13), *pools, nodes=nodes)).verdict is OK
+    assert check_expiry(with_karpenter((1, 13), *pools, nodes=nodes, workers=())).verdict is PROBLEM
+
+
+# -- NodePools --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"consolidate_after": None}, "consolidateAfter: Never"),
+        ({"replicas": 3}, "static (3 replicas)"),
+        ({"budgets": (DisruptionBudget(nodes="0"),)}, "budget of 0"),
+        ({"budgets": (DisruptionBudget(nodes="0%", reasons=frozenset({"Empty"})), DisruptionBudget())}, "budget of 0%"),
+    ],
+)
+def test_a_node_pool_that_keeps_empty_nodes_deserves_a_look(given: Any, said: str) -> None:
+    """Emptying its nodes is in vain."""
+    finding = check_node_pools(with_karpenter((1, 14), pool(**given)))
+    assert finding.verdict is WARNING
+    assert said in finding.summary
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        DisruptionBudget(nodes="10%"),
+        DisruptionBudget(nodes="0", reasons=frozenset({"Drifted"})),
+        DisruptionBudget(nodes="0", schedule="0 9 * * 1-5", duration=timedelta(hours=8)),
+        DisruptionBudget(nodes="1"),
+    ],
+)
+def test_a_budget_that_lets_empty_nodes_go_some_day_is_well(budget: DisruptionBudget) -> None:
+    """0 for other reasons, or at some hours only."""
+    assert check_node_pools(with_karpenter((1, 14), pool(budgets=(budget,)))).verdict is OK
+
+
+# -- feature gates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gates", "verdict"),
+    [
+        ({"PodDeletionCostManagement": True}, PROBLEM),
+        ({"PodDeletionCostManagement": False}, OK),
+        ({}, OK),
+        (None, UNKNOWN),
+    ],
+)
+def test_karpenter_must_not_write_deletion_costs_too(gates: Any, verdict: Verdict) -> None:
+    """The gate is off by default, so absent is off."""
+    karpenter = seen(version=(1, 14), sureness=Sureness.IMAGE, feature_gates=gates)
+    assert check_feature_gates(with_karpenter((1, 14), pool(), karpenter=karpenter)).verdict is verdict

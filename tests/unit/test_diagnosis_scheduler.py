@@ -1,0 +1,265 @@
+"""Doctor's checks of the scheduler: does it call, and does its configuration let the answers count?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.diagnosis.calls import check_calls, check_names
+from extender.diagnosis.evidence import Kind, Program
+from extender.diagnosis.findings import Finding, Verdict
+from extender.diagnosis.scheduler import check_extender, check_sample, check_weight, nodes_scored
+from tests.builders import minutes_ago, node, worker
+from tests.evidence import called, config, evidence, extender, facts
+
+OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
+
+
+def placed(minutes: float, name: str = "worker-1", scheduler: str = "warmnode") -> Any:
+    return facts(worker(name, scheduler=scheduler), scheduled=minutes_ago(minutes))
+
+
+def text(finding: Finding) -> str:
+    return "\n".join((finding.summary, *finding.details))
+
+
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_a_moment_ago_is_well() -> None:
+    """And says when."""
+    finding = check_calls(evidence())
+    assert (finding.verdict, finding.summary, finding.remedy) == (OK, "last called 1m ago", None)
+
+
+def test_workers_placed_without_a_call_are_a_problem() -> None:
+    """Three workers got a node since the last call, an hour ago."""
+    workers = tuple(placed(5, f"worker-{number}") for number in range(3))
+    finding = check_calls(evidence(webhook=called(minutes_ago(60)), workers=workers))
+    assert finding.verdict is PROBLEM
+    assert "3 workers got a node since" in finding.summary
+    assert finding.remedy is not None
+
+
+def test_one_worker_placed_without_a_call_may_have_had_one_feasible_node() -> None:
+    """The scheduler asks nobody then: a warning that says so."""
+    finding = check_calls(evidence(webhook=called(minutes_ago(60)), workers=(placed(5),)))
+    assert finding.verdict is WARNING
+    assert "one node only" in finding.details[0]
+
+
+def test_never_called_although_a_worker_was_placed_is_a_problem() -> None:
+    """One is enough then: nothing says that it was ever otherwise."""
+    assert check_calls(evidence(webhook=called(None), workers=(placed(5),))).verdict is PROBLEM
+
+
+def test_never_called_and_nothing_to_place_is_not_known() -> None:
+    """Neither well nor bad; the remedy is to try."""
+    finding = check_calls(evidence(webhook=called(None), workers=()))
+    assert finding.verdict is UNKNOWN
+    assert finding.remedy is not None
+
+
+def test_silence_without_workers_to_place_is_well() -> None:
+    """The last call came with the last worker; the Lease may be a minute behind."""
+    assert check_calls(evidence(webhook=called(minutes_ago(36)), workers=(placed(35),))).verdict is OK
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        (placed(5, scheduler="default-scheduler"),),
+        (facts(worker(scheduler="warmnode", owner="DaemonSet.apps"), scheduled=minutes_ago(5)),),
+        (facts(worker(scheduler="warmnode", node=None), scheduled=None),),
+    ],
+)
+def test_workers_that_bring_no_call_do_not_count(workers: Any) -> None:
+    """Of another scheduler, of a DaemonSet, without a node yet."""
+    assert check_calls(evidence(webhook=called(minutes_ago(60)), workers=workers)).verdict is OK
+
+
+def test_with_one_schedulable_node_silence_is_well() -> None:
+    """A cordoned node does not count."""
+    nodes = (node("node-a"), node("node-b", unschedulable=True))
+    workers = tuple(placed(5, f"worker-{number}") for number in range(3))
+    found = check_calls(evidence(webhook=called(minutes_ago(60)), workers=workers, nodes=nodes))
+    assert found.verdict is OK
+
+
+def test_a_lease_that_nobody_writes_is_a_problem() -> None:
+    """No replica runs, whatever the last call was."""
+    finding = check_calls(evidence(webhook=called(minutes_ago(1), written=minutes_ago(6))))
+    assert finding.verdict is PROBLEM
+    assert "for 6m" in finding.summary
+
+
+def test_without_a_lease_serve_is_not_installed_or_may_not_write() -> None:
+    """Which of the two, its pods tell."""
+    assert check_calls(evidence(webhook=None)).verdict is UNKNOWN
+    serve = Program(namespace="warmnode", name="serve-1", program="warmnode", arguments=("serve",))
+    assert check_calls(evidence(webhook=None, programs=(serve,))).verdict is PROBLEM
+
+
+def test_leases_that_may_not_be_read_are_not_known() -> None:
+    """With the reason."""
+    finding = check_calls(evidence(webhook=None, unread={Kind.LEASES: "forbidden"}))
+    assert (finding.verdict, finding.summary) == (UNKNOWN, "leases were not read (forbidden)")
+
+
+def test_pods_that_may_not_be_read_leave_a_silence_open() -> None:
+    """Nobody can say whether something was to be placed."""
+    finding = check_calls(evidence(webhook=called(minutes_ago(60)), workers=None, unread={Kind.PODS: "forbidden"}))
+    assert finding.verdict is UNKNOWN
+
+
+# -- the extender -----------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_configuration_is_well() -> None:
+    """All four checks."""
+    well = evidence()
+    assert {check(well).verdict for check in (check_extender, check_weight, check_sample, check_names)} == {OK}
+
+
+def test_a_configuration_without_an_extender_is_a_problem() -> None:
+    """Nobody asks."""
+    silent = extender(prioritize_verb="")
+    finding = check_extender(evidence(scheduler_configs=(config(silent),)))
+    assert finding.verdict is PROBLEM
+    assert "no extender has a prioritizeVerb" in finding.summary
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "said"),
+    [
+        ({"prioritize_verb": "score"}, PROBLEM, "warmnode answers /prioritize"),
+        ({"url": "http://127.0.0.1:8888/api"}, PROBLEM, "posts to /api/prioritize"),
+        ({"filter_verb": "filter"}, PROBLEM, "filterVerb is set"),
+        ({"bind_verb": "bind"}, PROBLEM, "bindVerb is set"),
+        ({"preempt_verb": ""}, WARNING, "no preemptVerb"),
+        ({"ignorable": False}, WARNING, "ignorable is not true"),
+        ({"node_cache_capable": False}, WARNING, "nodeCacheCapable"),
+        ({"timeout": None}, WARNING, "httpTimeout is 5s, the default"),
+        ({"timeout": timedelta(seconds=30)}, WARNING, "httpTimeout is 30s"),
+        ({"managed_resources": ("warmnode.dev/worker",)}, PROBLEM, "1 worker without resource warmnode.dev/worker"),
+    ],
+)
+def test_each_fault_of_an_extender_is_named(change: Any, verdict: Verdict, said: str) -> None:
+    """With the verdict that it deserves."""
+    finding = check_extender(evidence(scheduler_configs=(config(extender(**change)),)))
+    assert finding.verdict is verdict
+    assert said in text(finding)
+    assert finding.remedy is not None
+
+
+def test_managed_resources_that_the_workers_carry_are_well() -> None:
+    """In requests or limits, whatever the quantity."""
+    managed = config(extender(managed_resources=("warmnode.dev/worker",)))
+    carrying = facts(worker(scheduler="warmnode"), resources=frozenset({"cpu", "warmnode.dev/worker"}))
+    assert check_extender(evidence(scheduler_configs=(managed,), workers=(carrying,))).verdict is OK
+
+
+def test_a_profile_of_another_name_is_a_problem_with_both_names() -> None:
+    """The extender is no sign of ours either."""
+    other = config(extender(url="http://scorer:9000"), scheduler_name="packer")
+    finding = check_extender(evidence(scheduler_configs=(other,)))
+    assert finding.verdict is PROBLEM
+    assert "no profile is called warmnode: there are packer" in finding.summary
+
+
+def test_without_a_configuration_nothing_is_known_of_it() -> None:
+    """And the remedy names the flag."""
+    for check in (check_extender, check_weight, check_sample):
+        finding = check(evidence(scheduler_configs=()))
+        assert finding.verdict is UNKNOWN
+        assert "--scheduler-config FILE" in (finding.remedy or "")
+
+
+def test_an_address_that_is_none_is_no_crash() -> None:
+    """A bracket too many in a URL."""
+    assert check_extender(evidence(scheduler_configs=(config(extender(url="http://[::1")),))).verdict is OK
+
+
+# -- weight and sample ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("weight", "verdict"), [(121, OK), (120, WARNING), (12, WARNING), (11, PROBLEM), (1, PROBLEM)])
+def test_a_weight_is_measured_by_the_plugins(weight: int, verdict: Verdict) -> None:
+    """Default plugins have twelve weights: a step of score outweighs them from 121 on, all ten steps from 12 on."""
+    finding = check_weight(evidence(scheduler_configs=(config(extender(weight=weight)),)))
+    assert finding.verdict is verdict
+    assert "from 121 on" in finding.summary
+
+
+def test_a_weight_is_measured_by_the_profile_that_the_workers_use() -> None:
+    """With one plugin of weight 1 left, 11 is enough."""
+    bare = config(extender(weight=11), score_weights={"NodeResourcesFit": 1})
+    assert check_weight(evidence(scheduler_configs=(bare,))).verdict is OK
+
+
+def test_another_extender_that_scores_deserves_a_look() -> None:
+    """Its scores are added too."""
+    both = config(extender(), extender(url="http://other:9000", weight=500))
+    finding = check_weight(evidence(scheduler_configs=(both,)))
+    assert finding.verdict is WARNING
+    assert "http://other:9000 with weight 500" in text(finding)
+
+
+def many(count: int) -> Any:
+    return tuple(node(f"node-{number}") for number in range(count))
+
+
+def test_a_sample_is_a_problem_once_there_are_more_nodes_than_it_takes() -> None:
+    """Up to a hundred nodes all are scored whatever is set."""
+    sampling = (config(global_percentage=0),)
+    finding = check_sample(evidence(scheduler_configs=sampling, nodes=many(500)))
+    assert finding.verdict is PROBLEM
+    assert "of 500 nodes the first 230 that fit are scored" in finding.summary
+    assert check_sample(evidence(scheduler_configs=sampling, nodes=many(100))).verdict is WARNING
+
+
+def test_a_profile_goes_over_the_global_percentage() -> None:
+    """In both directions."""
+    whole = config(global_percentage=10, percentage=100)
+    part = config(global_percentage=100, percentage=10)
+    assert check_sample(evidence(scheduler_configs=(whole,))).verdict is OK
+    assert check_sample(evidence(scheduler_configs=(part,))).verdict is WARNING
+
+
+def test_preemption_that_samples_is_a_warning_in_a_large_cluster() -> None:
+    """In a small one it sees all candidates: at least a hundred."""
+    sampling = (config(preemption_percentage=10),)
+    assert check_sample(evidence(scheduler_configs=sampling, nodes=many(101))).verdict is WARNING
+    assert check_sample(evidence(scheduler_configs=sampling, nodes=many(100))).verdict is OK
+
+
+@given(st.integers(0, 20_000), st.integers(0, 120))
+def test_so_many_nodes_are_scored(nodes: int, percentage: int) -> None:
+    """Never more than there are, never fewer than a hundred of them, all at 100 %."""
+    scored = nodes_scored(nodes, percentage)
+    assert min(nodes, 100) <= scored <= nodes
+    assert scored == nodes or (percentage < 100 and nodes > 100)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_of_another_scheduler_are_counted_by_pool() -> None:
+    """A warning while some are ours, a problem when none is."""
+    ours, other = facts(), facts(worker("other", pool="ducks"))
+    finding = check_names(evidence(workers=(ours, other)))
+    assert finding.verdict is WARNING
+    assert finding.details == ("pool ducks: 1 worker of default-scheduler",)
+    assert check_names(evidence(workers=(other,))).verdict is PROBLEM
+
+
+def test_every_profile_of_a_scheduler_with_our_extender_calls() -> None:
+    """Extenders belong to the process, not to a profile."""
+    both = config(scheduler_name="warmnode")
+    profiles = (*both.profiles, *config(scheduler_name="packed").profiles)
+    whole = type(both)(source="f", profiles=profiles, extenders=both.extenders, percentage=100)
+    assert check_names(evidence(scheduler_configs=(whole,), workers=(facts(worker(scheduler="packed")),))).verdict is OK

@@ -1,0 +1,309 @@
+"""From objects to evidence, by way of a snapshot, and from a diagnosis to a page and to JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from msgspec import Raw
+
+from extender.cli import main
+from extender.diagnosis.diagnose import CHECKS, diagnose
+from extender.diagnosis.evidence import Evidence, Kind
+from extender.diagnosis.findings import Check, Finding, Verdict, worst
+from extender.diagnosis.render import TITLES, render_json, render_page
+from extender.kube.permissions import Duty
+from extender.kube.reviews import ServiceAccount
+from extender.kube.survey_objects import LeaseObject, lease_facts
+from extender.model import Selector
+from extender.survey.live import Asked, duties_of
+from extender.survey.snapshot import evidence_of_snapshot
+from tests.evidence import evidence
+from tests.serving import SCHEDULER_CONFIG
+
+TAKEN = "2026-11-01T12:00:00Z"
+NODE = {
+    "kind": "Node",
+    "metadata": {
+        "name": "node-a",
+        "uid": "node-uid",
+        "creationTimestamp": TAKEN,
+        "labels": {"karpenter.sh/nodepool": "a"},
+    },
+}
+
+
+def pod(name: str, *, labels: Any, namespace: str = "default", annotations: Any = None, **spec: Any) -> Any:
+    metadata = {"name": name, "namespace": namespace, "uid": f"uid-of-{name}", "creationTimestamp": TAKEN}
+    spec = {"nodeName": "node-a", "schedulerName": "warmnode", "containers": [{"name": "main"}], **spec}
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": TAKEN}
+    return {
+        "kind": "Pod",
+        "metadata": {**metadata, "labels": labels, "annotations": annotations or {}},
+        "spec": spec,
+        "status": {"conditions": [condition]},
+    }
+
+
+def config_map(name: str, *, namespace: str = "warm", labels: Any = None, **data: str) -> Any:
+    return {
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
+        "data": data,
+    }
+
+
+def lease(name: str, *, namespace: str = "warm", annotations: Any = None, **spec: Any) -> Any:
+    metadata = {"name": name, "namespace": namespace, "annotations": annotations or {}}
+    return {"kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def look(*objects: Any, **asked: Any) -> Evidence:
+    content = json.dumps({"kind": "List", "items": [NODE, *objects]}).encode()
+    return evidence_of_snapshot(content, Asked(**asked), source="f")
+
+
+WORKER = pod("worker-1", labels={"warmnode.dev/pool": "ducks", "app": "duck"})
+OURS = pod(
+    "warmnode-1",
+    namespace="warm",
+    labels={"app.kubernetes.io/name": "warmnode"},
+    serviceAccountName="scorer",
+    containers=[{"name": "main", "image": "warmnode:1", "args": ["serve", "--claims-listen=0.0.0.0:8889"]}],
+)
+
+
+# -- objects ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_known_with_all_that_checks_need() -> None:
+    """Its mark as it stands, when it got its node, what its containers ask for."""
+    marked = pod(
+        "worker-1",
+        labels={"warmnode.dev/pool": "ducks"},
+        annotations={"warmnode.dev/idle-since": "soon"},
+        containers=[{"name": "a", "resources": {"limits": {"warmnode.dev/worker": "0"}, "requests": {"cpu": 1}}}],
+    )
+    (worker,) = look(marked).workers or ()
+    assert (worker.pod.pool, worker.idle_mark, worker.pod.idle_since) == ("ducks", "soon", None)
+    assert worker.scheduled == datetime(2026, 11, 1, 12, tzinfo=UTC)
+    assert worker.resources == {"cpu", "warmnode.dev/worker"}
+
+
+def test_who_wrote_a_foreign_cost_is_in_the_managed_fields() -> None:
+    """Where the snapshot has them: kubectl shows them with --show-managed-fields."""
+    cost = "controller.kubernetes.io/pod-deletion-cost"
+    foreign = pod("worker-1", labels={"warmnode.dev/pool": "ducks"}, annotations={cost: "7"})
+    (worker,) = look(foreign).workers or ()
+    assert worker.cost_writer is None
+    fields: Any = {"f:metadata": {"f:annotations": {f"f:{cost}": {}}}}
+    foreign["metadata"]["managedFields"] = [
+        {"manager": "kubelet", "fieldsV1": {}},
+        {"manager": "karpenter", "fieldsV1": fields},
+    ]
+    (worker,) = look(foreign).workers or ()
+    assert worker.cost_writer == "karpenter"
+
+
+def test_pods_of_no_pool_and_no_program_are_left_out() -> None:
+    """A cluster has a hundred thousand of them."""
+    found = look(pod("stranger", labels={}), OURS)
+    assert found.workers == ()
+    (program,) = found.programs or ()
+    assert (program.name, program.service_account, program.images) == ("warmnode-1", "scorer", ("warmnode:1",))
+
+
+def test_what_a_service_account_has_to_do_follows_from_the_command_lines() -> None:
+    """serve with a claims listener here; run is both roles."""
+    assert duties_of(look(OURS).programs or ()) == {ServiceAccount("warm", "scorer"): {Duty.SERVE, Duty.CLAIMS}}
+    both = pod("b", labels={"app.kubernetes.io/name": "warmnode"}, containers=[{"command": ["warmnode", "run"]}])
+    assert duties_of(look(both).programs or ()) == {ServiceAccount("default", "default"): {Duty.SERVE, Duty.REAP}}
+
+
+def test_a_renewal_has_a_time_of_either_clock() -> None:
+    """renewTime by the writer's, managedFields by the API server's: the difference is the skew, good to a second."""
+
+    def reading(renewed: str, taken: str) -> timedelta | None:
+        fields = [{"manager": "a", "time": taken, "fieldsV1": {"f:spec": {"f:renewTime": {}}}}]
+        metadata = json.dumps({"name": "l", "namespace": "n", "managedFields": fields}).encode()
+        spec = json.dumps({"holderIdentity": "h", "renewTime": renewed}).encode()
+        clock = lease_facts(LeaseObject(metadata=Raw(metadata), spec=Raw(spec))).clock("h")
+        return None if clock is None else clock.ahead
+
+    assert reading("2026-11-01T12:00:00.900000Z", TAKEN) == timedelta(0)
+    assert reading("2026-11-01T12:01:00.500000Z", TAKEN) == timedelta(minutes=1)
+    assert reading("2026-11-01T11:59:30.000000Z", TAKEN) == timedelta(seconds=-30)
+    assert reading("nonsense", TAKEN) is None
+
+
+# -- where warmnode lives, and what it goes by ------------------------------------------------------------------------
+
+
+def test_home_is_where_its_pods_are_or_its_ledger() -> None:
+    """Or where the command line says."""
+    ledger = config_map("l", namespace="ages", labels={"app.kubernetes.io/component": "ledger"})
+    assert look(OURS, ledger).namespace == "warm"
+    assert look(ledger).namespace == "ages"
+    assert look().namespace == "default"
+    assert look(OURS, namespace="given").namespace == "given"
+
+
+INSTALLED = yaml.safe_dump(
+    {
+        "apiVersion": "warmnode.dev/v1alpha1",
+        "kind": "Configuration",
+        "dryRun": True,
+        "webhook": {"schedulers": ["packer"]},
+        "pools": [{"name": "geese", "selector": {"matchLabels": {"app": "duck"}}}],
+    }
+)
+
+
+def test_the_installed_configuration_decides_who_is_a_worker() -> None:
+    """It is in a ConfigMap of the same namespace; one that is refused is told, and the defaults stand in."""
+    found = look(WORKER, OURS, config_map("c", config=INSTALLED))
+    assert [worker.pod.pool for worker in found.workers or ()] == ["geese"]
+    assert found.configuration.source == "ConfigMap warm/c (config)"
+    assert found.configuration.dry_run
+    assert found.schedulers == {"packer"}
+    assert found.pools["geese"].dry_run
+    refused = look(WORKER, OURS, config_map("c", config=INSTALLED + "polls: 1\n"))
+    assert [worker.pod.pool for worker in refused.workers or ()] == ["ducks"]
+    assert "polls" in (refused.configuration.problem or "")
+
+
+def test_scheduler_configurations_are_found_and_bad_ones_told() -> None:
+    """In ConfigMaps of warmnode's namespace; --scheduler-config goes over them."""
+    found = look(OURS, config_map("s", config=SCHEDULER_CONFIG.read_text()))
+    assert [config.source for config in found.scheduler_configs] == ["ConfigMap warm/s (config)"]
+    bad = look(OURS, config_map("s", config="kind: KubeSchedulerConfiguration\nprofiles: 7"))
+    assert bad.scheduler_configs == ()
+    assert "ConfigMap warm/s" in (bad.scheduler_config_problem or "")
+    assert (
+        look(OURS, config_map("s", config=SCHEDULER_CONFIG.read_text()), scheduler_configs=()).scheduler_configs == ()
+    )
+
+
+def test_leases_ledger_budgets_and_node_pools_are_read() -> None:
+    """Those of the other namespaces are not ours."""
+    call = lease(
+        "warmnode-webhook", annotations={"warmnode.dev/last-call": TAKEN}, renewTime="2026-11-01T12:00:01.000000Z"
+    )
+    leader = lease("warmnode-reaper", holderIdentity="reap_1", leaseDurationSeconds=15)
+    elsewhere = lease("warmnode-reaper", namespace="other", holderIdentity="other")
+    selector = {"matchExpressions": [{"key": "app", "operator": "Exists"}]}
+    budget = {
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"maxUnavailable": "10%", "selector": selector},
+    }
+    node_pool = {"kind": "NodePool", "metadata": {"name": "a"}, "spec": {"template": {"spec": {"expireAfter": "720h"}}}}
+    ledger = config_map("warmnode-first-seen", **{"node-uid": "1793534400"})
+    found = look(OURS, call, elsewhere, leader, budget, node_pool, ledger)
+    assert found.webhook is not None
+    assert found.webhook.last_call == datetime(2026, 11, 1, 12, tzinfo=UTC)
+    assert found.leader is not None
+    assert (found.leader.holder, found.leader.duration) == ("reap_1", timedelta(seconds=15))
+    (facts,) = found.budgets or ()
+    assert (facts.max_unavailable, facts.min_available) == ("10%", None)
+    assert isinstance(facts.selector, Selector)
+    assert [pool.expire_after for pool in found.node_pools or ()] == [timedelta(hours=720)]
+    assert found.ledger is not None
+    assert set(found.ledger.first_seen) == {"node-uid"}
+
+
+def test_what_a_snapshot_lacks_is_named() -> None:
+    """Karpenter's objects only where a node is Karpenter's; access reviews never."""
+    found = look(WORKER)
+    assert found.unread[Kind.LEASES] == found.unread[Kind.NODE_POOLS] == "not in the snapshot"
+    assert Kind.PODS not in found.unread
+    assert found.access is None
+    assert found.clocks is None
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def test_every_check_is_made_and_has_a_title() -> None:
+    """In the order of the page."""
+    assert list(CHECKS) == list(Check) == list(TITLES)
+    assert [finding.check for finding in diagnose(evidence(), source="f").findings] == list(Check)
+
+
+def test_an_installation_that_is_well_has_nothing_but_ok() -> None:
+    """So each other verdict of these tests comes from what the test changes."""
+    diagnosis = diagnose(evidence(), source="f")
+    assert [finding for finding in diagnosis.findings if finding.verdict is not Verdict.OK] == []
+    assert render_page(diagnosis).splitlines()[-1] == "18 ok"
+
+
+def test_the_worst_verdict_is_that_of_the_whole() -> None:
+    """Unknown is no worse than a warning."""
+    assert worst([Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING]) is Verdict.WARNING
+    assert worst([Verdict.UNKNOWN, Verdict.OK]) is Verdict.UNKNOWN
+    assert worst(Verdict) is Verdict.PROBLEM
+    assert worst([]) is Verdict.OK
+
+
+def test_json_has_every_finding_and_what_was_not_read() -> None:
+    """Keys are an interface: docs/doctor.md has them."""
+    tree = json.loads(render_json(diagnose(look(WORKER), source="f")))
+    assert tree.keys() == {"schema", "now", "source", "namespace", "verdict", "unread", "checks"}
+    assert tree["schema"] == "warmnode.dev/doctor/v1alpha1"
+    assert {each["what"] for each in tree["unread"]} >= {"leases", "configmaps"}
+    for each in tree["checks"]:
+        assert each.keys() == {"check", "title", "verdict", "summary", "details", "remedy"}
+
+
+def test_names_from_anybody_reach_no_terminal() -> None:
+    """An escape sequence in a label is shown as a question mark."""
+    hostile = pod("worker-1", labels={"warmnode.dev/pool": "a\x1b[31m"})
+    page = render_page(diagnose(look(hostile), source="f"))
+    assert "\x1b" not in page
+    assert "a?[31m" in page
+
+
+def test_long_details_are_cut_on_the_page_only() -> None:
+    """And it says how many there are."""
+    finding = Finding(check=Check.POOLS, verdict=Verdict.WARNING, summary="s", details=tuple("abcdefghij"), remedy="r")
+    made = diagnose(evidence(), source="f")
+    page = render_page(type(made)(now=made.now, source="f", namespace="n", findings=(finding,)))
+    assert "and 2 more" in page
+    assert "-> r" in page
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_exit_code_1_when_there_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker of another scheduler is one here; without workers nothing is."""
+    file = tmp_path / "snapshot.json"
+    other = pod("worker-1", labels={"warmnode.dev/pool": "ducks"}, schedulerName="default-scheduler")
+    for objects, code in (([other], 1), ([], 0)):
+        file.write_text(json.dumps({"kind": "List", "items": [NODE, *objects]}))
+        assert main(["doctor", "--snapshot", str(file), "--output", "json"]) == code
+        assert json.loads(capsys.readouterr().out)["verdict"] == ("problem" if code else "warning")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scheduler-config", "/none"], "/none: no such file or directory; give the file"),
+        (["--scheduler-config", "."], ".: is a directory; give the file"),
+        (["--snapshot", "-", "--scheduler-config", "-"], "cannot both be standard input"),
+        (["--snapshot", "/none"], "/none: no such file or directory"),
+        (["--config", "/none"], "/none"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the remedy."""
+    assert main(["doctor", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
