@@ -28,6 +28,8 @@ from tests.experiment.record import Record
 from tests.experiment.workloads import WORKLOADS
 
 BASE = "default"
+BASES = ("default", "packing")
+"""Arms whose lines the others are held against."""
 Point = tuple[int, str]
 """(consolidateAfter in seconds, arm)."""
 Measured = Mapping[Point, Mapping[int, Figures]]
@@ -159,21 +161,34 @@ def _suffering(measured: Measured) -> Table:
 
 
 def _equal_cost(measured: Measured) -> Table:
-    rows = []
     arms = [arm for arm in dict.fromkeys(arm for _, arm in measured) if arm != BASE]
-    afters = sorted({after for after, _ in measured})
+    rows = []
     for arm in arms:
         for cache in CACHES:
-            differences = [
-                difference
-                for seed in sorted({seed for runs in measured.values() for seed in runs})
-                for difference in at_equal_cost(
-                    _curve(measured, BASE, afters, seed, cache), _curve(measured, arm, afters, seed, cache)
-                )
-            ]
-            rows.append((ARMS[arm].title, cache, str(len(differences)), _signed(differences)))
-    head = ("arm", "cache", "comparable points", "hits - default's at the same node-seconds")
-    return Table(title="Warmth at equal node-seconds", head=head, rows=tuple(rows), labels=2)
+            row = [ARMS[arm].title, cache]
+            for base in BASES:
+                above = _above(measured, base, arm, cache) if base != arm else []
+                row += [str(len(above)), _signed(above)]
+            rows.append(tuple(row))
+    against = [head for base in BASES for head in ("points", f"- {ARMS[base].title}")]
+    return Table(
+        title="Hits at equal node-seconds, above another arm's line",
+        head=("arm", "cache", *against),
+        rows=tuple(rows),
+        labels=2,
+    )
+
+
+def _above(measured: Measured, base: str, arm: str, cache: str) -> list[float]:
+    """Hold the arm's points against the base's line, seed by seed."""
+    afters = sorted({after for after, _ in measured})
+    return [
+        difference
+        for seed in sorted({seed for runs in measured.values() for seed in runs})
+        for difference in at_equal_cost(
+            _curve(measured, base, afters, seed, cache), _curve(measured, arm, afters, seed, cache)
+        )
+    ]
 
 
 def _curve(measured: Measured, arm: str, afters: Iterable[int], seed: int, cache: str) -> list[tuple[float, float]]:
