@@ -19,7 +19,7 @@ from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, tell_pass
 from extender.loops.slices import in_slices
 from extender.model import OrderKey, Pod, SkipReason
-from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits
+from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits, with_pass
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, planning
 from extender.state import ClusterState
@@ -198,7 +198,13 @@ class Reaper:
         carried = await self._evictions.carry_out(pool, plan, settings, claimable)
         skipped.update(carried.skipped)
         if carried.taken_from:
-            memory.episodes = (*memory.episodes, Episode(began=began, oldest=min(carried.taken_from)))
+            memory.episodes = with_pass(
+                memory.episodes,
+                oldest=min(carried.taken_from),
+                evicted=len(carried.taken_from),
+                idle_timeout=settings.rules.idle_timeout,
+                now=began,
+            )
         memory.failures = memory.failures + 1 if carried.failures else 0
         if memory.failures:
             memory.next_pass = self._clock() + backoff(memory.failures)

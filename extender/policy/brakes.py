@@ -11,20 +11,42 @@ from datetime import datetime, timedelta
 
 from extender.model import OrderKey, Pod, SkipReason
 
-COME_BACK_WITHIN = timedelta(minutes=10)
+COME_BACK_WITHIN = timedelta(minutes=1)
+"""A replacement is made within the idle timeout, or within this where that is shorter."""
 FIRST_MARK_WITHIN = 0.1
 """Of the idle timeout, after Ready: a worker idle since then has had no work. Some mark themselves a little late."""
-STRIKES = 2
+UNNEEDED_AFTER = 0.5
+"""Of the idle timeout: a worker without work for so long was not made for work that was just arriving."""
+STRIKES = 3
 PAUSE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One pass that evicted: when it began, the oldest node that it took from, and whether workers came back."""
+    """Evictions that belong together: those within one idle timeout from ``began``.
+
+    ``ended`` is the last of its passes, ``oldest`` the oldest node that they took from, ``evicted`` how many workers.
+    """
 
     began: datetime
+    ended: datetime
     oldest: OrderKey
+    evicted: int
     came_back: bool = False
+
+
+def with_pass(
+    episodes: Sequence[Episode], *, oldest: OrderKey, evicted: int, idle_timeout: timedelta, now: datetime
+) -> tuple[Episode, ...]:
+    """Add a pass that evicted: to the last episode while that is younger than the idle timeout, else as a new one.
+
+    In a loop the replacements have to be idle for the timeout before they can be evicted: they make a new episode.
+    """
+    if episodes and now - episodes[-1].began < idle_timeout:
+        last = episodes[-1]
+        joined = replace(last, ended=now, oldest=min(last.oldest, oldest), evicted=last.evicted + evicted)
+        return (*episodes[:-1], joined)
+    return (*episodes, Episode(began=now, ended=now, oldest=oldest, evicted=evicted))
 
 
 def judge_episodes(
@@ -34,24 +56,25 @@ def judge_episodes(
     idle_timeout: timedelta,
     now: datetime,
 ) -> tuple[Episode, ...]:
-    """Mark the episodes after which a worker came back, and forget those that no longer matter.
+    """Mark the episodes after which the workers came back, and forget those that no longer matter.
 
-    A worker came back when 1. it was created after the pass, within 10 minutes of it; 2. it stands on a node no older
-    than the oldest that was emptied; 3. it has not worked since it became Ready: nobody needed it. One that was made
-    for work that arrived is growth, however soon it follows an eviction. ``arrivals`` are the pool's placed workers
-    with their nodes' keys. An episode is kept for the length of a pause.
+    They came back when at least as many workers as were evicted 1. were created in the episode or soon after it; 2.
+    stand on nodes no older than the oldest that was emptied; 3. are not needed. One that was made for work that arrived
+    is growth, however soon it follows an eviction. ``arrivals`` are the pool's placed workers with their nodes' keys.
+    An episode is kept for the length of a pause.
     """
     recent = [episode for episode in episodes if now - episode.began < PAUSE]
     if not recent:
         return ()
-    first = min(_second(episode.began) for episode in recent)
-    born = [(pod.created, key) for pod, key in arrivals if pod.created >= first and not has_worked(pod, idle_timeout)]
+    soon = max(idle_timeout, COME_BACK_WITHIN)
+    born = [(pod.created, key) for pod, key in arrivals if is_unneeded(pod, idle_timeout, now)]
     return tuple(
         replace(
             episode,
             came_back=episode.came_back
-            or any(
-                _second(episode.began) <= created <= episode.began + COME_BACK_WITHIN and key >= episode.oldest
+            or episode.evicted
+            <= sum(
+                _second(episode.began) <= created <= episode.ended + soon and key >= episode.oldest
                 for created, key in born
             ),
         )
@@ -59,11 +82,13 @@ def judge_episodes(
     )
 
 
-def has_worked(worker: Pod, idle_timeout: timedelta) -> bool:
-    """Say whether a worker is busy, not Ready yet, or idle since more than a tenth of the idle timeout after Ready."""
+def is_unneeded(worker: Pod, idle_timeout: timedelta, now: datetime) -> bool:
+    """A worker was not needed when it is idle since its start, give or take a mark that came a little late, and for
+    half of the idle timeout already."""
     if worker.idle_since is None or worker.ready_since is None:
-        return True
-    return worker.idle_since > worker.ready_since + FIRST_MARK_WITHIN * idle_timeout
+        return False
+    had_no_work = worker.idle_since <= worker.ready_since + FIRST_MARK_WITHIN * idle_timeout
+    return had_no_work and now - worker.idle_since >= UNNEEDED_AFTER * idle_timeout
 
 
 def _second(time: datetime) -> datetime:
@@ -71,17 +96,21 @@ def _second(time: datetime) -> datetime:
     return time.replace(microsecond=0)
 
 
-def paused_until(episodes: Iterable[Episode]) -> datetime | None:
-    """Say until when a pool pauses, None where it does not: workers came back after two passes within an hour."""
-    struck = sorted(episode.began for episode in episodes if episode.came_back)
-    return struck[-1] + PAUSE if len(struck) >= STRIKES else None
+def paused_until(episodes: Sequence[Episode]) -> datetime | None:
+    """Say until when a pool pauses, None where it does not: workers came back after three episodes in a row."""
+    ends = [
+        episodes[last].ended
+        for last in range(STRIKES - 1, len(episodes))
+        if all(each.came_back for each in episodes[last - STRIKES + 1 : last + 1])
+    ]
+    return ends[-1] + PAUSE if ends else None
 
 
-def why_pool_waits(*, unscheduled: int, episodes: Iterable[Episode], now: datetime) -> SkipReason | None:
+def why_pool_waits(*, unscheduled: int, episodes: Sequence[Episode], now: datetime) -> SkipReason | None:
     """Say why nothing of a pool is evicted now, None where nothing forbids it.
 
     1. a worker waits for a node: it may take the room of the idle ones, or the pool needs all it has; 2. workers came
-    back after evictions, twice: something recreates them, and evicting only moves them about.
+    back after evictions, again and again: something recreates them, and evicting only moves them about.
     """
     if unscheduled:
         return SkipReason.PENDING_WORKERS

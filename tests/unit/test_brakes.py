@@ -3,60 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.ages import order_key
-from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits
+from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits, with_pass
 from tests.builders import NOW, minutes_ago, node, worker
 
 OLD, NEW = order_key(node("old"), minutes_ago(500)), order_key(node("new"), minutes_ago(5))
-EVICTED = Episode(began=minutes_ago(20), oldest=NEW)
-
-
 TIMEOUT = timedelta(minutes=5)
+EVICTED = Episode(began=minutes_ago(20), ended=minutes_ago(18), oldest=NEW, evicted=1)
 
 
 def judge(episodes: Sequence[Episode], *arrivals: tuple[Pod, OrderKey], now: datetime = NOW) -> tuple[Episode, ...]:
     return judge_episodes(episodes, arrivals, idle_timeout=TIMEOUT, now=now)
 
 
-def arrival(minutes: float, key: OrderKey, idle_after: timedelta | None = timedelta()) -> tuple[Pod, OrderKey]:
+def arrival(minutes: float, key: OrderKey = NEW, idle_after: timedelta | None = timedelta()) -> tuple[Pod, OrderKey]:
     """A worker created so many minutes ago, Ready at once, and idle so long after that (None: busy)."""
     at = minutes_ago(minutes)
     idle_since = None if idle_after is None else at + idle_after
     return worker(f"w{minutes}", created=at, ready_since=at, idle_since=idle_since), key
 
 
-def came_back(*arrivals: tuple[Pod, OrderKey]) -> bool:
-    return judge([EVICTED], *arrivals)[0].came_back
+def came_back(*arrivals: tuple[Pod, OrderKey], episode: Episode = EVICTED) -> bool:
+    return judge([episode], *arrivals)[0].came_back
 
 
 def test_worker_that_comes_back_on_a_new_node_is_noticed() -> None:
-    """Created after the pass, within ten minutes, on a node no older than those that were emptied."""
-    assert came_back(arrival(19, NEW))
-    assert came_back(arrival(10, order_key(node("unseen"), None)))
+    """Created in the episode or within the idle timeout after it, on a node no older than those that were emptied."""
+    assert came_back(arrival(20))
+    assert came_back(arrival(13, order_key(node("unseen"), None)))
 
 
 def test_replacement_made_in_the_same_second_is_noticed() -> None:
     """Creation times have whole seconds, the pass has microseconds."""
     at = NOW - timedelta(minutes=5)
-    episode = Episode(began=at + timedelta(microseconds=400_000), oldest=NEW)
+    began = at + timedelta(microseconds=400_000)
     again = worker("again", created=at, ready_since=at, idle_since=at)
-    assert judge([episode], (again, NEW))[0].came_back
+    assert came_back((again, NEW), episode=replace(EVICTED, began=began, ended=began))
+
+
+def test_fewer_than_were_evicted_did_not_come_back() -> None:
+    """Whatever makes workers again makes them all; a burst makes one too many now and then."""
+    three = replace(EVICTED, evicted=3)
+    assert not came_back(arrival(19), arrival(18), episode=three)
+    assert came_back(arrival(19), arrival(18), arrival(17), episode=three)
 
 
 @pytest.mark.parametrize("idle_after", [None, timedelta(seconds=31)])
 def test_worker_that_was_needed_did_not_come_back(idle_after: timedelta | None) -> None:
     """It is busy, or became idle later than at its start: it was made for work, as in a burst."""
-    assert not came_back(arrival(19, NEW, idle_after))
+    assert not came_back(arrival(19, idle_after=idle_after))
 
 
 def test_worker_that_marks_itself_a_little_late_came_back() -> None:
     """A tenth of the idle timeout is no work."""
-    assert came_back(arrival(19, NEW, timedelta(seconds=30)))
+    assert came_back(arrival(19, idle_after=timedelta(seconds=30)))
+
+
+def test_worker_that_is_idle_for_a_moment_may_still_get_work() -> None:
+    """Half of the idle timeout has to pass before it is known that nobody needs it."""
+    episode = replace(EVICTED, began=minutes_ago(4), ended=minutes_ago(4))
+    assert not came_back(arrival(2.4), episode=episode)
+    assert came_back(arrival(2.5), episode=episode)
 
 
 def test_worker_that_is_not_ready_yet_did_not_come_back() -> None:
@@ -71,14 +84,22 @@ def test_worker_on_an_older_node_did_not_come_back() -> None:
 
 
 def test_worker_from_before_or_long_after_did_not_come_back() -> None:
-    """Only the ten minutes after the pass count."""
-    assert not came_back(arrival(21, NEW))
-    assert not came_back(arrival(9.9, NEW))
+    """Only the episode and the idle timeout after it count."""
+    assert not came_back(arrival(21))
+    assert not came_back(arrival(12.9))
+
+
+def test_short_idle_timeout_leaves_a_minute_to_come_back() -> None:
+    """A controller that looks once a minute is a loop all the same."""
+    episode = replace(EVICTED, began=minutes_ago(10), ended=minutes_ago(10))
+    for minutes, expected in ((9, True), (8.9, False)):
+        judged = judge_episodes([episode], [arrival(minutes)], idle_timeout=timedelta(seconds=5), now=NOW)
+        assert judged[0].came_back is expected
 
 
 def test_what_came_back_is_remembered_when_it_is_gone() -> None:
     """The worker may have left again; the strike stays."""
-    judged = judge([EVICTED], arrival(19, NEW))
+    judged = judge([EVICTED], arrival(19))
     assert judge(judged) == judged
 
 
@@ -87,14 +108,24 @@ def test_episodes_are_forgotten_after_an_hour() -> None:
     assert judge([EVICTED], now=NOW + timedelta(minutes=41)) == ()
 
 
-def test_pool_pauses_after_two_strikes() -> None:
-    """Once is growth; twice is a loop."""
-    first = Episode(began=minutes_ago(20), oldest=NEW, came_back=True)
-    second = Episode(began=minutes_ago(12), oldest=NEW, came_back=True)
-    assert paused_until([first, EVICTED]) is None
-    assert paused_until([first, second]) == minutes_ago(12) + timedelta(hours=1)
-    assert why_pool_waits(unscheduled=0, episodes=[first, second], now=NOW) is SkipReason.POOL_PAUSED
-    assert why_pool_waits(unscheduled=0, episodes=[first, second], now=NOW + timedelta(hours=1)) is None
+def test_passes_within_the_idle_timeout_are_one_episode() -> None:
+    """A wave that ebbs takes many passes. What comes back has to be idle first, so it makes a new one."""
+    episodes = with_pass((), oldest=NEW, evicted=2, idle_timeout=TIMEOUT, now=NOW)
+    episodes = with_pass(episodes, oldest=OLD, evicted=3, idle_timeout=TIMEOUT, now=NOW + timedelta(minutes=4))
+    assert episodes == (Episode(began=NOW, ended=NOW + timedelta(minutes=4), oldest=OLD, evicted=5),)
+    assert len(with_pass(episodes, oldest=NEW, evicted=1, idle_timeout=TIMEOUT, now=NOW + TIMEOUT)) == 2
+
+
+def test_pool_pauses_after_three_strikes_in_a_row() -> None:
+    """Now and then is growth; every time is a loop."""
+    quiet = [replace(EVICTED, ended=minutes_ago(minutes)) for minutes in (20, 15, 10, 5)]
+    struck = [replace(each, came_back=True) for each in quiet]
+    assert paused_until(struck[:2]) is None
+    assert paused_until([struck[0], quiet[1], struck[2], struck[3]]) is None
+    assert paused_until(struck[:3]) == minutes_ago(10) + timedelta(hours=1)
+    assert paused_until([*struck[:3], quiet[3]]) == minutes_ago(10) + timedelta(hours=1)
+    assert why_pool_waits(unscheduled=0, episodes=struck, now=NOW) is SkipReason.POOL_PAUSED
+    assert why_pool_waits(unscheduled=0, episodes=struck, now=NOW + timedelta(hours=1)) is None
 
 
 def test_pool_waits_while_a_worker_has_no_node() -> None:
