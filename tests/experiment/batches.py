@@ -71,6 +71,11 @@ def _batch(runs: Sequence[Run], folder: Path, stop: threading.Event, note: Calla
             log.unlink(missing_ok=True)
             started.append((run, spawner.start(run.id, command, log=log)))
         _wait(started, stop, note)
+    except Stopped:
+        for _, process in started:
+            process.stop(STOP_SECONDS)
+            process.log.unlink()  # it says only how far that run had come
+        raise
     finally:
         for _, process in started:
             process.stop(STOP_SECONDS)

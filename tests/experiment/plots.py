@@ -103,7 +103,9 @@ def _panel(panel: Panel, names: Sequence[str]) -> list[str]:
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    room = (high - low or abs(high) or 1.0) * MARGIN
+    size = max(abs(low), abs(high), 1.0)
+    span = high - low if high - low > 1e-9 * size else size  # all the same: an axis around it
+    room = span * MARGIN
     return low - room, high + room
 
 
