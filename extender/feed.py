@@ -41,6 +41,8 @@ STALE = timedelta(minutes=2)
 """A watch hears a bookmark about each minute; after two minutes of silence it is not to be relied on."""
 FRESH = timedelta(seconds=90)
 """For what cannot be taken back: a watch that hears nothing is ended after 75 s at most, and 15 s more."""
+CAUGHT_UP = timedelta(seconds=1)
+"""After a watch is opened, for what has happened before: it is sent at once."""
 
 Required: TypeAlias = Reflector[NodeObject, Node] | Reflector[PodObject, Pod] | Reflector[ConfigMapObject, Ledger]
 Optional: TypeAlias = Reflector[NodeClaimObject, NodeClaim] | Reflector[NodePoolObject, NodePool]
@@ -168,14 +170,18 @@ class ClusterFeed:
         }
 
     def is_fresh(self) -> bool:
-        """True while what an eviction is decided on is not stale: all is loaded, and no watch was silent for long.
+        """True while what an eviction is decided on is not stale: all is loaded, all watches are open, none is silent.
 
+        While a watch is broken, others may take work or go, and the floor would be kept with workers that are no more.
         A ledger that cannot be read makes it false: ages would be guesses. Karpenter's objects do not count: they can
         only keep workers from being evicted, or say earlier that a node is leaving.
         """
-        ages = self.ages()
+        now = asyncio.get_running_loop().time()
         return all(
-            reflector.synced and not reflector.missing and (ages[reflector.name] or 0) <= FRESH.total_seconds()
+            reflector.synced
+            and reflector.following_since is not None
+            and now - reflector.following_since >= CAUGHT_UP.total_seconds()
+            and now - (reflector.last_contact or 0) <= FRESH.total_seconds()
             for reflector in self.required
         )
 
@@ -196,12 +202,13 @@ class ClusterFeed:
         return reasons
 
     def shown(self) -> dict[str, dict[str, object]]:
-        """Show each collection: synced, age in seconds, problem, and whether readiness depends on it."""
+        """Show each collection: synced, age in seconds, if a watch is open, problem, if readiness does not need it."""
         ages = self.ages()
         return {
             r.name: {
                 "synced": r.synced and not (r.missing and r.name in OPTIONAL),
                 "ageSeconds": _rounded(ages[r.name]),
+                "following": r.following_since is not None,
                 "problem": r.problem,
                 "optional": r.name in OPTIONAL,
             }

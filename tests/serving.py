@@ -74,6 +74,11 @@ class Serve:
         except OSError:
             return False
 
+    def readiness(self) -> dict[str, Any]:
+        """What /readyz says, whatever its status."""
+        said: dict[str, Any] = json.loads(self.get("/readyz")[1])
+        return said
+
     def text(self) -> str:
         """Everything it logged."""
         return self.log.read_text(errors="replace")

@@ -82,9 +82,10 @@ class Reflector(Generic[S, T]):
     ``synced``: listed completely at least once (``synced_event`` is set with it). ``settled_event``: that, or missing.
     ``last_contact``: the clock's time of the last page, opened watch, event or bookmark, None before the first; older
     than two minutes means stale. (A server that accepts a watch sends all that is newer, and where etcd reports no
-    progress, a quiet collection gets no bookmarks.) ``missing``: the collection does not exist or may not be read (404,
-    403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in the sink,
-    unless ``forgets_missing``.
+    progress, a quiet collection gets no bookmarks.) ``following_since``: the clock's time since when a watch is open,
+    None while none is: what happens meanwhile is not known. ``missing``: the collection does not exist or may not be
+    read (404, 403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in
+    the sink, unless ``forgets_missing``.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Reflector(Generic[S, T]):
         self.synced_event = asyncio.Event()
         self.settled_event = asyncio.Event()
         self.last_contact: float | None = None
+        self.following_since: float | None = None
         self.missing = False
         self.problem: str | None = None
         self._client = client
@@ -129,6 +131,7 @@ class Reflector(Generic[S, T]):
         self._reason = RelistReason.REQUESTED  # why the next list, if it is not the first
         self._scope: asyncio.Timeout | None = None
         self._failures = 0  # in a row; decides the pause
+        self._expiries = 0  # in a row
         self._barren = 0
         self._skipped: dict[str, bool] = {}  # undecodable objects by uid: is an older version of it in the sink?
 
@@ -163,6 +166,9 @@ class Reflector(Generic[S, T]):
         except KubeError as error:
             if isinstance(error, Gone):
                 self._forget(RelistReason.EXPIRED)
+                if not self._expiries:  # the server is back after an outage: no reason to wait as if it were not
+                    self._failures = 0
+                self._expiries += 1
             if isinstance(error, NotFound) or (isinstance(error, Forbidden) and error.status == 403):
                 return self._lost(error)
             self._observer.watch_failed(self.name, error)
@@ -213,7 +219,7 @@ class Reflector(Generic[S, T]):
         fragments: list[bytes] = []
         try:
             async with self._client.watch_stream(self._path, params=params, silence_limit=silence) as chunks:
-                opened = self.last_contact = self._clock()
+                opened = self.last_contact = self.following_since = self._clock()
                 async for chunk in chunks:
                     complete, newline, rest = chunk.rpartition(b"\n")
                     if not newline:
@@ -227,13 +233,14 @@ class Reflector(Generic[S, T]):
             self._barren += opened is not None and last is None
             raise
         finally:
+            self.following_since = None
             if last is not None:
                 self._barren = 0
                 self._version = metadata(last).resource_version or version
             elif self._barren >= _BARREN_LIMIT:  # nothing comes from this version: restored from a backup, or garbage
                 self._forget(RelistReason.BARREN)
             if opened is not None and self._clock() - opened >= _HEALTHY_SECONDS:
-                self._failures = 0
+                self._failures = self._expiries = 0
         if self._clock() - opened >= _SHORT_SECONDS:
             return 0.0
         return _SHORT_PAUSE_SECONDS if last is not None else self._backoff()

@@ -146,7 +146,7 @@ class Evictions:
             if reason is not None:
                 return reason
             # nothing is awaited between this check and the request but the request itself
-            if not self._is_leader():
+            if not (self._is_leader() and self._is_fresh()):
                 return SkipReason.BACKING_OFF
             result = await self._pods.evict(fresh.pod)
             if result.outcome is not EvictionOutcome.CHANGED:

@@ -1,4 +1,4 @@
-"""The command line of scripts/bench: webhook, scheduler, memory.
+"""The command line of scripts/bench: webhook, scheduler, memory, reap.
 
 Owns arguments, exit codes (0 done, 1 failure, 2 bad usage) and where a report goes.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.benchmarks import machine, memory, scheduler, webhook
+from tests.benchmarks import machine, memory, reaping, scheduler, webhook
 from tests.benchmarks.report import Report, with_section
 from tests.controlplane import ControlPlaneError
 
@@ -25,6 +25,7 @@ Measures warmnode and writes the numbers in docs/benchmarks.md.
   webhook    latency and throughput of a prioritize call, beside a minimal extender in Go      about 12 minutes
   scheduler  pods a second of a real kube-scheduler without and with extenders; preemption     about 15 minutes
   memory     resident memory, first sync and CPU at 5,000 nodes and 100,000 pods               about 5 minutes
+  reap       CPU of a pass of the reaper over 100,000 workers, and how long others wait        about 1 minute
 
 First try:           {PROGRAM} webhook --quick
 To keep the result:  {PROGRAM} webhook --write
@@ -79,10 +80,16 @@ def _memory(options: argparse.Namespace) -> Report:
     return memory.measure(replace(size, rounds=options.rounds or size.rounds), _note)
 
 
+def _reap(options: argparse.Namespace) -> Report:
+    size = reaping.QUICK if options.quick else reaping.FULL
+    return reaping.measure(replace(size, rounds=options.rounds or size.rounds), _note)
+
+
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "webhook": _webhook,
     "scheduler": _scheduler,
     "memory": _memory,
+    "reap": _reap,
 }
 
 

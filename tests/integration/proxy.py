@@ -19,7 +19,7 @@ import aiohttp
 import yarl
 from aiohttp import web
 
-from tests.controlplane import ControlPlane
+from tests.controlplane import ControlPlane, wait_for
 
 T = TypeVar("T")
 
@@ -59,12 +59,14 @@ class Proxy:
     """Listens on 127.0.0.1 without TLS and forwards as the administrator. Runs in a thread of its own.
 
     ``hook`` is called in a further thread before a request is forwarded; the request hangs for as long as it takes, and
-    what it returns is the answer then. ``seen`` are the requests that came in, in order.
+    what it returns is the answer then. ``seen`` are the requests that came in, in order; ``answered`` those that the
+    API server answered, with the status.
     """
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self.hook: Hook | None = None
         self.seen: list[Seen] = []
+        self.answered: list[tuple[Seen, int]] = []
         self._is_cut = False
         self._upstream = control_plane.server_url
         self._tls = ssl.create_default_context(cafile=str(control_plane.ca_file))
@@ -107,6 +109,13 @@ class Proxy:
     def mend(self) -> None:
         """Forward again."""
         self._is_cut = False
+
+    def wait_seen(self, more: int) -> None:
+        """Wait for so many further requests, half a minute at most."""
+        before = len(self.seen)
+        wait_for(
+            lambda: len(self.seen) >= before + more, 30, lambda: f"{more} requests; {len(self.seen) - before} came"
+        )
 
     def evictions(self) -> list[Seen]:
         """The evictions that came in."""
@@ -172,6 +181,7 @@ class Proxy:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}
         url = yarl.URL(f"{self._upstream}{request.raw_path}", encoded=True)
         async with self._session.request(request.method, url, data=seen.body or None, headers=headers) as upstream:
+            self.answered.append((seen, upstream.status))
             kept = {key: value for key, value in upstream.headers.items() if key.lower() not in HOP_BY_HOP}
             response = web.StreamResponse(status=upstream.status, headers=kept)
             await response.prepare(request)

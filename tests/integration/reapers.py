@@ -94,6 +94,14 @@ class Reapers:
             )
         self.wait_ready(where)
 
+    def some_workers(self, count: int) -> list[str]:
+        """Run idle workers w0, w1, ..., each on a node of its own, the first on the oldest."""
+        nodes = self.ground.nodes(count, wait=False)
+        self.ground.write_ledger({node: 60 * (count - position) for position, node in enumerate(nodes)})
+        names = [f"w{number}" for number in range(count)]
+        self.run_workers(dict(zip(names, nodes, strict=True)))
+        return names
+
     def wait_ready(self, names: Mapping[str, str] | Sequence[str]) -> None:
         """Wait until all of these are Ready."""
         self.ground.wait(

@@ -25,6 +25,7 @@ from extender.telemetry import Metrics
 from tests.controlplane import Component, ControlPlane, Options, wait_for
 from tests.controlplane.binaries import ROOT
 from tests.controlplane.fixtures import RequireBinaries
+from tests.integration.proxy import Proxy
 
 pytestmark = pytest.mark.controlplane
 
@@ -81,11 +82,12 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(plane: ControlPlane, name: str, count: int) -> AsyncIterator[list[Replica]]:
+async def replicas(
+    plane: ControlPlane, name: str, count: int, *, kubeconfig: Path | None = None
+) -> AsyncIterator[list[Replica]]:
     """That many electors, and a look at all of them every few milliseconds: never two lead."""
-    clients = [
-        await KubeClient.connect(kubeconfig=str(plane.kubeconfig), user_agent="warmnode/test") for _ in range(count)
-    ]
+    given = str(kubeconfig or plane.kubeconfig)
+    clients = [await KubeClient.connect(kubeconfig=given, user_agent="warmnode/test") for _ in range(count)]
     made = [Replica(client, name) for client in clients]
 
     async def watch() -> None:
@@ -166,6 +168,30 @@ async def test_stopped_api_server_never_makes_two_leaders(plane: ControlPlane, n
         leader = await leader_of(some, LEASE.total_seconds() + 2 * PAUSE + SLACK)
         await asyncio.sleep(LEASE.total_seconds())
         assert leader.elector.is_leader
+
+
+async def test_slow_api_server_never_makes_two_leaders(plane: ControlPlane, name: str, tmp_path: Path) -> None:
+    """Slow answers that come in time cost no leadership. When they come too late nobody leads; afterwards one does.
+
+    A write whose answer comes too late was carried out all the same.
+    """
+    delay = 0.0
+    with Proxy(plane) as proxy:
+        proxy.hook = lambda seen: time.sleep(delay)
+        async with replicas(plane, name, 2, kubeconfig=proxy.kubeconfig(tmp_path / "proxy.kubeconfig")) as some:
+            leader = await leader_of(some, SECONDS)
+            delay = DEADLINE.total_seconds() / 8
+            await asyncio.sleep(LEASE.total_seconds())
+            assert leader.elector.is_leader
+            delay = DEADLINE.total_seconds() / 2
+            async with asyncio.timeout(DEADLINE.total_seconds() + SLACK):
+                await leader.elector.wait_lost()
+            await asyncio.sleep(LEASE.total_seconds())
+            assert not any(each.elector.is_leader for each in some)
+            delay = 0.0
+            leader = await leader_of(some, LEASE.total_seconds() + 2 * PAUSE + SLACK)
+            await asyncio.sleep(LEASE.total_seconds())
+            assert leader.elector.is_leader
 
 
 PROGRAM = """

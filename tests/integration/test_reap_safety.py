@@ -31,11 +31,11 @@ from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import by_label
-from tests.controlplane import ApiError, Component, ControlPlane, Options, wait_for
+from tests.controlplane import ApiError, ControlPlane, Options, wait_for
 from tests.controlplane.client import Api
 from tests.controlplane.fixtures import RequireBinaries
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, Ground
-from tests.integration.proxy import Proxy, Refusal, Seen
+from tests.integration.proxy import Proxy, Seen
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, reaping, wait_evicted
 from tests.serving import Serve
 
@@ -68,21 +68,12 @@ def own(plane: ControlPlane, tmp_path: Path) -> Iterator[Reapers]:
         ground.close()
 
 
-def some_workers(own: Reapers, count: int, *, each_on_its_node: bool = True) -> list[str]:
-    """Idle workers, the first on the oldest node."""
-    nodes = own.ground.nodes(count if each_on_its_node else 1, wait=False)
-    own.ground.write_ledger({node: 60 * (count - position) for position, node in enumerate(nodes)})
-    names = [f"w{number}" for number in range(count)]
-    own.run_workers({name: nodes[position % len(nodes)] for position, name in enumerate(names)})
-    return names
-
-
 # -- a worker that gets work at the last moment ---------------------------------------------------------------------
 
 
 def test_worker_that_turns_busy_between_decision_and_eviction_stays(own: Reapers, tmp_path: Path) -> None:
     """The eviction names the version that was judged: 409, read again, and what is busy now is not evicted."""
-    some_workers(own, 2)
+    own.some_workers(2)
     with Proxy(own.control_plane) as proxy:
 
         def accept_work(seen: Seen) -> None:
@@ -102,9 +93,32 @@ def test_worker_that_turns_busy_between_decision_and_eviction_stays(own: Reapers
         reaper.stop()
 
 
+def test_worker_whose_status_changes_before_its_eviction_is_evicted(own: Reapers, tmp_path: Path) -> None:
+    """A 409 that a status update has caused is no reason to wait: read again, still idle, evicted in the same pass."""
+    names = own.some_workers(3)
+    with Proxy(own.control_plane) as proxy:
+
+        def change_status(seen: Seen) -> None:
+            if seen.is_eviction() and [each.path for each in proxy.evictions()].count(seen.path) == 1:
+                own.control_plane.api(
+                    "PATCH", seen.path.replace("/eviction", "/status"), {"status": {"message": "changed"}}
+                )
+
+        proxy.hook = change_status
+        no_costs = {"deletionCost": {"enabled": False}}  # writing them changes pods too
+        reaper = own.start(kubeconfig=proxy.kubeconfig(tmp_path / "proxy.kubeconfig"), pool=no_costs)
+        own.wait_names(set())
+        wait_evicted(reaper, *reversed(names))
+        own.ground.wait(lambda: reaper.lines("pass"), "the pass to end")
+        assert [line["planned"] for line in reaper.lines("pass")] == [3]
+        statuses = [status for seen, status in proxy.answered if seen.is_eviction()]
+        assert statuses == [409, 201] * 3
+        reaper.stop()
+
+
 def test_another_pod_of_the_same_name_is_not_evicted(own: Reapers, tmp_path: Path) -> None:
     """The eviction names the pod's UID: whoever has its name by then is somebody else."""
-    some_workers(own, 1)
+    own.some_workers(1)
     with Proxy(own.control_plane) as proxy:
 
         def replace(seen: Seen) -> None:
@@ -262,12 +276,22 @@ async def reaper_in_process(plane: ControlPlane, namespace: str) -> AsyncIterato
     tasks = [asyncio.create_task(reflector.run()) for reflector in made.feed.reflectors]
     try:
         await made.feed.begin()
+        await caught_up(made.feed)
         yield made
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
+
+
+async def caught_up(feed: ClusterFeed) -> None:
+    """Wait until its watches have been open for long enough to be relied on."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            if feed.is_fresh():
+                return
+            await asyncio.sleep(0.05)
 
 
 def _now() -> datetime:
@@ -321,7 +345,7 @@ def _lines(folder: Path) -> list[str]:
 
 async def test_pods_that_change_all_the_time_are_evicted_all_the_same(own: Reapers) -> None:
     """A status change of every pod each second: every reapable worker is gone within three passes."""
-    names = some_workers(own, 6)
+    names = own.some_workers(6)
     ended = threading.Event()
 
     def change() -> None:
@@ -364,7 +388,7 @@ def leader_of(some: list[Serve]) -> Serve:
 
 def test_reapers_take_over_from_one_that_was_killed(own: Reapers) -> None:
     """One of two leads and evicts; after SIGKILL the other does."""
-    names = some_workers(own, 3)
+    names = own.some_workers(3)
     own.mark_busy(*names)
     own.configure()
     some = [own.make().start() for _ in range(2)]
@@ -383,7 +407,7 @@ def test_reapers_take_over_from_one_that_was_killed(own: Reapers) -> None:
 
 def test_leader_that_was_stopped_evicts_nothing_when_it_wakes_up(own: Reapers) -> None:
     """SIGSTOP of the leader, another leads, SIGCONT: the first notices and evicts nothing from then on."""
-    names = some_workers(own, 4)
+    names = own.some_workers(4)
     own.mark_busy(*names)
     own.configure()
     some = [own.make().start() for _ in range(2)]
@@ -401,9 +425,40 @@ def test_leader_that_was_stopped_evicts_nothing_when_it_wakes_up(own: Reapers) -
     wait_evicted(other, "w3", "w2", "w1", "w0")
 
 
+def test_leader_that_was_stopped_writes_nothing_when_it_wakes_up(own: Reapers) -> None:
+    """Deletion costs and ledger stay as the new leader has written them, whatever the old one had in mind."""
+    names = own.some_workers(3)
+    own.mark_busy(*names)
+    own.configure(enabled=False)
+    some = [own.make().start() for _ in range(2)]
+    leader = leader_of(some)
+    (other,) = [each for each in some if each is not leader]
+    own.mark_idle("w0")
+    own.ground.wait(lambda: own.costs()["w0"] is not None, lambda: f"{own.costs()}")
+    own.mark_idle("w1")  # its cost is due in a second
+    leader.signal(signal.SIGSTOP)
+    own.ground.wait(lambda: other.metric("warmnode_leader") == 1, lambda: other.text()[-2000:])
+    own.mark_busy("w0")
+    own.ground.wait(lambda: int(own.costs()["w0"] or 0) > 0 and own.costs()["w1"] is not None, lambda: f"{own.costs()}")
+    (joined,) = own.ground.nodes(1, wait=False)
+    own.run_workers({"w3": joined}, busy=["w3"])
+    ledger = own.ground.wait_for_ledger(lambda found: own.ground.uid(joined) in found)
+    versions = {name: pod["metadata"]["resourceVersion"] for name, pod in own.ground.pods().items()}
+
+    leader.signal(signal.SIGCONT)
+    own.ground.wait(lambda: leader.lines("not leading any more"), lambda: leader.text()[-2000:])
+    own.wait_passes(other, 6)  # a look at all costs comes every five seconds
+    assert {name: pod["metadata"]["resourceVersion"] for name, pod in own.ground.pods().items()} == versions
+    assert own.ground.ledger() == ledger
+    writes = "warmnode_deletion_cost_writes_total"
+    assert leader.metric(writes, pool=POOL, outcome="written") == 1
+    assert leader.metric(writes, pool=POOL, outcome="conflict") == 0
+    assert leader_of(some) is other
+
+
 def test_leader_cut_off_from_the_api_server_is_replaced(own: Reapers, tmp_path: Path) -> None:
     """The leader's network is cut: it stops to lead, the other leads and reaps, and one leads after the cut too."""
-    names = some_workers(own, 2)
+    names = own.some_workers(2)
     own.mark_busy(*names)
     own.configure()
     with Proxy(own.control_plane) as proxy:
@@ -422,97 +477,3 @@ def test_leader_cut_off_from_the_api_server_is_replaced(own: Reapers, tmp_path: 
         wait_evicted(cut_off)
         wait_evicted(other, "w1", "w0")
         cut_off.stop()
-
-
-# -- an API server in trouble ---------------------------------------------------------------------------------------
-
-
-def test_api_server_paused_killed_and_restarted(own: Reapers) -> None:
-    """No crash and no eviction on what was known before; afterwards all goes on by itself."""
-    names = some_workers(own, 3)
-    own.mark_busy(*names)
-    reaper = own.start()
-    own.ground.wait(lambda: reaper.metric("warmnode_leader") == 1, lambda: reaper.text()[-2000:])
-    plane = own.control_plane
-    plane.pause(Component.API_SERVER)
-    try:
-        wait_for(lambda: reaper.metric("warmnode_leader") == 0, SECONDS, lambda: reaper.text()[-2000:])
-    finally:
-        plane.resume(Component.API_SERVER)
-    own.ground.wait(lambda: reaper.metric("warmnode_leader") == 1, lambda: reaper.text()[-2000:])
-    own.mark_idle("w2", since=LONG_AGO)
-    own.wait_names({"w0", "w1"})
-
-    plane.kill(Component.API_SERVER)
-    wait_for(lambda: reaper.metric("warmnode_leader") == 0, SECONDS, lambda: reaper.text()[-2000:])
-    plane.restart(Component.API_SERVER)
-    own.mark_idle("w0", "w1", since=LONG_AGO)
-    own.wait_names(set())
-    wait_evicted(reaper, "w2", "w1", "w0")
-    assert "Traceback" not in reaper.text()
-    assert reaper.stop() == 0
-
-
-def test_evictions_that_the_api_server_refuses_are_tried_again(own: Reapers, tmp_path: Path) -> None:
-    """429 and 500 to an eviction are outcomes: counted, backed off from, and done once the API server is well."""
-    some_workers(own, 1)
-    with Proxy(own.control_plane) as proxy:
-        refusals = [Refusal(status=429, retry_after=1), Refusal(status=500)]
-        proxy.hook = lambda seen: refusals.pop(0) if seen.is_eviction() and refusals else None
-        reaper = own.start(kubeconfig=proxy.kubeconfig(tmp_path / "proxy.kubeconfig"))
-        own.wait_names(set())
-        wait_evicted(reaper, "w0")
-        evictions = "warmnode_evictions_total"
-        wait_for(lambda: reaper.metric(evictions, pool=POOL, outcome="evicted") == 1, SECONDS, "it to be counted")
-        for outcome in ("throttled", "failed"):
-            assert reaper.metric(evictions, pool=POOL, outcome=outcome) == 1, outcome
-        assert "Traceback" not in reaper.text()
-        reaper.stop()
-
-
-def test_nothing_is_evicted_while_the_lists_fail(own: Reapers, tmp_path: Path) -> None:
-    """A start with an API server that answers 500 for pods and hangs for nodes: not ready, no eviction; then all is."""
-    some_workers(own, 2)
-    with Proxy(own.control_plane) as proxy:
-        released = threading.Event()
-
-        def trouble(seen: Seen) -> Refusal | None:
-            if seen.path == "/api/v1/nodes":
-                released.wait(SECONDS)
-            return Refusal(status=500) if seen.path == "/api/v1/pods" and not released.is_set() else None
-
-        proxy.hook = trouble
-        own.configure()
-        reaper = own.make(kubeconfig=proxy.kubeconfig(tmp_path / "proxy.kubeconfig")).start(wait_ready=False)
-        own.ground.wait(lambda: reaper.metric("warmnode_leader") == 1, lambda: reaper.text()[-2000:])
-        own.ground.wait(
-            lambda: sum(seen.path == "/api/v1/pods" for seen in list(proxy.seen)) >= 3, lambda: reaper.text()[-2000:]
-        )
-        status, body = reaper.get("/readyz")
-        assert status == 503
-        assert "pods: not listed yet" in body
-        assert "nodes: not listed yet" in body
-        assert proxy.evictions() == []
-        released.set()
-        own.wait_names(set())
-        assert reaper.get("/readyz")[0] == 200
-        wait_evicted(reaper, "w1", "w0")
-        reaper.stop()
-
-
-def test_start_without_an_api_server(own: Reapers) -> None:
-    """It starts, says that it is not ready and why, and works as soon as there is one."""
-    some_workers(own, 1)
-    own.configure()
-    own.control_plane.kill(Component.API_SERVER)
-    try:
-        reaper = own.make().start(wait_ready=False)
-        wait_for(lambda: reaper.lines("watch failed"), SECONDS, lambda: reaper.text()[-2000:])
-        status, body = reaper.get("/readyz")
-        assert status == 503
-        assert "nodes: not listed yet" in body
-        assert reaper.get("/healthz")[0] == 200
-    finally:
-        own.control_plane.restart(Component.API_SERVER)
-    own.wait_names(set())
-    assert reaper.get("/readyz")[0] == 200

@@ -24,6 +24,7 @@ from extender.state import ClusterState
 from extender.telemetry import Metrics, WatchMetrics
 from tests.builders import NOW
 from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.faults import Then, Where, answer, silence, stream
 from tests.fakes.store import NODE_CLAIMS, NODE_POOLS, NODES
 
 pytestmark = pytest.mark.looptime
@@ -190,3 +191,48 @@ async def test_broken_collection_delays_the_start_by_seconds_and_no_more(client:
         assert followed.feed.is_fresh()
         assert followed.feed.shown()["nodeclaims"]["synced"] is False
         assert broken.refused < 40
+
+
+# -- fresh enough for what cannot be taken back -----------------------------------------------------------------------
+
+
+async def becomes_fresh(feed: ClusterFeed) -> float:
+    """Wait until the feed is fresh: how many seconds that took."""
+    started = asyncio.get_running_loop().time()
+    await until(feed.is_fresh)
+    return asyncio.get_running_loop().time() - started
+
+
+async def test_state_is_fresh_a_second_after_its_watches_are_open(client: KubeClient) -> None:
+    """What happened between list and watch is sent at once; until then nothing is decided that cannot be taken back."""
+    async with following(client) as followed:
+        assert not followed.feed.is_fresh()
+        assert 0.8 < await becomes_fresh(followed.feed) < 1.3
+
+
+async def test_state_is_not_fresh_while_a_watch_is_broken(server: FakeApiServer, client: KubeClient) -> None:
+    """However short ago it was heard of: what happens now is not known. Back again, it is fresh a second later."""
+    async with following(client) as followed:
+        await becomes_fresh(followed.feed)
+        server.fail(Where.WATCH, *[answer(500)] * 8)
+        server.end_watches()
+        await asyncio.sleep(0.5)
+        assert not followed.feed.is_fresh()
+        assert followed.feed.reasons() == []  # for scores an old state is better than none
+        assert followed.feed.shown()["nodes"]["following"] is False
+        await becomes_fresh(followed.feed)
+        assert followed.feed.shown()["nodes"]["following"] is True
+
+
+async def test_watch_that_goes_silent_is_found_out_and_begun_anew(server: FakeApiServer, client: KubeClient) -> None:
+    """A connection that is dead and says nothing: not fresh after 75 s at most, and up to date soon after it lives."""
+    server.fail(Where.WATCH, *[stream(then=Then.HANG)] * 2, *[silence()] * 4)
+    async with following(client) as followed:
+        await becomes_fresh(followed.feed)
+        server.store.create(NODES, "", {"metadata": {"name": "late", "uid": "late-uid"}})
+        await asyncio.sleep(77)
+        assert not followed.feed.is_fresh()
+        assert "late" not in followed.state.nodes
+        await until(lambda: "late" in followed.state.nodes)
+        await becomes_fresh(followed.feed)
+        assert followed.feed.reasons() == []

@@ -344,6 +344,17 @@ async def test_endless_expiry_is_no_tight_loop(server: FakeApiServer, client: Ku
     assert 5 < len(server.lists()) < 60
 
 
+async def test_expiry_after_an_outage_is_followed_by_a_list_at_once(
+    server: FakeApiServer, client: KubeClient, seen: Recorder
+) -> None:
+    """A server that says 410 is back: the pauses that had grown meanwhile are over."""
+    server.fail(Where.WATCH, *[answer(500)] * 12, answer(410, "Expired"))
+    async with running(reflector(client, seen)):
+        await until(lambda: server.watching)
+    assert seen.reasons == [RelistReason.EXPIRED]
+    assert server.lists()[1].at - server.watches()[12].at <= 1.1
+
+
 async def test_server_errors_are_retried_with_growing_pauses_from_the_last_version(
     server: FakeApiServer, client: KubeClient, seen: Recorder
 ) -> None:
