@@ -22,7 +22,7 @@ class ClaimableCount:
         self._state = state
         self._pool = pool
         self._changed = changed
-        self._on = {each.node: len(each.claimable) for each in assessments}
+        self._on = {each.node: each.claimable for each in assessments}
         self._total = sum(self._on.values())
 
     def besides(self, pod: Pod, now: datetime) -> int:

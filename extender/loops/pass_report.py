@@ -38,7 +38,7 @@ def tell_pass(
     idle, busy = sum(each.idle for each in assessments), sum(each.busy for each in assessments)
     metrics.pool_workers.labels(label, "idle").set(idle)
     metrics.pool_workers.labels(label, "busy").set(busy)
-    metrics.pool_claimable.labels(label).set(sum(len(each.claimable) for each in assessments))
+    metrics.pool_claimable.labels(label).set(sum(each.claimable for each in assessments))
     metrics.pool_floor.labels(label).set(settings.limits.floor)
     metrics.reap_passes.labels("dryRun" if report.dry_run else "done").inc()
     metrics.reap_last_success.labels(label).set(now.timestamp())

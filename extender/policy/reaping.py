@@ -38,16 +38,18 @@ class PoolReaping:
 class Assessment:
     """One node as a pass sees it, for one pool.
 
-    ``reapable`` are the workers that may go, in any order; ``claimable`` the UIDs that the floor counts; ``skipped``
-    the idle ones that must stay, with the reason. ``keeps`` is true where the node would not be empty without the
-    reapable ones. ``idle`` and ``busy`` count the workers.
+    ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
+    does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would
+    not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts, ``idle`` and
+    ``busy`` count them all.
     """
 
     node: str
     order_key: OrderKey
     departure: Departure | None
     reapable: tuple[Pod, ...]
-    claimable: frozenset[str] | set[str]
+    claimable: int
+    uncounted: frozenset[str] = frozenset()
     skipped: Mapping[str, SkipReason] = field(default_factory=dict)
     keeps: bool = False
     idle: int = 0
@@ -78,21 +80,23 @@ def assess_node(
     terminating.
     """
     reapable: list[Pod] = []
-    claimable: set[str] = set()
+    uncounted: set[str] = set()
     skipped: dict[str, SkipReason] = {}
     keeps = others > 0
-    idle = busy = 0
+    idle = busy = claimable = 0
     for worker in workers:
         if not reports_idle(worker, now):
             busy += 1
             keeps = keeps or not worker.terminating
             continue
         idle += 1
-        if why_idle_not_claimable(worker, departure) is None:
-            claimable.add(worker.uid)
+        is_counted = why_idle_not_claimable(worker, departure) is None
+        claimable += is_counted
         reason = why_idle_not_reapable(worker, rules, now)
         if reason is None:
             reapable.append(worker)
+            if not is_counted:
+                uncounted.add(worker.uid)
             continue
         keeps = keeps or reason is not SkipReason.TERMINATING
         skipped[worker.uid] = reason
@@ -102,6 +106,7 @@ def assess_node(
         departure=departure,
         reapable=tuple(reapable),
         claimable=claimable,
+        uncounted=frozenset(uncounted),
         skipped=skipped,
         keeps=keeps,
         idle=idle,
@@ -142,7 +147,7 @@ def planning(
     held = held or {}
     nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
     nodes.sort(key=lambda each: each.departure is None)
-    spare = sum(len(each.claimable) for each in nodes) - limits.floor
+    spare = sum(each.claimable for each in nodes) - limits.floor
     victims: list[Pod] = []
     skipped: dict[str, SkipReason] = {}
     for each in nodes:
@@ -157,14 +162,14 @@ def planning(
             if reason is None:
                 taken = sorted(free, key=_idle_longest)
         else:
-            spare -= sum(worker.uid in each.claimable for worker in stuck)
-            reason = _why_none(each, free, limits, spare, len(victims))
+            spare -= sum(worker.uid not in each.uncounted for worker in stuck)
+            reason = _why_none(each, limits, spare, len(victims))
             if reason is None:
                 taken = _one_by_one(each, free, limits, spare, len(victims), skipped)
         if reason is not None:
             skipped.update(dict.fromkeys([worker.uid for worker in free], reason))
         victims.extend(taken)
-        spare -= sum(worker.uid in each.claimable for worker in taken)
+        spare -= sum(worker.uid not in each.uncounted for worker in taken)
     return EvictionPlan(victims=tuple(victims), skipped=skipped)
 
 
@@ -180,17 +185,15 @@ def _why_not_whole(
         return SkipReason.NODE_KEEPS_OTHERS
     if limits.max_per_pass and taken_before >= limits.max_per_pass:
         return SkipReason.MAX_PER_PASS
-    if spare < 0 or sum(worker.uid in each.claimable for worker in each.reapable) > spare:
+    if spare < 0 or len(each.reapable) - len(each.uncounted) > spare:
         return SkipReason.FLOOR
     return None
 
 
-def _why_none(
-    each: Assessment, free: Sequence[Pod], limits: ReapLimits, spare: int, taken_before: int
-) -> SkipReason | None:
+def _why_none(each: Assessment, limits: ReapLimits, spare: int, taken_before: int) -> SkipReason | None:
     """Say why nobody of a node may go, None where each one is to be looked at. Most nodes are done with here."""
     keeps_floor = each.departure is None
-    if keeps_floor and spare <= 0 and (spare < 0 or each.claimable.issuperset([worker.uid for worker in free])):
+    if keeps_floor and spare <= 0 and (spare < 0 or not each.uncounted):
         return SkipReason.FLOOR
     if limits.max_per_pass and taken_before >= limits.max_per_pass and (spare > 0 or not keeps_floor):
         return SkipReason.MAX_PER_PASS
@@ -207,7 +210,7 @@ def _one_by_one(
 ) -> list[Pod]:
     taken: list[Pod] = []
     for worker in sorted(free, key=_idle_longest):
-        counts = worker.uid in each.claimable
+        counts = worker.uid not in each.uncounted
         if each.departure is None and (spare < 0 or (counts and spare == 0)):
             skipped[worker.uid] = SkipReason.FLOOR
         elif limits.max_per_pass and taken_before + len(taken) >= limits.max_per_pass:
