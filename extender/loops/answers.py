@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from extender.model import Pod
@@ -23,28 +23,43 @@ AT_ONCE = 64
 """Questions on their way at a time: as many sockets. With the default timeout of 2 s, 32 silent workers a second."""
 SAME_QUERY = timedelta(seconds=1)
 """A confirmation may use an answer of Prometheus about all workers that is no older: a pass evicts up to 50."""
-
 SLACK = timedelta(milliseconds=500)
 """Looks come every second: a question that is due this soon after one is asked by it, else intervals would grow."""
+ALL = ""
+"""Stands for all workers where a UID is asked for."""
 
 AskWorker = Callable[[HttpProbe, str | None], Awaitable[Answer]]
 AskPrometheus = Callable[[PrometheusQuery], Awaitable[PrometheusAnswer]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """To whom, and about which worker; None: all of them."""
+@dataclass(slots=True, eq=False)
+class Asked:
+    """One source: its last answer about each worker by UID, or one series for all; and what it is being asked."""
 
     source: Source
-    worker: Pod | None
+    said: dict[str, Answer] = field(default_factory=dict)
+    series: Series | None = None
+    waiting: set[str] = field(default_factory=set)
+    told: str = ""
 
-    @property
-    def key(self) -> tuple[Source, str]:
-        return self.source, "" if self.worker is None else self.worker.uid
+    def about(self, worker: Pod) -> Answer | None:
+        """Give the last answer about a worker, None where there is none yet."""
+        if isinstance(self.source, HttpProbe):
+            return self.said.get(worker.uid)
+        return None if self.series is None else series_of(self.series, worker)
+
+    def last_asked(self, worker: Pod) -> datetime | None:
+        """Say when the question behind that answer went out."""
+        last = self.said.get(worker.uid) if isinstance(self.source, HttpProbe) else self.series
+        return None if last is None else last.asked
+
+    def subject(self, worker: Pod) -> str:
+        """Say whom a question for this worker is about."""
+        return worker.uid if isinstance(self.source, HttpProbe) else ALL
 
 
 class Answers:
-    """Asks, and remembers the last answer of each source about each worker. ``ask_worker`` never raises; both."""
+    """Asks, and remembers the last answer of each source about each worker. Neither of the two calls raises."""
 
     def __init__(
         self,
@@ -58,102 +73,75 @@ class Answers:
         self._ask_prometheus = ask_prometheus
         self._metrics = metrics
         self._clock = clock
-        self._said: dict[HttpProbe, dict[str, Answer]] = {}
-        self._series: dict[PrometheusQuery, Series] = {}
-        self._told: dict[PrometheusQuery, str] = {}
-        self._queue: asyncio.Queue[_Question] = asyncio.Queue()
-        self._waiting: set[tuple[Source, str]] = set()
+        self._asked: dict[Source, Asked] = {}
+        self._queue: asyncio.Queue[tuple[Asked, Pod]] = asyncio.Queue()
 
     async def work(self) -> None:
         """Ask one after the other, for ever. Run so many of these as questions may be on their way at once."""
         while True:
-            question = await self._queue.get()
+            asked, worker = await self._queue.get()
             try:
-                await self._ask(question)
+                await self._ask(asked, worker)
             except Exception:
-                log.exception("asking a source failed", extra=fields(source=question.source.kind))
+                log.exception("asking a source failed", extra=fields(source=asked.source.kind))
             finally:
-                self._waiting.discard(question.key)
+                asked.waiting.discard(asked.subject(worker))
 
-    def ask_due(self, worker: Pod, rules: SourceRules, now: datetime) -> None:
+    def of(self, rules: SourceRules) -> list[Asked]:
+        """Give what the sources of a pool were asked and said. Pools with the same source share it."""
+        return [self._asked.setdefault(source, Asked(source)) for source in rules.outside]
+
+    def ask_due(self, sources: Sequence[Asked], worker: Pod, now: datetime) -> None:
         """Queue the questions about a worker whose interval is over, unless they are under way."""
-        for source in rules.outside:
-            about = worker if isinstance(source, HttpProbe) else None
-            last = self._last_asked(source, worker)
-            question = _Question(source, about)
-            if (last is None or now - last + SLACK >= source.interval) and question.key not in self._waiting:
-                self._waiting.add(question.key)
-                self._queue.put_nowait(question)
+        for asked in sources:
+            last, subject = asked.last_asked(worker), asked.subject(worker)
+            if subject not in asked.waiting and (last is None or now - last + SLACK >= asked.source.interval):
+                asked.waiting.add(subject)
+                self._queue.put_nowait((asked, worker))
 
-    async def ask_now(self, worker: Pod, rules: SourceRules) -> None:
-        """Ask all sources about one worker, at once; what they say is what `about` gives then."""
+    async def ask_now(self, sources: Sequence[Asked], worker: Pod) -> None:
+        """Ask all these about one worker, at once; what they say is their last answer then."""
         now = self._clock()
         async with asyncio.TaskGroup() as group:
-            for source in rules.outside:
-                last = self._last_asked(source, worker)
-                if isinstance(source, PrometheusQuery) and last is not None and now - last <= SAME_QUERY:
-                    continue
-                about = worker if isinstance(source, HttpProbe) else None
-                group.create_task(self._ask(_Question(source, about)), name="confirm")
-
-    def about(self, worker: Pod, rules: SourceRules) -> list[Answer | None]:
-        """Give the last answer of each source about a worker, None where there is none yet."""
-        return [self._answer(source, worker) for source in rules.outside]
+            for asked in sources:
+                last = asked.last_asked(worker)
+                if asked.subject(worker) != ALL or last is None or now - last > SAME_QUERY:
+                    group.create_task(self._ask(asked, worker), name="confirm")
 
     def keep_only(self, uids: set[str], sources: set[Source]) -> None:
         """Forget workers that are gone, and sources that nobody asks any more."""
-        self._said = {
-            probe: {uid: answer for uid, answer in answers.items() if uid in uids}
-            for probe, answers in self._said.items()
-            if probe in sources
-        }
-        self._series = {query: series for query, series in self._series.items() if query in sources}
-        self._told = {query: problem for query, problem in self._told.items() if query in sources}
+        self._asked = {source: asked for source, asked in self._asked.items() if source in sources}
+        for asked in self._asked.values():
+            if len(asked.said) > len(uids):
+                asked.said = {uid: answer for uid, answer in asked.said.items() if uid in uids}
 
     def forget(self) -> None:
         """Forget all answers and drop the questions that wait: somebody else leads."""
-        self._said.clear()
-        self._series.clear()
+        self._asked.clear()
         while not self._queue.empty():
-            self._waiting.discard(self._queue.get_nowait().key)
+            self._queue.get_nowait()
 
-    def _answer(self, source: Source, worker: Pod) -> Answer | None:
+    async def _ask(self, asked: Asked, worker: Pod) -> None:
+        source = asked.source
         if isinstance(source, HttpProbe):
-            return self._said.get(source, {}).get(worker.uid)
-        series = self._series.get(source)
-        return None if series is None else series_of(series, worker)
-
-    def _last_asked(self, source: Source, worker: Pod) -> datetime | None:
-        if isinstance(source, HttpProbe):
-            answer = self._said.get(source, {}).get(worker.uid)
-            return None if answer is None else answer.asked
-        series = self._series.get(source)
-        return None if series is None else series.asked
-
-    async def _ask(self, question: _Question) -> None:
-        source = question.source
-        if isinstance(source, PrometheusQuery):
-            found = await self._ask_prometheus(source)
-            self._series[source] = found.series
-            said = str(found.series.failed or "answered")
-            self._tell(source, found)
-        else:
-            if question.worker is None:
-                return
-            answer = await self._ask_worker(source, question.worker.ip)
-            self._said.setdefault(source, {})[question.worker.uid] = answer
+            answer = await self._ask_worker(source, worker.ip)
+            asked.said[worker.uid] = answer
             said = str(answer.said)
+        else:
+            found = await self._ask_prometheus(source)
+            asked.series = found.series
+            said = str(found.series.failed or "answered")
+            self._tell(asked, source, found)
         self._metrics.source_answers.labels(source.kind, said).inc()
 
-    def _tell(self, query: PrometheusQuery, found: PrometheusAnswer) -> None:
+    def _tell(self, asked: Asked, query: PrometheusQuery, found: PrometheusAnswer) -> None:
         """Log a problem of a query when it begins, changes or ends."""
         problem = found.problem
         if not problem and found.unnamed:
             problem = "it gives series without the labels namespace and pod, which say nothing about any pod"
-        before = self._told.get(query, "")
-        if problem == before:
+        if problem == asked.told:
             return
-        self._told[query] = problem
+        asked.told = problem
         about = fields(url=query.url, query=query.query[:200], problem=problem, unnamed=found.unnamed)
         if problem:
             log.warning("prometheus does not say who is idle", extra=about)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.kube.eviction import EvictionResult, FreshPod
-from extender.loops.answers import AT_ONCE, Answers
+from extender.loops.answers import AT_ONCE, Answers, Asked
 from extender.loops.evictions import Pods
 from extender.loops.writing import write_all
 from extender.model import IdleBasis, Pod, Selector
-from extender.policy.sources import MarkWrite, Said, Source, SourceRules, Verdict, combine, mark_write, standing
+from extender.policy.sources import MarkWrite, Said, SourceRules, Verdict, combine, mark_write, standing
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
@@ -30,7 +30,8 @@ TICK = timedelta(seconds=1)
 LEFTOVERS = timedelta(seconds=30)
 """How often workers of pools without sources outside are looked at: a mark may be left of other settings."""
 PROBLEM_PAUSE = timedelta(seconds=10)
-NODES_BETWEEN_YIELDS = 50
+WORKERS_BETWEEN_YIELDS = 500
+"""A few milliseconds."""
 NOBODY = Verdict(said=Said.NOT_ASKED)
 
 
@@ -106,16 +107,17 @@ class IdleSources:
         rules = self._rules(pool)
         if not rules.outside:
             return workers
-        now = self._clock()
-        return [_as_judged(worker, self._judge(worker, rules, now), rules) for worker in workers]
+        now, sources = self._clock(), self._answers.of(rules)
+        return [_as_judged(worker, self._judge(worker, rules, sources, now), rules) for worker in workers]
 
     async def confirm(self, worker: Pod) -> Pod:
         """Ask all sources of a worker anew, and give it as they have it: right before it is evicted."""
         rules = self._rules(worker.pool or "")
         if not rules.outside or worker.idle_since is None:
             return worker
-        await self._answers.ask_now(worker, rules)
-        verdict = self._judge(worker, rules, self._clock())
+        sources = self._answers.of(rules)
+        await self._answers.ask_now(sources, worker)
+        verdict = self._judge(worker, rules, sources, self._clock())
         if verdict.idle_since is None:
             log.info("idle no more", extra=fields(pool=worker.pool, pod=worker.name, said=verdict.said))
         return _as_judged(worker, verdict, rules)
@@ -124,27 +126,31 @@ class IdleSources:
 
     async def _judge_all(self, now: datetime) -> list[MarkWrite]:
         writes: list[MarkWrite] = []
-        known: dict[str, SourceRules] = {}
+        known: dict[str, tuple[SourceRules, list[Asked]]] = {}
         counts: dict[tuple[str, str], Counter[Said]] = {}
-        sources: set[Source] = set()
         looked_at: set[str] = set()
-        for position, name in enumerate(list(self._state.nodes), 1):
-            if position % NODES_BETWEEN_YIELDS == 0:
+        since_yield = 0
+        for name in list(self._state.nodes):
+            if since_yield >= WORKERS_BETWEEN_YIELDS:
+                since_yield = 0
                 await asyncio.sleep(0)
             for worker in list(self._state.workers_on(name).values()):
+                since_yield += 1
                 pool = worker.pool or ""
-                rules = known.get(pool)
-                if rules is None:
-                    rules = known[pool] = self._rules(pool)
-                    sources.update(rules.outside)
+                if pool not in known:
+                    rules = self._rules(pool)
+                    known[pool] = rules, self._answers.of(rules)
+                rules, sources = known[pool]
                 verdict = NOBODY
-                if rules.outside:
+                if sources:
                     looked_at.add(worker.uid)
-                    verdict = self._look_at(worker, rules, now, counts)
+                    verdict = self._look_at(worker, rules, sources, now, counts)
+                elif worker.source_mark is None:
+                    continue
                 write = mark_write(worker, rules, verdict)
                 if write is not None:
                     writes.append(write)
-        self._answers.keep_only(looked_at, sources)
+        self._answers.keep_only(looked_at, {source for rules, _ in known.values() for source in rules.outside})
         self._marked &= looked_at
         self._not_before = {uid: time for uid, time in self._not_before.items() if uid in looked_at}
         self._verdicts = {uid: said for uid, said in self._verdicts.items() if uid in looked_at}
@@ -152,25 +158,30 @@ class IdleSources:
         return writes
 
     def _look_at(
-        self, worker: Pod, rules: SourceRules, now: datetime, counts: dict[tuple[str, str], Counter[Said]]
+        self,
+        worker: Pod,
+        rules: SourceRules,
+        sources: Sequence[Asked],
+        now: datetime,
+        counts: dict[tuple[str, str], Counter[Said]],
     ) -> Verdict:
         """Judge one worker, and queue what is to be asked about it: nothing while its own mark says busy already."""
         self._notice_removed(worker, rules, now)
-        verdict = self._judge(worker, rules, now)
+        verdict = self._judge(worker, rules, sources, now)
         if not worker.terminating and not (rules.annotation and worker.own_mark is None):
-            self._answers.ask_due(worker, rules, now)
+            self._answers.ask_due(sources, worker, now)
         pool = worker.pool or ""
         counts.setdefault((pool, "all"), Counter())[verdict.said] += 1
-        for source, answer in zip(rules.outside, self._answers.about(worker, rules), strict=True):
-            said = standing(answer, rules.stale_after, now)
-            counts.setdefault((pool, source.kind), Counter())[said] += 1
+        for asked in sources:
+            said = standing(asked.about(worker), rules.stale_after, now)
+            counts.setdefault((pool, asked.source.kind), Counter())[said] += 1
         if self._verdicts.get(worker.uid) is not verdict.said:
             self._verdicts[worker.uid] = verdict.said
             log.debug("verdict", extra=fields(pool=pool, pod=worker.name, said=verdict.said, dry_run=rules.dry_run))
         return verdict
 
-    def _judge(self, worker: Pod, rules: SourceRules, now: datetime) -> Verdict:
-        answers = self._answers.about(worker, rules)
+    def _judge(self, worker: Pod, rules: SourceRules, sources: Sequence[Asked], now: datetime) -> Verdict:
+        answers = [asked.about(worker) for asked in sources]
         return combine(rules, worker, answers, now, not_before=self._not_before.get(worker.uid))
 
     def _notice_removed(self, worker: Pod, rules: SourceRules, now: datetime) -> None:

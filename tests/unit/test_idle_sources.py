@@ -346,7 +346,7 @@ async def test_view_is_busy_where_the_mark_outlives_the_answer(scene: Scene) -> 
     scene.change(1, idle_since=minutes_ago(10), source_mark="marked 2026-11-01T11:50:00.000Z")
     assert scene.sources.view("pool", [scene.pod(1)])[0].idle_since is None
     scene.idle(1, 4)
-    await scene.answers.ask_now(scene.pod(1), scene.rules)
+    await scene.answers.ask_now(scene.answers.of(scene.rules), scene.pod(1))
     assert scene.sources.view("pool", [scene.pod(1)])[0].idle_since == minutes_ago(4)
 
 
