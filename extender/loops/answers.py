@@ -34,9 +34,13 @@ AskPrometheus = Callable[[PrometheusQuery], Awaitable[PrometheusAnswer]]
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One source: its last answer about each worker by UID, or one series for all; and what it is being asked."""
+    """One source: its last answer about each worker by UID, or one series for all; and what it is being asked.
+
+    ``began`` is since when it is asked, by this process as leader.
+    """
 
     source: Source
+    began: datetime
     said: dict[str, Answer] = field(default_factory=dict)
     series: Series | None = None
     waiting: set[str] = field(default_factory=set)
@@ -89,7 +93,7 @@ class Answers:
 
     def of(self, rules: SourceRules) -> list[Asked]:
         """Give what the sources of a pool were asked and said. Pools with the same source share it."""
-        return [self._asked.setdefault(source, Asked(source)) for source in rules.outside]
+        return [self._asked.get(source) or self._begin(source) for source in rules.outside]
 
     def ask_due(self, sources: Sequence[Asked], worker: Pod, now: datetime) -> None:
         """Queue the questions about a worker whose interval is over, unless they are under way."""
@@ -120,6 +124,10 @@ class Answers:
         self._asked.clear()
         while not self._queue.empty():
             self._queue.get_nowait()
+
+    def _begin(self, source: Source) -> Asked:
+        asked = self._asked[source] = Asked(source, self._clock())
+        return asked
 
     async def _ask(self, asked: Asked, worker: Pod) -> None:
         source = asked.source

@@ -141,13 +141,14 @@ class IdleSources:
                     rules = self._rules(pool)
                     known[pool] = rules, self._answers.of(rules)
                 rules, sources = known[pool]
-                verdict = NOBODY
+                verdict, asking_for = NOBODY, timedelta.max
                 if sources:
                     looked_at.add(worker.uid)
                     verdict = self._look_at(worker, rules, sources, now, counts)
+                    asking_for = now - max(asked.began for asked in sources)
                 elif worker.source_mark is None:
                     continue
-                write = mark_write(worker, rules, verdict)
+                write = mark_write(worker, rules, verdict, asking_for)
                 if write is not None:
                     writes.append(write)
         self._answers.keep_only(looked_at, {source for rules, _ in known.values() for source in rules.outside})

@@ -193,15 +193,21 @@ def series_of(series: Series, worker: Pod) -> Answer:
     return found
 
 
-def mark_write(worker: Pod, rules: SourceRules, verdict: Verdict) -> MarkWrite | None:
+def mark_write(
+    worker: Pod, rules: SourceRules, verdict: Verdict, asking_for: timedelta = timedelta.max
+) -> MarkWrite | None:
     """Decide what to write on one worker, None for nothing.
 
     1. idle, sources alone: the mark and the note, whatever stood there; 2. idle, with the worker's own mark: the note
     alone; 3. busy, or no source outside any more: what warmnode wrote is removed, and no mark of anybody else; 4. what
     stands already, up to a second earlier, or later, stays: the later time is on the safe side; 5. terminating and
-    finished pods are left as they are; 6. in dry-run nothing is written, but what is ours is still removed.
+    finished pods are left as they are; 6. in dry-run nothing is written, but what is ours is still removed; 7. a worker
+    that was not asked yet keeps what it has for ``stale_after``: ``asking_for`` is how long its sources are asked. Else
+    each change of the leader would take all marks away and write them anew.
     """
     if worker.terminating or worker.finished:
+        return None
+    if rules.outside and verdict.said is Said.NOT_ASKED and asking_for <= rules.stale_after:
         return None
     if verdict.idle_since is None or rules.basis is IdleBasis.WORKER:
         return None if worker.source_mark is None else MarkWrite(pod=worker, since=None, whole=_mark_is_ours(worker))

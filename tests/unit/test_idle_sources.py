@@ -42,6 +42,9 @@ SECOND = timedelta(seconds=1)
 PROBE = HttpProbe(port=8000, path="/idle", interval=10 * SECOND, timeout=2 * SECOND)
 QUERY = PrometheusQuery(url="http://p", query="q", interval=15 * SECOND, timeout=5 * SECOND, max_age=30 * SECOND)
 
+FAILURES = [said for said in Said if said not in (Said.IDLE, Said.NOT_ASKED)]
+"""What a source may answer, and idle is not."""
+
 
 class Scene:
     """Workers w-1 to w-3 on one node, sources that say what the test tells them, and an API server that takes marks."""
@@ -193,7 +196,7 @@ async def test_idle_worker_is_marked_and_a_busy_one_is_unmarked(scene: Scene) ->
     assert (scene.writes("written"), scene.writes("removed")) == (1, 1)
 
 
-@pytest.mark.parametrize("said", [said for said in Said if said is not Said.IDLE])
+@pytest.mark.parametrize("said", FAILURES)
 async def test_source_that_fails_turns_nobody_idle_and_unmarks(scene: Scene, said: Said) -> None:
     """However it fails."""
     scene.idle(1)
@@ -252,6 +255,30 @@ async def test_who_does_not_lead_asks_and_writes_nothing_and_begins_anew(scene: 
     scene.leads = True
     await scene.sources.look()
     assert scene.counted("all", Said.NOT_ASKED) == 3
+
+
+async def test_new_leader_keeps_marks_until_it_was_told_or_waited_too_long(scene: Scene) -> None:
+    """Its reaper sees busy workers meanwhile, and nothing is written twice because the leader changed."""
+    for number in (1, 2):
+        scene.change(number, idle_since=minutes_ago(10), source_mark="marked 2026-11-01T11:50:00.000Z")
+    scene.idle(1)
+    scene.gate.clear()
+    await scene.look()
+    await scene.look(seconds=30)
+    assert scene.written == []
+    assert scene.sources.view("pool", [scene.pod(1)])[0].idle_since is None
+    scene.gate.set()
+    await scene.look()
+    assert [write.pod.name for write in scene.written] == ["w-2"]  # it answered that it is busy
+
+
+async def test_new_leader_that_is_told_nothing_removes_the_marks(scene: Scene) -> None:
+    """No answer for as long as an answer would count."""
+    scene.change(1, idle_since=minutes_ago(10), source_mark="marked 2026-11-01T11:50:00.000Z")
+    scene.gate.clear()
+    await scene.look()
+    await scene.look(seconds=31)
+    assert scene.pod(1).idle_since is None
 
 
 async def test_mark_that_somebody_removed_needs_a_question_that_is_younger(scene: Scene) -> None:
@@ -443,7 +470,7 @@ async def test_eviction_is_preceded_by_one_more_question(scene: Scene) -> None:
     assert scene.asked[asked:] == ["10.0.0.1"]
 
 
-@pytest.mark.parametrize("said", [said for said in Said if said is not Said.IDLE])
+@pytest.mark.parametrize("said", FAILURES)
 async def test_worker_that_is_not_idle_any_more_when_asked_again_stays(scene: Scene, said: Said) -> None:
     """Whatever its mark and the answers before say."""
     scene.idle(1)

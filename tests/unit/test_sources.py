@@ -235,6 +235,16 @@ def test_dry_run_writes_no_mark_and_still_removes_ours() -> None:
     assert mark_write(marked(), rules(dry_run=True), BUSY) == MarkWrite(pod=marked(), since=None, whole=True)
 
 
+def test_marks_outlive_a_change_of_the_leader_for_as_long_as_an_answer_would() -> None:
+    """Not asked yet is no reason to take a mark away; not asked for too long is."""
+    not_asked = Verdict(said=Said.NOT_ASKED)
+    assert mark_write(marked(), rules(), not_asked, STALE_AFTER) is None
+    assert mark_write(marked(), rules(), BUSY, STALE_AFTER) is not None
+    assert mark_write(marked(), rules(), not_asked, STALE_AFTER + SECOND) is not None
+    left = replace(marked(), idle_since=None)
+    assert mark_write(left, rules(annotation=True, outside=0), not_asked, timedelta()) is not None
+
+
 def test_pods_that_end_are_left_alone() -> None:
     """Nobody decides about them any more."""
     assert mark_write(replace(marked(), terminating=True), rules(), BUSY) is None
