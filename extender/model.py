@@ -91,6 +91,7 @@ class SkipReason(StrEnum):
     """Why a worker was not evicted, or cannot be claimed. The log field, the metric label and the explanation."""
 
     BUSY = "busy"
+    CLAIMED = "claimed"
     TERMINATING = "terminating"
     NOT_READY = "notReady"
     LEAVING_NODE = "leavingNode"
@@ -185,6 +186,29 @@ class NodePool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A caller's hold on a worker, as it stands on the pod.
+
+    It is ``claimant``'s, a name that ``user`` chose, in ``pool``; ``id`` names it to them. It began at ``since`` and
+    ends at ``expires``; ``renewals`` counts how often that was moved. ``protects`` is true where
+    ``karpenter.sh/do-not-disrupt`` was put on the pod with it, to be removed with it.
+    """
+
+    id: str
+    pool: str
+    user: str
+    claimant: str
+    since: datetime
+    expires: datetime
+    renewals: int = 0
+    protects: bool = False
+
+
+UNREADABLE_CLAIM = Claim(id="", pool="", user="", claimant="", since=FOREVER, expires=FOREVER)
+"""A claim that cannot be read: nobody's, and for ever. Somebody may hold the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
     """A pod, reduced. ``pool`` is None for a pod that is no worker, ``node`` is None while it is unscheduled.
 
@@ -197,7 +221,8 @@ class Pod:
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
     stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
     kept for workers that are asked over HTTP only. ``cache_key`` says whose
-    cache it uses, None where its pool has no cache key or the pod has not the label.
+    cache it uses, None where its pool has no cache key or the pod has not the label. ``claim`` is the last claim that
+    was not released, which may have expired; ``claim_ended`` is when one was released.
     """
 
     uid: str
@@ -222,6 +247,8 @@ class Pod:
     source_mark: str | None = None
     ip: str | None = None
     cache_key: str | None = None
+    claim: Claim | None = None
+    claim_ended: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

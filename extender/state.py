@@ -57,6 +57,7 @@ class ClusterState:
         self._claimed: dict[str, str] = {}  # name of the node of each NodeClaim, by the claim's UID
         self._next_expiry = FOREVER  # no node comes near its expiry before that
         self._workers_on: dict[str, dict[str, Pod]] = {}
+        self._marked_on: dict[str, dict[str, Pod]] = {}
         self._strangers_on: dict[str, dict[str, Pod]] = {}
         self._unscheduled: dict[str, set[str]] = {}
         self._placed: Counter[str] = Counter()
@@ -120,7 +121,7 @@ class ClusterState:
         """Take a complete list of pods in place of what was known."""
         before = self.pods
         self.pods = {}
-        self._workers_on, self._strangers_on, self._unscheduled = {}, {}, {}
+        self._workers_on, self._marked_on, self._strangers_on, self._unscheduled = {}, {}, {}, {}
         self._placed.clear()
         for pod in map(self._overlaid, pods):
             self.pods[pod.uid] = pod
@@ -244,6 +245,10 @@ class ClusterState:
         """Give the workers on a node by UID, terminating ones included, finished ones not."""
         return self._workers_on.get(node_name, {})
 
+    def marked_on(self, node_name: str) -> Mapping[str, Pod]:
+        """Give those of `workers_on` that carry an idle mark: the only ones that a claim has to look at."""
+        return self._marked_on.get(node_name, {})
+
     def holders_on(self, node_name: str, *, besides: str) -> int:
         """Count pods that hold a node and are not of pool ``besides``. DaemonSet, static, terminating ones do not."""
         holders = 0
@@ -323,6 +328,8 @@ class ClusterState:
                 self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
         elif pod.pool is not None:
             self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
+            if pod.idle_since is not None:
+                self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
             self._placed[pod.pool] += 1
         elif not is_bound_to_its_node(pod):
             self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
@@ -336,6 +343,9 @@ class ClusterState:
                     del self._unscheduled[pod.pool or ""]
             return
         index = self._workers_on if pod.pool is not None else self._strangers_on
+        marked = self._marked_on.get(pod.node, {})
+        if marked.pop(pod.uid, None) is not None and not marked:
+            del self._marked_on[pod.node]
         there = index.get(pod.node, {})
         if there.pop(pod.uid, None) is not None:
             if not there:

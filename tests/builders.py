@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from extender.model import Ledger, Membership, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
+from extender.model import Claim, Ledger, Membership, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
 from extender.policy.pools import pool_of
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -100,6 +100,8 @@ def worker(
     ip: str | None = None,
     scheduler: str = "default-scheduler",
     cache_key: str | None = None,
+    claim: Claim | None = None,
+    claim_ended: datetime | None = None,
 ) -> Pod:
     return Pod(
         uid=uid or f"uid-of-{name}",
@@ -112,6 +114,8 @@ def worker(
         cost_mark=cost_mark,
         scheduler=scheduler,
         cache_key=cache_key,
+        claim=claim,
+        claim_ended=claim_ended,
         node=node,
         pool=pool,
         priority=priority,
@@ -123,6 +127,29 @@ def worker(
         own_mark=own_mark,
         source_mark=source_mark,
         ip=ip,
+    )
+
+
+def claim(
+    *,
+    expires: datetime = NOW + timedelta(minutes=1),
+    user: str = "front",
+    pool: str = "pool",
+    claimant: str = "query-1",
+    id: str = "default.worker-1.abc",
+    since: datetime = NOW - timedelta(minutes=1),
+    renewals: int = 0,
+    protects: bool = False,
+) -> Claim:
+    return Claim(
+        id=id,
+        pool=pool,
+        user=user,
+        claimant=claimant,
+        since=since,
+        expires=expires,
+        renewals=renewals,
+        protects=protects,
     )
 
 

@@ -1,4 +1,4 @@
-"""Annotations on pods: one merge patch that names the version it is based on.
+"""Annotations and labels on pods: one merge patch that names the version it is based on.
 
 Owns the request. A pod that changed since it was judged is not written; what to do then is the caller's to decide.
 """
@@ -27,21 +27,30 @@ async def annotate(client: KubeClient, pod: Pod, annotations: Mapping[str, str |
         NotFound: it is gone.
         KubeError: the API server refused or was not there.
     """
-    body = {
-        "metadata": {
-            "uid": pod.uid,
-            "resourceVersion": pod.resource_version,
-            "annotations": dict(annotations),
-        }
+    answer = await patch_metadata(client, pod, annotations)
+    return pod_from(msgspec.json.decode(answer, type=PodObject), classify)
+
+
+async def patch_metadata(
+    client: KubeClient,
+    pod: Pod,
+    annotations: Mapping[str, str | None],
+    labels: Mapping[str, str | None] | None = None,
+) -> bytes:
+    """Set annotations and labels, and give the pod as JSON. Otherwise as `annotate`."""
+    metadata = {
+        "uid": pod.uid,
+        "resourceVersion": pod.resource_version,
+        "annotations": dict(annotations),
+        **({"labels": dict(labels)} if labels else {}),
     }
-    answer = await client.send(
+    return await client.send(
         "PATCH",
         f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}",
-        msgspec.json.encode(body),
+        msgspec.json.encode({"metadata": metadata}),
         content_type=MERGE_PATCH,
         timeout=PATCH_TIMEOUT,
     )
-    return pod_from(msgspec.json.decode(answer, type=PodObject), classify)
 
 
 def cost_annotations(value: int | None) -> dict[str, str | None]:

@@ -14,8 +14,8 @@ from sys import intern
 import msgspec
 from msgspec import Struct
 
-from extender.model import FOREVER, IdleBasis, Ledger, Membership, Node, Pod
-from extender.policy.marks import read_marks
+from extender.model import FOREVER, UNREADABLE_CLAIM, Claim, IdleBasis, Ledger, Membership, Node, Pod
+from extender.policy.marks import parse_idle_mark, read_marks
 
 PREFIX = "warmnode.dev/"
 IDLE_SINCE = f"{PREFIX}idle-since"
@@ -24,6 +24,12 @@ IDLE_SOURCE = f"{PREFIX}idle-source"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 COST_MARK = f"{PREFIX}deletion-cost-owner"
 """Holds the value that warmnode wrote: where it differs from the cost, somebody else has written since."""
+CLAIM = f"{PREFIX}claim"
+"""The claim as JSON, see `claim_from`. It stays when the claim expires, and goes when it is released."""
+CLAIMED_BY = f"{PREFIX}claimed-by"
+"""Label of a claimed pod: who holds it, as a hash. By it a repeated request finds its claim."""
+CLAIM_ENDED = f"{PREFIX}claim-ended"
+"""When the last claim was released."""
 MIRROR = "kubernetes.io/config.mirror"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 NODE_POOL_LABEL = "karpenter.sh/nodepool"
@@ -160,6 +166,8 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         source_mark=source_mark,
         ip=status.pod_ip if member is not None and member.keeps_ip else None,
         cache_key=member.cache_key if member is not None else None,
+        claim=claim_from(annotations[CLAIM]) if CLAIM in annotations else None,
+        claim_ended=parse_idle_mark(annotations.get(CLAIM_ENDED)),
     )
 
 
@@ -187,6 +195,52 @@ def ledger_from(raw: ConfigMapObject) -> Ledger:
         ignored=tuple(sorted(ignored)),
         resource_version=raw.metadata.resource_version,
         size_bytes=sum(len(key.encode()) + len(value.encode()) for key, value in data.items()),
+    )
+
+
+class ClaimRecord(Struct, frozen=True):
+    """The claim annotation. Times are RFC 3339. Keys may be added; none changes its meaning."""
+
+    id: str
+    pool: str
+    user: str
+    claimant: str
+    since: str
+    expires: str
+    renewals: int = 0
+    protects: bool = False
+
+
+_CLAIM = msgspec.json.Decoder(ClaimRecord)
+_LONGEST_CLAIM = 8192
+
+
+def claim_from(text: str | None) -> Claim | None:
+    """Read the claim annotation, None where it is absent.
+
+    Anything that is no claim reads as `UNREADABLE_CLAIM`: nobody gets the worker, and it is not evicted, until the
+    annotation is removed. The other way round a slip of some writer would hand out a worker that somebody uses.
+    """
+    if text is None:
+        return None
+    if len(text) > _LONGEST_CLAIM:
+        return UNREADABLE_CLAIM
+    try:
+        record = _CLAIM.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return UNREADABLE_CLAIM
+    since, expires = parse_idle_mark(record.since), parse_idle_mark(record.expires)
+    if since is None or expires is None:
+        return UNREADABLE_CLAIM
+    return Claim(
+        id=record.id,
+        pool=record.pool,
+        user=record.user,
+        claimant=record.claimant,
+        since=since,
+        expires=expires,
+        renewals=record.renewals,
+        protects=record.protects,
     )
 
 

@@ -18,7 +18,7 @@ from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds
 from extender.loops.pass_report import about
 from extender.model import OrderKey, Pod, Selector, SkipReason
-from extender.policy.idleness import why_not_reapable
+from extender.policy.idleness import idle_since, why_not_reapable
 from extender.policy.reaping import EvictionPlan, PoolReaping
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
@@ -167,7 +167,7 @@ class Evictions:
         now = self._clock()
         match result.outcome:
             case EvictionOutcome.EVICTED:
-                why = f"idle since {victim.idle_since:%Y-%m-%dT%H:%M:%SZ} on node {victim.node}"
+                why = f"idle since {idle_since(victim):%Y-%m-%dT%H:%M:%SZ} on node {victim.node}"
                 self._state.overlay_eviction(victim.uid)
                 log.info("evicted", extra=about(victim, pool, now))
                 await self._announcer.evicted(victim, why)

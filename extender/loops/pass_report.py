@@ -10,6 +10,7 @@ from datetime import datetime
 
 from extender.kube.eviction import EvictionOutcome
 from extender.model import Pod, SkipReason
+from extender.policy.idleness import idle_since
 from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping
 from extender.telemetry import Metrics, fields
 
@@ -38,6 +39,8 @@ def tell_pass(
     idle, busy = sum(each.idle for each in assessments), sum(each.busy for each in assessments)
     metrics.pool_workers.labels(label, "idle").set(idle)
     metrics.pool_workers.labels(label, "busy").set(busy)
+    claimed = sum(each.claimed for each in assessments)
+    metrics.pool_workers.labels(label, "claimed").set(claimed)
     metrics.pool_claimable.labels(label).set(sum(each.claimable for each in assessments))
     metrics.pool_floor.labels(label).set(settings.limits.floor)
     metrics.reap_passes.labels("dryRun" if report.dry_run else "done").inc()
@@ -49,6 +52,7 @@ def tell_pass(
             dry_run=report.dry_run,
             idle=idle,
             busy=busy,
+            claimed=claimed,
             planned=len(report.plan.victims),
             **{str(outcome): count for outcome, count in Counter(report.outcomes.values()).items()},
             stay={str(reason): count for reason, count in skips.items()},
@@ -58,5 +62,6 @@ def tell_pass(
 
 def about(pod: Pod, pool: str, now: datetime) -> dict[str, object]:
     """Name a worker in a log line."""
-    idle_for = int((now - pod.idle_since).total_seconds()) if pod.idle_since is not None else None
+    since = idle_since(pod)
+    idle_for = int((now - since).total_seconds()) if since is not None else None
     return fields(pool=pool, namespace=pod.namespace, pod=pod.name, node=pod.node, idle_seconds=idle_for)

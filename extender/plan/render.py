@@ -12,6 +12,7 @@ from extender.model import Pod, SkipReason
 from extender.page import count, printable, span, table
 from extender.plan.reaping import PoolReap
 from extender.plan.report import AgeBasis, NodeLine, Plan, PoolLine
+from extender.policy.idleness import idle_since
 from extender.policy.scoring import SCORED_NODES
 
 SCHEMA = "warmnode.dev/plan/v1alpha1"
@@ -32,7 +33,15 @@ def render_json(plan: Plan) -> str:
         "unknown": plan.unknown,
         "pods": plan.pods,
         "pools": [
-            {"name": p.name, "idle": p.idle, "busy": p.busy, "pending": p.pending, "nodes": p.nodes} for p in plan.pools
+            {
+                "name": p.name,
+                "idle": p.idle,
+                "busy": p.busy,
+                "claimed": p.claimed,
+                "pending": p.pending,
+                "nodes": p.nodes,
+            }
+            for p in plan.pools
         ],
         "reaping": [_reap_tree(reap) for reap in plan.reaps],
         "nodes": [
@@ -82,14 +91,14 @@ def explain(line: NodeLine, now: datetime) -> str:
 
 
 def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
-    workers = sum(pool.idle + pool.busy + pool.pending for pool in plan.pools)
+    workers = sum(pool.idle + pool.busy + pool.claimed + pool.pending for pool in plan.pools)
     yield f"{count(len(plan.nodes), 'node')}, {count(plan.pods, 'pod')}, {count(workers, 'worker')}"
     yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
     for unknown in plan.unknown:
         yield f"not known: {unknown}"
     yield ""
     if plan.pools:
-        yield from table(("POOL", "IDLE", "BUSY", "PENDING", "ON NODES"), [_pool_row(pool) for pool in plan.pools])
+        yield from _pools(plan.pools)
     else:
         yield "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration"
         yield "file by labels that they have (--config). Below is the order that such workers would find."
@@ -121,7 +130,7 @@ def _reap_tree(reap: PoolReap) -> dict[str, object]:
 
 
 def _pod_tree(pod: Pod) -> dict[str, object]:
-    return {"namespace": pod.namespace, "pod": pod.name, "node": pod.node, "idleSince": pod.idle_since}
+    return {"namespace": pod.namespace, "pod": pod.name, "node": pod.node, "idleSince": idle_since(pod)}
 
 
 def _reap_page(plan: Plan) -> Iterator[str]:
@@ -145,7 +154,8 @@ def _reap_page(plan: Plan) -> Iterator[str]:
 
 
 def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:
-    idle = span(now - pod.idle_since) if pod.idle_since is not None else ""
+    since = idle_since(pod)
+    idle = span(now - since) if since is not None else ""
     return (reap.pool, pod.name, pod.node or "", idle, _fate(reap))
 
 
@@ -172,8 +182,19 @@ def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
     return [line for line in lines if line.score or line.uid in kept]
 
 
-def _pool_row(pool: PoolLine) -> Sequence[str]:
-    return (pool.name, str(pool.idle), str(pool.busy), str(pool.pending), str(pool.nodes))
+def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
+    """Show the pools; how many workers are claimed only where some are."""
+    columns = {
+        "IDLE": [pool.idle for pool in pools],
+        "BUSY": [pool.busy for pool in pools],
+        "CLAIMED": [pool.claimed for pool in pools],
+        "PENDING": [pool.pending for pool in pools],
+        "ON NODES": [pool.nodes for pool in pools],
+    }
+    if not any(columns["CLAIMED"]):
+        del columns["CLAIMED"]
+    rows = zip(*columns.values(), strict=True)
+    yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
 
 
 def _node_row(line: NodeLine, now: datetime) -> Sequence[str]:

@@ -15,7 +15,7 @@ from extender.inforce import InForce, ending_rules_of
 from extender.model import AgeSource, Departure, Ending, Node
 from extender.plan.reaping import PoolReap, reap_pools
 from extender.plan.snapshot import Snapshot
-from extender.policy.idleness import reports_idle
+from extender.policy.idleness import is_claimed, reports_idle
 from extender.policy.scoring import score_nodes
 from extender.settings import Configuration
 from extender.state import ClusterState
@@ -52,11 +52,12 @@ class NodeLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLine:
-    """One pool. ``idle`` and ``busy`` workers are placed ones, ``pending`` have no node yet."""
+    """One pool. ``idle``, ``busy`` and ``claimed`` workers are placed ones, ``pending`` have no node yet."""
 
     name: str
     idle: int
     busy: int
+    claimed: int
     pending: int
     nodes: int
 
@@ -161,7 +162,7 @@ def _node_line(
         leaving=state.departure(node.name),
         ending=state.ending(node.name),
         workers=len(workers),
-        idle=sum(reports_idle(worker, now) for worker in workers),
+        idle=sum(reports_idle(worker, now) and not is_claimed(worker, now) for worker in workers),
     )
 
 
@@ -178,6 +179,7 @@ def _basis(state: ClusterState, node: Node, first_seen: datetime | None, age: Ag
 def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:
     idle: Counter[str] = Counter()
     busy: Counter[str] = Counter()
+    claimed: Counter[str] = Counter()
     pending: Counter[str] = Counter()
     nodes: dict[str, set[str]] = {}
     for pod in state.pods.values():
@@ -188,8 +190,15 @@ def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:
             pending[pod.pool] += 1
             continue
         nodes[pod.pool].add(pod.node)
-        (idle if reports_idle(pod, now) else busy)[pod.pool] += 1
+        (claimed if is_claimed(pod, now) else idle if reports_idle(pod, now) else busy)[pod.pool] += 1
     return tuple(
-        PoolLine(name=name, idle=idle[name], busy=busy[name], pending=pending[name], nodes=len(nodes[name]))
+        PoolLine(
+            name=name,
+            idle=idle[name],
+            busy=busy[name],
+            claimed=claimed[name],
+            pending=pending[name],
+            nodes=len(nodes[name]),
+        )
         for name in sorted(nodes)
     )

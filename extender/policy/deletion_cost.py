@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from extender.model import OrderKey, Pod
 from extender.policy.ages import SLOTS
-from extender.policy.idleness import reports_idle
+from extender.policy.idleness import idle_since, is_claimed, reports_idle
 
 EPOCH_MINUTE = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) // 60
 LAST_STEP = 7305 * 24 * 60
@@ -78,8 +78,8 @@ def cost_write(pod: Pod, key: OrderKey | None, *, enabled: bool, settle: timedel
     """Decide what to write on one worker, None for nothing. ``key`` is its node's order key, None for an unknown node.
 
     1. a foreign or overwritten value is left alone; 2. switched off: ours is removed; 3. a terminating or finished pod,
-    or one on a node that was not seen, is left as it is; 4. idle for ``settle``: the idle cost; 5. busy: the busy cost
-    if it has one of ours, nothing if it was never idle, because 0 ranks above every idle one.
+    or one on a node that was not seen, is left as it is; 4. idle for ``settle``: the idle cost; 5. busy or claimed: the
+    busy cost if it has one of ours, nothing if it has none, because 0 ranks above every idle one.
     """
     state = cost_state(pod)
     if state in (CostState.FOREIGN, CostState.OVERWRITTEN):
@@ -88,8 +88,9 @@ def cost_write(pod: Pod, key: OrderKey | None, *, enabled: bool, settle: timedel
         return CostWrite(pod=pod, value=None) if state is CostState.OURS else None
     if pod.terminating or pod.finished or key is None or key[0] != 0:
         return None
-    if reports_idle(pod, now):
-        settled = pod.idle_since is not None and now - pod.idle_since >= settle
+    if reports_idle(pod, now) and not is_claimed(pod, now):
+        since = idle_since(pod)
+        settled = since is not None and now - since >= settle
         value = idle_cost(key) if settled else None
     else:
         value = busy_cost(key) if state is CostState.OURS else None

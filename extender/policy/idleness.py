@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from extender.model import Departure, Pod, ScaleIn, SkipReason
 
 FUTURE_TOLERANCE = timedelta(seconds=30)
+CLAIM_GRACE = timedelta(seconds=5)
+"""A worker is free this long after its claim has expired: the clocks of replicas differ."""
 SYSTEM_NAMESPACE = "kube-system"
 DAEMON_SET = "DaemonSet.apps"
 NODE = "Node"
@@ -39,14 +41,34 @@ def is_valid_mark(mark: datetime | None, now: datetime) -> bool:
     return mark is not None and (mark <= now or mark <= now + FUTURE_TOLERANCE)
 
 
+def is_claimed(worker: Pod, now: datetime) -> bool:
+    """A worker is claimed until 5 s after its claim has expired. A claim that cannot be read never does."""
+    return worker.claim is not None and now - CLAIM_GRACE < worker.claim.expires
+
+
+def idle_since(worker: Pod) -> datetime | None:
+    """Say since when a worker is idle: the later of its mark and the end of its last claim. None without a mark."""
+    if worker.claim is None and worker.claim_ended is None:
+        return worker.idle_since
+    if worker.idle_since is None:
+        return None
+    ends = (worker.claim_ended, worker.claim.expires if worker.claim is not None else None)
+    return max(worker.idle_since, *(end or worker.idle_since for end in ends))
+
+
 def is_undisturbed(worker: Pod, now: datetime) -> bool:
-    """A worker must not be disturbed while it is busy or asks for it by ``karpenter.sh/do-not-disrupt``."""
-    return not reports_idle(worker, now) or asks_not_to_be_disturbed(worker, now)
+    """A worker must not be disturbed while it is busy, claimed, or asks for it by ``karpenter.sh/do-not-disrupt``."""
+    return not reports_idle(worker, now) or is_claimed(worker, now) or asks_not_to_be_disturbed(worker, now)
 
 
 def asks_not_to_be_disturbed(pod: Pod, now: datetime) -> bool:
-    """A pod asks for it with ``karpenter.sh/do-not-disrupt``: "true", or a duration that has not passed yet."""
-    return pod.do_not_disrupt_until is not None and now < pod.do_not_disrupt_until
+    """A pod asks for it with ``karpenter.sh/do-not-disrupt``: "true", or a duration that has not passed yet.
+
+    What came with a claim counts no longer than the claim.
+    """
+    if pod.do_not_disrupt_until is None or now >= pod.do_not_disrupt_until:
+        return False
+    return pod.claim is None or not pod.claim.protects or is_claimed(pod, now)
 
 
 def is_bound_to_its_node(pod: Pod) -> bool:
@@ -57,13 +79,16 @@ def is_bound_to_its_node(pod: Pod) -> bool:
 def why_not_claimable(worker: Pod, departure: Departure | None, now: datetime) -> SkipReason | None:
     """Say why a worker cannot be handed out, None where it can: these are the workers that the floor counts.
 
-    1. reports idle; 2. not terminating; 3. Ready; 4. its node is not leaving (``departure`` is the node's).
+    1. reports idle; 2. not claimed; 3. not terminating; 4. Ready; 5. its node is not leaving (``departure`` is the
+    node's).
     """
-    return why_idle_not_claimable(worker, departure) if reports_idle(worker, now) else SkipReason.BUSY
+    return why_idle_not_claimable(worker, departure, now) if reports_idle(worker, now) else SkipReason.BUSY
 
 
-def why_idle_not_claimable(worker: Pod, departure: Departure | None) -> SkipReason | None:
+def why_idle_not_claimable(worker: Pod, departure: Departure | None, now: datetime) -> SkipReason | None:
     """`why_not_claimable` for a worker that reports idle."""
+    if worker.claim is not None and is_claimed(worker, now):
+        return SkipReason.CLAIMED
     if worker.terminating:
         return SkipReason.TERMINATING
     if worker.ready_since is None:
@@ -76,15 +101,18 @@ def why_idle_not_claimable(worker: Pod, departure: Departure | None) -> SkipReas
 def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
     """Say why a worker must not be evicted, None where it may be.
 
-    1. reports idle; 2. not terminating; 3. not in ``kube-system``; 4. not a DaemonSet's or a static pod; 5. reaping is
-    enabled for the pool; 6. its owner would not recreate it (`why_owner_keeps`); 7. no ``karpenter.sh/do-not-disrupt``;
-    8. idle for longer than ``idle_timeout``; 9. older than ``min_pod_age``.
+    1. reports idle; 2. not claimed; 3. not terminating; 4. not in ``kube-system``; 5. not a DaemonSet's or a static
+    pod; 6. reaping is enabled for the pool; 7. its owner would not recreate it (`why_owner_keeps`); 8. no
+    ``karpenter.sh/do-not-disrupt``; 9. idle for longer than ``idle_timeout``, counted from `idle_since`; 10. older than
+    ``min_pod_age``.
     """
     return why_idle_not_reapable(worker, rules, now) if reports_idle(worker, now) else SkipReason.BUSY
 
 
 def why_idle_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
     """`why_not_reapable` for a worker that reports idle."""
+    if worker.claim is not None and is_claimed(worker, now):
+        return SkipReason.CLAIMED
     if worker.terminating:
         return SkipReason.TERMINATING
     if worker.namespace == SYSTEM_NAMESPACE:
@@ -101,7 +129,8 @@ def why_idle_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipR
             return keeps
     if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, now):
         return SkipReason.DO_NOT_DISRUPT
-    if worker.idle_since is None or now - worker.idle_since <= rules.idle_timeout:
+    since = idle_since(worker)
+    if since is None or now - since <= rules.idle_timeout:
         return SkipReason.IDLE_TOO_SHORT
     if now - worker.created <= rules.min_pod_age:
         return SkipReason.TOO_YOUNG

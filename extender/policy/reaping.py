@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
-from extender.policy.idleness import ReapRules, reports_idle, why_idle_not_claimable, why_idle_not_reapable
+from extender.policy.idleness import (
+    ReapRules,
+    idle_since,
+    is_claimed,
+    reports_idle,
+    why_idle_not_claimable,
+    why_idle_not_reapable,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +47,8 @@ class Assessment:
 
     ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
     does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would
-    not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts, ``idle`` and
-    ``busy`` count them all.
+    not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts; ``idle``, ``busy``
+    and ``claimed`` count them all, each once.
     """
 
     node: str
@@ -54,6 +61,7 @@ class Assessment:
     keeps: bool = False
     idle: int = 0
     busy: int = 0
+    claimed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +91,16 @@ def assess_node(
     uncounted: set[str] = set()
     skipped: dict[str, SkipReason] = {}
     keeps = others > 0
-    idle = busy = claimable = 0
+    idle = busy = claimed = claimable = 0
     for worker in workers:
+        is_held = worker.claim is not None and is_claimed(worker, now)
+        claimed += is_held
         if not reports_idle(worker, now):
-            busy += 1
+            busy += not is_held
             keeps = keeps or not worker.terminating
             continue
-        idle += 1
-        is_counted = why_idle_not_claimable(worker, departure) is None
+        idle += not is_held
+        is_counted = why_idle_not_claimable(worker, departure, now) is None
         claimable += is_counted
         reason = why_idle_not_reapable(worker, rules, now)
         if reason is None:
@@ -111,6 +121,7 @@ def assess_node(
         keeps=keeps,
         idle=idle,
         busy=busy,
+        claimed=claimed,
     )
 
 
@@ -174,7 +185,7 @@ def planning(
 
 
 def _idle_longest(worker: Pod) -> tuple[datetime, str]:
-    return worker.idle_since or FOREVER, worker.uid
+    return idle_since(worker) or FOREVER, worker.uid
 
 
 def _why_not_whole(

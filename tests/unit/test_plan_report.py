@@ -17,7 +17,7 @@ from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table
 from extender.plan.report import AgeBasis, NodeLine, Plan, plan_of
 from extender.plan.snapshot import Snapshot, parse_snapshot
 from extender.settings import Configuration
-from tests.builders import NOW, by_label, ledger, minutes_ago, node, stranger, worker
+from tests.builders import NOW, by_label, claim, ledger, minutes_ago, node, stranger, worker
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -163,10 +163,21 @@ def test_workers_are_counted_by_node_and_by_pool() -> None:
     made = plan(OLD, NEW, pods=pods)
     assert (line_of(made, "node-old").workers, line_of(made, "node-old").idle) == (2, 1)
     assert as_json(made)["pools"] == [
-        {"name": "other", "idle": 0, "busy": 1, "pending": 0, "nodes": 1},
-        {"name": "pool", "idle": 1, "busy": 1, "pending": 1, "nodes": 1},
+        {"name": "other", "idle": 0, "busy": 1, "claimed": 0, "pending": 0, "nodes": 1},
+        {"name": "pool", "idle": 1, "busy": 1, "claimed": 0, "pending": 1, "nodes": 1},
     ]
     assert made.pods == 6
+
+
+def test_claimed_workers_are_shown_where_there_are_some() -> None:
+    """They are neither idle nor busy, and stay with that reason; the column is there for them only."""
+    held = claim(expires=minutes_ago(-5))
+    made = plan(node("old"), pods=(worker("a", node="old", idle_since=minutes_ago(20), claim=held),))
+    assert as_json(made)["pools"] == [{"name": "pool", "idle": 0, "busy": 0, "claimed": 1, "pending": 0, "nodes": 1}]
+    assert as_json(made)["nodes"][0]["idle"] == 0
+    assert [each["reason"] for each in as_json(made)["reaping"][0]["stays"]] == ["claimed"]
+    assert "CLAIMED" in render_table(made)
+    assert "CLAIMED" not in render_table(plan(node("old"), pods=(worker("a", node="old"),)))
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -176,7 +187,7 @@ def test_json_keys_are_those_of_the_documentation() -> None:
     """The JSON form is an interface: a key may be added, with a line in docs/plan.md, and none renamed."""
     tree = as_json(plan(OLD, pods=(worker(),)))
     assert list(tree) == ["schema", "now", "source", "age", "unknown", "pods", "pools", "reaping", "nodes"]
-    assert list(tree["pools"][0]) == ["name", "idle", "busy", "pending", "nodes"]
+    assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes"]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
         "why",

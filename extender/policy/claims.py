@@ -1,0 +1,133 @@
+"""Claims: which worker a caller gets, whose it is then, and for how long. Owns the order and the rules of holding.
+
+Reads no clock and writes nothing: `web.claiming` carries it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from extender.model import Claim, Pod, SkipReason
+from extender.policy.deletion_cost import PoolCosts
+from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolClaims:
+    """How one pool's workers are claimed. ``namespace`` is the pool's only one, None where it may span several.
+
+    ``is_by_label`` is true for a pool that is there because pods have its label, and for no other reason.
+    """
+
+    enabled: bool
+    dry_run: bool
+    ttl: timedelta
+    max_ttl: timedelta
+    do_not_disrupt: bool
+    costs: PoolCosts
+    namespace: str | None = None
+    is_by_label: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """Who asks: a name that ``user`` chose, in ``pool``. The same three are the same claimant."""
+
+    user: str
+    pool: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Name the claimant in a label value: 40 hex digits of SHA-256 over the three, each with its length."""
+        parts = (part.encode() for part in (self.user, self.pool, self.name))
+        text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+        return hashlib.sha256(text).hexdigest()[:40]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimReference:
+    """A claim as its user names it."""
+
+    user: str
+    pool: str
+    id: str
+
+    def means(self, claim: Claim) -> bool:
+        """True where it is that claim: of the same ID, in the same pool, and of the same user."""
+        return (claim.user, claim.pool, claim.id) == (self.user, self.pool, self.id)
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """Namespace and name of the pod, which the ID begins with; None where it is no ID of a claim."""
+        namespace, _, rest = self.id.partition(".")
+        name, _, nonce = rest.rpartition(".")
+        return (namespace, name) if namespace and name and nonce else None
+
+
+def claim_id(worker: Pod, nonce: str) -> str:
+    """Name a claim by its worker, so that any replica finds it, and by something that nobody can guess."""
+    return f"{worker.namespace}.{worker.name}.{nonce}"
+
+
+def claimable_on(workers: Iterable[Pod], pool: str, now: datetime) -> list[Pod]:
+    """Put the workers of one node that can be handed out in order: 1. idle longest; 2. pod UID.
+
+    Nodes come before: by preference, oldest first and ending ones last. The node itself is not leaving.
+    """
+    found = [each for each in workers if each.pool == pool and why_not_claimable(each, None, now) is None]
+    found.sort(key=lambda worker: (idle_since(worker) or now, worker.uid))
+    return found
+
+
+def is_held_by(worker: Pod, claimant: Claimant, now: datetime) -> bool:
+    """A claimant holds a worker when its user does, in the pool that it asked for, under the claimant's name."""
+    return (
+        worker.claim is not None
+        and worker.claim.claimant == claimant.name
+        and is_held_in(worker, claimant.user, claimant.pool, now)
+    )
+
+
+def is_held_in(worker: Pod, user: str, pool: str, now: datetime) -> bool:
+    """A user holds a worker while: 1. the claim is theirs, for this pool; 2. it has not run out; 3. the worker is
+    in the pool still; 4. it is not terminating and has not finished.
+    """
+    claim = worker.claim
+    return (
+        claim is not None
+        and (claim.user, claim.pool) == (user, pool)
+        and is_claimed(worker, now)
+        and worker.pool == pool
+        and not worker.terminating
+        and not worker.finished
+    )
+
+
+def held_by(workers: Iterable[Pod], claimant: Claimant, now: datetime) -> list[Pod]:
+    """Choose the workers that a claimant holds: 1. held longest; 2. claim ID. It should be one, or none."""
+    held = [(worker.claim, worker) for worker in workers if is_held_by(worker, claimant, now)]
+    held.sort(key=lambda entry: (entry[0].since, entry[0].id) if entry[0] is not None else ())
+    return [worker for _, worker in held]
+
+
+def prolonged(claim: Claim, ttl: timedelta, now: datetime) -> Claim:
+    """Let a claim end ``ttl`` from now, never sooner than it would. Always another value: ``renewals`` is counted."""
+    return replace(claim, expires=max(claim.expires, now + ttl), renewals=claim.renewals + 1)
+
+
+def claim_end(claim: Claim, now: datetime) -> datetime:
+    """Say when a claim that is released now has ended: now, or when it expired."""
+    return min(now, claim.expires)
+
+
+def reasons_on(workers: Iterable[Pod], pool: str, *, is_leaving: bool, now: datetime) -> Iterator[SkipReason]:
+    """Say for each worker of one node why it cannot be handed out. Those that can be are left out."""
+    for worker in workers:
+        if worker.pool == pool:
+            reason = why_not_claimable(worker, None, now) or (SkipReason.LEAVING_NODE if is_leaving else None)
+            if reason is not None:
+                yield reason
