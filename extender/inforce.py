@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from extender.model import Membership
+from extender.policy.claims import PoolClaims
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.departure import EndingRules
 from extender.policy.idleness import ReapRules
@@ -33,6 +34,7 @@ class InForce:
         """Put a configuration in force."""
         self.configuration = configuration.with_dry_run() if self._dry_run else configuration
         self._settings = {pool.name: pool for pool in self.configuration.pools or ()}
+        self._listed = frozenset(self._settings)
         self.pools = pools_in_force(self.configuration)
         self._sources: dict[str, SourceRules] = {}
         self._members: dict[tuple[str, str | None], Membership] = {}
@@ -86,6 +88,28 @@ class InForce:
         settings = self.settings(pool)
         cost = settings.deletion_cost
         return PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run)
+
+    def claims(self, pool: str) -> PoolClaims | None:
+        """Say how a pool is claimed, None where pools are listed and this is none of them. Remembers no name."""
+        is_by_label = self.configuration.pools is None
+        if is_by_label:
+            settings = self.configuration.pool_defaults_for(pool)
+        elif pool in self._listed:
+            settings = self._settings[pool]
+        else:
+            return None
+        cost, claims = settings.deletion_cost, settings.claims
+        namespaces = settings.namespaces or ()
+        return PoolClaims(
+            enabled=claims.enabled,
+            dry_run=settings.dry_run,
+            ttl=claims.ttl,
+            max_ttl=claims.max_ttl,
+            do_not_disrupt=claims.do_not_disrupt,
+            costs=PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run),
+            namespace=namespaces[0] if len(namespaces) == 1 else None,
+            is_by_label=is_by_label,
+        )
 
     def _idle_settings(self) -> list[IdleSettings]:
         pools = self.configuration.pools

@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector
 LogFormat = Literal["json", "text"]
 LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds. A kube-scheduler waits for the answer in its serial cycle: tenths of a millisecond count."""
+CLAIM_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Seconds. A claim waits for the API server several times."""
 
 POOLS_SHOWN = 100
 """Pools named by a label are as many as users like; beyond this many they are one series, ``(others)``."""
@@ -121,6 +123,22 @@ class Metrics:
         self.idle_requests = self._counter(
             "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
         )
+        self.claim_requests = self._counter("warmnode_claim_requests", "Calls of the claim API.", "verb", "outcome")
+        self.claim_seconds = Histogram(
+            "warmnode_claim_duration_seconds",
+            "Time from the request's head to the answer.",
+            ["verb"],
+            buckets=CLAIM_BUCKETS,
+            registry=self.registry,
+        )
+        self.claim_lost_races = Counter(
+            "warmnode_claim_lost_races",
+            "Writes of claims that the API server refused because the pod had changed.",
+            registry=self.registry,
+        )
+        self.claims_expired = self._counter(
+            "warmnode_claims_expired", "Claims that nobody renewed or released, tidied away.", "pool"
+        )
         self.workers_bound = self._counter(
             "warmnode_workers_bound", "Workers seen to be bound to a node, by pool.", "pool"
         )
@@ -150,7 +168,7 @@ class Metrics:
         )
         self.evictions = self._counter("warmnode_evictions", "Evictions by outcome.", "pool", "outcome")
         self.pool_workers = self._gauge(
-            "warmnode_pool_workers", "Placed workers, idle and busy, as of the last pass.", "pool", "state"
+            "warmnode_pool_workers", "Placed workers, idle, busy and claimed, as of the last pass.", "pool", "state"
         )
         self.pool_claimable = self._gauge(
             "warmnode_pool_claimable_workers", "Workers that the floor counts, as of the last pass.", "pool"

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 
-from extender.app.options import Role, RunOptions
+from extender.app.options import CLAIMS, WEBHOOK, Role, RunOptions
 from extender.app.process import Process
 from extender.kube.client import KubeClient
 from extender.once import USER_AGENT
@@ -42,12 +42,19 @@ async def run(options: RunOptions) -> None:
     log.info("stopped")
 
 
-def _tls(options: RunOptions) -> ServerTls | None:
+def _tls(options: RunOptions) -> dict[str, ServerTls]:
+    """Read the TLS files for each listener. A caller of claims may show a token in place of a client certificate."""
     if options.tls_cert_file is None or options.tls_key_file is None:
-        return None
-    return ServerTls(
-        cert_file=options.tls_cert_file, key_file=options.tls_key_file, client_ca_file=options.client_ca_file
-    )
+        return {}
+    return {
+        listener: ServerTls(
+            cert_file=options.tls_cert_file,
+            key_file=options.tls_key_file,
+            client_ca_file=options.client_ca_file,
+            client_may_lack_one=listener == CLAIMS,
+        )
+        for listener in (WEBHOOK, CLAIMS)
+    }
 
 
 def _on_signals(stopping: asyncio.Event) -> asyncio.Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from extender.settings import Accepted, Configuration, ConfigurationFile, Refused, Unchanged
@@ -18,7 +18,7 @@ POLL_INTERVAL = timedelta(seconds=5)
 
 
 async def follow_files(
-    file: ConfigurationFile, tls: ServerTls | None, metrics: Metrics, take: Callable[[Configuration], None]
+    file: ConfigurationFile, tls: Sequence[ServerTls], metrics: Metrics, take: Callable[[Configuration], None]
 ) -> None:
     """Look at the files for ever. ``take`` puts a new configuration in force."""
     first = file.configuration
@@ -40,12 +40,11 @@ async def follow_files(
         told = _follow_tls(tls, told)
 
 
-def _follow_tls(tls: ServerTls | None, told: str | None) -> str | None:
+def _follow_tls(tls: Sequence[ServerTls], told: str | None) -> str | None:
     """Reload the TLS files where they changed, and give the problem that was told last."""
-    if tls is None:
-        return None
     try:
-        if tls.reload():
+        reloaded = [each.reload() for each in tls]
+        if any(reloaded):
             log.info("TLS files reloaded")
     except ListenerProblem as problem:
         if str(problem) != told:

@@ -10,6 +10,9 @@ from extender.once import ClusterOptions
 from extender.settings import ConfigurationFile
 from extender.web.server import Address
 
+WEBHOOK, CLAIMS = "webhook", "claims"
+"""Names of the listeners that callers use, as in --webhook-listen."""
+
 
 class Role(StrEnum):
     """What a process does: answer kube-scheduler, reap, or both."""

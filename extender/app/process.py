@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from extender import __version__
@@ -31,9 +31,14 @@ log = logging.getLogger("warmnode")
 
 
 class Process:
-    """The parts of one process. ``serving`` and ``reaping`` are None where the process has not that role."""
+    """The parts of one process. ``serving`` and ``reaping`` are None where the process has not that role.
 
-    def __init__(self, options: RunOptions, client: KubeClient, tls: ServerTls | None, stopping: asyncio.Event) -> None:
+    ``tls`` is by the name of the listener; empty without TLS.
+    """
+
+    def __init__(
+        self, options: RunOptions, client: KubeClient, tls: Mapping[str, ServerTls], stopping: asyncio.Event
+    ) -> None:
         configuration = options.configuration.configuration
         self.options = options
         self.client = client
@@ -101,7 +106,9 @@ class Process:
             f"watch {reflector.name}": reflector.run() for reflector in self.feed.reflectors
         }
         tasks["begin"] = self._begin()
-        tasks["follow files"] = follow_files(self.options.configuration, self.tls, self.metrics, self._take)
+        tasks["follow files"] = follow_files(
+            self.options.configuration, tuple(self.tls.values()), self.metrics, self._take
+        )
         if self.feed.ledger is not None:
             name = self.in_force.configuration.ledger.name
             store = LedgerStore(self.client, namespace=self.namespace, name=name)

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import secrets
+from collections.abc import Coroutine, Mapping
 from random import Random
 from typing import Any
 
 from extender import __version__
-from extender.app.options import RunOptions
+from extender.app.options import CLAIMS, WEBHOOK, RunOptions
 from extender.app.shared import Shared, utc_now
+from extender.kube.claims import ClaimStore
 from extender.kube.marks import Marks
 from extender.kube.webhook_lease import WebhookLease
 from extender.loops.calls import CallWatch
+from extender.loops.claims import ClaimTidier
 from extender.loops.elector import make_identity
-from extender.web.callers import callers_for
+from extender.web.authorization import Authorization
+from extender.web.callers import Callers, callers_for
+from extender.web.claiming import Claiming
+from extender.web.claims import ClaimsApi
 from extender.web.http import Handler, route
 from extender.web.idle import IdleApi
-from extender.web.server import Address, Listener, ServerTls
+from extender.web.openapi import DOCUMENT_PATH, document_handler
+from extender.web.server import Listener, ServerTls
 from extender.web.webhook import Webhook
+
+NONCE_BYTES = 10
+"""Of a claim's ID: on a listener without authentication it is all that others must not know."""
 
 
 class Serving:
     """Builds the webhook and the claims listener. Nothing listens before `Listener.start`."""
 
-    def __init__(self, options: RunOptions, shared: Shared, tls: ServerTls | None) -> None:
+    def __init__(self, options: RunOptions, shared: Shared, tls: Mapping[str, ServerTls]) -> None:
         self._shared = shared
-        self._has_tls = tls is not None
         configuration = shared.in_force.configuration
         self.calls = CallWatch(
             WebhookLease(shared.client, namespace=shared.namespace, name=configuration.webhook.lease_name),
@@ -46,33 +55,69 @@ class Serving:
         if options.webhook_listen is not None:
             self.listeners.append(
                 Listener(
-                    name="webhook",
+                    name=WEBHOOK,
                     address=options.webhook_listen,
                     handler=self.webhook.handler(),
-                    tls=tls,
+                    tls=tls.get(WEBHOOK),
                     refused=self.webhook.count_garbled,
                 )
             )
+        self._tidier: ClaimTidier | None = None
         if options.claims_listen is not None:
-            handler = self._claims_handler(options.claims_listen)
-            self.listeners.append(Listener(name="claims", address=options.claims_listen, handler=handler, tls=tls))
+            store = ClaimStore(shared.client, shared.in_force.classify)
+            callers = callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
+            handler = self._claims_handler(store, callers)
+            self.listeners.append(
+                Listener(name=CLAIMS, address=options.claims_listen, handler=handler, tls=tls.get(CLAIMS))
+            )
+            self._tidier = ClaimTidier(
+                state=shared.state,
+                claims=store,
+                metrics=shared.metrics,
+                may_write=lambda pool: not shared.in_force.settings(pool).dry_run and not shared.stopping.is_set(),
+                clock=utc_now,
+                jitter=Random().random,  # noqa: S311 - when to look, no secret
+            )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Give the loops by name, to be run until they are cancelled."""
-        return {"watch calls": self.calls.run()}
+        tasks = {"watch calls": self.calls.run()}
+        if self._tidier is not None:
+            tasks["tidy claims"] = self._tidier.run()
+        return tasks
 
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""
         self.webhook.pools = self._shared.in_force.pools
 
-    def _claims_handler(self, address: Address) -> Handler:
+    def _claims_handler(self, store: ClaimStore, callers: Callers) -> Handler:
         shared = self._shared
         idle = IdleApi(
             marks=Marks(shared.client, shared.in_force.classify),
-            callers=callers_for(shared.client, address=address, has_tls=self._has_tls),
+            callers=callers,
             is_dry_run=lambda pool: shared.in_force.settings(pool).dry_run,
             takes_marks=lambda pool: shared.in_force.sources(pool).annotation,
             metrics=shared.metrics,
             clock=utc_now,
         )
-        return route({}, templates=idle.routes(), refused=lambda status: None)
+        claims = ClaimsApi(
+            claiming=Claiming(
+                state=shared.state,
+                claims=store,
+                clock=utc_now,
+                nonce=lambda: secrets.token_hex(NONCE_BYTES),
+                lost_race=shared.metrics.claim_lost_races.inc,
+            ),
+            state=shared.state,
+            callers=callers,
+            authorization=Authorization(shared.client),
+            settings=shared.in_force.claims,
+            namespace=shared.namespace,
+            metrics=shared.metrics,
+            clock=utc_now,
+        )
+        return route(
+            {("GET", DOCUMENT_PATH): document_handler()},
+            templates={**claims.routes(), **idle.routes()},
+            refused=lambda status: None,
+        )

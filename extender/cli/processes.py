@@ -31,6 +31,8 @@ _RUN = """\
 serve and reap in one process: for one-replica installs and for development.
 """
 
+_CLIENT_CA = "webhook: accept only clients with a certificate of this CA; claims: take it for the caller's name"
+
 
 def add_to(commands: Any) -> None:
     """Add the commands."""
@@ -47,11 +49,14 @@ def add_to(commands: Any) -> None:
 def _webhook_flags(parser: argparse.ArgumentParser) -> None:
     flag(parser, "--webhook-listen", "address of the webhook", default="127.0.0.1:8888", metavar="HOST:PORT")
     flag(
-        parser, "--claims-listen", "address for workers that mark themselves idle; off by default", metavar="HOST:PORT"
+        parser,
+        "--claims-listen",
+        "address of the claim API, and for workers that mark themselves idle; off by default",
+        metavar="HOST:PORT",
     )
     flag(parser, "--tls-cert-file", "certificate (PEM) of the listeners; read again when it changes", metavar="FILE")
     flag(parser, "--tls-private-key-file", "its key", metavar="FILE")
-    flag(parser, "--client-ca-file", "accept only clients with a certificate of this CA", metavar="FILE")
+    flag(parser, "--client-ca-file", _CLIENT_CA, metavar="FILE")
 
 
 def _process_flags(parser: argparse.ArgumentParser) -> None:

@@ -107,7 +107,13 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             verbs=("create",),
             why="know who calls",
         ),
-        Permission(resource="pods", verbs=("get", "patch"), why="write marks on workers"),
+        Permission(
+            group="authorization.k8s.io",
+            resource="subjectaccessreviews",
+            verbs=("create",),
+            why="know what a caller may claim",
+        ),
+        Permission(resource="pods", verbs=("get", "patch"), why="write marks and claims on workers"),
     ),
     Duty.REAP: (
         *_STATE,

@@ -1,4 +1,4 @@
-"""Who calls: the bearer token of a request, reviewed by the API server.
+"""Who calls: the bearer token of a request, reviewed by the API server, or the client's certificate.
 
 Owns authentication on the claims listener. What a caller may do is decided where it is asked for. Tokens are never
 kept and never logged: what is remembered for some seconds is remembered under a hash of the token.
@@ -136,6 +136,39 @@ class TokenCallers:
         return _caller(status.user)
 
 
+class CertificateCallers:
+    """Goes by the client's certificate, which the handshake has verified, where the request carries no token.
+
+    As for the API server: the user is the common name, the groups are the organizations. A token goes first, because
+    it is sent on purpose, and it may belong to a pod.
+    """
+
+    def __init__(self, tokens: Callers) -> None:
+        self._tokens = tokens
+
+    async def identify(self, request: web.BaseRequest) -> Caller:
+        """Say whose certificate, or token, came. Raises as `TokenCallers.identify`."""
+        if "Authorization" not in request.headers:
+            caller = certificate_caller(request.get_extra_info("peercert"))
+            if caller is not None:
+                return caller
+        return await self._tokens.identify(request)
+
+
+def certificate_caller(certificate: Mapping[str, object] | None) -> Caller | None:
+    """Read a verified certificate as `ssl.SSLSocket.getpeercert` gives it; None without one, or a name in it."""
+    subject = (certificate or {}).get("subject")
+    if not isinstance(subject, tuple):
+        return None
+    pairs = [pair for part in subject for pair in part]
+    # as x509.CommonNameUserConversion of the API server: Go takes the last common name
+    names = [value for key, value in pairs if key == "commonName" and value]
+    if not names:
+        return None
+    groups = tuple(value for key, value in pairs if key == "organizationName")
+    return Caller(user=names[-1], groups=(*groups, "system:authenticated"))
+
+
 def callers_for(client: Sender, *, address: Address, has_tls: bool) -> Callers:
     """Choose how callers are known: without TLS there is no authentication, and so no listening beyond this machine.
 
@@ -143,7 +176,7 @@ def callers_for(client: Sender, *, address: Address, has_tls: bool) -> Callers:
         ListenerProblem: others reach the address, and there is no TLS.
     """
     if has_tls:
-        return TokenCallers(client)
+        return CertificateCallers(TokenCallers(client))
     if address.is_loopback:
         return Anybody()
     raise ListenerProblem(

@@ -11,21 +11,22 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
 
-from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound
+from extender.kube.errors import Conflict, NotFound
 from extender.kube.marks import Marks
 from extender.model import Pod
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
 from extender.policy.marks import format_idle_mark, parse_idle_mark
 from extender.telemetry import Metrics, fields
-from extender.web.callers import Caller, Callers, NotAuthenticated
-from extender.web.http import BodyRefused, PathHandler, PathRoutes, json_response, problem, read_body
+from extender.web.callers import Caller, Callers
+from extender.web.http import PathHandler, PathRoutes, json_response, read_body
+from extender.web.refusals import DEADLINE, REFUSALS, Refused, bad_request, is_awaited, refusal_of, unavailable
 
 log = logging.getLogger("warmnode.idle")
 
@@ -33,9 +34,6 @@ PATH = "/v1/pods/{namespace}/{name}/idle"
 BODY_LIMIT_BYTES = 1024
 ATTEMPTS = 5
 """Versions of the pod that are tried. Status updates come seldom, and never five in the time of one request."""
-DEADLINE = timedelta(seconds=8)
-"""Callers are told to wait for ten seconds: whatever is done is done while they wait."""
-RETRY_AFTER = timedelta(seconds=1)
 
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # apimachinery validation: DNS-1123 subdomain
 
@@ -60,6 +58,9 @@ class Outcome(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+SUCCESSES = frozenset({Outcome.MARKED, Outcome.KEPT, Outcome.REMOVED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     """One call: for which pod, by whom, and whether somebody still waits for the answer."""
@@ -69,25 +70,6 @@ class _Asked:
     caller: Caller
     body: bytes
     is_awaited: Callable[[], bool]
-
-
-class _Refused(Exception):
-    """The call is refused. ``members`` are added to the problem."""
-
-    def __init__(
-        self,
-        status: HTTPStatus,
-        outcome: Outcome,
-        detail: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        members: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.outcome = outcome
-        self.headers = headers
-        self.members = members or {}
 
 
 class IdleApi:
@@ -137,7 +119,7 @@ class IdleApi:
                 return pod, Outcome.KEPT
             if not asked.is_awaited():
                 # Who has hung up may be at work already, after a DELETE that another replica answered.
-                raise _Refused(
+                raise Refused(
                     HTTPStatus.SERVICE_UNAVAILABLE, Outcome.CALLER_GONE, "the caller has hung up; nothing is written"
                 )
             try:
@@ -160,7 +142,7 @@ class IdleApi:
         else:
             raise _changing(pod)
         if pod.terminating:
-            raise _Refused(
+            raise Refused(
                 HTTPStatus.CONFLICT,
                 Outcome.TERMINATING,
                 "the pod is being deleted: refuse the work and end; its idle mark is removed",
@@ -169,11 +151,11 @@ class IdleApi:
         return pod, Outcome.REMOVED
 
     async def _worker(self, asked: _Asked) -> tuple[Pod, str]:
-        """Read the pod, which the caller may speak for, and its pool. Raises `_Refused` and `KubeError`."""
+        """Read the pod, which the caller may speak for, and its pool. Raises `Refused` and `KubeError`."""
         caller, bound = asked.caller, asked.caller.pod
         if caller.authenticated:
             if bound is None:
-                raise _Refused(
+                raise Refused(
                     HTTPStatus.FORBIDDEN,
                     Outcome.NO_POD_IN_TOKEN,
                     f"the token of {caller.user} belongs to no pod: use the one of a projected volume "
@@ -185,7 +167,7 @@ class IdleApi:
         if caller.authenticated and (bound is None or bound.uid != pod.uid):
             raise _not_your_pod("the token is that of an earlier pod of this name")
         if pod.pool is None:
-            raise _Refused(
+            raise Refused(
                 HTTPStatus.NOT_FOUND,
                 Outcome.NO_WORKER,
                 f"pod {asked.namespace}/{asked.name} belongs to no pool: label it warmnode.dev/pool, or add it to a "
@@ -200,11 +182,9 @@ class IdleApi:
                 async with asyncio.timeout(DEADLINE.total_seconds()):
                     pod, outcome = await answer(await self._asked(request, place, body))
                 response = json_response(msgspec.json.encode(_shown(pod)))
-            except (_Refused, BodyRefused, NotAuthenticated, KubeError, TimeoutError) as error:
+            except REFUSALS as error:
                 refused = _refusal(error)
-                outcome = refused.outcome
-                members = {"reason": str(outcome), **refused.members}
-                response = problem(refused.status, str(refused), headers=refused.headers, members=members)
+                outcome, response = Outcome(refused.reason), refused.response()
                 if outcome is Outcome.UNAVAILABLE:
                     log.warning("no answer for a worker", extra=fields(verb=verb, problem=str(refused)))
             self._counters[verb, outcome].inc()
@@ -217,13 +197,13 @@ class IdleApi:
         caller = await self._callers.identify(request)
         for name in place.values():
             if not _NAME.fullmatch(name):
-                raise _bad_request(f"{name[:100]!r} is no name of a namespace or a pod")
+                raise bad_request(f"{name[:100]!r} is no name of a namespace or a pod")
         return _Asked(
             namespace=place["namespace"],
             name=place["name"],
             caller=caller,
             body=body,
-            is_awaited=lambda: request.transport is not None and not request.transport.is_closing(),
+            is_awaited=lambda: is_awaited(request),
         )
 
 
@@ -232,20 +212,20 @@ class _Body(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 def _idle_since(body: bytes, now: datetime) -> datetime | None:
-    """Read the time in the body, None where there is none. Raises `_Refused`."""
+    """Read the time in the body, None where there is none. Raises `Refused`."""
     if not body.strip():
         return None
     try:
         text = msgspec.json.decode(body, type=_Body).idle_since
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad_request(f'send no body, or {{"idleSince": "{format_idle_mark(now)}"}} ({error})') from error
+        raise bad_request(f'send no body, or {{"idleSince": "{format_idle_mark(now)}"}} ({error})') from error
     if text is msgspec.UNSET:
         return None
     time = parse_idle_mark(text)
     if time is None:
-        raise _bad_request(f"idleSince must be an RFC 3339 time with its zone, like {format_idle_mark(now)}")
+        raise bad_request(f"idleSince must be an RFC 3339 time with its zone, like {format_idle_mark(now)}")
     if time > now + FUTURE_TOLERANCE:
-        raise _bad_request(
+        raise bad_request(
             f"idleSince is more than {FUTURE_TOLERANCE.total_seconds():.0f} s ahead of {format_idle_mark(now)}; send "
             "no body, or set the node's clock"
         )
@@ -263,64 +243,32 @@ def _shown(pod: Pod) -> dict[str, object]:
     }
 
 
-def _bad_request(detail: str) -> _Refused:
-    return _Refused(HTTPStatus.BAD_REQUEST, Outcome.BAD_REQUEST, detail)
-
-
-def _dry_run(pool: str) -> _Refused:
-    return _Refused(
+def _dry_run(pool: str) -> Refused:
+    return Refused(
         HTTPStatus.CONFLICT, Outcome.DRY_RUN, f"pool {pool} is in dry-run: nothing is written and nothing is evicted"
     )
 
 
-def _no_source(pool: str) -> _Refused:
-    return _Refused(
+def _no_source(pool: str) -> Refused:
+    return Refused(
         HTTPStatus.CONFLICT,
         Outcome.NO_SOURCE,
         f"the mark of a worker does not count in pool {pool}: add annotation to its idle.sources, or mark nothing",
     )
 
 
-def _not_your_pod(detail: str) -> _Refused:
-    return _Refused(
+def _not_your_pod(detail: str) -> Refused:
+    return Refused(
         HTTPStatus.FORBIDDEN, Outcome.NOT_YOUR_POD, f"{detail}; a worker speaks for itself and for no other pod"
     )
 
 
-def _changing(pod: Pod) -> _Refused:
+def _changing(pod: Pod) -> Refused:
     detail = f"pod {pod.namespace}/{pod.name} changed under each of {ATTEMPTS} attempts; try again"
-    return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, Outcome.CHANGING, detail, headers=_retry_after(RETRY_AFTER))
+    return unavailable(detail, reason=Outcome.CHANGING)
 
 
-def _refusal(error: Exception) -> _Refused:
-    match error:
-        case _Refused():
-            return error
-        case BodyRefused():
-            return _Refused(error.status, Outcome.BAD_REQUEST, str(error))
-        case NotAuthenticated():
-            return _Refused(
-                HTTPStatus.UNAUTHORIZED,
-                Outcome.NOT_AUTHENTICATED,
-                str(error),
-                headers={"WWW-Authenticate": error.challenge},
-            )
-        case NotFound():
-            return _Refused(HTTPStatus.NOT_FOUND, Outcome.NOT_FOUND, "there is no such pod")
-        case Forbidden():
-            detail = f"warmnode is refused: grant it create tokenreviews, get and patch pods ({error})"
-            return _unavailable(detail)
-        case KubeError():
-            detail = f"the API server gave no answer, so nobody knows what was done; try again ({error})"
-            return _unavailable(detail, error.retry_after or RETRY_AFTER)
-        case _:
-            detail = f"not done within {DEADLINE.total_seconds():.0f} s, or nobody knows; try again"
-            return _unavailable(detail)
-
-
-def _unavailable(detail: str, retry_after: timedelta = RETRY_AFTER) -> _Refused:
-    return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, Outcome.UNAVAILABLE, detail, headers=_retry_after(retry_after))
-
-
-def _retry_after(pause: timedelta) -> dict[str, str]:
-    return {"Retry-After": str(max(1, round(pause.total_seconds())))}
+def _refusal(error: Exception) -> Refused:
+    if isinstance(error, NotFound):
+        return Refused(HTTPStatus.NOT_FOUND, Outcome.NOT_FOUND, "there is no such pod")
+    return refusal_of(error, grant="create tokenreviews, get and patch pods")

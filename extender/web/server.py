@@ -69,10 +69,19 @@ class ServerTls:
     """Server certificate and optional client CA, read again when the files change.
 
     New connections get the newest files that load; a pair that does not match (a rotation half done) is tried again.
-    With ``client_ca_file`` a client without a certificate of that CA is refused in the handshake; TLS 1.3 is required.
+    With ``client_ca_file`` a client without a certificate of that CA is refused in the handshake, or with
+    ``client_may_lack_one`` only a client with a certificate of another CA; TLS 1.3 is required.
     """
 
-    def __init__(self, *, cert_file: Path, key_file: Path, client_ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        cert_file: Path,
+        key_file: Path,
+        client_ca_file: Path | None = None,
+        client_may_lack_one: bool = False,
+    ) -> None:
+        self._verify_mode = ssl.CERT_OPTIONAL if client_may_lack_one else ssl.CERT_REQUIRED
         self._files = (cert_file, key_file, client_ca_file)
         self._stamp = self._read_stamp()
         self._current = self._load()
@@ -107,7 +116,7 @@ class ServerTls:
                 context.minimum_version = ssl.TLSVersion.TLSv1_3
                 context.num_tickets = 0
                 context.load_verify_locations(client_ca_file)
-                context.verify_mode = ssl.CERT_REQUIRED
+                context.verify_mode = self._verify_mode
         except (OSError, ssl.SSLError) as error:
             names = ", ".join(str(file) for file in self._files if file is not None)
             raise ListenerProblem(f"TLS files do not load ({names}): {error.strerror or error}") from error

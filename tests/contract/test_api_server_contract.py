@@ -369,3 +369,24 @@ async def test_reflector_follows(client: KubeClient, maps: Maps) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def test_a_list_can_show_an_object_as_it_was_at_a_version(maps: Maps) -> None:
+    """By name and exact version: a claimant learns so which of its two claims was written first."""
+    first = version(await maps.create("a", step="1"))
+    second = version(await maps.patch("a", {"metadata": {"labels": {"step": "2"}}}))
+    await maps.patch("a", {"metadata": {"labels": {"step": "3"}}})
+    for at, step in ((first, "1"), (second, "2")):
+        exact = {"resourceVersion": at, "resourceVersionMatch": "Exact", "fieldSelector": "metadata.name=a"}
+        page = await maps.page(**exact)
+        assert [item["metadata"]["labels"]["step"] for item in page["items"]] == [step]
+
+
+async def test_a_list_by_label_holds_every_write_that_was_answered(maps: Maps) -> None:
+    """Without resourceVersion it is consistent: a label that was just set, or just removed, counts."""
+    await maps.create("a")
+    for _ in range(20):
+        await maps.patch("a", {"metadata": {"labels": {"claimed": "x"}}})
+        assert names(await maps.page(labelSelector="claimed=x")) == ["a"]
+        await maps.patch("a", {"metadata": {"labels": {"claimed": None}}})
+        assert names(await maps.page(labelSelector="claimed=x")) == []

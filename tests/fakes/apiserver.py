@@ -265,6 +265,9 @@ class FakeApiServer:
         token = request.query.get("continue")
         if token:
             version, rest = self._snapshot(token)
+        elif request.query.get("resourceVersionMatch") == "Exact":
+            version = int(request.query["resourceVersion"])
+            rest = [each for each in self.store.select_as_of(resource, namespace, version) if chosen(each.tree)]
         else:
             version = self.store.version
             rest = [each for each in self.store.select(resource, namespace) if chosen(each.tree)]

@@ -118,6 +118,16 @@ class Store:
         objects = self._objects[resource]
         return (objects[name] for name in sorted(objects) if not namespace or name[0] == namespace)
 
+    def select_as_of(self, resource: Resource, namespace: str, version: int) -> Iterator[Stored]:
+        """The same as they were at a version. Raises 410 where that is forgotten."""
+        objects = dict(self._objects[resource])
+        for change in reversed(self.since(version)):
+            if change.resource == resource:
+                objects.pop(change.name, None)
+                if change.before is not None:
+                    objects[change.name] = change.before
+        return (objects[name] for name in sorted(objects) if not namespace or name[0] == namespace)
+
     def get(self, resource: Resource, name: Name) -> Stored:
         """One object. Raises 404."""
         found = self._objects[resource].get(name)

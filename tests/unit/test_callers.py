@@ -6,6 +6,7 @@ import base64
 import json
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -19,6 +20,7 @@ from extender.web.callers import (
     Anybody,
     BoundPod,
     Caller,
+    CertificateCallers,
     NotAuthenticated,
     TokenCallers,
     callers_for,
@@ -179,8 +181,8 @@ async def test_a_review_that_failed_is_not_remembered() -> None:
 
 async def test_without_tls_only_loopback_is_let_in_and_everybody_there() -> None:
     reviews = Reviews()
-    assert isinstance(callers_for(reviews, address=LOOPBACK, has_tls=True), TokenCallers)
-    assert isinstance(callers_for(reviews, address=EVERYWHERE, has_tls=True), TokenCallers)
+    assert isinstance(callers_for(reviews, address=LOOPBACK, has_tls=True), CertificateCallers)
+    assert isinstance(callers_for(reviews, address=EVERYWHERE, has_tls=True), CertificateCallers)
     open_to_all = callers_for(reviews, address=LOOPBACK, has_tls=False)
     assert isinstance(open_to_all, Anybody)
     assert await open_to_all.identify(make_mocked_request("PUT", "/")) == LOCAL
@@ -192,3 +194,40 @@ async def test_without_tls_only_loopback_is_let_in_and_everybody_there() -> None
 def test_claimed_audiences_of_any_text_are_some_or_none(token: str) -> None:
     """Anybody may send anything."""
     assert all(isinstance(audience, str) for audience in claimed_audiences(token))
+
+
+def mocked(certificate: dict[str, Any] | None, headers: dict[str, str] | None = None) -> Any:
+    """A request over a connection whose handshake verified this certificate."""
+    transport = Mock()
+    transport.get_extra_info = lambda name, default=None: certificate if name == "peercert" else default
+    return make_mocked_request("POST", "/", headers=headers or {}, transport=transport)
+
+
+def certificate(*pairs: tuple[str, str]) -> dict[str, Any]:
+    return {"subject": tuple(((key, value),) for key, value in pairs)}
+
+
+async def test_a_certificate_is_a_caller_as_for_the_api_server() -> None:
+    """The user is the common name, the groups are the organizations."""
+    callers = CertificateCallers(TokenCallers(Reviews()))
+    shown = certificate(("organizationName", "analytics"), ("organizationName", "leads"), ("commonName", "front"))
+    caller = await callers.identify(mocked(shown))
+    assert caller == Caller(user="front", groups=("analytics", "leads", "system:authenticated"))
+    assert caller.authenticated
+
+
+@pytest.mark.parametrize("shown", [None, {}, certificate(("organizationName", "x")), certificate(("commonName", ""))])
+async def test_a_certificate_without_a_name_is_nobody(shown: dict[str, Any] | None) -> None:
+    """Nor is no certificate; then a token is wanted."""
+    with pytest.raises(NotAuthenticated):
+        await CertificateCallers(TokenCallers(Reviews())).identify(mocked(shown))
+
+
+async def test_a_token_goes_before_a_certificate() -> None:
+    """It is sent on purpose; a wrong one is not overlooked."""
+    callers = CertificateCallers(TokenCallers(Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])))
+    shown, headers = certificate(("commonName", "front")), {"Authorization": f"Bearer {jwt(['warmnode'])}"}
+    assert (await callers.identify(mocked(shown, headers))).user == WORKER["username"]
+    refused = CertificateCallers(TokenCallers(Reviews(authenticated=False)))
+    with pytest.raises(NotAuthenticated):
+        await refused.identify(mocked(shown, headers))

@@ -17,6 +17,7 @@ def test_no_role_may_read_what_it_has_no_business_with() -> None:
         ("", "pods/eviction"),
         ("events.k8s.io", "events"),
         ("authentication.k8s.io", "tokenreviews"),
+        ("authorization.k8s.io", "subjectaccessreviews"),
     }
     assert not [
         access for access in accesses(*Duty) if access.resource == "secrets" or "*" in (access.verb, access.group)

@@ -1,0 +1,255 @@
+"""A client of warmnode's claim API, for programs that hand work to workers. Needs nothing but Python itself.
+
+    client = Client("https://warmnode.warmnode.svc:8889", token_file="/var/run/secrets/warmnode/token")
+    with client.hold("ducks", claimant="query-42") as claim:
+        run_query_on(claim.ip)
+
+A claimant is whoever will use the worker: a query, a session. The same claimant gets the same worker again, so calls
+that got no answer are simply repeated, and this client does so.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+__all__ = ["Claim", "ClaimLost", "Client", "NothingIdle", "Refused", "Unreachable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A worker that is yours until ``expires``. Times are aware; ``first_seen`` is of its node, None: unknown."""
+
+    id: str
+    pool: str
+    claimant: str
+    namespace: str
+    pod: str
+    uid: str
+    ip: str | None
+    node: str | None
+    first_seen: datetime | None
+    since: datetime
+    expires: datetime
+
+
+class Refused(Exception):
+    """Warmnode said no. ``reason`` is one word for programs, such as ``forbidden``; the text is for people.
+
+    ``retry_after`` is how long to wait before the next call, in seconds, 0 where nothing was said. ``problem`` is the
+    whole answer.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float = 0.0) -> None:
+        self.status = status
+        self.reason = str(problem.get("reason", ""))
+        self.detail = str(problem.get("detail", ""))
+        self.retry_after = retry_after
+        self.problem = problem
+        super().__init__(f"{self.detail} ({status} {self.reason})")
+
+
+class NothingIdle(Refused):
+    """No worker can be handed out now."""
+
+    @property
+    def workers(self) -> Mapping[str, int]:
+        """Why, by reason: ``{"busy": 12, "claimed": 3}``."""
+        counts: dict[str, int] = self.problem.get("workers", {})
+        return counts
+
+
+class ClaimLost(Refused):
+    """The claim is over: it expired, was released, or its worker is being deleted. Claim again."""
+
+
+class Unreachable(Exception):
+    """No usable answer within the time allowed. Whether something was claimed nobody knows; claiming again finds it."""
+
+
+@dataclass(slots=True)
+class Client:
+    """Talks to one address, with a connection for each call; any number of threads may use it.
+
+    ``token_file`` is read for each call, because the kubelet replaces it. ``ca_file`` is whom to trust, None: whom the
+    system does. ``cert_file`` and ``key_file`` are for those who are known by a certificate. ``timeout`` is of one
+    attempt, in seconds; warmnode gives up after 8 s. ``patience`` is how long a call is repeated while warmnode or the
+    API server is away or asks for patience, in seconds.
+    """
+
+    url: str
+    token_file: str | Path | None = None
+    ca_file: str | Path | None = None
+    cert_file: str | Path | None = None
+    key_file: str | Path | None = None
+    timeout: float = 10.0
+    patience: float = 30.0
+    _context: ssl.SSLContext | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise ValueError(f"url must begin with http:// or https:// (got {self.url!r})")
+        if self.url.startswith("https:"):
+            self._context = ssl.create_default_context(cafile=self.ca_file and str(self.ca_file))
+            if self.cert_file is not None:
+                self._context.load_cert_chain(self.cert_file, self.key_file)
+
+    def claim(self, pool: str, claimant: str, *, ttl: str | None = None) -> Claim:
+        """Get the idle worker on the warmest node, or the one that ``claimant`` holds already.
+
+        ``ttl`` is a duration such as ``"60s"``; None takes the pool's.
+
+        Raises:
+            NothingIdle: no worker can be handed out.
+            Refused, Unreachable
+        """
+        body = {"claimant": claimant} | ({} if ttl is None else {"ttl": ttl})
+        return _claim(self._call("POST", _path(pool), body))
+
+    def renew(self, claim: Claim, *, ttl: str | None = None) -> Claim:
+        """Keep the worker for ``ttl`` from now, at least. Raises `ClaimLost`, `Refused`, `Unreachable`."""
+        return _claim(self._call("PUT", _path(claim.pool, claim.id), {} if ttl is None else {"ttl": ttl}))
+
+    def release(self, claim: Claim) -> None:
+        """Give the worker back. A claim that is over already is released. Raises `Refused`, `Unreachable`."""
+        try:
+            self._call("DELETE", _path(claim.pool, claim.id))
+        except ClaimLost:
+            return
+
+    def claims(self, pool: str) -> list[Claim]:
+        """List what this user holds in the pool. Raises `Refused`, `Unreachable`."""
+        return [_claim(each) for each in self._call("GET", _path(pool))["claims"]]
+
+    @contextmanager
+    def hold(self, pool: str, claimant: str, *, ttl: str | None = None) -> Iterator[Claim]:
+        """Claim a worker for the length of a ``with`` block, renew the claim meanwhile, and release it.
+
+        Raises as `claim`. A claim that is lost on the way is not told of: the worker refuses the work, or drains.
+        """
+        claim = self.claim(pool, claimant, ttl=ttl)
+        done = threading.Event()
+        renewing = threading.Thread(target=self._keep, args=(claim, ttl, done), name=f"renew {claim.id}", daemon=True)
+        renewing.start()
+        try:
+            yield claim
+        finally:
+            done.set()
+            renewing.join()
+            self.release(claim)
+
+    def _keep(self, claim: Claim, ttl: str | None, done: threading.Event) -> None:
+        """Renew at a third of the claim's life, until told to end or the claim is lost."""
+        life = max((claim.expires - claim.since).total_seconds(), 0.1)
+        while not done.wait(life / 3):
+            try:
+                self._attempt("PUT", _path(claim.pool, claim.id), {} if ttl is None else {"ttl": ttl})
+            except ClaimLost:
+                return
+            except (Refused, Unreachable, OSError, http.client.HTTPException):
+                continue  # the claim lasts for two more attempts
+
+    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Call, and call again while that may help: every call of the API may be repeated."""
+        deadline = time.monotonic() + self.patience
+        pause = 0.1
+        while True:
+            problem: Exception
+            try:
+                return self._attempt(method, path, body)
+            except Refused as error:
+                if error.status not in (429, 503):
+                    raise
+                problem, wanted = error, error.retry_after
+            except ssl.SSLCertVerificationError as error:
+                raise Unreachable(f"{self.url}: {error}") from error
+            except (OSError, http.client.HTTPException) as error:
+                problem, wanted = error, 0.0
+            pause = min(pause * 2, 2.0)
+            wait = max(wanted, pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many do not come at once
+            if time.monotonic() + wait >= deadline:
+                if isinstance(problem, Refused):
+                    raise problem
+                raise Unreachable(f"{method} {self.url}{path}: {problem}") from problem
+            time.sleep(wait)
+
+    def _attempt(self, method: str, path: str, body: Mapping[str, str] | None) -> dict[str, Any]:
+        """Call once. Raises `Refused`, OSError, HTTPException."""
+        headers = {"Accept": "application/json"}
+        if self.token_file is not None:
+            headers["Authorization"] = f"Bearer {self._token()}"
+        content = None if body is None else json.dumps(body)
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        place = urlsplit(self.url)
+        connection: http.client.HTTPConnection
+        if self._context is not None:
+            connection = http.client.HTTPSConnection(place.netloc, timeout=self.timeout, context=self._context)
+        else:
+            connection = http.client.HTTPConnection(place.netloc, timeout=self.timeout)
+        try:
+            connection.request(method, place.path.rstrip("/") + path, content, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        finally:
+            connection.close()
+        if response.status == 204:
+            return {}
+        tree = _decoded(answer)
+        if response.status in (200, 201):
+            return tree
+        pause = response.headers.get("Retry-After", "")
+        kind = _KINDS.get(str(tree.get("reason")), Refused)
+        raise kind(response.status, tree, float(pause) if pause.isdigit() else 0.0)
+
+    def _token(self) -> str:
+        try:
+            return Path(self.token_file or "").read_text().strip()
+        except OSError as error:
+            raise Unreachable(f"the token cannot be read: {error}") from error
+
+
+_KINDS: Mapping[str, type[Refused]] = {"noneIdle": NothingIdle, "noClaim": ClaimLost, "terminating": ClaimLost}
+
+
+def _decoded(answer: bytes) -> dict[str, Any]:
+    try:
+        tree = json.loads(answer)
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise http.client.HTTPException(f"this is no answer of warmnode: {answer[:100]!r}")
+    return tree
+
+
+def _path(pool: str, claim: str | None = None) -> str:
+    path = f"/v1/pools/{quote(pool, safe='')}/claims"
+    return path if claim is None else f"{path}/{quote(claim, safe='')}"
+
+
+def _claim(tree: Mapping[str, Any]) -> Claim:
+    """Read a claim; keys that a newer warmnode adds are left out."""
+    return Claim(
+        id=tree["id"],
+        pool=tree["pool"],
+        claimant=tree["claimant"],
+        namespace=tree["namespace"],
+        pod=tree["pod"],
+        uid=tree["uid"],
+        ip=tree["ip"],
+        node=tree["node"],
+        first_seen=None if tree["firstSeen"] is None else datetime.fromisoformat(tree["firstSeen"]),
+        since=datetime.fromisoformat(tree["since"]),
+        expires=datetime.fromisoformat(tree["expires"]),
+    )

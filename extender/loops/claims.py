@@ -1,0 +1,94 @@
+"""Tidies up after claims that ran out: nobody released them, so what came with them is still on the pod.
+
+A worker is free again without it. But ``karpenter.sh/do-not-disrupt`` that came with a claim would hold its node for
+ever. Any number of replicas may do it: each write names the version of the pod, and one of them wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from extender.kube.claims import FoundPod
+from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.model import Pod
+from extender.policy.idleness import is_claimed
+from extender.state import ClusterState
+from extender.telemetry import Metrics, fields
+
+log = logging.getLogger("warmnode.claims")
+
+INTERVAL = timedelta(seconds=5)
+PATIENCE = timedelta(seconds=2)
+"""A worker that is claimed again soon needs no tidying in between."""
+NODES_BETWEEN_YIELDS = 50
+
+
+class Freeing(Protocol):
+    """The part of `kube.claims.ClaimStore` that tidying needs."""
+
+    async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
+
+
+class ClaimTidier:
+    """Removes claims that ran out. ``jitter`` gives 0..1, so that replicas do not all come at once."""
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        claims: Freeing,
+        metrics: Metrics,
+        may_write: Callable[[str], bool],
+        clock: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._state = state
+        self._claims = claims
+        self._metrics = metrics
+        self._may_write = may_write
+        self._clock = clock
+        self._jitter = jitter
+
+    async def run(self) -> None:
+        """Tidy up for ever. Ends only by cancellation."""
+        while True:
+            await asyncio.sleep(INTERVAL.total_seconds() * (0.5 + self._jitter()))
+            if self._state.synced:
+                await self.tidy_up()
+
+    async def tidy_up(self) -> int:
+        """Look at all workers once, and say how many claims were removed."""
+        removed = 0
+        for worker in await self._run_out():
+            pool = worker.pool or ""
+            if worker.claim is None or not self._may_write(pool):
+                continue
+            try:
+                after = await self._claims.free(worker, worker.claim.expires)
+            except (Conflict, NotFound):
+                continue  # claimed again, or tidied by another replica
+            except KubeError as error:
+                log.warning("a claim is not tidied away", extra=fields(pod=worker.name, problem=str(error)))
+                break
+            known = self._state.pods.get(worker.uid)
+            if known is not None and known.resource_version == worker.resource_version:
+                self._state.upsert_pod(after.pod)
+            self._metrics.claims_expired.labels(self._metrics.pool_label(pool)).inc()
+            log.info("claim expired", extra=fields(pool=pool, pod=worker.name, claimant=worker.claim.claimant))
+            removed += 1
+        return removed
+
+    async def _run_out(self) -> list[Pod]:
+        found = []
+        for position, name in enumerate(list(self._state.nodes), 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            now = self._clock() - PATIENCE
+            found += [
+                w for w in self._state.workers_on(name).values() if w.claim is not None and not is_claimed(w, now)
+            ]
+        return found

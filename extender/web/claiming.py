@@ -1,0 +1,395 @@
+"""Claiming: hands out workers, so that no two callers get the same and a claimant that asks again gets its own again.
+
+Owns the order of reads and writes that this takes. Knows no HTTP. Replicas share nothing but the pods: a claim is one
+patch that names the version of the pod on which it was decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from extender.kube.claims import FoundPod
+from extender.kube.errors import Conflict, Gone, NotFound
+from extender.model import Claim, Pod, SkipReason
+from extender.policy.claims import (
+    Claimant,
+    ClaimReference,
+    PoolClaims,
+    claim_end,
+    claim_id,
+    claimable_on,
+    held_by,
+    is_held_by,
+    is_held_in,
+    prolonged,
+    reasons_on,
+)
+from extender.policy.deletion_cost import cost_write
+from extender.policy.idleness import is_claimed, why_not_claimable
+from extender.state import ClusterState
+
+ATTEMPTS = 5
+"""Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row."""
+PAUSES = (0.05, 0.1, 0.2, 0.4)
+"""Seconds to wait while a claimant holds two workers. A request gives one back within some hundredths; one whose
+replica was killed never does, and then the claim that is not renewed expires."""
+NODES_BETWEEN_YIELDS = 50
+TALLY_LASTS = timedelta(seconds=1)
+"""Counting a pool of 100,000 workers takes a tenth of a second: who asks a full pool again gets the same figures."""
+
+
+class Claims(Protocol):
+    """The part of `kube.claims.ClaimStore` that claiming needs."""
+
+    async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]: ...
+    async def as_of(self, pod: Pod, version: str) -> FoundPod | None: ...
+    async def read(self, namespace: str, name: str) -> FoundPod | None: ...
+    async def hold(self, pod: Pod, claim: Claim, key: str, *, cost: int | None = None) -> FoundPod: ...
+    async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer."""
+
+    claimant: Claimant
+    ttl: timedelta
+    settings: PoolClaims
+    is_awaited: Callable[[], bool] = lambda: True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A worker with its claim. ``is_new`` is False where the claimant held it already."""
+
+    worker: Pod
+    claim: Claim
+    ip: str | None
+    is_new: bool = False
+
+
+class NothingToClaim(Exception):
+    """No worker of the pool can be handed out. ``counts`` says why, by reason: empty where there is no worker."""
+
+    def __init__(self, counts: Mapping[SkipReason, int]) -> None:
+        super().__init__("no worker can be claimed")
+        self.counts = counts
+
+
+class StillChanging(Exception):
+    """Workers changed under each attempt: nothing is decided, the same request again is right."""
+
+
+class NobodyWaits(Exception):
+    """The caller has hung up, so nothing was claimed for it."""
+
+
+class NoSuchClaim(Exception):
+    """The claim is not the caller's, or is no more: it expired, was released, or its pod is gone."""
+
+
+class WorkerEnds(Exception):
+    """The worker of the claim is being deleted."""
+
+
+class Claiming:
+    """Claims, renews and releases. ``nonce`` makes the part of a claim's ID that nobody can guess."""
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        claims: Claims,
+        clock: Callable[[], datetime],
+        nonce: Callable[[], str],
+        lost_race: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._state = state
+        self._claims = claims
+        self._clock = clock
+        self._nonce = nonce
+        self._lost_race = lost_race
+        self._sleep = sleep
+        self._in_hand: dict[str, asyncio.Event] = {}
+        self._tallies: dict[str, tuple[datetime, Mapping[SkipReason, int]]] = {}
+
+    async def claim(self, request: Request) -> Granted:
+        """Give the claimant the worker that it holds, or else the first that can be handed out.
+
+        1. Look, at the API server, for what the claimant holds: a repeated request gets that, prolonged. 2. Else put
+        the claim on the first worker by node preference, idle longest, UID. 3. Look again: where a concurrent request
+        of the same claimant was first, give this worker back, and go on with 1.
+
+        An answer that is not new is always prolonged before it is given, and whoever gives a worker back does so on the
+        version that it wrote: so nothing is given back that somebody was told of.
+
+        Raises:
+            NothingToClaim, StillChanging, NobodyWaits: nothing was claimed.
+            KubeError: nobody knows; if something was claimed, the same request again finds it.
+        """
+        pauses = iter(PAUSES)
+        while True:
+            held = await self._held(request)
+            if len(held) > 1 and (pause := next(pauses, None)) is not None:
+                await self._sleep(pause)  # a concurrent request is about to give one of them back: which, it knows
+                continue
+            if held:
+                granted = await self._prolong(held[0], request.claimant, request.ttl)
+                if granted is not None:
+                    return granted
+                continue
+            taken = await self._take(request)
+            if await self._is_first(taken, request) or not await self._give_back(taken):
+                return _granted(taken, is_new=True)
+
+    async def renew(self, reference: ClaimReference, ttl: timedelta) -> Granted:
+        """Let a claim last ``ttl`` from now, at least.
+
+        Raises:
+            NoSuchClaim, WorkerEnds, StillChanging, KubeError
+        """
+        for _ in range(ATTEMPTS):
+            found, claim = await self._meant(reference)
+            if found.pod.terminating:
+                raise WorkerEnds
+            claimant = Claimant(user=claim.user, pool=claim.pool, name=claim.claimant)
+            try:
+                return _granted(await self._hold(found.pod, prolonged(claim, ttl, self._clock()), claimant))
+            except Conflict:
+                self._lost_race()
+            except NotFound as error:
+                raise NoSuchClaim from error
+        raise StillChanging
+
+    async def release(self, reference: ClaimReference) -> Pod:
+        """End a claim and give the worker as it is then. Raises as `renew`, but a worker that ends can be released."""
+        for _ in range(ATTEMPTS):
+            found, claim = await self._meant(reference)
+            try:
+                freed = await self._claims.free(found.pod, claim_end(claim, self._clock()))
+            except Conflict:
+                self._lost_race()
+            except NotFound as error:
+                raise NoSuchClaim from error
+            else:
+                self._take_note(found.pod, freed.pod)
+                return freed.pod
+        raise StillChanging
+
+    async def held(self, user: str, pool: str, settings: PoolClaims) -> list[Granted]:
+        """List what a user holds in a pool, by claim ID. Raises `KubeError`."""
+        now = self._clock()
+        found = await self._claims.find(None, settings.namespace)
+        held = [_granted(each) for each in found if is_held_in(each.pod, user, pool, now)]
+        return sorted(held, key=lambda granted: granted.claim.id)
+
+    # -- a claim ------------------------------------------------------------------------------------------------------
+
+    async def _held(self, request: Request) -> list[FoundPod]:
+        found = {each.pod.uid: each for each in await self._find(request)}
+        held = held_by((each.pod for each in found.values()), request.claimant, self._clock())
+        return [found[worker.uid] for worker in held]
+
+    async def _find(self, request: Request) -> list[FoundPod]:
+        return await self._claims.find(request.claimant.key, request.settings.namespace)
+
+    async def _prolong(self, held: FoundPod, claimant: Claimant, ttl: timedelta) -> Granted | None:
+        """Prolong what the claimant holds; None where it holds it no more."""
+        found: FoundPod | None = held
+        for _ in range(ATTEMPTS):
+            now = self._clock()
+            if found is None or found.pod.claim is None or not is_held_by(found.pod, claimant, now):
+                return None
+            try:
+                return _granted(await self._hold(found.pod, prolonged(found.pod.claim, ttl, now), claimant))
+            except (Conflict, NotFound):
+                self._lost_race()
+                found = await self._claims.read(held.pod.namespace, held.pod.name)
+        raise StillChanging
+
+    async def _take(self, request: Request) -> FoundPod:
+        """Claim the first worker that can be. One that another request of this process is at is not waited for, unless
+        there is no other."""
+        pool, lost = request.claimant.pool, set[str]()
+        unsettled = False
+        while True:
+            others: list[asyncio.Event] = []
+            async for worker in self._candidates(pool):
+                if worker.uid in lost:
+                    continue
+                if worker.uid in self._in_hand:
+                    others.append(self._in_hand[worker.uid])
+                    continue
+                if not request.is_awaited():
+                    raise NobodyWaits
+                lost.add(worker.uid)
+                try:
+                    taken = await self._take_one(worker, request)
+                except StillChanging:
+                    unsettled = True
+                    continue
+                if taken is not None:
+                    return taken
+            if not others:
+                break
+            await others[0].wait()
+        if unsettled:
+            raise StillChanging
+        raise NothingToClaim(await self._tally(pool))
+
+    async def _candidates(self, pool: str) -> AsyncIterator[Pod]:
+        """Give the workers that can be handed out, by the state as it is when each is given."""
+        for position, name in enumerate(list(self._state.preference), 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            marked = self._state.marked_on(name)
+            if marked:
+                for worker in claimable_on(marked.values(), pool, self._clock()):
+                    now = self._state.pods.get(worker.uid)
+                    if now is not None and self._is_claimable(now, pool):
+                        yield now
+
+    def _is_claimable(self, worker: Pod, pool: str) -> bool:
+        return (
+            worker.pool == pool
+            and worker.node in self._state.preference
+            and why_not_claimable(worker, None, self._clock()) is None
+        )
+
+    async def _take_one(self, worker: Pod, request: Request) -> FoundPod | None:
+        """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""
+        with self._at(worker.uid):
+            known = worker
+            for _ in range(ATTEMPTS):
+                claim = self._new_claim(known, request)
+                cost = self._busy_cost(known, claim, request.settings)
+                try:
+                    return await self._hold(known, claim, request.claimant, cost=cost)
+                except NotFound:
+                    return None
+                except Conflict:
+                    self._lost_race()
+                found = await self._claims.read(worker.namespace, worker.name)
+                if found is None or found.pod.uid != worker.uid or not self._is_claimable(found.pod, worker.pool or ""):
+                    return None
+                known = found.pod
+        raise StillChanging
+
+    @contextmanager
+    def _at(self, uid: str) -> Iterator[None]:
+        """Tell other requests of this process that one is at this worker already."""
+        done = self._in_hand[uid] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._in_hand[uid]
+            done.set()
+
+    def _new_claim(self, worker: Pod, request: Request) -> Claim:
+        now = self._clock()
+        was_ours = worker.claim is not None and worker.claim.protects
+        is_free = worker.do_not_disrupt_until is None or was_ours
+        return Claim(
+            id=claim_id(worker, self._nonce()),
+            pool=request.claimant.pool,
+            user=request.claimant.user,
+            claimant=request.claimant.name,
+            since=now,
+            expires=now + request.ttl,
+            protects=request.settings.do_not_disrupt and is_free,
+        )
+
+    async def _is_first(self, taken: FoundPod, request: Request) -> bool:
+        """True unless a concurrent request of this claimant had put its claim on another worker before.
+
+        Which of two was first nobody can say by clocks, so the other pod is read as it was at our own write.
+        """
+        now = self._clock()
+        for other in await self._find(request):
+            if other.pod.uid == taken.pod.uid or not is_held_by(other.pod, request.claimant, now):
+                continue
+            try:
+                earlier = await self._claims.as_of(other.pod, taken.pod.resource_version)
+            except Gone:
+                return False  # too long ago to be read; the other request did not find ours, and keeps its own
+            if earlier is not None and is_held_by(earlier.pod, request.claimant, now):
+                return False
+        return True
+
+    async def _give_back(self, taken: FoundPod) -> bool:
+        """Remove a claim that nobody was told of; False where somebody was, who asked again meanwhile."""
+        found: FoundPod | None = taken
+        for _ in range(ATTEMPTS):
+            if found is None or found.pod.claim is None or found.pod.claim.id != _claim(taken).id:
+                return True
+            if found.pod.claim != taken.pod.claim:
+                return False
+            try:
+                freed = await self._claims.free(found.pod, None)
+            except (Conflict, NotFound):
+                found = await self._claims.read(taken.pod.namespace, taken.pod.name)
+            else:
+                self._take_note(found.pod, freed.pod)
+                return True
+        raise StillChanging
+
+    # -- what they share ----------------------------------------------------------------------------------------------
+
+    async def _meant(self, reference: ClaimReference) -> tuple[FoundPod, Claim]:
+        found = await self._claims.read(*reference.place) if reference.place is not None else None
+        claim = found.pod.claim if found is not None else None
+        if found is None or claim is None or not reference.means(claim) or not is_claimed(found.pod, self._clock()):
+            raise NoSuchClaim
+        return found, claim
+
+    async def _hold(self, pod: Pod, claim: Claim, claimant: Claimant, *, cost: int | None = None) -> FoundPod:
+        held = await self._claims.hold(pod, claim, claimant.key, cost=cost)
+        self._take_note(pod, held.pod)
+        return held
+
+    def _take_note(self, before: Pod, after: Pod) -> None:
+        """Let the state know what we wrote, unless a watch has told it more already."""
+        known = self._state.pods.get(before.uid)
+        if known is not None and known.resource_version == before.resource_version:
+            self._state.upsert_pod(after)
+
+    def _busy_cost(self, worker: Pod, claim: Claim, settings: PoolClaims) -> int | None:
+        """Say which deletion cost goes with the claim, None where it stays as it is: as the cost writer would."""
+        write = cost_write(
+            replace(worker, claim=claim),
+            self._state.order.get(worker.node or ""),
+            enabled=settings.costs.enabled,
+            settle=settings.costs.settle,
+            now=claim.since,
+        )
+        return None if write is None else write.value
+
+    async def _tally(self, pool: str) -> Mapping[SkipReason, int]:
+        now = self._clock()
+        self._tallies = {name: entry for name, entry in self._tallies.items() if now - entry[0] < TALLY_LASTS}
+        if pool not in self._tallies:
+            counts: Counter[SkipReason] = Counter()
+            for position, name in enumerate(list(self._state.nodes), 1):
+                if position % NODES_BETWEEN_YIELDS == 0:
+                    await asyncio.sleep(0)
+                is_leaving = name not in self._state.preference
+                counts.update(reasons_on(self._state.workers_on(name).values(), pool, is_leaving=is_leaving, now=now))
+            self._tallies[pool] = (now, dict(counts))
+        return self._tallies[pool][1]
+
+
+def _claim(found: FoundPod) -> Claim:
+    """Give the claim of a pod that was read or written as a claimed one."""
+    assert found.pod.claim is not None  # noqa: S101
+    return found.pod.claim
+
+
+def _granted(found: FoundPod, *, is_new: bool = False) -> Granted:
+    return Granted(worker=found.pod, claim=_claim(found), ip=found.ip, is_new=is_new)

@@ -1,0 +1,89 @@
+"""Refusals: a call that is not done, with its status, a reason for programs and one line for people.
+
+Owns what the two APIs of the claims listener have in common when they refuse. A refusal is raised where it is found and
+answered in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from math import ceil
+
+from aiohttp import web
+
+from extender.kube.errors import Forbidden, KubeError
+from extender.web.callers import NotAuthenticated
+from extender.web.http import BodyRefused, problem
+
+DEADLINE = timedelta(seconds=8)
+"""Callers are told to wait for ten seconds: whatever is done is done while they wait."""
+RETRY_AFTER = timedelta(seconds=1)
+
+
+class Refused(Exception):
+    """The call is refused. ``reason`` is the metric's label too; ``members`` are added to the problem."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        reason: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = str(reason)
+        self.headers = headers
+        self.members = members or {}
+
+    def response(self) -> web.Response:
+        """Make the answer."""
+        members = {"reason": self.reason, **self.members}
+        return problem(self.status, str(self), headers=self.headers, members=members)
+
+
+REFUSALS = (Refused, BodyRefused, NotAuthenticated, KubeError, TimeoutError)
+"""What `refusal_of` takes: everything that may happen to a call that is not our mistake."""
+
+
+def refusal_of(error: Exception, *, grant: str) -> Refused:
+    """Say what to answer. ``grant`` names the permissions that warmnode needs, should the API server refuse it."""
+    match error:
+        case Refused():
+            return error
+        case BodyRefused():
+            return Refused(error.status, "badRequest", str(error))
+        case NotAuthenticated():
+            headers = {"WWW-Authenticate": error.challenge}
+            return Refused(HTTPStatus.UNAUTHORIZED, "notAuthenticated", str(error), headers=headers)
+        case Forbidden():
+            return unavailable(f"warmnode is refused: grant it {grant} ({error})")
+        case KubeError():
+            detail = f"the API server gave no answer, so nobody knows what was done; try again ({error})"
+            return unavailable(detail, error.retry_after or RETRY_AFTER)
+        case _:
+            return unavailable(f"not done within {DEADLINE.total_seconds():.0f} s, or nobody knows; try again")
+
+
+def bad_request(detail: str) -> Refused:
+    """400: what was sent makes no sense."""
+    return Refused(HTTPStatus.BAD_REQUEST, "badRequest", detail)
+
+
+def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> Refused:
+    """503: not done, or nobody knows; the same call again is right."""
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))
+
+
+def retry_after(pause: timedelta) -> dict[str, str]:
+    """Give the header, in whole seconds from 1 on."""
+    return {"Retry-After": str(max(1, ceil(pause.total_seconds())))}
+
+
+def is_awaited(request: web.BaseRequest) -> bool:
+    """True while the caller has not hung up."""
+    return request.transport is not None and not request.transport.is_closing()

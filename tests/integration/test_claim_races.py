@@ -1,0 +1,14 @@
+"""Claim against reap: 10,000 random orders of the calls to an API server in memory, with a real one's preconditions."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.racing import races
+
+
+@pytest.mark.parametrize("part", range(10))
+async def test_ten_thousand_orders(part: int) -> None:
+    """As tests/unit/test_claim_races.py, with other seeds."""
+    outcomes = await races(range(1000 * (part + 1), 1000 * (part + 2)))
+    assert min(outcomes["claimed"], outcomes["evicted"], outcomes["NothingToClaim"]) > 100, "both sides win often"

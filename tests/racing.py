@@ -1,0 +1,248 @@
+"""Claim against reap, and claim against claim: one small cluster, and a random order of all calls to its API server.
+
+The real parts run: `Claiming` in two replicas, `Reaper` in one, each with a state that hears of changes late. Owns how
+such a race is arranged, and what must hold after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import msgspec
+
+from extender.kube.claims import ClaimStore
+from extender.kube.eviction import Evictor
+from extender.kube.objects import CLAIM, CLAIMED_BY, IDLE_SINCE, PodObject, pod_from
+from extender.loops.reaper import Reaper
+from extender.model import Pod
+from extender.policy.claims import Claimant, ClaimReference, PoolClaims
+from extender.policy.deletion_cost import PoolCosts
+from extender.policy.idleness import ReapRules
+from extender.policy.pools import POOL_LABEL
+from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.state import ClusterState
+from extender.telemetry import Metrics
+from extender.web.claiming import Claiming, Granted, NoSuchClaim, NothingToClaim, Request, StillChanging, WorkerEnds
+from tests.builders import NOW, by_label, ledger, minutes_ago, node
+from tests.fakes.store import NAMESPACES, PODS, Change, Store
+from tests.stepping import Stepper, SteppingClient
+
+SETTINGS = PoolClaims(
+    enabled=True,
+    dry_run=False,
+    ttl=timedelta(seconds=60),
+    max_ttl=timedelta(hours=1),
+    do_not_disrupt=False,
+    costs=PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False),
+)
+REAPING = PoolReaping(
+    rules=ReapRules(idle_timeout=timedelta(seconds=1), min_pod_age=timedelta()),
+    limits=ReapLimits(floor=0),
+    interval=timedelta(seconds=1),
+    dry_run=False,
+)
+METRICS = Metrics()
+"""Shared: making them takes longer than a race."""
+
+
+class Silent:
+    """Announces nothing."""
+
+    async def evicted(self, pod: Pod, why: str) -> None: ...
+    async def paused(self, pool: str, pod: Pod, why: str) -> None: ...
+
+
+class Race:
+    """One small cluster: idle workers on two nodes, replicas that claim, a reaper, kubelets that write status."""
+
+    def __init__(self, random: Random, workers: int) -> None:
+        self.random = random
+        self.stepper = Stepper(random)
+        self.store = Store(now=lambda: NOW)
+        self.store.enable(PODS)
+        self.store.enable(NAMESPACES)
+        self.store.create(NAMESPACES, "", {"metadata": {"name": "default"}})
+        for number in range(workers):
+            self.create(f"w{number}")
+        self.client = SteppingClient(self.store, self.stepper)
+        self.nonces = iter(range(10**6))
+        self.granted: list[tuple[str, Granted]] = []
+        self.ended: set[str] = set()
+        self.outcomes: Counter[str] = Counter()
+
+    def create(self, name: str) -> None:
+        condition = {"type": "Ready", "status": "True", "lastTransitionTime": minutes_ago(40).isoformat()}
+        tree = {
+            "metadata": {
+                "name": name,
+                "uid": f"uid-{name}",
+                "labels": {POOL_LABEL: "pool"},
+                "annotations": {IDLE_SINCE: minutes_ago(30).isoformat()},
+                "creationTimestamp": minutes_ago(60).isoformat(),
+            },
+            "spec": {"nodeName": self.random.choice(("old", "new"))},
+            "status": {"phase": "Running", "conditions": [condition]},
+        }
+        self.store.create(PODS, "default", tree)
+
+    def state(self) -> ClusterState:
+        """A state of a process of its own, which hears of each change some steps later."""
+        state = ClusterState(clock=lambda: NOW)
+        state.replace_nodes([node("old"), node("new")])
+        state.take_ledger(ledger({"uid-of-old": minutes_ago(500), "uid-of-new": minutes_ago(50)}))
+        state.replace_pods(_read(each.raw) for each in self.store.select(PODS, ""))
+        state.begin()
+        return state
+
+    async def follow(self, state: ClusterState, done: list[bool]) -> None:
+        """Deliver changes to a state in order, each when its turn comes, until everybody else is done."""
+        pending: list[Change] = []
+        self.store.listeners.append(pending.append)
+        while not all(done):
+            await self.stepper.turn(background=True)
+            if pending:
+                change = pending.pop(0)
+                (state.delete_pod if change.deleted else state.upsert_pod)(_read(change.after.raw))
+
+    def claiming(self, state: ClusterState) -> Claiming:
+        return Claiming(
+            state=state,
+            claims=ClaimStore(self.client, by_label),
+            clock=lambda: NOW,
+            nonce=lambda: str(next(self.nonces)),
+            sleep=self.stepper.sleep,
+        )
+
+    def reaper(self, state: ClusterState) -> Reaper:
+        return Reaper(
+            state=state,
+            pods=Evictor(self.client, by_label),
+            announcer=Silent(),
+            metrics=METRICS,
+            pool_settings=lambda pool: REAPING,
+            is_leader=lambda: True,
+            is_fresh=lambda: True,
+            clock=lambda: NOW,
+        )
+
+    async def claim(self, claiming: Claiming, claimant: str) -> None:
+        """Claim, and then maybe renew, release or only hold."""
+        try:
+            granted = await claiming.claim(
+                Request(
+                    claimant=Claimant(user="u", pool="pool", name=claimant), ttl=timedelta(minutes=1), settings=SETTINGS
+                )
+            )
+        except (NothingToClaim, StillChanging) as error:
+            self.outcomes[type(error).__name__] += 1
+            return
+        self.outcomes["claimed"] += 1
+        self.granted.append((claimant, granted))
+        reference = ClaimReference(user="u", pool="pool", id=granted.claim.id)
+        try:
+            match self.random.randrange(4):
+                case 0:
+                    await claiming.renew(reference, timedelta(minutes=2))
+                case 1:
+                    self.ended.add(granted.claim.id)
+                    await claiming.release(reference)
+        except (NoSuchClaim, WorkerEnds, StillChanging) as error:
+            if granted.claim.id not in self.ended:  # by another call of the same claimant
+                raise AssertionError("a claim that was held is not to be renewed") from error
+
+    async def status_updates(self, count: int) -> None:
+        """Write the status of pods, as their kubelets do; a worker may say that it is busy, or idle again."""
+        for number in range(count):
+            await self.stepper.turn()
+            pods = list(self.store.select(PODS, ""))
+            if pods:
+                name = self.random.choice(pods).tree["metadata"]["name"]
+                patch: dict[str, Any] = {"status": {"message": str(number)}}
+                if self.random.random() < 0.2:
+                    mark = self.random.choice((None, minutes_ago(20).isoformat()))
+                    patch = {"metadata": {"annotations": {IDLE_SINCE: mark}}}
+                self.store.patch(PODS, ("default", name), patch)
+
+    async def counted(self, work: Any, done: list[bool], place: int) -> None:
+        try:
+            await work
+        finally:
+            done[place] = True
+
+    async def run(self, *work: Any, states: list[ClusterState]) -> None:
+        done = [False] * len(work)
+        await self.stepper.run(
+            *(self.counted(each, done, place) for place, each in enumerate(work)),
+            *(self.follow(state, done) for state in states),
+        )
+
+    def check(self) -> None:
+        """What must hold whatever the order was, by the history of the store."""
+        ends: dict[str, int] = {}
+        holders: dict[str, str] = {}
+        for change in self.store.history:
+            if change.resource != PODS:
+                continue
+            meta = change.after.tree["metadata"]
+            before = change.before.tree["metadata"] if change.before is not None else {}
+            claim = (meta.get("annotations") or {}).get(CLAIM)
+            was = (before.get("annotations") or {}).get(CLAIM)
+            assert (claim is None) is (CLAIMED_BY not in meta["labels"]), "annotation and label come and go together"
+            if "deletionTimestamp" in meta and "deletionTimestamp" not in before:
+                assert claim is None, f"evicted while claimed: {claim}"
+                ends[meta["uid"]] = change.after.version
+            if claim is not None and claim != was:
+                holder = json.loads(claim)["id"]
+                assert meta["uid"] not in ends, "claimed while it was going"
+                assert was is None or json.loads(was)["id"] == holder, "taken from somebody who held it"
+                holders[holder] = meta["uid"]
+        held = [
+            (pod.claim.claimant, pod.claim.id)
+            for pod in (_read(each.raw) for each in self.store.select(PODS, ""))
+            if pod.claim
+        ]
+        claimants = Counter(claimant for claimant, _ in held)
+        assert max(claimants.values(), default=0) <= 1, f"one claimant holds several: {held}"
+        for claimant, granted in self.granted:
+            if granted.claim.id not in self.ended:
+                assert (claimant, granted.claim.id) in held, "somebody was told of a claim that is no more"
+
+
+def _read(raw: bytes) -> Pod:
+    return pod_from(msgspec.json.decode(raw, type=PodObject), by_label)
+
+
+async def one_race(seed: int) -> Race:
+    """Two replicas, a reaper and some claimants, of whom two may be the same."""
+    random = Random(seed)  # noqa: S311 - the same in every run
+    race = Race(random, workers=random.randint(1, 4))
+    replicas = [race.state(), race.state()]
+    reapers = race.state()
+    claiming = [race.claiming(state) for state in replicas]
+    claimants = [random.choice(("a", "a", "b", "c")) for _ in range(random.randint(1, 4))]
+    await race.run(
+        *(race.claim(random.choice(claiming), claimant) for claimant in claimants),
+        *([race.reaper(reapers).one_pass("pool")] if random.random() < 0.8 else []),
+        race.status_updates(random.randint(0, 6)),
+        states=[*replicas, reapers],
+    )
+    race.check()
+    return race
+
+
+async def races(seeds: range) -> Counter[str]:
+    """Run a race for each seed, and count what came out. A failure names its seed."""
+    outcomes: Counter[str] = Counter()
+    for seed in seeds:
+        try:
+            race = await one_race(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        outcomes += race.outcomes
+        outcomes["evicted"] += sum("deletionTimestamp" in each.tree["metadata"] for each in race.store.select(PODS, ""))
+    return outcomes

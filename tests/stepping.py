@@ -1,0 +1,121 @@
+"""Processes that talk to one API server in an order that a random number generator chooses, call by call.
+
+Owns the order. Each call waits twice: before it reaches the server, and before its answer is back. The server is the
+store of the fakes, which has the preconditions of a real one (`tests/contract/test_api_server_contract.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import msgspec
+
+from extender.kube.client import TIMEOUT, KubeClient, Params
+from extender.kube.errors import failure
+from tests.fakes.selectors import selection
+from tests.fakes.store import PODS, Refusal, Store
+
+
+class Stepper:
+    """Runs tasks to their end, one step of one of them at a time."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._waiting: list[tuple[asyncio.Future[None], bool]] = []
+        self._asleep: list[asyncio.Future[None]] = []
+        self.steps = 0
+
+    async def turn(self, *, background: bool = False) -> None:
+        """Wait until it is this task's turn. ``background``: whoever sleeps does not wait for it."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((future, background))
+        await future
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for longer than any call takes: until nobody else has a turn to wait for."""
+        future = asyncio.get_running_loop().create_future()
+        self._asleep.append(future)
+        await future
+
+    async def run(self, *work: Coroutine[Any, Any, Any]) -> None:
+        """Run all of these, interleaved. Raises what one of them raises."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+            while not all(task.done() for task in tasks):
+                await self._settle()
+                if self._asleep and all(background for _, background in self._waiting):
+                    self._asleep.pop(0).set_result(None)
+                elif self._waiting:
+                    self.steps += 1
+                    self._waiting.pop(self._random.randrange(len(self._waiting)))[0].set_result(None)
+
+    async def _settle(self) -> None:
+        """Let every task go on to where it waits for its turn, or for another task."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+class SteppingClient(KubeClient):
+    """A client of a store of pods, without a network."""
+
+    def __init__(self, store: Store, stepper: Stepper) -> None:
+        self.namespace = "default"
+        self._store = store
+        self._stepper = stepper
+
+    async def get_bytes(self, path: str, *, params: Params | None = None, timeout: timedelta = TIMEOUT) -> bytes:  # noqa: ASYNC109
+        """Read a pod or list pods."""
+        return await self._stepped("GET", path, b"", params or {})
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        params: Params | None = None,
+        content_type: str = "application/json",
+        timeout: timedelta = TIMEOUT,  # noqa: ASYNC109
+    ) -> bytes:
+        """Patch or evict a pod."""
+        return await self._stepped(method, path, body, params or {})
+
+    async def _stepped(self, method: str, path: str, body: bytes, params: Mapping[str, str]) -> bytes:
+        await self._stepper.turn()
+        try:
+            answer, status = self._serve(method, path, body, params), 200
+        except Refusal as refusal:
+            answer, status = msgspec.json.encode(refusal.status()), refusal.code
+        await self._stepper.turn()
+        error = failure(status, answer, {})
+        if error is not None:
+            raise error
+        return answer
+
+    def _serve(self, method: str, path: str, body: bytes, params: Mapping[str, str]) -> bytes:
+        _, _, _, *rest = path.split("/")  # "", "api", "v1", ...
+        namespace, rest = (rest[1], rest[2:]) if rest[0] == "namespaces" else ("", rest)
+        match method, rest:
+            case "GET", ["pods"]:
+                return self._list(namespace, params)
+            case "GET", ["pods", name]:
+                return self._store.get(PODS, (namespace, name)).raw
+            case "PATCH", ["pods", name]:
+                return self._store.patch(PODS, (namespace, name), msgspec.json.decode(body)).raw
+            case "POST", ["pods", name, "eviction"]:
+                wanted = msgspec.json.decode(body)["deleteOptions"]["preconditions"]
+                return self._store.delete(PODS, (namespace, name), wanted).raw
+        raise AssertionError(f"{method} {path}")
+
+    def _list(self, namespace: str, params: Mapping[str, str]) -> bytes:
+        chosen = selection(params)
+        if params.get("resourceVersionMatch") == "Exact":
+            found = self._store.select_as_of(PODS, namespace, int(params["resourceVersion"]))
+        else:
+            found = self._store.select(PODS, namespace)
+        items = b",".join(each.raw for each in found if chosen(each.tree))
+        return b'{"metadata":{"resourceVersion":"%d"},"items":[%b]}' % (self._store.version, items)

@@ -1,0 +1,82 @@
+"""What is left of a claim that ran out is removed: by anybody, once, and never from a worker that is claimed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from extender.kube.claims import FoundPod
+from extender.kube.errors import Conflict, KubeError, NotFound, Unavailable
+from extender.loops.claims import PATIENCE, ClaimTidier
+from extender.model import Pod
+from extender.policy.idleness import CLAIM_GRACE
+from extender.telemetry import Metrics
+from tests.builders import NOW, claim, node, worker
+from tests.listening import synced_state
+
+OVER = claim(expires=NOW - CLAIM_GRACE - PATIENCE)
+
+
+class Freed:
+    """Frees workers, or fails."""
+
+    def __init__(self, problem: KubeError | None = None) -> None:
+        self.asked: list[tuple[str, datetime | None]] = []
+        self.problem = problem
+
+    async def free(self, pod: Pod, ended: datetime | None) -> FoundPod:
+        self.asked.append((pod.name, ended))
+        if self.problem is not None:
+            raise self.problem
+        return FoundPod(pod=replace(pod, claim=None, claim_ended=ended), ip=None)
+
+
+def tidier(freed: Freed, *workers: Pod, dry_run: bool = False) -> ClaimTidier:
+    return ClaimTidier(
+        state=synced_state([node()], workers),
+        claims=freed,
+        metrics=Metrics(),
+        may_write=lambda pool: not dry_run,
+        clock=lambda: NOW,
+        jitter=lambda: 0.0,
+    )
+
+
+async def test_a_claim_that_ran_out_is_removed_once() -> None:
+    """With the time at which it expired, from which the worker counts as idle."""
+    freed = Freed()
+    made = tidier(freed, worker("over", claim=OVER), worker("free"))
+    assert await made.tidy_up() == 1
+    assert freed.asked == [("over", OVER.expires)]
+    assert await made.tidy_up() == 0
+
+
+@pytest.mark.parametrize("late", [timedelta(), -timedelta(seconds=1), -timedelta(hours=1)])
+async def test_a_claim_that_may_be_renewed_still_is_let_be(late: timedelta) -> None:
+    """And a little longer: whoever claims the worker next removes it with the same write."""
+    just = claim(expires=NOW - CLAIM_GRACE - PATIENCE + timedelta(milliseconds=1) - late)
+    freed = Freed()
+    await tidier(freed, worker(claim=just)).tidy_up()
+    assert freed.asked == []
+
+
+async def test_in_dry_run_nothing_is_written() -> None:
+    freed = Freed()
+    await tidier(freed, worker(claim=OVER), dry_run=True).tidy_up()
+    assert freed.asked == []
+
+
+@pytest.mark.parametrize("problem", [Conflict(409, "Conflict", "changed"), NotFound(404, "NotFound", "gone")])
+async def test_another_replica_may_have_been_first(problem: KubeError) -> None:
+    """Or another claimant: the rest is tidied all the same."""
+    freed = Freed(problem)
+    assert await tidier(freed, worker("a", claim=OVER), worker("b", claim=OVER)).tidy_up() == 0
+    assert [name for name, _ in freed.asked] == ["a", "b"]
+
+
+async def test_while_the_api_server_is_away_it_waits() -> None:
+    freed = Freed(Unavailable(0, "Timeout", "away"))
+    await tidier(freed, worker("a", claim=OVER), worker("b", claim=OVER)).tidy_up()
+    assert len(freed.asked) == 1

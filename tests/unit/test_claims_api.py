@@ -1,0 +1,798 @@
+"""The claim API over HTTP: each request has one documented answer, and what it leaves on the pod."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from jsonschema import Draft202012Validator
+
+from extender.kube.claims import ClaimStore
+from extender.kube.client import KubeClient
+from extender.kube.errors import Forbidden, Unavailable
+from extender.kube.objects import (
+    CLAIM,
+    CLAIM_ENDED,
+    CLAIMED_BY,
+    DELETION_COST,
+    DO_NOT_DISRUPT,
+    IDLE_SINCE,
+    PodObject,
+    pod_from,
+)
+from extender.policy.claims import Claimant, PoolClaims
+from extender.policy.deletion_cost import PoolCosts, busy_cost
+from extender.policy.pools import POOL_LABEL
+from extender.state import ClusterState
+from extender.telemetry import Metrics
+from extender.web.authorization import Authorization
+from extender.web.callers import Caller, NotAuthenticated
+from extender.web.claiming import Claiming
+from extender.web.claims import BURST, CALLS_PER_SECOND, ClaimsApi, Outcome
+from extender.web.http import route
+from extender.web.limits import RateLimit
+from extender.web.openapi import DOCUMENT_PATH, document, document_handler
+from extender.web.server import Address, Listener
+from tests.builders import NOW, by_label, ledger, minutes_ago, node
+from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.faults import Where, answer, reset
+from tests.fakes.store import PODS, Change
+
+CLAIMS = "/v1/pools/ducks/claims"
+TEN_MINUTES_AGO = minutes_ago(10)
+COSTS = PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False)
+SETTINGS = PoolClaims(
+    enabled=True,
+    dry_run=False,
+    ttl=timedelta(seconds=60),
+    max_ttl=timedelta(hours=1),
+    do_not_disrupt=False,
+    costs=COSTS,
+    is_by_label=True,
+)
+SCHEMAS = document()
+
+
+class Names:
+    """Callers by their header ``user``; without it nobody knows who calls."""
+
+    async def identify(self, request: web.BaseRequest) -> Caller:
+        user = request.headers.get("user")
+        if user is None:
+            raise NotAuthenticated("say who you are")
+        return Caller(user=user, groups=("system:authenticated",))
+
+
+class Rbac:
+    """Answers SubjectAccessReviews. ``allowed`` are (user, verb, pool, namespace), None: everything."""
+
+    def __init__(self) -> None:
+        self.allowed: set[tuple[str, str, str, str]] | None = None
+        self.asked: list[dict[str, Any]] = []
+        self.problem: Exception | None = None
+
+    async def send(self, method: str, path: str, body: bytes, *, timeout: timedelta = timedelta(1)) -> bytes:  # noqa: ASYNC109
+        assert (method, path) == ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews")
+        spec = json.loads(body)["spec"]
+        self.asked.append(spec)
+        if self.problem is not None:
+            raise self.problem
+        about = spec["resourceAttributes"]
+        assert (about["group"], about["resource"]) == ("warmnode.dev", "claims")
+        entry = (spec["user"], about["verb"], about["name"], about["namespace"])
+        allowed = self.allowed is None or entry in self.allowed
+        return json.dumps({"status": {"allowed": allowed, "reason": "" if allowed else "RBAC says no"}}).encode()
+
+
+class Desk:
+    """An API server, one replica before it whose state follows at once, and a way to call it. The clock is ours."""
+
+    def __init__(self, server: FakeApiServer, client: KubeClient) -> None:
+        self.server = server
+        self.now = NOW
+        self.settings: dict[str, PoolClaims | None] = {}
+        self.rbac = Rbac()
+        self.metrics = Metrics()
+        self.state = ClusterState(clock=lambda: self.now)
+        self.state.replace_nodes([node("old"), node("new"), node("cordoned", unschedulable=True)])
+        self.state.take_ledger(ledger({"uid-of-old": minutes_ago(500), "uid-of-new": minutes_ago(50)}))
+        self.state.begin()
+        self.follows = True
+        server.store.listeners.append(self._follow)
+        numbers = iter(range(1000))
+        self.claiming = Claiming(
+            state=self.state,
+            claims=ClaimStore(client, by_label),
+            clock=lambda: self.now,
+            nonce=lambda: f"n{next(numbers)}",
+            lost_race=self.metrics.claim_lost_races.inc,
+        )
+        self.api = ClaimsApi(
+            claiming=self.claiming,
+            state=self.state,
+            callers=Names(),
+            authorization=Authorization(self.rbac),
+            settings=lambda pool: self.settings.get(pool, SETTINGS),
+            namespace="warmnode",
+            metrics=self.metrics,
+            clock=lambda: self.now,
+            limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
+        )
+        self.url = ""
+
+    def _follow(self, change: Change) -> None:
+        if change.resource == PODS and self.follows:
+            pod = pod_from(msgspec.json.decode(change.after.raw, type=PodObject), by_label)
+            (self.state.delete_pod if change.deleted else self.state.upsert_pod)(pod)
+
+    def worker(
+        self,
+        name: str,
+        *,
+        on: str = "old",
+        idle: datetime | None = TEN_MINUTES_AGO,
+        ready: bool = True,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create a worker of pool ducks."""
+        marks = {} if idle is None else {IDLE_SINCE: idle.isoformat()}
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": minutes_ago(40).isoformat()}
+        tree = {
+            "metadata": {
+                "name": name,
+                "labels": {POOL_LABEL: "ducks"},
+                "annotations": {**marks, **(annotations or {})},
+            },
+            "spec": {"nodeName": on},
+            "status": {"phase": "Running", "podIP": "10.0.0.7", "conditions": [condition]},
+        }
+        self.server.store.create(PODS, "default", tree)
+
+    def change(self, name: str, patch: dict[str, Any]) -> None:
+        """Change a pod behind the back of the replica."""
+        self.server.store.patch(PODS, ("default", name), patch)
+
+    def meta(self, name: str) -> dict[str, Any]:
+        """The pod's metadata as stored."""
+        found: dict[str, Any] = self.server.store.get(PODS, ("default", name)).tree["metadata"]
+        return found
+
+    def annotation(self, name: str, key: str) -> str | None:
+        value: str | None = self.meta(name).get("annotations", {}).get(key)
+        return value
+
+    async def call(
+        self, method: str, path: str = CLAIMS, body: Any = None, *, user: str | None = "front"
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Call: status, JSON, headers. A body of bytes is sent as it is."""
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, self.url + path, data=content, headers={} if user is None else {"user": user}
+            ) as response,
+        ):
+            text = await response.read()
+            tree: Any = json.loads(text) if text else None
+            if response.status >= 400:
+                assert response.headers["Content-Type"] == "application/problem+json"
+                holds("Problem", tree)
+                assert tree["status"] == response.status
+            return response.status, tree, response.headers
+
+    async def claim(self, claimant: str = "query-1", *, user: str = "front", **body: Any) -> tuple[int, Any]:
+        """Claim a worker of pool ducks."""
+        status, tree, _ = await self.call("POST", body={"claimant": claimant, **body}, user=user)
+        if status < 300:
+            holds("Claim", tree)
+        return status, tree
+
+    def counted(self, verb: str, outcome: Outcome) -> float:
+        """Read the metric."""
+        labels = {"verb": verb, "outcome": str(outcome)}
+        return self.metrics.registry.get_sample_value("warmnode_claim_requests_total", labels) or 0.0
+
+
+def holds(schema: str, tree: Any) -> None:
+    """Hold an answer against the OpenAPI document."""
+    components = SCHEMAS["components"]
+    Draft202012Validator({"$ref": f"#/components/schemas/{schema}", "components": components}).validate(tree)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    async with FakeApiServer() as server:
+        client = await KubeClient.connect(kubeconfig=str(server.write_kubeconfig(tmp_path / "config")), user_agent="t")
+        desk = Desk(server, client)
+        exact = {("GET", DOCUMENT_PATH): document_handler()}
+        handler = route(exact, templates=desk.api.routes(), refused=lambda status: None)
+        listener = Listener(name="claims", address=Address("127.0.0.1", 0), handler=handler)
+        await listener.start()
+        desk.url = f"http://{listener.address}"
+        try:
+            yield desk
+        finally:
+            await listener.stop()
+            await client.close()
+
+
+# --- a claim -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_claim_gives_the_worker_on_the_warmest_node(desk: Desk) -> None:
+    """With all that a caller needs to reach it, and a path to renew and release it."""
+    desk.worker("cold", on="new")
+    desk.worker("warm", on="old")
+    status, body, headers = await desk.call("POST", body={"claimant": "query-1", "ttl": "90s"})
+    assert status == 201
+    assert body == {
+        "id": "default.warm.n0",
+        "pool": "ducks",
+        "claimant": "query-1",
+        "namespace": "default",
+        "pod": "warm",
+        "uid": desk.meta("warm")["uid"],
+        "ip": "10.0.0.7",
+        "node": "old",
+        "firstSeen": minutes_ago(500).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        "since": "2026-11-01T12:00:00.000Z",
+        "expires": "2026-11-01T12:01:30.000Z",
+    }
+    assert headers["Location"] == f"{CLAIMS}/default.warm.n0"
+    assert desk.counted("create", Outcome.CLAIMED) == 1
+
+
+async def test_a_claim_stands_on_the_pod_with_the_busy_cost_in_one_write(desk: Desk) -> None:
+    """Annotation, the claimant's label and the cost: a moment with one of them alone does not exist."""
+    old_cost = "-1000"
+    desk.worker("w", annotations={DELETION_COST: old_cost, "warmnode.dev/deletion-cost-owner": old_cost})
+    await desk.claim()
+    writes = [each for each in desk.server.requests if each.method == "PATCH"]
+    assert len(writes) == 1
+    record = json.loads(desk.annotation("w", CLAIM) or "")
+    assert (record["user"], record["pool"], record["claimant"]) == ("front", "ducks", "query-1")
+    assert desk.meta("w")["labels"][CLAIMED_BY] == Claimant(user="front", pool="ducks", name="query-1").key
+    assert desk.annotation("w", DELETION_COST) == str(busy_cost(desk.state.order["old"]))
+    assert desk.annotation("w", DO_NOT_DISRUPT) is None
+
+
+async def test_workers_are_handed_out_by_node_then_idle_longest_then_uid(desk: Desk) -> None:
+    desk.worker("n", on="new", idle=minutes_ago(600))
+    desk.worker("o2", on="old", idle=minutes_ago(20))
+    desk.worker("o1", on="old", idle=minutes_ago(30))
+    desk.worker("c", on="cordoned", idle=minutes_ago(900))
+    desk.worker("elsewhere", on="unknown", idle=minutes_ago(900))
+    pods = [(await desk.claim(f"q{number}"))[1].get("pod") for number in range(4)]
+    assert pods == ["o1", "o2", "n", None]
+
+
+async def test_an_ending_node_comes_last(desk: Desk) -> None:
+    """However old it is: its worker would have to move soon."""
+    desk.worker("o", on="old")
+    desk.worker("n", on="new")
+    desk.state.preference.put("old", (1, *desk.state.order["old"]))
+    assert (await desk.claim("a"))[1]["node"] == "new"
+    desk.state.preference.put("old", (1, *desk.state.order["old"]))
+    assert (await desk.claim("b"))[1]["node"] == "old"
+
+
+async def test_nothing_idle_is_404_and_says_why(desk: Desk) -> None:
+    desk.worker("busy", idle=None)
+    desk.worker("unready", ready=False)
+    desk.worker("leaving", on="cordoned")
+    desk.worker("claimed")
+    await desk.claim("first")
+    status, body = await desk.claim("second")
+    assert (status, body["reason"]) == (404, "noneIdle")
+    assert body["workers"] == {"busy": 1, "claimed": 1, "notReady": 1, "leavingNode": 1}
+    assert "1 busy, 1 claimed" in body["detail"]
+    assert desk.counted("create", Outcome.NONE_IDLE) == 1
+
+
+async def test_an_unknown_pool_is_404(desk: Desk) -> None:
+    """By label: no pod has it. By configuration: it is not listed. A listed one without workers has nothing idle."""
+    status, body = await desk.claim()
+    assert (status, body["reason"]) == (404, "unknownPool")
+    desk.settings["ducks"] = None
+    status, body = await desk.claim()
+    assert (status, body["reason"]) == (404, "unknownPool")
+    assert "configuration" in body["detail"]
+    desk.settings["ducks"] = replace(SETTINGS, is_by_label=False)
+    status, body = await desk.claim()
+    assert (status, body["reason"], body["workers"]) == (404, "noneIdle", {"busy": 0, "claimed": 0})
+
+
+# --- again -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_claimant_gets_the_same_worker_prolonged(desk: Desk) -> None:
+    """200, the same claim, at least ttl from now. Another claimant, or user, gets another worker."""
+    desk.worker("a")
+    desk.worker("b")
+    desk.worker("c")
+    first = (await desk.claim())[1]
+    desk.now += timedelta(seconds=30)
+    status, again = await desk.claim()
+    assert status == 200
+    assert again == {**first, "expires": "2026-11-01T12:01:30.000Z"}
+    assert (await desk.claim(ttl="1s"))[1] == again, "never shorter"
+    assert (await desk.claim("other"))[1]["pod"] != first["pod"]
+    assert (await desk.claim(user="other"))[1]["pod"] not in (first["pod"], None)
+    assert desk.counted("create", Outcome.FOUND) == 2
+
+
+async def test_a_claim_is_found_by_a_replica_that_knows_nothing_of_it(desk: Desk) -> None:
+    """The look goes to the API server, not to what a watch has told."""
+    desk.worker("a")
+    desk.worker("b")
+    desk.follows = False
+    first = (await desk.claim())[1]
+    for pod in list(desk.state.pods.values()):
+        desk.state.upsert_pod(replace(pod, claim=None))
+    assert (await desk.claim())[1]["pod"] == first["pod"]
+
+
+async def test_a_claim_of_a_worker_that_is_going_is_none(desk: Desk) -> None:
+    """The claimant gets another one."""
+    desk.worker("a", idle=minutes_ago(20))
+    desk.worker("b")
+    assert (await desk.claim())[1]["pod"] == "a"
+    desk.server.store.delete(PODS, ("default", "a"), {})
+    assert (await desk.claim())[1]["pod"] == "b"
+
+
+async def test_an_expired_claim_is_free_for_others_after_five_seconds(desk: Desk) -> None:
+    """Until then it is its claimant's, who may have renewed it at a replica whose clock is behind."""
+    desk.worker("a")
+    first = (await desk.claim(ttl="10s"))[1]
+    desk.now += timedelta(seconds=14, milliseconds=999)
+    assert (await desk.claim("other"))[0] == 404
+    status, again = await desk.claim(ttl="10s")
+    assert (status, again["id"]) == (200, first["id"])
+    desk.now += timedelta(seconds=15)
+    status, other = await desk.claim("other")
+    assert (status, other["pod"]) == (201, "a")
+    assert desk.annotation("a", CLAIM_ENDED) == again["expires"], "idle since the end of the last claim"
+    assert (await desk.claim())[0] == 404, "it is another's now"
+
+
+# --- races -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_changed_is_read_again_and_claimed_if_it_still_can_be(desk: Desk) -> None:
+    desk.worker("a")
+    desk.follows = False
+    desk.change("a", {"status": {"phase": "Running", "message": "changed"}})
+    assert (await desk.claim())[0] == 201
+    assert desk.metrics.registry.get_sample_value("warmnode_claim_lost_races_total") == 1
+
+
+@pytest.mark.parametrize("how", ["busy", "terminating", "gone", "relabelled"])
+async def test_a_worker_that_cannot_be_had_any_more_is_passed_over(desk: Desk, how: str) -> None:
+    """The state does not know it yet."""
+    desk.worker("a", idle=minutes_ago(20))
+    desk.worker("b", idle=minutes_ago(10))
+    desk.follows = False
+    match how:
+        case "busy":
+            desk.change("a", {"metadata": {"annotations": {IDLE_SINCE: None}}})
+        case "terminating":
+            desk.server.store.delete(PODS, ("default", "a"), {})
+        case "gone":
+            desk.server.store.remove(PODS, ("default", "a"))
+        case "relabelled":
+            desk.change("a", {"metadata": {"labels": {POOL_LABEL: "geese"}}})
+    assert (await desk.claim())[1]["pod"] == "b"
+    assert desk.annotation("a", CLAIM) is None if how != "gone" else True
+
+
+async def test_a_worker_that_changes_all_the_time_is_503_and_not_404(desk: Desk) -> None:
+    """It is idle: to say that there is none would be wrong."""
+    desk.worker("a")
+
+    async def change(request: web.Request) -> None:
+        desk.change("a", {"status": {"message": str(len(desk.server.requests))}})
+
+    desk.server.fail(Where.WRITE, *[change] * 5)
+    status, body, headers = await desk.call("POST", body={"claimant": "q"})
+    assert (status, body["reason"], headers["Retry-After"]) == (503, "changing", "1")
+    assert (await desk.claim())[0] == 201
+
+
+async def test_concurrent_claims_never_share_a_worker(desk: Desk) -> None:
+    for number in range(6):
+        desk.worker(f"w{number}", on="old" if number < 3 else "new")
+    answers = await asyncio.gather(*(desk.claim(f"q{number}") for number in range(10)))
+    granted = [body["pod"] for status, body in answers if status == 201]
+    assert sorted(granted) == [f"w{number}" for number in range(6)]
+    assert sorted(status for status, _ in answers) == [201] * 6 + [404] * 4
+
+
+async def test_concurrent_calls_of_one_claimant_end_with_one_worker(desk: Desk) -> None:
+    """The younger claim is given back by whoever made it, and both answers name the older."""
+    for number in range(6):
+        desk.worker(f"w{number}")
+    answers = await asyncio.gather(*(desk.claim("the same") for _ in range(6)))
+    assert {status for status, _ in answers} <= {200, 201}
+    assert len({body["id"] for _, body in answers}) == 1
+    assert sum(desk.annotation(f"w{number}", CLAIM) is not None for number in range(6)) == 1
+    assert sum(CLAIMED_BY in desk.meta(f"w{number}")["labels"] for number in range(6)) == 1
+
+
+async def test_a_caller_who_hung_up_gets_no_worker(desk: Desk) -> None:
+    """Nobody would use it, or give it back."""
+    desk.worker("a")
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(request: web.Request) -> None:
+        looking.set()
+        await go_on.wait()
+
+    desk.server.fail(Where.LIST, held)
+    call = asyncio.create_task(desk.claim())
+    await looking.wait()
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await asyncio.sleep(0.05)  # the server notices the end of a connection in one of its next turns
+    go_on.set()
+    async with asyncio.timeout(10):
+        while not desk.counted("create", Outcome.CALLER_GONE):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert desk.annotation("a", CLAIM) is None
+
+
+async def test_a_claim_whose_answer_was_lost_is_found_by_the_next_call(desk: Desk) -> None:
+    """503, nobody knows; the same request again gets what was written."""
+    desk.worker("a", idle=minutes_ago(20))
+    desk.worker("b")
+
+    async def write_and_break(request: web.Request) -> web.StreamResponse:
+        desk.server.store.patch(PODS, ("default", "a"), json.loads(await request.read()))
+        response = await reset()(request)
+        assert response is not None
+        return response
+
+    desk.server.fail(Where.WRITE, write_and_break)
+    status, body, headers = await desk.call("POST", body={"claimant": "query-1"})
+    assert (status, body["reason"], headers["Retry-After"]) == (503, "unavailable", "1")
+    status, again = await desk.claim()
+    assert (status, again["pod"]) == (200, "a")
+
+
+# --- renew and release -------------------------------------------------------------------------------------------
+
+
+def path_of(claim: Mapping[str, Any]) -> str:
+    return f"{CLAIMS}/{claim['id']}"
+
+
+async def test_renewing_prolongs_and_never_shortens(desk: Desk) -> None:
+    desk.worker("a")
+    held = (await desk.claim(ttl="30s"))[1]
+    for body, expires in (
+        (None, "12:01:00"),
+        ({"ttl": "5m"}, "12:05:00"),
+        ({}, "12:05:00"),
+        ({"ttl": "1s"}, "12:05:00"),
+    ):
+        status, renewed, _ = await desk.call("PUT", path_of(held), body)
+        assert (status, renewed["expires"]) == (200, f"2026-11-01T{expires}.000Z")
+        assert renewed["id"] == held["id"]
+
+
+async def test_releasing_gives_the_worker_to_the_next_at_once(desk: Desk) -> None:
+    """Nothing of the claim stays but when it ended."""
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    desk.now += timedelta(seconds=7)
+    status, body, _ = await desk.call("DELETE", path_of(held))
+    assert (status, body) == (204, None)
+    assert desk.annotation("a", CLAIM) is None
+    assert CLAIMED_BY not in desk.meta("a")["labels"]
+    assert desk.annotation("a", CLAIM_ENDED) == "2026-11-01T12:00:07.000Z"
+    assert (await desk.claim("other"))[0] == 201
+
+
+async def test_what_is_over_or_not_yours_is_404_for_renewing_and_releasing(desk: Desk) -> None:
+    """Released, expired, another user's, another pool's, never there: one answer, and nobody learns which."""
+    desk.worker("a")
+    released = (await desk.claim())[1]
+    await desk.call("DELETE", path_of(released))
+    held = (await desk.claim(ttl="10s"))[1]
+    elsewhere = f"/v1/pools/geese/claims/{held['id']}"
+    for path, user in (
+        (path_of(released), "front"),
+        (path_of(held), "other"),
+        (elsewhere, "front"),
+        (f"{CLAIMS}/default.a.guess", "front"),
+        (f"{CLAIMS}/default.gone.n0", "front"),
+        (f"{CLAIMS}/nonsense", "front"),
+    ):
+        for method in ("PUT", "DELETE"):
+            status, body, _ = await desk.call(method, path, user=user)
+            assert (status, body["reason"]) == (404, "noClaim"), path
+    assert (await desk.call("PUT", path_of(held)))[0] == 200
+    desk.now += timedelta(seconds=65)
+    for method in ("PUT", "DELETE"):
+        assert (await desk.call(method, path_of(held)))[1]["reason"] == "noClaim"
+    assert desk.annotation("a", CLAIM) is not None, "nobody touched it"
+
+
+async def test_a_claim_can_be_renewed_until_others_may_have_it(desk: Desk) -> None:
+    """5 s after it expired: until then nobody else got it."""
+    desk.worker("a")
+    held = (await desk.claim(ttl="10s"))[1]
+    desk.now += timedelta(seconds=14)
+    assert (await desk.call("PUT", path_of(held)))[0] == 200
+
+
+async def test_concurrent_renewals_all_hold(desk: Desk) -> None:
+    """Each waited for its own; the longest stays."""
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    answers = await asyncio.gather(*(desk.call("PUT", path_of(held), {"ttl": f"{minutes}m"}) for minutes in (2, 9, 5)))
+    assert [status for status, _, _ in answers] == [200] * 3
+    record = json.loads(desk.annotation("a", CLAIM) or "")
+    assert (record["expires"], record["renewals"]) == ("2026-11-01T12:09:00.000Z", 3)
+
+
+async def test_of_concurrent_releases_one_is_204_and_the_others_404(desk: Desk) -> None:
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    answers = await asyncio.gather(*(desk.call("DELETE", path_of(held)) for _ in range(4)))
+    assert sorted(status for status, _, _ in answers) == [204, 404, 404, 404]
+
+
+async def test_a_worker_that_is_being_deleted_is_released_and_not_renewed(desk: Desk) -> None:
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    desk.server.store.delete(PODS, ("default", "a"), {})
+    status, body, _ = await desk.call("PUT", path_of(held))
+    assert (status, body["reason"]) == (409, "terminating")
+    assert (await desk.call("DELETE", path_of(held)))[0] == 204
+
+
+async def test_a_list_has_what_the_user_holds(desk: Desk) -> None:
+    for name in ("a", "b", "c"):
+        desk.worker(name)
+    held = [(await desk.claim(claimant))[1] for claimant in ("q1", "q2")]
+    await desk.claim("q3", user="other")
+    status, body, _ = await desk.call("GET")
+    holds("ClaimList", body)
+    assert (status, body["claims"]) == (200, sorted(held, key=lambda claim: claim["id"]))
+    desk.now += timedelta(seconds=65)
+    assert (await desk.call("GET"))[1] == {"claims": []}
+
+
+# --- do-not-disrupt ----------------------------------------------------------------------------------------------
+
+
+async def test_do_not_disrupt_comes_and_goes_with_the_claim(desk: Desk) -> None:
+    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    assert desk.annotation("a", DO_NOT_DISRUPT) == "true"
+    await desk.call("DELETE", path_of(held))
+    assert desk.annotation("a", DO_NOT_DISRUPT) is None
+
+
+async def test_somebody_elses_do_not_disrupt_stays(desk: Desk) -> None:
+    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.worker("a", annotations={DO_NOT_DISRUPT: "true"})
+    held = (await desk.claim())[1]
+    await desk.call("DELETE", path_of(held))
+    assert desk.annotation("a", DO_NOT_DISRUPT) == "true"
+
+
+@pytest.mark.parametrize("on", [True, False])
+async def test_do_not_disrupt_of_an_expired_claim_goes_over_to_the_next(desk: Desk, on: bool) -> None:
+    """Or goes, where the setting was switched off meanwhile."""
+    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.worker("a")
+    await desk.claim(ttl="1s")
+    desk.now += timedelta(seconds=6)
+    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=on)
+    held = (await desk.claim("other"))[1]
+    assert desk.annotation("a", DO_NOT_DISRUPT) == ("true" if on else None)
+    await desk.call("DELETE", path_of(held))
+    assert desk.annotation("a", DO_NOT_DISRUPT) is None
+
+
+# --- who may, and what makes no sense ----------------------------------------------------------------------------
+
+
+async def test_nobody_knows_who_calls_is_401(desk: Desk) -> None:
+    desk.worker("a")
+    for method, path in (("POST", CLAIMS), ("GET", CLAIMS), ("PUT", f"{CLAIMS}/a"), ("DELETE", f"{CLAIMS}/a")):
+        status, body, headers = await desk.call(method, path, {"claimant": "q"}, user=None)
+        assert (status, body["reason"]) == (401, "notAuthenticated")
+        assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert desk.server.requests == []
+    assert desk.rbac.asked == []
+
+
+async def test_each_verb_is_asked_for_and_403_says_what_to_grant(desk: Desk) -> None:
+    """In the pool's namespace, or in warmnode's own where the pool may span several."""
+    desk.worker("a")
+    desk.rbac.allowed = {("front", "create", "ducks", "warmnode")}
+    held = (await desk.claim())[1]
+    for method, path, verb in (
+        ("GET", CLAIMS, "list"),
+        ("PUT", path_of(held), "update"),
+        ("DELETE", path_of(held), "delete"),
+    ):
+        status, body, _ = await desk.call(method, path)
+        assert (status, body["reason"]) == (403, "forbidden")
+        assert (
+            f"front may not {verb} claims.warmnode.dev 'ducks' in namespace 'warmnode': RBAC says no" == body["detail"]
+        )
+    desk.settings["ducks"] = replace(SETTINGS, namespace="default")
+    assert (await desk.claim())[0] == 403
+    desk.rbac.allowed.add(("front", "create", "ducks", "default"))
+    assert (await desk.claim("other", user="x"))[0] == 403
+    assert desk.rbac.asked[0]["groups"] == ["system:authenticated"]
+
+
+async def test_permissions_are_asked_about_once_in_ten_seconds(desk: Desk) -> None:
+    desk.worker("a")
+    for _ in range(5):
+        await desk.call("GET")
+    assert len(desk.rbac.asked) == 1
+
+
+@pytest.mark.parametrize("problem", [Unavailable(0, "Timeout", "away"), Forbidden(403, "Forbidden", "no")])
+async def test_without_an_answer_about_permissions_nothing_is_done(desk: Desk, problem: Exception) -> None:
+    desk.worker("a")
+    desk.rbac.problem = problem
+    status, body, headers = await desk.call("POST", body={"claimant": "q"})
+    assert (status, body["reason"], headers["Retry-After"]) == (503, "unavailable", "1")
+    if isinstance(problem, Forbidden):
+        assert "subjectaccessreviews" in body["detail"]
+    assert desk.annotation("a", CLAIM) is None
+
+
+async def test_a_user_who_calls_too_often_is_429_and_others_are_not(desk: Desk) -> None:
+    desk.worker("a")
+    answers = [await desk.call("GET") for _ in range(BURST + 1)]
+    assert [status for status, _, _ in answers] == [200] * BURST + [429]
+    assert answers[-1][1]["reason"] == "rateLimited"
+    assert answers[-1][2]["Retry-After"] == "1"
+    assert (await desk.call("GET", user="other"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"{}",
+        b'{"claimant": null}',
+        b'{"claimant": 7}',
+        b'{"claimant": ""}',
+        b'{"claimant": "two\\nlines"}',
+        b'{"claimant": "\\ud800"}',
+        b'{"claimant": "q", "ttl": "forever"}',
+        b'{"claimant": "q", "ttl": "0s"}',
+        b'{"claimant": "q", "ttl": "-5s"}',
+        b'{"claimant": "q", "ttl": "3601s"}',
+        b'{"claimant": "q", "ttl": "99999999999h"}',
+        b'{"claimant": "q", "ttl": 60}',
+        b'{"claimant": "q", "more": 1}',
+        json.dumps({"claimant": "x" * 257}).encode(),
+    ],
+)
+async def test_a_body_that_makes_no_sense_is_400_and_claims_nothing(desk: Desk, body: bytes) -> None:
+    desk.worker("a")
+    status, problem, _ = await desk.call("POST", body=body)
+    assert (status, problem["reason"]) == (400, "badRequest")
+    assert desk.annotation("a", CLAIM) is None
+
+
+async def test_a_huge_body_is_413(desk: Desk) -> None:
+    desk.worker("a")
+    status, problem, _ = await desk.call("POST", body=json.dumps({"claimant": "x" * 5000}).encode())
+    assert (status, problem["reason"]) == (413, "badRequest")
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"ttl": "2h"}', b'{"claimant": "q"}'])
+async def test_a_renewal_that_makes_no_sense_is_400(desk: Desk, body: bytes) -> None:
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    assert (await desk.call("PUT", path_of(held), body))[1]["reason"] == "badRequest"
+
+
+async def test_names_that_can_be_none_are_400(desk: Desk) -> None:
+    for path in ("/v1/pools/-x/claims", f"/v1/pools/{'x' * 64}/claims", "/v1/pools/a%20b/claims"):
+        assert (await desk.call("GET", path))[0] == 400
+    assert (await desk.call("PUT", f"{CLAIMS}/{'x' * 401}"))[0] == 400
+    assert desk.rbac.asked == []
+
+
+async def test_a_claimant_may_be_any_printable_text(desk: Desk) -> None:
+    desk.worker("a")
+    for text in ("Anfrage Nr. 7 (Müller)", "x" * 256, "漢字"):
+        status, held = await desk.claim(text)
+        assert (status, held["claimant"]) == (201, text)
+        assert (await desk.claim(text))[0] == 200
+        await desk.call("DELETE", path_of(held))
+
+
+async def test_before_the_first_sync_it_is_503(desk: Desk) -> None:
+    desk.worker("a")
+    desk.state.synced = False
+    status, body, headers = await desk.call("POST", body={"claimant": "q"})
+    assert (status, body["reason"], headers["Retry-After"]) == (503, "notSynced", "1")
+
+
+async def test_in_dry_run_nothing_is_written(desk: Desk) -> None:
+    """409 to everything but a look: a claim from before ends by itself."""
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    before = desk.meta("a")
+    desk.settings["ducks"] = replace(SETTINGS, dry_run=True)
+    for method, path in (("POST", CLAIMS), ("PUT", path_of(held)), ("DELETE", path_of(held))):
+        status, body, _ = await desk.call(method, path, {"claimant": "q"} if method == "POST" else None)
+        assert (status, body["reason"]) == (409, "dryRun")
+    assert (await desk.call("GET"))[1] == {"claims": [held]}
+    assert desk.meta("a") == before
+
+
+async def test_a_pool_that_is_switched_off_hands_out_nothing_and_takes_back(desk: Desk) -> None:
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    desk.settings["ducks"] = replace(SETTINGS, enabled=False)
+    assert (await desk.claim("other"))[1]["reason"] == "disabled"
+    assert (await desk.call("PUT", path_of(held)))[1]["reason"] == "disabled"
+    assert (await desk.call("DELETE", path_of(held)))[0] == 204
+
+
+async def test_the_api_server_away_is_503(desk: Desk) -> None:
+    desk.worker("a")
+    desk.server.fail(Where.LIST, answer(500))
+    status, body, _ = await desk.call("POST", body={"claimant": "q"})
+    assert (status, body["reason"]) == (503, "unavailable")
+    assert desk.annotation("a", CLAIM) is None
+
+
+# --- the document ------------------------------------------------------------------------------------------------
+
+
+async def test_the_document_is_served_to_anybody(desk: Desk) -> None:
+    """It says nothing of the cluster."""
+    status, tree, _ = await desk.call("GET", DOCUMENT_PATH, user=None)
+    assert status == 200
+    assert tree["paths"].keys() == SCHEMAS["paths"].keys()
+
+
+def test_the_committed_document_is_the_one_that_is_served() -> None:
+    """Callers make clients from it. After a change on purpose take what GET /openapi.json answers."""
+    committed = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
+    assert committed == document()
+
+
+async def test_the_document_names_every_route_and_every_reason(desk: Desk) -> None:
+    paths = {
+        (method.upper(), path)
+        for path, item in SCHEMAS["paths"].items()
+        for method in item
+        if method != "parameters" and path.startswith("/v1/pools")
+    }
+    assert paths == set(desk.api.routes())
+    reasons = set(SCHEMAS["components"]["schemas"]["Problem"]["properties"]["reason"]["enum"])
+    assert {"noneIdle", "noClaim", "rateLimited", "noPodInToken", "terminating"} <= reasons
+    assert not reasons & {"claimed", "found", "renewed", "released", "listed", "marked", "kept", "removed"}

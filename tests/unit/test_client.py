@@ -1,0 +1,196 @@
+"""The client for other people's programs: what it sends, what it raises, and when it asks again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extender.client import Claim, ClaimLost, Client, NothingIdle, Refused, Unreachable
+
+GRANTED = {
+    "id": "default.w.n0",
+    "pool": "ducks",
+    "claimant": "query-1",
+    "namespace": "default",
+    "pod": "w",
+    "uid": "u",
+    "ip": "10.0.0.7",
+    "node": "old",
+    "firstSeen": None,
+    "since": "2026-11-01T12:00:00.000Z",
+    "expires": "2026-11-01T12:01:00.000Z",
+}
+Answer = tuple[int, Any, dict[str, str]]
+
+
+def problem(status: int, reason: str, **members: Any) -> Answer:
+    return status, {"status": status, "reason": reason, "detail": f"because {reason}", **members}, {"Retry-After": "0"}
+
+
+class Server:
+    """Gives scripted answers, the last one for ever. ``seen`` are (method, path, body, Authorization)."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = [(200, GRANTED, {})]
+        self.seen: list[tuple[str, str, Any, str | None]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.seen.append(
+                    (self.command, self.path, json.loads(body) if body else None, self.headers.get("Authorization"))
+                )
+                status, tree, headers = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
+                content = tree if isinstance(tree, bytes) else b"" if tree is None else json.dumps(tree).encode()
+                self.send_response(status)
+                for key, value in {**headers, "Content-Length": str(len(content))}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+def test_it_needs_nothing_but_python() -> None:
+    """Importing it imports no other module of warmnode, and nothing from a package."""
+    script = "import sys; before = set(sys.modules); import extender.client; print(*sorted(set(sys.modules) - before))"
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert loaded == {"extender", "extender.client"}
+
+
+def test_a_claim_is_asked_for_and_read(server: Server, tmp_path: Path) -> None:
+    """The token's file is read for each call: the kubelet replaces it."""
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    client = Client(server.url, token_file=token)
+    granted = client.claim("ducks", "query-1", ttl="90s")
+    assert granted == Claim(
+        id="default.w.n0",
+        pool="ducks",
+        claimant="query-1",
+        namespace="default",
+        pod="w",
+        uid="u",
+        ip="10.0.0.7",
+        node="old",
+        first_seen=None,
+        since=datetime(2026, 11, 1, 12, tzinfo=UTC),
+        expires=datetime(2026, 11, 1, 12, 1, tzinfo=UTC),
+    )
+    token.write_text("second\n")
+    client.renew(granted)
+    server.answers = [(204, None, {})]
+    client.release(granted)
+    server.answers = [(200, {"claims": [GRANTED]}, {})]
+    assert client.claims("ducks") == [granted]
+    assert server.seen == [
+        ("POST", "/v1/pools/ducks/claims", {"claimant": "query-1", "ttl": "90s"}, "Bearer first"),
+        ("PUT", "/v1/pools/ducks/claims/default.w.n0", {}, "Bearer second"),
+        ("DELETE", "/v1/pools/ducks/claims/default.w.n0", None, "Bearer second"),
+        ("GET", "/v1/pools/ducks/claims", None, "Bearer second"),
+    ]
+
+
+def test_a_refusal_says_why(server: Server) -> None:
+    client = Client(server.url)
+    server.answers = [problem(404, "noneIdle", workers={"busy": 3, "claimed": 1})]
+    with pytest.raises(NothingIdle, match="because noneIdle") as nothing:
+        client.claim("ducks", "q")
+    assert nothing.value.workers == {"busy": 3, "claimed": 1}
+    server.answers = [problem(403, "forbidden")]
+    with pytest.raises(Refused) as refused:
+        client.claim("ducks", "q")
+    assert (refused.value.status, refused.value.reason) == (403, "forbidden")
+    assert len(server.seen) == 2, "neither is asked again"
+
+
+@pytest.mark.parametrize("answer", [problem(404, "noClaim"), problem(409, "terminating")])
+def test_a_claim_that_is_over_cannot_be_renewed_and_is_released(server: Server, answer: Answer) -> None:
+    client = Client(server.url)
+    held = client.claim("ducks", "q")
+    server.answers = [answer]
+    with pytest.raises(ClaimLost):
+        client.renew(held)
+    client.release(held)
+
+
+@pytest.mark.parametrize("answer", [problem(503, "unavailable"), problem(429, "rateLimited"), (502, b"<html>", {})])
+def test_what_may_help_later_is_asked_again(server: Server, answer: Answer) -> None:
+    """The same request: the same claimant gets the same worker."""
+    server.answers = [answer, answer, (201, GRANTED, {})]
+    assert Client(server.url).claim("ducks", "q").pod == "w"
+    assert len(server.seen) == 3
+    assert server.seen[0] == server.seen[2]
+
+
+def test_patience_ends(server: Server) -> None:
+    client = Client(server.url, patience=0.5)
+    server.answers = [problem(503, "notSynced")]
+    with pytest.raises(Refused, match="notSynced"):
+        client.claim("ducks", "q")
+    server.answers = [(200, b"[]", {})]
+    with pytest.raises(Unreachable, match="no answer of warmnode"):
+        client.claim("ducks", "q")
+    with pytest.raises(Unreachable, match="refused"):
+        Client("http://127.0.0.1:1", patience=0.2).claim("ducks", "q")
+
+
+def test_a_token_that_cannot_be_read_is_said_at_once(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="token"):
+        Client(server.url, token_file=tmp_path / "none").claim("ducks", "q")
+
+
+@pytest.mark.parametrize("url", ["warmnode:8889", "", "ftp://x"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="http://"):
+        Client(url)
+
+
+def test_a_held_claim_is_renewed_and_released(server: Server) -> None:
+    """At a third of its life, and released when the block ends, also by an exception."""
+    now = datetime.now(UTC)
+    short = {**GRANTED, "since": now.isoformat(), "expires": (now + timedelta(seconds=0.3)).isoformat()}
+    server.answers = [(201, short, {}), (200, short, {})]
+
+    def work() -> None:
+        with Client(server.url).hold("ducks", "q") as held:
+            assert held.pod == "w"
+            while sum(method == "PUT" for method, *_ in server.seen) < 2:
+                threading.Event().wait(0.01)
+            raise RuntimeError("the work failed")
+
+    with pytest.raises(RuntimeError, match="the work failed"):
+        work()
+    assert [method for method, *_ in server.seen][:3] == ["POST", "PUT", "PUT"]
+    assert server.seen[-1][0] == "DELETE"
