@@ -13,6 +13,8 @@ from extender.diagnosis.findings import Diagnosis
 from extender.inforce import InForce
 from extender.kube import cleanup
 from extender.kube.client import KubeClient
+from extender.kube.errors import Conflict
+from extender.kube.lease import is_held
 from extender.plan.live import take_snapshot
 from extender.plan.report import Plan, plan_of
 from extender.plan.snapshot import parse_snapshot, read_snapshot_bytes
@@ -79,13 +81,19 @@ async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry
 
     Raises:
         ConfigurationProblem: the API server cannot be addressed.
-        KubeError: something could not be removed.
+        KubeError: something could not be removed, or a reaper still leads and would write it anew.
     """
     client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    namespace, election = options.namespace or client.namespace, configuration.leader_election
     try:
+        if not dry_run and await is_held(
+            client, namespace=namespace, name=election.name, within=election.lease_duration
+        ):
+            lease = f"Lease {namespace}/{election.name}"
+            raise Conflict(409, "StillRunning", f"a reaper leads still ({lease}): stop warmnode first")
         return await cleanup.clean_up(
             client,
-            namespace=options.namespace or client.namespace,
+            namespace=namespace,
             ledger=configuration.ledger.name,
             leases=(configuration.leader_election.name, configuration.webhook.lease_name),
             dry_run=dry_run,

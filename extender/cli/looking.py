@@ -25,7 +25,7 @@ or a snapshot; writes nothing. Examples:
 
 _CLEANUP = """\
 Removes what warmnode has written: its deletion costs, marks and other annotations on pods, the ledger and the Leases.
-Stop warmnode first, or it writes again. Values that others wrote stay.
+Stop warmnode first: it is refused while a reaper leads. Values that others wrote stay.
 """
 
 

@@ -174,13 +174,16 @@ def clean_up(reapers: Reapers, *arguments: str) -> str:
 
 
 def test_cleanup_leaves_nothing_of_ours_and_all_of_theirs(ground: Ground, reapers: Reapers) -> None:
-    """Annotations, ledger and Lease go; a cost that somebody else wrote stays. With --dry-run nothing is written."""
+    """Annotations, ledger and Leases go; what others wrote stays. It is refused while a reaper leads."""
     (node,) = ground.nodes(1, wait=False)
     reapers.run_workers({"ours": node, "theirs": node, "taken": node})
     reapers.annotate("theirs", {COST: "7", "example.com/other": "stays"})
     reaper = reapers.start(**KEEP_ALL)
     wait_costs(reapers, "ours", "taken")
     ground.wait_for_ledger(bool)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        clean_up(reapers)
+    assert "a reaper leads still" in refused.value.stderr
     reaper.stop()
     reapers.annotate("taken", {COST: "-7"})
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{ground.namespace}/leases/warmnode-reaper"
