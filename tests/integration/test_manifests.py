@@ -38,6 +38,7 @@ Json = dict[str, Any]
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 FOREIGN = {
+    "sigs.k8s.io/karpenter": ("kwok/charts/crds", ("karpenter.sh_nodepools",)),
     "github.com/cert-manager/cert-manager": (
         "deploy/crds",
         ("cert-manager.io_certificates", "cert-manager.io_issuers"),
@@ -83,7 +84,7 @@ def foreign_definitions() -> list[Json]:
     for module, (folder, names) in FOREIGN.items():
         done = subprocess.run(
             ["go", "mod", "download", "-json", module],
-            cwd=TOOL_MODULES / "crds",
+            cwd=TOOL_MODULES / ("karpenter" if module.endswith("karpenter") else "crds"),
             capture_output=True,
             text=True,
             check=True,
@@ -100,6 +101,18 @@ def test_the_chart_installs_what_kustomize_installs(name: str, tools: None, tmp_
     assert sorted(actual) == sorted(expected)
     for each, item in expected.items():
         assert actual[each] == item
+
+
+@pytest.mark.parametrize("name", ["plain", "tls"])
+def test_the_scheduler_may_use_the_lease_that_it_is_told(name: str, tools: None, tmp_path: Path) -> None:
+    """Its configuration, its Role and the Lease that is shipped say the same name, also after kustomize's renaming."""
+    items = kustomize(VARIANTS[name], tmp_path)
+    leases = [item["metadata"]["name"] for item in items if item["kind"] == "Lease"]
+    (role,) = (i for i in items if i["kind"] == "Role" and i["metadata"]["name"] == "warmnode-scheduler")
+    (config,) = (i for i in items if i["kind"] == "ConfigMap" and "kube-scheduler-config.yaml" in i["data"])
+    told = yaml.safe_load(config["data"]["kube-scheduler-config.yaml"])["leaderElection"]
+    assert leases == role["rules"][0]["resourceNames"] == [told["resourceName"]]
+    assert {item["metadata"]["namespace"] for item in (role, config)} == {told["resourceNamespace"]}
 
 
 def test_the_chart_cleans_up_as_the_kustomization_does(tools: None, tmp_path: Path) -> None:
@@ -122,6 +135,22 @@ def test_the_api_server_takes_every_object(name: str, installable: ControlPlane,
 def test_the_api_server_takes_the_cleanup(installable: ControlPlane, tmp_path: Path) -> None:
     """The Job and its permissions."""
     assert dry_run(installable, kustomize_folder(MANIFESTS / "cleanup"), tmp_path) == 6
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (MANIFESTS / "examples").glob("*.yaml")))
+def test_the_api_server_takes_the_examples(file: str, installable: ControlPlane, tmp_path: Path) -> None:
+    """Each of them is whole."""
+    items = read_objects(f"examples/{file}")
+    assert dry_run(installable, items, tmp_path) == len(items)
+
+
+def test_the_keeper_of_bare_workers_makes_pods() -> None:
+    """Its program compiles, and the worker that it makes is a pod that every supported version knows."""
+    (files,) = (item["data"] for item in read_objects("examples/bare-workers.yaml") if item["kind"] == "ConfigMap")
+    compile(files["keeper.py"], "keeper.py", "exec")
+    worker = json.loads(files["worker.json"])
+    worker["metadata"]["name"] = "duck"
+    assert [each for minor in MINORS for each in unknown_fields(worker, minor, read_fields())] == []
 
 
 def test_a_field_that_kubernetes_does_not_know_is_refused(installable: ControlPlane, tmp_path: Path) -> None:
@@ -262,6 +291,15 @@ def test_the_chart_refuses_values_that_cannot_work(values: str, named: str, tool
     """Before anything is sent, with the place of the mistake."""
     with pytest.raises(AssertionError, match=named):
         helm(Variant(), tmp_path, "--set", values)
+
+
+def test_another_scheduler_name_is_told_to_warmnode_too(tools: None, tmp_path: Path) -> None:
+    """Else doctor would expect calls from a scheduler that does not exist."""
+    items = helm(Variant(values={"kubeScheduler": {"schedulerName": "packer"}}), tmp_path)
+    files = {key: yaml.safe_load(text) for i in items if i["kind"] == "ConfigMap" for key, text in i["data"].items()}
+    assert files["kube-scheduler-config.yaml"]["profiles"][0]["schedulerName"] == "packer"
+    assert files["warmnode.yaml"]["webhook"] == {"schedulers": ["packer"]}
+    assert files["warmnode.yaml"]["dryRun"] is True
 
 
 @pytest.mark.parametrize(("version", "tag"), [("v1.34.1-eks-1a2b3c4", "v1.34.1"), ("v1.35.2+k3s1", "v1.35.2")])

@@ -32,6 +32,7 @@ KINDS = {
     ("apps/v1", "DaemonSet"): "apps.v1.DaemonSet",
     ("apps/v1", "Deployment"): "apps.v1.Deployment",
     ("batch/v1", "Job"): "batch.v1.Job",
+    ("coordination.k8s.io/v1", "Lease"): "coordination.v1.Lease",
     ("networking.k8s.io/v1", "NetworkPolicy"): "networking.v1.NetworkPolicy",
     ("policy/v1", "PodDisruptionBudget"): "policy.v1.PodDisruptionBudget",
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): "rbac.v1.ClusterRole",

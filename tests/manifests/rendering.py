@@ -151,7 +151,7 @@ def comparable(items: Sequence[Json]) -> dict[str, Json]:
     for each in items:
         if each["kind"] == "Namespace":
             continue
-        item = json.loads(re.sub(r"warmnode-scheduler-[0-9a-z]{10}(?=\")", "warmnode-scheduler", json.dumps(each)))
+        item = json.loads(re.sub(r"(warmnode-kube-scheduler)-[0-9a-z]{10}(?=\")", r"\1", json.dumps(each)))
         metadata = item["metadata"]
         for label in ("app.kubernetes.io/managed-by", "helm.sh/chart"):
             metadata.get("labels", {}).pop(label, None)

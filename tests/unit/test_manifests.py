@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from extender.kube.permissions import Access, Duty, OwnObject, accesses
 from extender.settings import read_configuration
 from extender.telemetry import ClusterFigures, Metrics
+from tests.manifests.__main__ import main, shipped_objects
 from tests.manifests.fields import MINORS, read_fields, unknown_fields
 from tests.manifests.rendering import MANIFESTS, read_objects
 
@@ -219,3 +221,10 @@ def test_a_field_counts_from_the_version_that_has_it() -> None:
     """`hostnameOverride` came with 1.34."""
     item = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"hostnameOverride": "b"}}
     assert unknown_fields(item, 34, read_fields()) == []
+
+
+def test_scripts_check_looks_at_every_workload() -> None:
+    """So that a file which is left out is noticed."""
+    kinds = Counter(item["kind"] for _, item in shipped_objects())
+    assert kinds >= Counter({"Deployment": 4, "DaemonSet": 1, "Job": 1, "NetworkPolicy": 1, "PodDisruptionBudget": 2})
+    assert main() == 0
