@@ -51,15 +51,19 @@ def wait_for(condition: Callable[[], T | None], timeout: float, describe: str | 
 class Api:
     """Requests to one API server as one user. Threads may share it: each has its own kept-alive connection."""
 
-    def __init__(self, server_url: str, ca_file: Path, client: KeyPair, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, server_url: str, ca_file: Path | None = None, client: KeyPair | None = None, *, timeout: float = 30.0
+    ) -> None:
         address = urlsplit(server_url)
         self._address = (address.hostname or "127.0.0.1", address.port or 443)
+        self._is_plain = address.scheme == "http"  # `kubectl proxy`, which has the credentials
         self._timeout = timeout
-        self.tls = ssl.create_default_context(cafile=str(ca_file))
-        self.tls.load_cert_chain(client.certificate, client.key)
+        self.tls = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        if client is not None:
+            self.tls.load_cert_chain(client.certificate, client.key)
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._connections: list[http.client.HTTPSConnection] = []
+        self._connections: list[http.client.HTTPConnection] = []
         self._resources: dict[str, dict[str, tuple[str, bool]]] = {}
 
     @classmethod
@@ -145,10 +149,14 @@ class Api:
             for each in self._connections:
                 each.close()
 
-    def _connection(self) -> http.client.HTTPSConnection:
-        connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = http.client.HTTPSConnection(*self._address, timeout=self._timeout, context=self.tls)
+            connection = (
+                http.client.HTTPConnection(*self._address, timeout=self._timeout)
+                if self._is_plain
+                else http.client.HTTPSConnection(*self._address, timeout=self._timeout, context=self.tls)
+            )
             self._local.connection = connection
             with self._lock:
                 self._connections.append(connection)

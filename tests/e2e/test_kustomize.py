@@ -1,0 +1,290 @@
+"""Installed with kustomize: what workers and their nodes see. The tests run in this order, on one installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.controlplane import Json
+from tests.controlplane.objects import is_ready
+from tests.e2e.stage import AGES_MINUTES, LEDGER, MIDDLE, NEWEST, OLDEST, POOL, WORKERS, Stage, is_ours
+from tests.manifests.rendering import MANIFESTS, NAMESPACE
+
+AUDIT_LOG = "WARMNODE_E2E_AUDIT_LOG"
+LOCAL = "WARMNODE_E2E_LOCAL"
+BOTH = ("warmnode-scheduler", "warmnode-reap")
+
+
+@pytest.fixture(scope="module")
+def installed(stage: Stage) -> Iterator[Stage]:
+    """As shipped: with dry-run on."""
+    stage.began = datetime.now(UTC)
+    folder = stage.kustomization(dry_run=True)
+    stage.cluster.kubectl("apply", "--kustomize", str(folder))
+    stage.rollout(*BOTH)
+    yield stage
+    stage.cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "--kustomize", str(folder))
+
+
+@pytest.fixture
+def workers(installed: Stage) -> Iterator[Stage]:
+    """No workers before, and none after."""
+    yield installed
+    installed.remove_workers()
+
+
+def requests_of_warmnode(stage: Stage) -> list[Json]:
+    """What warmnode's pods have asked of the API server since it was installed. Skips where nobody writes that down."""
+    path = os.environ.get(AUDIT_LOG)
+    if path is None:
+        pytest.skip("the API server's audit log is not to be had here: scripts/e2e --local has one")
+    lines = Path(path).read_text().splitlines()
+    events: list[Json] = [json.loads(line) for line in lines]
+    since = stage.began.isoformat()
+    return [each for each in events if each["requestReceivedTimestamp"].replace("Z", "+00:00") >= since]
+
+
+def test_two_replicas_and_one_leader(installed: Stage) -> None:
+    """Both pods are Ready, placed by the cluster's own scheduler, and one of them schedules."""
+    replicas = installed.replicas("scheduler")
+    assert len(replicas) == 2
+    assert all(map(is_ready, replicas.values()))
+    assert {pod["spec"]["schedulerName"] for pod in replicas.values()} == {"default-scheduler"}
+    holder = installed.wait(lambda: installed.lease_holder("warmnode-scheduler"), "a scheduler that leads")
+    assert holder.partition("_")[0] in replicas
+    reaper = installed.wait(lambda: installed.lease_holder("warmnode-reaper"), "a reaper that leads")
+    assert any(reaper.startswith(name) for name in installed.replicas("reap")), reaper
+
+
+def test_a_deployment_of_workers_fills_the_oldest_node_first(workers: Stage) -> None:
+    """Four workers, two to a node: the two oldest nodes are full, and the newest one stays empty."""
+    template = {"metadata": {"labels": {"app": POOL}}, "spec": workers.fake_spec()}
+    workers.cluster.api.create(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "workers", "namespace": WORKERS},
+            "spec": {"replicas": 4, "selector": {"matchLabels": {"app": POOL}}, "template": template},
+        }
+    )
+    workers.wait(
+        lambda: len(pods := workers.pods()) == 4 and all(map(is_ready, pods.values())),
+        lambda: f"four workers: { {name: pod['status'] for name, pod in workers.pods().items()} }",
+    )
+    nodes = sorted(pod["spec"]["nodeName"] for pod in workers.pods().values())
+    assert nodes == sorted([OLDEST, OLDEST, MIDDLE, MIDDLE])
+
+
+def test_dry_run_tells_and_writes_nothing(workers: Stage) -> None:
+    """The reaper says what it would evict; no worker is touched, and the API server saw no write but of own objects."""
+    for name, node in {"old": OLDEST, "middle": MIDDLE, "new": NEWEST}.items():
+        workers.worker(name, node=node, idle=True)
+    workers.wait_ready(("old", "middle", "new"))
+    told = workers.wait(
+        lambda: [line["pod"] for line in workers.log("reap") if line["message"] == "would evict"],
+        lambda: f"the reaper to tell: {workers.log('reap')[-5:]}",
+    )
+    assert told[:2] == ["new", "middle"]
+    assert not [
+        key
+        for pod in workers.pods().values()
+        for key in pod["metadata"]["annotations"]
+        if is_ours(key) and key != "warmnode.dev/idle-since"
+    ]
+    writes = {
+        each["objectRef"].get("namespace")
+        for each in requests_of_warmnode(workers)
+        if each["verb"] not in ("get", "list", "watch") and "scheduler" not in each["user"]["username"]
+    }
+    assert writes == {NAMESPACE}
+
+
+def test_a_rolling_update_stops_nothing(workers: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pods are created all the time while every replica is replaced: each goes to the oldest node that has room."""
+    workers.cluster.kubectl("apply", "--kustomize", str(workers.kustomization(dry_run=False)))
+    waits: list[float] = []
+    places: list[str] = []
+    ended = threading.Event()
+    failure: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            for number in range(10_000):
+                if ended.is_set():
+                    return
+                started = time.monotonic()
+                workers.worker(f"steady-{number}", cpu="100m")
+                places.append(workers.node_of(f"steady-{number}"))
+                waits.append(time.monotonic() - started)
+                workers.cluster.delete(f"/api/v1/namespaces/{WORKERS}/pods/steady-{number}")
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=create)
+    thread.start()
+    try:
+        before = set(workers.replicas("scheduler"))
+        workers.cluster.kubectl(
+            "rollout", "restart", "--namespace", NAMESPACE, *(f"deployment/{each}" for each in BOTH)
+        )
+        workers.rollout(*BOTH)
+        workers.wait(lambda: before.isdisjoint(workers.replicas("scheduler")), "the old replicas to be gone")
+        holder = workers.wait(
+            lambda: (name := workers.lease_holder("warmnode-scheduler").partition("_")[0]) not in before and name,
+            "a new leader",
+        )
+        after = len(waits)
+        workers.wait(lambda: failure or len(waits) > after + 2, "pods to be placed by the new leader")
+    finally:
+        ended.set()
+        thread.join()
+    assert not failure, failure
+    assert holder in workers.replicas("scheduler")
+    elsewhere = [number for number, place in enumerate(places) if place != OLDEST]
+    with capsys.disabled():
+        print(
+            f"\nrolling update: {len(waits)} pods, the longest waited {max(waits):.1f} s to be placed; "
+            f"placed without an answer: {elsewhere}"
+        )
+    assert len(elsewhere) < len(places) / 20
+    assert places[-1] == OLDEST
+
+
+def test_ages_are_kept(installed: Stage) -> None:
+    """After the update the ledger knows what it knew."""
+    ledger = installed.cluster.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/{LEDGER}")
+    assert ledger is not None
+    nodes = {item["metadata"]["uid"]: item["metadata"]["name"] for item in installed.cluster.items("/api/v1/nodes")}
+    seen = {nodes[uid]: int(text) for uid, text in ledger["data"].items() if uid in nodes}
+    assert sorted(AGES_MINUTES, key=lambda name: seen[name]) == [OLDEST, MIDDLE, NEWEST]
+    assert all(time.time() - seen[name] >= 60 * minutes for name, minutes in AGES_MINUTES.items())
+
+
+def test_idle_workers_leave_from_the_newest_node_and_their_process_gets_sigterm(workers: Stage, tmp_path: Path) -> None:
+    """Real evictions: of a process on a real node, which is the newest, and of the next newest; the floor stays."""
+    workers.worker("process", real=True)
+    workers.wait_ready(["process"])
+    for name, node in {"old": OLDEST, "new": NEWEST}.items():
+        workers.worker(name, node=node, idle=True)
+    workers.wait_ready(("old", "new"))
+    with workers.cluster.following("--namespace", WORKERS, "process", log=tmp_path / "process.log") as log:
+        workers.wait(lambda: "working" in log.read_text(), "the worker to work")
+        path = f"/api/v1/namespaces/{WORKERS}/pods/process"
+        workers.cluster.api.request(
+            "PATCH", path, {"metadata": {"annotations": {"warmnode.dev/idle-since": "2026-01-01T00:00:00Z"}}}
+        )
+        workers.wait(lambda: set(workers.pods()) == {"old"}, lambda: f"the floor to be left: {list(workers.pods())}")
+        workers.wait(lambda: "SIGTERM" in log.read_text(), lambda: f"SIGTERM in {log.read_text()}")
+    evicted = [line["pod"] for line in workers.log("reap") if line["message"] == "evicted"]
+    assert set(evicted) == {"process", "new"}
+
+
+def test_the_scheduler_outlives_its_sidecar(workers: Stage) -> None:
+    """warmnode ends in the pod that leads: the scheduler goes on, and gets its answers again when it is back."""
+    leader = workers.lease_holder("warmnode-scheduler").partition("_")[0]
+    before = restarts(workers, leader)
+    end = "import os, signal; os.kill(1, signal.SIGTERM)"
+    workers.cluster.kubectl(
+        *("exec", "--namespace", NAMESPACE, leader, "--container", "warmnode", "--", "/usr/bin/python3", "-c", end)
+    )
+    workers.worker("meanwhile")
+    assert workers.node_of("meanwhile")
+    workers.wait(
+        lambda: (
+            restarts(workers, leader)["warmnode"] > before["warmnode"] and is_ready(workers.pods(NAMESPACE)[leader])
+        ),
+        lambda: f"{leader} to be whole again: {workers.pods(NAMESPACE)[leader]['status']}",
+    )
+    assert restarts(workers, leader)["kube-scheduler"] == before["kube-scheduler"]
+    assert workers.lease_holder("warmnode-scheduler").partition("_")[0] == leader
+    workers.cluster.delete(f"/api/v1/namespaces/{WORKERS}/pods/meanwhile")
+    workers.worker("afterwards")
+    assert workers.node_of("afterwards") == OLDEST
+
+
+def restarts(stage: Stage, pod: str) -> dict[str, int]:
+    """How often each container of a pod of warmnode was started again."""
+    status = stage.pods(NAMESPACE)[pod]["status"]
+    return {
+        each["name"]: each["restartCount"] for each in (*status["initContainerStatuses"], *status["containerStatuses"])
+    }
+
+
+def test_a_crashed_leader_is_replaced(workers: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """The scheduler that leads gets SIGKILL, so it hands nothing over: another process places the next pod."""
+    if LOCAL not in os.environ:
+        pytest.skip("a process of a pod can be killed only where the node is this machine: scripts/e2e --local")
+    holder = workers.lease_holder("warmnode-scheduler")
+    leader = workers.replicas("scheduler")[holder.partition("_")[0]]
+    (process,) = processes_of(leader["metadata"]["uid"], "kube-scheduler")
+    os.kill(process, signal.SIGKILL)
+    started = time.monotonic()
+    workers.worker("after-the-crash")
+    assert workers.node_of("after-the-crash") == OLDEST
+    waited = time.monotonic() - started
+    assert workers.lease_holder("warmnode-scheduler") != holder
+    with capsys.disabled():
+        print(f"\ncrash of the leader: the next pod waited {waited:.1f} s; leaseDuration + retryPeriod is 17 s")
+    workers.rollout("warmnode-scheduler")
+
+
+def processes_of(pod_uid: str, program: str) -> list[int]:
+    """Processes of a pod on this machine: the kubelet names their cgroup after the pod's UID."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, groups = (folder / "cmdline").read_text(), (folder / "cgroup").read_text()
+        except OSError:
+            continue
+        if pod_uid in groups and Path(command.partition("\0")[0]).name == program:
+            found.append(int(folder.name))
+    return found
+
+
+def test_nothing_was_forbidden(installed: Stage) -> None:
+    """In all of the above the API server has refused nothing to warmnode, and has seen only what is in the roles."""
+    refused = [
+        (each["user"]["username"], each["verb"], each["requestURI"])
+        for each in requests_of_warmnode(installed)
+        if each["responseStatus"]["code"] == 403
+    ]
+    assert refused == []
+    assert len(requests_of_warmnode(installed)) > 20
+
+
+def test_uninstalling_leaves_nothing(installed: Stage) -> None:
+    """Deployments first, then the cleanup, then the rest, as docs/uninstall.md says."""
+    for name, node in {"kept": OLDEST, "busy": MIDDLE}.items():
+        installed.worker(name, node=node, idle=True)
+    installed.wait(
+        lambda: any("deletion-cost" in each for each in installed.ours()), lambda: f"a cost in {installed.ours()}"
+    )
+    kubectl = installed.cluster.kubectl
+    kubectl(
+        *("delete", "deployment", "--namespace", NAMESPACE, "--cascade=foreground", "--timeout=60s"),
+        *("--selector", "app.kubernetes.io/name=warmnode"),
+    )
+    cleanup = installed.folder / "cleanup"
+    cleanup.mkdir()
+    (cleanup / "kustomization.yaml").write_text(
+        json.dumps(
+            {
+                "resources": [os.path.relpath(MANIFESTS / "cleanup", cleanup)],
+                "images": [{"name": "ghcr.io/warmnode/warmnode", "newTag": installed.tag}],
+            }
+        )
+    )
+    kubectl("apply", "--kustomize", str(cleanup))
+    kubectl("wait", "--namespace", NAMESPACE, "job/warmnode-cleanup", "--for=condition=Complete", "--timeout=60s")
+    kubectl("delete", "--kustomize", str(cleanup))
+    kubectl("delete", "--ignore-not-found", "--timeout=60s", "--kustomize", str(installed.kustomization(dry_run=False)))
+    assert installed.ours() == []
+    assert set(installed.pods()) == {"kept", "busy"}
