@@ -323,7 +323,7 @@ def problems(reaper: Serve) -> list[str]:
 
 def documented_query(name: str) -> str:
     """A query of docs/idle-sources.md, as it is written there."""
-    found = re.search(rf"<!-- query: {name} -->\n```promql\n(.*?)\n```", DOCUMENTED.read_text(), re.DOTALL)
+    found = re.search(rf"<!-- query: {name} -->\n *```promql\n *(.*?)\n *```", DOCUMENTED.read_text(), re.DOTALL)
     assert found is not None, f"docs/idle-sources.md has no query {name!r}"
     return found[1]
 
