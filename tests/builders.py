@@ -124,7 +124,7 @@ def worker(
         terminating=terminating,
         finished=finished,
         do_not_disrupt_until=do_not_disrupt_until,
-        own_mark=own_mark,
+        own_mark=idle_since if own_mark is None and source_mark is None else own_mark,
         source_mark=source_mark,
         ip=ip,
     )

@@ -11,6 +11,7 @@ from extender.diagnosis.findings import Check, Finding, Verdict, worst
 from extender.page import count, some
 from extender.policy.deletion_cost import CostState, cost_state
 from extender.policy.idleness import FUTURE_TOLERANCE, is_bound_to_its_node, reports_idle
+from extender.policy.marks import parse_idle_mark
 from extender.policy.pools import selects
 
 OWN_BUSY_MARK = "busy at version "
@@ -68,12 +69,12 @@ def _bad_marks(workers: Iterable[WorkerFacts], evidence: Evidence) -> Iterator[t
     for each in workers:
         pod = each.pod
         name = f"{pod.namespace}/{pod.name}"
-        if pod.idle_since is None:
-            if each.idle_mark is not None and not each.idle_mark.startswith(OWN_BUSY_MARK):
-                unreadable.append(f"{name} ({each.idle_mark[:30]!r})")
-        elif pod.idle_since < pod.created:
+        is_time = parse_idle_mark(each.idle_mark) is not None
+        if each.idle_mark is not None and not is_time and not each.idle_mark.startswith(OWN_BUSY_MARK):
+            unreadable.append(f"{name} ({each.idle_mark[:30]!r})")
+        elif pod.own_mark is not None and pod.own_mark < pod.created:
             stamped.append(name)
-        elif pod.idle_since > evidence.now + FUTURE_TOLERANCE:
+        elif pod.own_mark is not None and pod.own_mark > evidence.now + FUTURE_TOLERANCE:
             ahead.append(name)
     if stamped:
         yield (

@@ -82,6 +82,14 @@ def test_a_mark_of_the_future_counts_as_busy() -> None:
     assert "in the future" in finding.summary
 
 
+def test_a_mark_that_sources_do_not_confirm_is_no_fault() -> None:
+    """It is a time and counts as busy all the same; and a mark that warmnode made stands in no template."""
+    pod = worker(scheduler="warmnode", own_mark=minutes_ago(5), source_mark="confirmed 2026-11-01T11:00:00.000Z")
+    assert check_idle_marks(of(facts(pod, idle_mark=str(minutes_ago(5))))).verdict is OK
+    pod = worker(scheduler="warmnode", idle_since=minutes_ago(99), source_mark="marked 2026-11-01T10:21:00.000Z")
+    assert check_idle_marks(of(facts(pod, idle_mark=str(minutes_ago(99))))).verdict is OK
+
+
 def test_a_mark_that_is_no_time_counts_as_busy() -> None:
     """What warmnode itself writes for busy is none of these."""
     finding = check_idle_marks(of(marked("a", None, text="yesterday")))
