@@ -6,7 +6,7 @@ the state says have changed since. Time alone only adds claimable workers; the n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from extender.model import Pod
@@ -16,12 +16,23 @@ from extender.state import ClusterState
 
 
 class ClaimableCount:
-    """Counts the claimable workers of one pool. ``changed`` is from `ClusterState.changes`, begun before the pass."""
+    """Counts the claimable workers of one pool. ``changed`` is from `ClusterState.changes`, begun before the pass.
 
-    def __init__(self, state: ClusterState, pool: str, assessments: Iterable[Assessment], changed: set[str]) -> None:
+    ``view`` gives the pool's workers as its idle sources have them.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        pool: str,
+        assessments: Iterable[Assessment],
+        changed: set[str],
+        view: Callable[[str, list[Pod]], list[Pod]],
+    ) -> None:
         self._state = state
         self._pool = pool
         self._changed = changed
+        self._view = view
         self._on = {each.node: each.claimable for each in assessments}
         self._total = sum(self._on.values())
 
@@ -29,16 +40,16 @@ class ClaimableCount:
         """Count those that are left without ``pod``."""
         while self._changed:
             name = self._changed.pop()
-            count = sum(self._counts(worker, now) for worker in self._state.workers_on(name).values())
+            count = self._count(self._state.workers_on(name).values(), now)
             self._total += count - self._on.get(name, 0)
             self._on[name] = count
         known = self._state.pods.get(pod.uid)
-        return self._total - (known is not None and self._counts(known, now))
+        return self._total - (self._count([known], now) if known is not None else 0)
 
-    def _counts(self, worker: Pod, now: datetime) -> bool:
-        return (
-            worker.pool == self._pool
-            and not worker.finished
-            and worker.node in self._state.nodes
+    def _count(self, workers: Iterable[Pod], now: datetime) -> int:
+        ours = [worker for worker in workers if worker.pool == self._pool and not worker.finished]
+        return sum(
+            worker.node in self._state.nodes
             and why_not_claimable(worker, self._state.departure(worker.node), now) is None
+            for worker in self._view(self._pool, ours)
         )

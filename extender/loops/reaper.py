@@ -124,7 +124,7 @@ class Reaper:
             for victim in plan.victims:
                 log.info("would evict", extra=about(victim, pool, self._clock()))
         else:
-            claimable = ClaimableCount(self._state, pool, assessments, changed)
+            claimable = ClaimableCount(self._state, pool, assessments, changed, self._view)
             outcomes = await self._carry_out(pool, plan, settings, memory, claimable, skipped)
         await asyncio.sleep(0)
         report = PassReport(pool=pool, plan=plan, outcomes=outcomes, skipped=skipped, dry_run=settings.dry_run)
@@ -159,8 +159,7 @@ class Reaper:
         now = self._clock()
         arrivals: Sequence[tuple[Pod, OrderKey]] = ()
         if memory.episodes:
-            since = min(episode.began for episode in memory.episodes)
-            arrivals = await in_slices(self._arrivals(pool, since))
+            arrivals = await in_slices(self._arrivals(pool, memory.episodes))
             memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=rules.idle_timeout, now=now)
         waits = why_pool_waits(unscheduled=self._state.unscheduled(pool), episodes=memory.episodes, now=now)
         is_paused = waits is SkipReason.POOL_PAUSED
@@ -173,13 +172,14 @@ class Reaper:
         memory.told_paused = is_paused
         return waits
 
-    def _arrivals(self, pool: str, since: datetime) -> Generator[None, None, list[tuple[Pod, OrderKey]]]:
-        """Find the placed workers of a pool that were created since then, with their nodes' keys."""
-        since = since.replace(microsecond=0)  # creation times have whole seconds
+    def _arrivals(self, pool: str, episodes: Sequence[Episode]) -> Generator[None, None, list[tuple[Pod, OrderKey]]]:
+        """Find the placed workers of a pool that may have come back, with their nodes' keys."""
+        since = min(episode.began for episode in episodes).replace(microsecond=0)  # creation times have whole seconds
+        oldest = min(episode.oldest for episode in episodes)
         found: list[tuple[Pod, OrderKey]] = []
         for name in list(self._state.order):
             key = self._state.order.get(name)
-            if key is not None:
+            if key is not None and key >= oldest:
                 workers = self._state.workers_on(name).values()
                 found += [(worker, key) for worker in workers if worker.created >= since and worker.pool == pool]
             yield

@@ -33,7 +33,8 @@ class ReapRules:
 
 def reports_idle(worker: Pod, now: datetime) -> bool:
     """A worker reports idle when its mark is present, parseable, and at most 30 s ahead of ``now``."""
-    return is_valid_mark(worker.idle_since, now)
+    mark = worker.idle_since
+    return mark is not None and is_valid_mark(mark, now)
 
 
 def is_valid_mark(mark: datetime | None, now: datetime) -> bool:

@@ -72,7 +72,7 @@ def test_count_is_that_of_a_look_at_all_nodes(
             )
             for name, each in state.nodes.items()
         ]
-        count = ClaimableCount(state, "pool", assessments, changed)
+        count = ClaimableCount(state, "pool", assessments, changed, lambda pool, workers: workers)
         for change, value in events:
             getattr(state, change)(value)
             assert count.besides(asked, NOW) == len([uid for uid in claimable(state) if uid != asked.uid])
