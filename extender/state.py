@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from math import inf
 
 from extender.model import (
     FOREVER,
@@ -298,6 +299,12 @@ class ClusterState:
             return None
         workers = self.workers_on(node_name).values()
         return ending_of(workers, self.claim_of(node), self._ending_rules, self._clock())
+
+    def key_use(self, worker: Pod) -> float:
+        """Say how much a placed worker's cache key was used on its node, see `KeyHistory.use`; -inf: it has none."""
+        if worker.cache_key is None or worker.node is None:
+            return -inf
+        return self.keys.use(worker.node, worker.cache_key)
 
     def preemption_view(self, modes: Mapping[str, BusyVictims], default: BusyVictims) -> PreemptionView:
         """Show the state to the preemption policy. The mappings are the live ones: use the view at once."""

@@ -113,7 +113,8 @@ class Reaper:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
         assessments = await in_slices(self._assessing(pool, settings.rules, self._clock()))
-        plan = await in_slices(planning(assessments, settings.limits, self._holds.held(self._clock())))
+        held = self._holds.held(self._clock())
+        plan = await in_slices(planning(assessments, settings.limits, held, self._state.key_use))
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}

@@ -70,7 +70,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
             )
             if write is not None:
                 costs.append(write)
-    plan = plan_evictions(assessments, reaping.limits)
+    plan = plan_evictions(assessments, reaping.limits, key_use=state.key_use)
     waits = why_pool_waits(unscheduled=state.unscheduled(settings.name), episodes=(), now=now)
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(

@@ -23,6 +23,9 @@ SHOWN_PODS = 20
 """So many evictions of a pool are shown; the JSON form has all."""
 
 
+KEYS_IN_WORDS = 3
+
+
 def render_json(plan: Plan) -> str:
     """Write the stable JSON form that docs/plan.md describes."""
     tree = {
@@ -57,6 +60,7 @@ def render_json(plan: Plan) -> str:
                 "ending": n.ending,
                 "workers": n.workers,
                 "idle": n.idle,
+                "cacheKeys": [{"key": use.key, "workers": round(use.workers, 3)} for use in n.cache_keys],
                 "why": explain(n, plan.now),
             }
             for n in plan.nodes
@@ -71,7 +75,12 @@ def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
 
 
 def explain(line: NodeLine, now: datetime) -> str:
-    """Say in words why a node stands where it does."""
+    """Say in words why a node stands where it does, and which cache keys ran there most of late."""
+    keys = ", ".join(f"{use.key} {use.workers:.2g}" for use in line.cache_keys[:KEYS_IN_WORDS])
+    return _place_in_words(line, now) + (f"; keys: {keys}" if keys else "")
+
+
+def _place_in_words(line: NodeLine, now: datetime) -> str:
     if line.leaving is not None:
         return f"leaving ({line.leaving}): no score"
     match line.basis:

@@ -15,10 +15,14 @@ from extender.inforce import InForce, ending_rules_of
 from extender.model import AgeSource, Departure, Ending, Node
 from extender.plan.reaping import PoolReap, reap_pools
 from extender.plan.snapshot import Snapshot
+from extender.policy.affinity import KeyUse
 from extender.policy.idleness import is_claimed, reports_idle
 from extender.policy.scoring import score_nodes
 from extender.settings import Configuration
 from extender.state import ClusterState
+
+SHOWN_KEYS = 10
+"""So many cache keys of a node are shown."""
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -35,7 +39,10 @@ class AgeBasis(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLine:
-    """One node. ``rank`` counts from 1, None for a leaving node; ``score`` is what prioritize answers, 0 for none."""
+    """One node. ``rank`` counts from 1, None for a leaving node; ``score`` is what prioritize answers, 0 for none.
+
+    ``cache_keys`` are those with most workers placed there of late, most first.
+    """
 
     name: str
     uid: str
@@ -48,6 +55,7 @@ class NodeLine:
     ending: Ending | None
     workers: int
     idle: int
+    cache_keys: tuple[KeyUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +100,8 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     if not snapshot.kinds.get("Pod"):
         unknown.append("which workers run where (no Pod)")
     unknown.extend(_unknown_of_karpenter(snapshot))
+    if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
+        unknown.append("which cache keys ran before and have gone: only the workers that are there count")
     reaps = reap_pools(state, configuration, now)
     if any(reap.victims for reap in reaps):
         unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
@@ -163,6 +173,7 @@ def _node_line(
         ending=state.ending(node.name),
         workers=len(workers),
         idle=sum(reports_idle(worker, now) and not is_claimed(worker, now) for worker in workers),
+        cache_keys=tuple(state.keys.uses(node.name, now)[:SHOWN_KEYS]),
     )
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 HALF_LIFE = timedelta(hours=1)
-"""A worker counts half as much an hour after it was placed. In simulations that made 3 to 6 of 100 reads more hits than
-counts that never fade; half an hour and two hours did as well."""
+"""A worker counts half as much an hour after it was placed. In simulations that made 1 to 7 of 100 reads more hits than
+counts that never fade; half an hour and two hours did as well (docs/simulate.md)."""
 
 KEYS_PER_NODE = 64
 """More keys than a node's cache is likely to hold. What is least used of a node's keys is forgotten beyond this."""

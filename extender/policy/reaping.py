@@ -6,9 +6,11 @@ that a caller who also serves can do something else between nodes.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
+from typing import TypeAlias
 
 from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
 from extender.policy.idleness import (
@@ -125,15 +127,27 @@ def assess_node(
     )
 
 
+KeyUse: TypeAlias = Callable[[Pod], float]
+"""How much a worker's cache key is used on its node, to be compared on one node only; -inf: it has none."""
+
+
+def _no_key(worker: Pod) -> float:
+    return -inf
+
+
 def plan_evictions(
-    assessments: Iterable[Assessment], limits: ReapLimits, held: Mapping[str, SkipReason] | None = None
+    assessments: Iterable[Assessment],
+    limits: ReapLimits,
+    held: Mapping[str, SkipReason] | None = None,
+    key_use: KeyUse = _no_key,
 ) -> EvictionPlan:
     """Choose idle workers to evict, newest node first.
 
     Order: 1. on leaving nodes; 2. node by order key, newest first (a node not seen yet counts as new); 3. idle
-    longest; 4. pod UID. Keeps ``limits.floor`` claimable workers: those left are on the oldest nodes. Workers on
-    leaving nodes neither use the floor up nor hold it up. Idle ones that are not Ready do not count for it either, and
-    stay while it is not reached: after an outage all workers may be unready for a moment.
+    longest; 4. its cache key used least on the node, as ``key_use`` says; 5. pod UID. Keeps ``limits.floor`` claimable
+    workers: those left are on the oldest nodes. Workers on leaving nodes neither use the floor up nor hold it up. Idle
+    ones that are not Ready do not count for it either, and stay while it is not reached: after an outage all workers
+    may be unready for a moment.
 
     With ``whole_node`` only nodes are chosen that are empty then, all of a node's workers at once: past
     ``max_per_pass`` for the last node, regardless of ``max_per_node``, and a node whose workers would take the pool
@@ -142,7 +156,7 @@ def plan_evictions(
     ``held`` are workers, by UID, that would be refused now, such as by a budget. They stay, and count for the floor as
     if they went: else older nodes would be emptied in their place. They do not count for the limits of a pass.
     """
-    steps = planning(assessments, limits, held)
+    steps = planning(assessments, limits, held, key_use)
     while True:
         try:
             next(steps)
@@ -152,10 +166,14 @@ def plan_evictions(
 
 
 def planning(
-    assessments: Iterable[Assessment], limits: ReapLimits, held: Mapping[str, SkipReason] | None = None
+    assessments: Iterable[Assessment],
+    limits: ReapLimits,
+    held: Mapping[str, SkipReason] | None = None,
+    key_use: KeyUse = _no_key,
 ) -> Generator[None, None, EvictionPlan]:
     """`plan_evictions` in steps of one node."""
     held = held or {}
+    idle_longest = _idle_longest(key_use)
     nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
     nodes.sort(key=lambda each: each.departure is None)
     spare = sum(each.claimable for each in nodes) - limits.floor
@@ -171,12 +189,12 @@ def planning(
         if limits.whole_node and each.departure is None:
             reason = _why_not_whole(each, limits, spare, len(victims), keeps=each.keeps or bool(stuck))
             if reason is None:
-                taken = sorted(free, key=_idle_longest)
+                taken = sorted(free, key=idle_longest)
         else:
             spare -= sum(worker.uid not in each.uncounted for worker in stuck)
             reason = _why_none(each, limits, spare, len(victims))
             if reason is None:
-                taken = _one_by_one(each, free, limits, spare, len(victims), skipped)
+                taken = _one_by_one(each, sorted(free, key=idle_longest), limits, spare, len(victims), skipped)
         if reason is not None:
             skipped.update(dict.fromkeys([worker.uid for worker in free], reason))
         victims.extend(taken)
@@ -184,8 +202,8 @@ def planning(
     return EvictionPlan(victims=tuple(victims), skipped=skipped)
 
 
-def _idle_longest(worker: Pod) -> tuple[datetime, str]:
-    return idle_since(worker) or FOREVER, worker.uid
+def _idle_longest(key_use: KeyUse) -> Callable[[Pod], tuple[datetime, float, str]]:
+    return lambda worker: (idle_since(worker) or FOREVER, key_use(worker), worker.uid)
 
 
 def _why_not_whole(
@@ -220,7 +238,7 @@ def _one_by_one(
     skipped: dict[str, SkipReason],
 ) -> list[Pod]:
     taken: list[Pod] = []
-    for worker in sorted(free, key=_idle_longest):
+    for worker in free:
         counts = worker.uid not in each.uncounted
         if each.departure is None and (spare < 0 or (counts and spare == 0)):
             skipped[worker.uid] = SkipReason.FLOOR

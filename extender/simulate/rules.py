@@ -7,7 +7,7 @@ are always balanced and only its fullness counts. Equals are chosen between at r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -134,11 +134,12 @@ class ByFullness:
 class OldestFirst:
     """What warmnode answers: the node first in the order of age, or in the window the one that the key knows."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, make_history: Callable[[], KeyHistory] = KeyHistory) -> None:
         self._window = window
+        self._make_history = make_history
         self._ranking = Ranking()
         self._unseen: dict[str, Node] = {}
-        self._history = KeyHistory()
+        self._history = make_history()
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
         """See `Placement`."""
@@ -167,7 +168,7 @@ class OldestFirst:
 
     def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
         """See `Placement`. Ages are in the ledger; counts begin with the jobs that run."""
-        self._history = KeyHistory()
+        self._history = self._make_history()
         for node, key, since_seconds in running:
             if key and self._window > 1:
                 self._history.record(node, key, _time(since_seconds))

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.inforce import SHARED_KEYS, InForce, pools_in_force
 from extender.model import CacheKeyRule
+from extender.plan.render import render_json
+from extender.plan.report import plan_of
+from extender.plan.snapshot import Snapshot
 from extender.policy.affinity import KEYS_PER_NODE
 from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
-from extender.settings import load_configuration
+from extender.settings import Configuration, load_configuration
 from extender.state import ClusterState
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 from tests.listening import synced_state, webhook_over
 
 KEYED = PoolsInForce(default_cache_key=CacheKeyRule(label="tenant", window=3))
+HEAD = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
 NAMES = [f"n{number}" for number in range(6)]
+
+
+def configuration(text: str) -> Configuration:
+    return load_configuration(f"{HEAD}{text}\n", source="given.yaml")
 
 
 def counted(state: ClusterState, name: str, now: datetime = NOW) -> dict[str, float]:
@@ -61,11 +70,11 @@ def test_a_worker_without_key_or_with_an_unknown_one_goes_by_age() -> None:
 def test_a_worker_has_a_key_only_where_its_pool_has_a_rule() -> None:
     """A configured pool goes by its own rule; a window of one node is none, and needs no counts."""
     text = (
-        "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\npoolDefaults: {cacheKey: {label: tenant}}\npools:\n"
+        "poolDefaults: {cacheKey: {label: tenant}}\npools:\n"
         "  - {name: a}\n  - {name: b, cacheKey: {label: data-set, window: 8}}\n  - {name: c, cacheKey: null}\n"
         "  - {name: d, cacheKey: {window: 1}}\n"
     )
-    in_force = pools_in_force(load_configuration(text, source="given.yaml"))
+    in_force = pools_in_force(configuration(text))
     labels = {"tenant": "acme", "data-set": "sales"}
     found = {name: cache_key_of(labels, in_force.cache_key_rule(name)) for name in "abcd"}
     assert found == {"a": "acme", "b": "sales", "c": None, "d": None}
@@ -127,6 +136,29 @@ def test_a_key_that_changes_counts_as_work_for_the_new_one() -> None:
     assert state.key_changes == 1
 
 
+def test_a_placed_worker_has_the_use_of_its_key_on_its_node() -> None:
+    """What the reaper compares: -inf without a key or a node, more where more workers with it were placed."""
+    state = aged_state(("n1", "x"), ("n1", "x"), ("n1", "y"))
+    use = [state.key_use(worker(node="n1", cache_key=key)) for key in (None, "z", "y", "x")]
+    assert use[:2] == [-inf, -inf] < [-inf, use[2]] < [-inf, use[3]]
+    assert state.key_use(worker(node=None, cache_key="x")) == -inf
+
+
+def test_plan_shows_the_keys_of_each_node() -> None:
+    """Most used of late first, in words and in JSON; what a look at one moment cannot know is said."""
+    pods = [worker(f"w{number}", node="n0", cache_key=key, created=NOW) for number, key in enumerate("yxyy")]
+    snapshot = Snapshot(nodes=(node("n0"), node("n1")), pods=tuple(pods), ledger=None, kinds={"Pod": 4}, taken=NOW)
+    made = plan_of(snapshot, configuration("poolDefaults: {cacheKey: {label: tenant}}"), source="given")
+    tree = json.loads(render_json(made))
+    assert [each["cacheKeys"] for each in tree["nodes"]] == [
+        [{"key": "y", "workers": 3.0}, {"key": "x", "workers": 1.0}],
+        [],
+    ]
+    assert tree["nodes"][0]["why"].endswith("; keys: y 3, x 1")
+    assert "which cache keys ran before and have gone: only the workers that are there count" in made.unknown
+    assert not [line for line in plan_of(snapshot, configuration(""), source="given").unknown if "cache keys" in line]
+
+
 def test_hostile_keys_are_forgotten_and_an_answer_stays_right() -> None:
     """A worker whose label changes ten thousand times, 63 characters each, leaves no more than a node may have."""
     state = aged_state(("n1", "acme"), ("n1", "acme"))
@@ -140,12 +172,7 @@ def test_hostile_keys_are_forgotten_and_an_answer_stays_right() -> None:
 
 def test_pods_with_the_same_key_share_one_string_and_hostile_ones_fill_nothing() -> None:
     """100,000 pods of 60 tenants have 60 strings; a million different labels are not all kept."""
-    in_force = InForce(
-        load_configuration(
-            "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\npoolDefaults: {cacheKey: {label: tenant}}\n",
-            source="given.yaml",
-        )
-    )
+    in_force = InForce(configuration("poolDefaults: {cacheKey: {label: tenant}}"))
 
     def key(text: str) -> str | None:
         member = in_force.classify("default", {POOL_LABEL: "ducks", "tenant": text})

@@ -190,6 +190,7 @@ def test_json_keys_are_those_of_the_documentation() -> None:
     assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes"]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
+        "cacheKeys",
         "why",
     ]
     assert tree["schema"] == "warmnode.dev/plan/v1alpha1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,19 @@ def plan(*assessments: Assessment, **limits: object) -> EvictionPlan:
 
 
 OLD, MID, NEW = 500, 50, 5
+
+
+def test_among_equals_a_worker_goes_whose_key_is_rare_on_its_node() -> None:
+    """On one node, idle for as long: no key, then the key used least there, then the UID. Idle longer still wins."""
+    uses = {None: -inf, "rare": 1.0, "often": 7.0}
+    pods = [idle(name, cache_key=key) for name, key in zip("abcd", ("often", "rare", None, "rare"), strict=True)]
+    found = assessed("n", *pods, idle("z", for_minutes=11, cache_key="often"))
+
+    def use(pod: Pod) -> float:
+        return uses[pod.cache_key]
+
+    assert names(plan_evictions([found], ReapLimits(floor=0), key_use=use)) == ["z", "c", "b", "d", "a"]
+    assert names(plan_evictions([found], ReapLimits(floor=0))) == ["z", "a", "b", "c", "d"]
 
 
 def test_newest_node_is_emptied_first() -> None:
