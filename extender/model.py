@@ -220,9 +220,9 @@ class Pod:
     ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
     stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
-    kept for workers that are asked over HTTP only. ``cache_key`` says whose
-    cache it uses, None where its pool has no cache key or the pod has not the label. ``claim`` is the last claim that
-    was not released, which may have expired; ``claim_ended`` is when one was released.
+    kept for workers that are asked over HTTP only. ``cache_key`` says whose cache it uses, None where its pool has no
+    cache key or the pod has not the label. ``claim`` is the last claim that was not released, which may have expired;
+    ``claim_ended`` is when one was released.
     """
 
     uid: str
