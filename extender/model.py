@@ -106,6 +106,10 @@ class SkipReason(StrEnum):
     TOO_YOUNG = "tooYoung"
     FLOOR = "floor"
     NODE_KEEPS_OTHERS = "nodeKeepsOthers"
+    STATIC_NODE_POOL = "staticNodePool"
+    NEVER_CONSOLIDATED = "neverConsolidated"
+    NODE_DO_NOT_DISRUPT = "nodeDoNotDisrupt"
+    EMPTY_BUDGET = "emptyBudget"
     MAX_PER_PASS = "maxPerPass"  # noqa: S105
     MAX_PER_NODE = "maxPerNode"
     PENDING_WORKERS = "pendingWorkers"

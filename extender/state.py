@@ -250,10 +250,22 @@ class ClusterState:
         """Give those of `workers_on` that carry an idle mark: the only ones that a claim has to look at."""
         return self._marked_on.get(node_name, {})
 
+    def strangers_on(self, node_name: str) -> Mapping[str, Pod]:
+        """Give the pods on a node that are no workers and would hold it, by UID, terminating ones included."""
+        return self._strangers_on.get(node_name, {})
+
+    def is_held(self, node_name: str, *, without: str | None = None) -> bool:
+        """True while a pod other than ``without`` holds a node: of any pool or none, and not terminating."""
+        for pods in (self.workers_on(node_name), self.strangers_on(node_name)):
+            for pod in pods.values():
+                if not pod.terminating and pod.uid != without:
+                    return True
+        return False
+
     def holders_on(self, node_name: str, *, besides: str) -> int:
         """Count pods that hold a node and are not of pool ``besides``. DaemonSet, static, terminating ones do not."""
         holders = 0
-        for pod in self._strangers_on.get(node_name, {}).values():
+        for pod in self.strangers_on(node_name).values():
             holders += not pod.terminating
         for worker in self.workers_on(node_name).values():
             if worker.pool != besides and not worker.terminating:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from extender.emptying import Rooms
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.loops.floor import ClaimableCount
@@ -79,12 +80,12 @@ class Evictions:
         self._clock = clock
 
     async def carry_out(
-        self, pool: str, plan: EvictionPlan, settings: PoolReaping, claimable: ClaimableCount
+        self, pool: str, plan: EvictionPlan, settings: PoolReaping, claimable: ClaimableCount, rooms: Rooms
     ) -> Carried:
         """Evict the plan's victims in its order. After three failures the rest is left for a later pass."""
         carried = Carried()
         for victim in plan.victims:
-            reason = self._why_not_now(pool, victim, settings, claimable)
+            reason = self._why_not_now(pool, victim, settings, claimable, rooms)
             if reason is None and carried.failures >= FAILURES_IN_A_PASS:
                 reason = SkipReason.BACKING_OFF
             if reason is not None:
@@ -103,7 +104,7 @@ class Evictions:
         return carried
 
     def _why_not_now(
-        self, pool: str, victim: Pod, settings: PoolReaping, claimable: ClaimableCount
+        self, pool: str, victim: Pod, settings: PoolReaping, claimable: ClaimableCount, rooms: Rooms
     ) -> SkipReason | None:
         """Ask everything again that may have changed since the plan, from the live state."""
         now = self._clock()
@@ -117,7 +118,9 @@ class Evictions:
         reason = why_not_reapable(pod, settings.rules, now)
         if reason is not None:
             return reason
-        return SkipReason.FLOOR if self._is_held_by_floor(pod, settings, claimable, now) else None
+        if self._is_held_by_floor(pod, settings, claimable, now):
+            return SkipReason.FLOOR
+        return rooms.why_not(pod, now)
 
     def _is_held_by_floor(self, pod: Pod, settings: PoolReaping, claimable: ClaimableCount, now: datetime) -> bool:
         """True where fewer than ``floor`` claimable workers are left without this one; never on a leaving node."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from extender.emptying import Rooms, why_stays
 from extender.kube.eviction import EvictionOutcome
 from extender.loops.evictions import Announcer, Evictions, Pods
 from extender.loops.floor import ClaimableCount
@@ -104,17 +105,19 @@ class Reaper:
 
     async def one_pass(self, pool: str) -> PassReport:
         """Look at one pool and evict what may go now."""
-        with self._state.changes() as changed:
-            return await self._one_pass(pool, changed)
+        with self._state.changes() as changed, self._state.changes() as changed_for_rooms:
+            return await self._one_pass(pool, changed, Rooms(self._state, changed_for_rooms))
 
     # -- a pass -------------------------------------------------------------------------------------------------------
 
-    async def _one_pass(self, pool: str, changed: set[str]) -> PassReport:
+    async def _one_pass(self, pool: str, changed: set[str], rooms: Rooms) -> PassReport:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
         assessments = await in_slices(self._assessing(pool, settings.rules, self._clock()))
-        held = self._holds.held(self._clock())
-        plan = await in_slices(planning(assessments, settings.limits, held, self._state.key_use))
+        if any(each.reapable for each in assessments):
+            await in_slices(rooms.counting())
+        held, left = self._holds.held(self._clock()), rooms.left(self._clock())
+        plan = await in_slices(planning(assessments, settings.limits, held, left, self._state.key_use))
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}
@@ -126,7 +129,7 @@ class Reaper:
                 log.info("would evict", extra=about(victim, pool, self._clock()))
         else:
             claimable = ClaimableCount(self._state, pool, assessments, changed, self._view)
-            outcomes = await self._carry_out(pool, plan, settings, memory, claimable, skipped)
+            outcomes = await self._carry_out(pool, plan, settings, memory, claimable, rooms, skipped)
         await asyncio.sleep(0)
         report = PassReport(pool=pool, plan=plan, outcomes=outcomes, skipped=skipped, dry_run=settings.dry_run)
         tell_pass(report, assessments, settings, self._metrics, self._clock())
@@ -154,6 +157,8 @@ class Reaper:
             others=self._state.holders_on(name, besides=pool),
             rules=rules,
             now=now,
+            stays=why_stays(self._state, name, now),
+            node_pool=node.node_pool,
         )
 
     async def _why_pool_waits(self, pool: str, rules: ReapRules, memory: _PoolMemory) -> SkipReason | None:
@@ -193,10 +198,11 @@ class Reaper:
         settings: PoolReaping,
         memory: _PoolMemory,
         claimable: ClaimableCount,
+        rooms: Rooms,
         skipped: dict[str, SkipReason],
     ) -> dict[str, EvictionOutcome]:
         began = self._clock()
-        carried = await self._evictions.carry_out(pool, plan, settings, claimable)
+        carried = await self._evictions.carry_out(pool, plan, settings, claimable, rooms)
         skipped.update(carried.skipped)
         if carried.taken_from:
             memory.episodes = with_pass(

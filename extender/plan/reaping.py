@@ -4,9 +4,11 @@ policies as the loops: a plan differs from a pass only by what a look at one mom
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
+from extender.emptying import Rooms, why_stays
 from extender.inforce import reaping_of
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import why_pool_waits
@@ -58,6 +60,8 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
                 others=state.holders_on(name, besides=settings.name),
                 rules=reaping.rules,
                 now=now,
+                stays=why_stays(state, name, now),
+                node_pool=state.nodes[name].node_pool,
             )
         )
         for worker in workers:
@@ -70,7 +74,9 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
             )
             if write is not None:
                 costs.append(write)
-    plan = plan_evictions(assessments, reaping.limits, key_use=state.key_use)
+    rooms = Rooms(state, changed=set())
+    deque(rooms.counting(), maxlen=0)
+    plan = plan_evictions(assessments, reaping.limits, rooms=rooms.left(now), key_use=state.key_use)
     waits = why_pool_waits(unscheduled=state.unscheduled(settings.name), episodes=(), now=now)
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(

@@ -50,7 +50,8 @@ class Assessment:
     ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
     does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would
     not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts; ``idle``, ``busy``
-    and ``claimed`` count them all, each once.
+    and ``claimed`` count them all, each once. ``node_pool`` names the NodePool whose budget the node counts in,
+    None where there is none.
     """
 
     node: str
@@ -64,6 +65,7 @@ class Assessment:
     idle: int = 0
     busy: int = 0
     claimed: int = 0
+    node_pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +85,14 @@ def assess_node(
     others: int,
     rules: ReapRules,
     now: datetime,
+    stays: SkipReason | None = None,
+    node_pool: str | None = None,
 ) -> Assessment:
     """Judge the workers of one pool on one node.
 
     ``others`` counts the node's pods that hold it and are not of this pool: neither DaemonSet pods, nor finished, nor
-    terminating.
+    terminating. ``stays`` is why the node would stay without its workers: then to evict them would gain nothing, unless
+    it is leaving after all.
     """
     reapable: list[Pod] = []
     uncounted: set[str] = set()
@@ -105,6 +110,8 @@ def assess_node(
         is_counted = why_idle_not_claimable(worker, departure, now) is None
         claimable += is_counted
         reason = why_idle_not_reapable(worker, rules, now)
+        if reason is None and departure is None:
+            reason = stays
         if reason is None:
             reapable.append(worker)
             if not is_counted:
@@ -124,6 +131,7 @@ def assess_node(
         idle=idle,
         busy=busy,
         claimed=claimed,
+        node_pool=node_pool,
     )
 
 
@@ -139,6 +147,7 @@ def plan_evictions(
     assessments: Iterable[Assessment],
     limits: ReapLimits,
     held: Mapping[str, SkipReason] | None = None,
+    rooms: Mapping[str, int] | None = None,
     key_use: KeyUse = _no_key,
 ) -> EvictionPlan:
     """Choose idle workers to evict, newest node first.
@@ -155,8 +164,11 @@ def plan_evictions(
 
     ``held`` are workers, by UID, that would be refused now, such as by a budget. They stay, and count for the floor as
     if they went: else older nodes would be emptied in their place. They do not count for the limits of a pass.
+
+    ``rooms`` says how many more nodes of each NodePool may be emptied; where one is not in it, any number. A node that
+    would be empty and finds no room keeps all its workers, who count for the floor as if they went, as held ones do.
     """
-    steps = planning(assessments, limits, held, key_use)
+    steps = planning(assessments, limits, held, rooms, key_use)
     while True:
         try:
             next(steps)
@@ -169,10 +181,11 @@ def planning(
     assessments: Iterable[Assessment],
     limits: ReapLimits,
     held: Mapping[str, SkipReason] | None = None,
+    rooms: Mapping[str, int] | None = None,
     key_use: KeyUse = _no_key,
 ) -> Generator[None, None, EvictionPlan]:
     """`plan_evictions` in steps of one node."""
-    held = held or {}
+    held, left = held or {}, dict(rooms or {})
     idle_longest = _idle_longest(key_use)
     nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
     nodes.sort(key=lambda each: each.departure is None)
@@ -195,6 +208,12 @@ def planning(
             reason = _why_none(each, limits, spare, len(victims))
             if reason is None:
                 taken = _one_by_one(each, sorted(free, key=idle_longest), limits, spare, len(victims), skipped)
+        if each.node_pool in left and _empties(each, taken):
+            if left[each.node_pool] > 0:
+                left[each.node_pool] -= 1
+            else:
+                spare -= sum(worker.uid not in each.uncounted for worker in taken)
+                taken, reason = (), SkipReason.EMPTY_BUDGET
         if reason is not None:
             skipped.update(dict.fromkeys([worker.uid for worker in free], reason))
         victims.extend(taken)
@@ -204,6 +223,11 @@ def planning(
 
 def _idle_longest(key_use: KeyUse) -> Callable[[Pod], tuple[datetime, float, str]]:
     return lambda worker: (idle_since(worker) or FOREVER, key_use(worker), worker.uid)
+
+
+def _empties(each: Assessment, taken: Sequence[Pod]) -> bool:
+    """True where nothing holds the node once these are gone. A leaving node goes anyway."""
+    return bool(taken) and each.departure is None and not each.keeps and len(taken) == len(each.reapable)
 
 
 def _why_not_whole(

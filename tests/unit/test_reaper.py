@@ -11,12 +11,12 @@ import pytest
 from extender.kube.errors import Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.loops.reaper import Reaper
-from extender.model import Pod, Selector, SkipReason
+from extender.model import DisruptionBudget, Pod, Selector, SkipReason
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from tests.builders import NOW, minutes_ago, node, worker
+from tests.builders import NOW, ledger, minutes_ago, node, node_pool, worker
 
 BLOCKED = EvictionResult(outcome=EvictionOutcome.BLOCKED, budget="guard")
 
@@ -80,8 +80,8 @@ class Scene:
             for name, at in ready.items()
         ]
         self.state.replace_pods([*workers, *extra])
+        self.state.take_ledger(ledger({}))
         self.state.begin()
-        self.state.take_ledger(None)
         self.pods = PodsOfTheServer(self.state)
         self.told = Told()
         self.reaping = PoolReaping(
@@ -321,3 +321,44 @@ async def test_blocked_workers_do_not_starve_the_others() -> None:
     assert await scene.one_pass() == []
     assert len(await scene.one_pass()) == 1
     assert len(await scene.one_pass()) == 1
+
+
+# -- Karpenter --------------------------------------------------------------------------------------------------------
+
+
+async def test_budget_of_the_node_pool_is_kept_over_passes() -> None:
+    """One node at a time: the next is emptied when the first is gone, the newest first."""
+    scene = Scene(floor=0)
+    members = {name: replace(node(name), node_pool="workers", initialized=True) for name in ("old", "mid", "new")}
+    for member in members.values():
+        scene.state.upsert_node(member)
+    scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1", reasons=frozenset({"Empty"})),)))
+    assert await scene.one_pass() == ["w-new"]
+    assert await scene.one_pass() == []
+    scene.state.delete_pod(worker("w-new"))
+    assert await scene.one_pass() == []
+    scene.state.delete_node(members["new"])
+    assert await scene.one_pass() == ["w-mid"]
+
+
+async def test_budget_that_shrinks_during_a_pass_is_kept() -> None:
+    """Asked again before each eviction: a node became NotReady after the first one."""
+    scene = Scene(floor=0)
+    members = {name: replace(node(name), node_pool="workers", initialized=True) for name in ("old", "mid", "new")}
+    for member in members.values():
+        scene.state.upsert_node(member)
+    scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="2"),)))
+    scene.pods.before_answer = lambda pod: scene.state.upsert_node(replace(members["old"], ready=False))
+    assert await scene.one_pass() == ["w-new"]
+    report = await scene.reaper.one_pass("pool")
+    assert report.skipped["uid-of-w-mid"] is SkipReason.EMPTY_BUDGET
+
+
+async def test_node_that_asks_to_stay_during_a_pass_is_left_alone() -> None:
+    scene = Scene(floor=0)
+    for name in ("old", "mid", "new"):
+        scene.state.upsert_node(replace(node(name), node_pool="workers", initialized=True))
+    scene.state.upsert_node_pool(node_pool(budgets=()))
+    kept = replace(node("mid"), node_pool="workers", initialized=True, do_not_disrupt=True)
+    scene.pods.before_answer = lambda pod: scene.state.upsert_node(kept)
+    assert await scene.one_pass() == ["w-new", "w-old"]

@@ -27,6 +27,8 @@ def assessed(
     departure: Departure | None = None,
     others: int = 0,
     rules: ReapRules = RULES,
+    stays: SkipReason | None = None,
+    node_pool: str | None = None,
 ) -> Assessment:
     seen = None if seen_minutes_ago is None else minutes_ago(seen_minutes_ago)
     return assess_node(
@@ -37,6 +39,8 @@ def assessed(
         others=others,
         rules=rules,
         now=NOW,
+        stays=stays,
+        node_pool=node_pool,
     )
 
 
@@ -350,3 +354,101 @@ def test_plan_without_limits_takes_the_newest(
         if any(decided.skipped.get(worker.uid) is SkipReason.FLOOR for worker in each.reapable)
     ]
     assert not emptied or not kept or max(kept) <= min(emptied)
+
+
+# -- Karpenter's budgets, and nodes that stay -------------------------------------------------------------------------
+
+
+def test_workers_on_a_node_that_stays_are_kept_and_count_for_the_floor() -> None:
+    """Nothing is gained by evicting them; the floor is what is left there, so the dynamic node can be emptied."""
+    decided = plan(
+        assessed("old", idle("o"), seen_minutes_ago=OLD),
+        assessed("static", idle("s"), seen_minutes_ago=NEW, stays=SkipReason.STATIC_NODE_POOL),
+        floor=1,
+    )
+    assert names(decided) == ["o"]
+    assert decided.skipped == {worker("s").uid: SkipReason.STATIC_NODE_POOL}
+
+
+def test_leaving_node_is_emptied_although_it_would_have_stayed() -> None:
+    """A static node that is being deleted goes, and its idle workers hold it."""
+    leaving = assessed("a", idle("w"), departure=Departure.NODE_DELETING, stays=SkipReason.STATIC_NODE_POOL)
+    assert names(plan(leaving, floor=0)) == ["w"]
+
+
+def test_worker_that_may_not_go_anyway_keeps_its_own_reason() -> None:
+    """What is said about a worker is what it could change itself."""
+    young = assessed("a", idle("w", for_minutes=1), stays=SkipReason.STATIC_NODE_POOL)
+    assert plan(young).skipped == {worker("w").uid: SkipReason.IDLE_TOO_SHORT}
+
+
+@pytest.mark.parametrize("whole_node", [False, True])
+def test_no_more_nodes_are_emptied_than_there_is_room_for(whole_node: bool) -> None:
+    """The newest go; the others wait, and older nodes are not emptied in their place."""
+    nodes = [
+        assessed(name, idle(f"{name}1"), idle(f"{name}2"), seen_minutes_ago=at, node_pool="p")
+        for name, at in (("a", OLD), ("b", MID), ("c", NEW))
+    ]
+    elsewhere = assessed("z", idle("z1"), seen_minutes_ago=2 * OLD, node_pool="q")
+    limits = ReapLimits(floor=1, whole_node=whole_node)
+    decided = plan_evictions([*nodes, elsewhere], limits, rooms={"p": 1})
+    assert names(decided) == ["c1", "c2"]
+    assert decided.skipped[worker("b1").uid] is decided.skipped[worker("a2").uid] is SkipReason.EMPTY_BUDGET
+    assert decided.skipped[worker("z1").uid] is SkipReason.FLOOR  # the six of p would go
+
+
+def test_node_that_is_not_emptied_needs_no_room() -> None:
+    """A busy worker, or one that the floor keeps, holds the node: no budget is touched."""
+    busy = assessed("a", idle("w1"), worker("w2"), seen_minutes_ago=NEW, node_pool="p")
+    assert names(plan_evictions([busy], ReapLimits(floor=0), rooms={"p": 0})) == ["w1"]
+    floor = assessed("a", idle("w1", for_minutes=11), idle("w2"), node_pool="p")
+    assert names(plan_evictions([floor], ReapLimits(floor=1), rooms={"p": 0})) == ["w1"]
+
+
+def test_leaving_node_needs_no_room() -> None:
+    """It goes anyway."""
+    leaving = assessed("a", idle("w"), departure=Departure.DISRUPTED, node_pool="p")
+    assert names(plan_evictions([leaving], ReapLimits(floor=0), rooms={"p": 0})) == ["w"]
+
+
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from(["p", "q", None]), st.booleans()), max_size=8
+    ),
+    rooms=st.dictionaries(st.sampled_from(["p", "q"]), st.integers(0, 3)),
+    floor=st.integers(0, 4),
+    max_per_pass=st.integers(0, 5),
+    whole_node=st.booleans(),
+)
+def test_rooms_are_never_exceeded(
+    shapes: list[tuple[int, bool, str | None, bool]],
+    rooms: dict[str, int],
+    floor: int,
+    max_per_pass: int,
+    whole_node: bool,
+) -> None:
+    """Whatever the limits: of each NodePool no more nodes are emptied than it has room, and all workers are told."""
+    nodes = [
+        assessed(
+            f"n{position}",
+            *(idle(f"n{position}-{number}") for number in range(count)),
+            *([worker(f"busy-{position}")] if busy else []),
+            seen_minutes_ago=10 + position,
+            node_pool=node_pool,
+            departure=Departure.CORDONED if leaving else None,
+        )
+        for position, (count, busy, node_pool, leaving) in enumerate(shapes)
+    ]
+    limits = ReapLimits(floor=floor, max_per_pass=max_per_pass, whole_node=whole_node)
+    decided = plan_evictions(nodes, limits, rooms=rooms)
+    gone = {victim.uid for victim in decided.victims}
+    emptied = [
+        each.node_pool
+        for each in nodes
+        if each.departure is None and not each.keeps and each.reapable and {w.uid for w in each.reapable} <= gone
+    ]
+    assert all(emptied.count(name) <= room for name, room in rooms.items())
+    assert gone | decided.skipped.keys() == {w.uid for each in nodes for w in each.reapable}
+    assert not gone & decided.skipped.keys()
+    if not rooms:
+        assert decided == plan_evictions(nodes, limits)
