@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import settings
 
 from tests.controlplane.fixtures import control_plane, namespace, require_binaries
 
 __all__ = ["control_plane", "namespace", "require_binaries"]
+
+settings.register_profile("warmnode", deadline=None)  # a busy machine is no mistake of the example
+settings.load_profile("warmnode")
 
 
 @pytest.fixture(scope="session", autouse=True)
