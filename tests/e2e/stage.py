@@ -39,6 +39,7 @@ REAL_ONLY = {
 }
 IMAGE = "ghcr.io/warmnode/warmnode"
 SCHEDULER_IMAGE = "registry.k8s.io/kube-scheduler"
+PLAIN = Variant()
 OLDEST, MIDDLE, NEWEST = FAKES = ("warmnode-e2e-oldest", "warmnode-e2e-middle", "warmnode-e2e-newest")
 AGES_MINUTES = {OLDEST: 300, MIDDLE: 200, NEWEST: 100}
 CONFIGURATION: Json = {
@@ -84,12 +85,12 @@ class Stage:
 
     # -- installing ---------------------------------------------------------------------------------------------------
 
-    def kustomization(self, *, dry_run: bool) -> Path:
-        """Write the kustomization of a user: the base, images of this cluster, a configuration."""
+    def kustomization(self, *, dry_run: bool, variant: Variant = PLAIN) -> Path:
+        """Write the kustomization of a user: the base, components, images of this cluster, a configuration."""
         self._kustomizations += 1
         folder = self.folder / f"kustomization-{self._kustomizations}"
         folder.mkdir()
-        write_kustomization(Variant(), folder, images={IMAGE: self.tag, SCHEDULER_IMAGE: self.scheduler_tag})
+        write_kustomization(variant, folder, images={IMAGE: self.tag, SCHEDULER_IMAGE: self.scheduler_tag})
         file = folder / "kustomization.yaml"
         content = yaml.safe_load(file.read_text())
         shipped: Json = yaml.safe_load((MANIFESTS / "base" / "warmnode.yaml").read_text())
