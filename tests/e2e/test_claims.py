@@ -121,7 +121,7 @@ def call(stage: Stage, pod: str, method: str, path: str, body: Json | None = Non
 def test_a_worker_says_itself_that_it_is_idle_and_is_evicted_then(installed: Stage, tmp_path: Path) -> None:
     """The example worker of docs/workers.md, with no permission on pods: it marks itself, gets SIGTERM, and drains."""
     installed.worker("floor", node=OLDEST, idle=True)
-    # It would go first, for the duck is not idle for long enough at first: this keeps it, and lets it count for the floor.
+    # The duck is not idle for long enough at first, and this one would go in its place: so it is kept, and counts.
     stays = {"karpenter.sh/do-not-disrupt": "true"}
     path = f"/api/v1/namespaces/{WORKERS}/pods/floor"
     installed.cluster.api.request("PATCH", path, {"metadata": {"annotations": stays}})

@@ -232,9 +232,7 @@ def test_a_crashed_leader_is_replaced(workers: Stage, capsys: pytest.CaptureFixt
     waited = time.monotonic() - started
     assert workers.lease_holder("warmnode-scheduler") != holder
     with capsys.disabled():
-        print(
-            f"\ncrash of the leader: the next pod waited {waited:.1f} s; leaseDuration is 15 s, and a standby tries each 2 to 4.4 s"
-        )
+        print(f"\ncrash of the leader: the next pod waited {waited:.1f} s; a Lease lasts 15 s, is tried for each 2-4 s")
     workers.rollout("warmnode-scheduler")
 
 

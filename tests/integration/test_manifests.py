@@ -16,6 +16,7 @@ import yaml
 from tests.controlplane import Api, ApiError, ControlPlane, wait_for
 from tests.controlplane.binaries import TOOL_MODULES
 from tests.controlplane.building import find_or_build
+from tests.controlplane.errors import MissingTool
 from tests.controlplane.fixtures import RequireBinaries
 from tests.controlplane.objects import has_condition
 from tests.integration.ground import LEDGER, Ground
@@ -33,6 +34,7 @@ from tests.manifests.rendering import (
     read_objects,
     run,
 )
+from tests.prometheus import find_prometheus, skip_or_fail
 
 Json = dict[str, Any]
 
@@ -274,6 +276,26 @@ def forbidden(control_plane: ControlPlane) -> int:
     text = control_plane.api("GET", "/metrics")["text"]
     found = re.findall(r'^authorization_attempts_total\{result="(?!allowed)[^"]*"\} (\S+)$', text, re.MULTILINE)
     return sum(int(float(number)) for number in found)
+
+
+def test_prometheus_takes_every_alert_and_every_panel(tmp_path: Path) -> None:
+    """By promtool, which comes with Prometheus. The names of metrics are compared in tests/unit/test_manifests.py."""
+    try:
+        promtool = find_prometheus(os.environ, lambda line: None).with_name("promtool")
+    except MissingTool as error:
+        skip_or_fail(error, os.environ)
+    (rule,) = read_objects("components/monitoring/prometheusrule.yaml")
+    dashboard = json.loads((MANIFESTS / "components/monitoring/dashboard.json").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    panels = [
+        {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(shown)
+    ]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [*rule["spec"]["groups"], {"name": "panels", "rules": panels}]}))
+    done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(rule['spec']['groups'][0]['rules']) + len(panels)} rules found" in done.stdout
 
 
 @pytest.mark.parametrize(
