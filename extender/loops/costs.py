@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.loops.writing import write_all
 from extender.model import Pod
-from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write
+from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write, is_untouched
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
@@ -88,26 +88,29 @@ class CostWriter:
                 writes = await self.look_at_all()
             else:
                 pods = (self._state.pods.get(uid) for uid in changed)
-                writes = [write for pod in pods if pod is not None for write in self._decide(pod)]
+                writes = [write for pod in pods if pod is not None for write in self._decide(pod, self._pool_settings)]
             if writes and not await self.carry_out(writes):
                 await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
 
     async def look_at_all(self) -> list[CostWrite]:
         """Decide about every placed worker, and count foreign values per pool."""
         writes: list[CostWrite] = []
+        settings = {pool: self._pool_settings(pool) for pool in self._state.placed}
         if self._clock() - self._counted_since > CONTEST_WINDOW:
             self._vanished.clear()
             self._counted_since = self._clock()
-        foreign: Counter[str] = Counter()
+        foreign: Counter[str] = Counter(dict.fromkeys(settings, 0))
         overwritten: Counter[str] = Counter()
         for position, name in enumerate(list(self._state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
             for worker in list(self._state.workers_on(name).values()):
+                if is_untouched(worker) and worker.uid not in self._written:
+                    continue
                 state = cost_state(worker)
                 foreign[worker.pool or ""] += state in (CostState.FOREIGN, CostState.OVERWRITTEN)
                 overwritten[worker.pool or ""] += state is CostState.OVERWRITTEN
-                writes.extend(self._decide(worker))
+                writes.extend(self._decide(worker, settings.get))
         self._written = {uid: value for uid, value in self._written.items() if uid in self._state.pods}
         for pool in foreign:
             self._judge_contest(pool, overwritten[pool])
@@ -120,11 +123,11 @@ class CostWriter:
         """Write, a few at a time. False where the API server is in trouble: then the rest waits."""
         return await write_all(writes, self._write_one, self._may_write)
 
-    def _decide(self, worker: Pod) -> list[CostWrite]:
+    def _decide(self, worker: Pod, settings_of: Callable[[str], PoolCosts | None]) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""
-        if worker.pool is None:
+        settings = settings_of(worker.pool) if worker.pool is not None else None
+        if worker.pool is None or settings is None:
             return []
-        settings = self._pool_settings(worker.pool)
         if settings.dry_run or (settings.enabled and worker.pool in self._contested):
             return []
         self._notice_vanished(worker)

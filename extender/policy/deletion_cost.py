@@ -74,6 +74,14 @@ def cost_state(pod: Pod) -> CostState:
     return CostState.OURS if pod.deletion_cost == pod.cost_mark else CostState.OVERWRITTEN
 
 
+def is_untouched(pod: Pod) -> bool:
+    """No cost stands on the pod and it has no idle mark: nothing is to be written, whatever the settings and the time.
+
+    Most workers of a busy pool are, so that a look at all of them is quick.
+    """
+    return pod.idle_since is None and pod.cost_mark is None and pod.deletion_cost is None
+
+
 def cost_write(pod: Pod, key: OrderKey | None, *, enabled: bool, settle: timedelta, now: datetime) -> CostWrite | None:
     """Decide what to write on one worker, None for nothing. ``key`` is its node's order key, None for an unknown node.
 

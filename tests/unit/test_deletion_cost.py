@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from extender.model import Pod
 from extender.policy.ages import order_key
-from extender.policy.deletion_cost import CostState, busy_cost, cost_state, cost_write, idle_cost, removals
+from extender.policy.deletion_cost import (
+    CostState,
+    busy_cost,
+    cost_state,
+    cost_write,
+    idle_cost,
+    is_untouched,
+    removals,
+)
 from tests.builders import NOW, minutes_ago, node, times, uids, worker
 
 KEY = order_key(node(), minutes_ago(60))
@@ -115,3 +123,13 @@ def test_removals_take_every_mark() -> None:
     """Cleaning up finds ours, and marks whose value is another's by now."""
     ours, overwritten, foreign = with_cost(OURS, OURS), with_cost("5", OURS), with_cost("5", None)
     assert [write.pod for write in removals([ours, overwritten, foreign])] == [ours, overwritten]
+
+
+@given(st.sampled_from([None, "5", OURS]), st.sampled_from([None, OURS]), st.booleans(), st.booleans(), times)
+def test_untouched_pod_is_never_written(
+    cost: str | None, mark: str | None, idle: bool, enabled: bool, now: datetime
+) -> None:
+    """Whatever the settings and the time; and a pod that is to be written is not untouched."""
+    pod = with_cost(cost, mark, idle=idle)
+    write = cost_write(pod, KEY, enabled=enabled, settle=timedelta(0), now=now)
+    assert not is_untouched(pod) or write is None
