@@ -86,3 +86,20 @@ def test_changes_end_with_the_block() -> None:
     state.upsert_node(node("b"))
     state.upsert_pod(replace(worker("w"), node="b"))
     assert changed == others == {"a"}
+
+
+def test_workers_count_as_their_idle_sources_have_them() -> None:
+    """A worker whose mark its source does not confirm by now is not one of those that the floor keeps."""
+    state = ClusterState(clock=lambda: NOW)
+    state.upsert_node(node("a"))
+    unconfirmed = worker("w1", node="a", idle_since=minutes_ago(10)).uid
+    with state.changes() as changed:
+        for name in ("w1", "w2", "w3"):
+            state.upsert_pod(worker(name, node="a", idle_since=minutes_ago(10)))
+
+        def view(pool: str, workers: list[Pod]) -> list[Pod]:
+            return [replace(each, idle_since=None) if each.uid == unconfirmed else each for each in workers]
+
+        count = ClaimableCount(state, "pool", [], changed, view)
+        assert count.besides(worker("w2", node="a"), NOW) == 1
+        assert count.besides(worker("w1", node="a"), NOW) == 2
