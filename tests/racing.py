@@ -96,17 +96,12 @@ class Race:
         state.take_ledger(ledger({"uid-of-old": minutes_ago(500), "uid-of-new": minutes_ago(50)}))
         state.replace_pods(_read(each.raw) for each in self.store.select(PODS, ""))
         state.begin()
-        return state
 
-    async def follow(self, state: ClusterState, done: list[bool]) -> None:
-        """Deliver changes to a state in order, each when its turn comes, until everybody else is done."""
-        pending: list[Change] = []
-        self.store.listeners.append(pending.append)
-        while not all(done):
-            await self.stepper.turn(background=True)
-            if pending:
-                change = pending.pop(0)
-                (state.delete_pod if change.deleted else state.upsert_pod)(_read(change.after.raw))
+        def hear(change: Change) -> None:
+            (state.delete_pod if change.deleted else state.upsert_pod)(_read(change.after.raw))
+
+        self.store.listeners.append(self.stepper.tell_late(hear))
+        return state
 
     def claiming(self, state: ClusterState) -> Claiming:
         return Claiming(
@@ -167,19 +162,6 @@ class Race:
                     patch = {"metadata": {"annotations": {IDLE_SINCE: mark}}}
                 self.store.patch(PODS, ("default", name), patch)
 
-    async def counted(self, work: Any, done: list[bool], place: int) -> None:
-        try:
-            await work
-        finally:
-            done[place] = True
-
-    async def run(self, *work: Any, states: list[ClusterState]) -> None:
-        done = [False] * len(work)
-        await self.stepper.run(
-            *(self.counted(each, done, place) for place, each in enumerate(work)),
-            *(self.follow(state, done) for state in states),
-        )
-
     def check(self) -> None:
         """What must hold whatever the order was, by the history of the store."""
         ends: dict[str, int] = {}
@@ -220,15 +202,13 @@ async def one_race(seed: int) -> Race:
     """Two replicas, a reaper and some claimants, of whom two may be the same."""
     random = Random(seed)  # noqa: S311 - the same in every run
     race = Race(random, workers=random.randint(1, 4))
-    replicas = [race.state(), race.state()]
-    reapers = race.state()
-    claiming = [race.claiming(state) for state in replicas]
+    claiming = [race.claiming(race.state()) for _ in range(2)]
+    reaper = race.reaper(race.state())
     claimants = [random.choice(("a", "a", "b", "c")) for _ in range(random.randint(1, 4))]
-    await race.run(
+    await race.stepper.run(
         *(race.claim(random.choice(claiming), claimant) for claimant in claimants),
-        *([race.reaper(reapers).one_pass("pool")] if random.random() < 0.8 else []),
+        *([reaper.one_pass("pool")] if random.random() < 0.8 else []),
         race.status_updates(random.randint(0, 6)),
-        states=[*replicas, reapers],
     )
     race.check()
     return race

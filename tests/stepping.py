@@ -7,7 +7,8 @@ store of the fakes, which has the preconditions of a real one (`tests/contract/t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -21,18 +22,19 @@ from tests.fakes.store import PODS, Refusal, Store
 
 
 class Stepper:
-    """Runs tasks to their end, one step of one of them at a time."""
+    """Runs tasks to their end, one step of one of them at a time. In between, what was told late arrives in order."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._waiting: list[tuple[asyncio.Future[None], bool]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self._asleep: list[asyncio.Future[None]] = []
+        self._late: list[tuple[deque[Any], Callable[[Any], None]]] = []
         self.steps = 0
 
-    async def turn(self, *, background: bool = False) -> None:
-        """Wait until it is this task's turn. ``background``: whoever sleeps does not wait for it."""
+    async def turn(self) -> None:
+        """Wait until it is this task's turn."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, background))
+        self._waiting.append(future)
         await future
 
     async def sleep(self, seconds: float) -> None:
@@ -41,17 +43,29 @@ class Stepper:
         self._asleep.append(future)
         await future
 
+    def tell_late(self, hear: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Give a function that hands on what it is called with some steps later, in order."""
+        queue: deque[Any] = deque()
+        self._late.append((queue, hear))
+        return queue.append
+
     async def run(self, *work: Coroutine[Any, Any, Any]) -> None:
         """Run all of these, interleaved. Raises what one of them raises."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in work]
             while not all(task.done() for task in tasks):
                 await self._settle()
-                if self._asleep and all(background for _, background in self._waiting):
+                if self._asleep and not self._waiting:
                     self._asleep.pop(0).set_result(None)
-                elif self._waiting:
+                    continue
+                late = [entry for entry in self._late if entry[0]]
+                chosen = self._random.randrange(len(self._waiting) + len(late) or 1)
+                if chosen < len(self._waiting):
                     self.steps += 1
-                    self._waiting.pop(self._random.randrange(len(self._waiting)))[0].set_result(None)
+                    self._waiting.pop(chosen).set_result(None)
+                elif late:
+                    queue, hear = late[chosen - len(self._waiting)]
+                    hear(queue.popleft())
 
     async def _settle(self) -> None:
         """Let every task go on to where it waits for its turn, or for another task."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -30,6 +32,8 @@ from extender.client import ClaimLost, Client, NothingIdle, Refused
 from extender.kube.objects import CLAIM, CLAIMED_BY
 from extender.policy.idleness import CLAIM_GRACE
 from tests.controlplane import ControlPlane, Json
+from tests.controlplane.building import find_or_build
+from tests.controlplane.fixtures import RequireBinaries
 from tests.integration.ground import POOL, Ground
 from tests.integration.proxy import Proxy, Seen
 from tests.integration.proxy import Refusal as ProxyRefusal
@@ -280,6 +284,7 @@ class Guarded:
         *,
         token: str | None = None,
         certificate: tuple[Path, Path] | None = None,
+        claimant: str = "q",
     ) -> tuple[int, Any]:
         context = ssl.create_default_context(cafile=str(self.ca_file))
         if certificate is not None:
@@ -287,7 +292,7 @@ class Guarded:
         connection = http.client.HTTPSConnection("127.0.0.1", self.replica.port, timeout=15, context=context)
         try:
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-            connection.request(method, path, json.dumps({"claimant": "q"}) if method == "POST" else None, headers)
+            connection.request(method, path, json.dumps({"claimant": claimant}) if method == "POST" else None, headers)
             response = connection.getresponse()
             content = response.read()
             return response.status, json.loads(content) if content else None
@@ -295,11 +300,15 @@ class Guarded:
             connection.close()
 
 
+def documented(name: str) -> str:
+    """Give a block of docs/claims.md, as it is written there."""
+    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text()
+    return page.split(f"<!-- run: {name} -->\n", 1)[1].split("\n", 1)[1].split("```", 1)[0]
+
+
 def grant(control_plane: ControlPlane, namespace: str, subjects: Sequence[Mapping[str, str]]) -> None:
     """Apply the role of docs/claims.md, bound to these."""
-    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text()
-    manifest = page.split("<!-- run: role -->\n```yaml\n", 1)[1].split("```", 1)[0]
-    role, binding = yaml.safe_load_all(manifest)
+    role, binding = yaml.safe_load_all(documented("role"))
     assert role["kind"] == "Role"
     for item in (role, {**binding, "subjects": list(subjects)}):
         item["metadata"]["namespace"] = namespace
@@ -309,7 +318,7 @@ def grant(control_plane: ControlPlane, namespace: str, subjects: Sequence[Mappin
 @pytest.fixture
 def guarded(ground: Ground, workers: Reapers, tmp_path: Path) -> Guarded:
     (node,) = aged_nodes(ground, 1)
-    workers.run_workers({"w0": node, "w1": node, "w2": node})
+    workers.run_workers({"duck-7": node, "w1": node, "w2": node})
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(tmp_path / "ca.crt")
@@ -387,7 +396,7 @@ def certificate_of(kubeconfig: Path) -> tuple[Path, Path]:
     return Path(user["client-certificate"]), Path(user["client-key"])
 
 
-def test_the_client_and_the_page_work_as_written(guarded: Guarded, tmp_path: Path) -> None:
+def test_the_client_works_over_tls(guarded: Guarded, tmp_path: Path) -> None:
     """`extender.client` with a token file, against TLS: claim, hold with renewals, lose, release."""
     ground = guarded.ground
     account = {"kind": "ServiceAccount", "name": "front", "namespace": ground.namespace}
@@ -405,3 +414,45 @@ def test_the_client_and_the_page_work_as_written(guarded: Guarded, tmp_path: Pat
     client.release(held)
     with pytest.raises(Refused, match="maxTtl"):
         client.claim(POOL, "query-2", ttl="2h")
+
+
+def test_the_commands_of_the_page_work_as_written(
+    guarded: Guarded, tmp_path: Path, require_binaries: RequireBinaries
+) -> None:
+    """With kubectl and curl: claim, renew, list and release; and take a worker away from whoever holds it."""
+    ground = guarded.ground
+    account = {"kind": "ServiceAccount", "name": "front", "namespace": ground.namespace}
+    grant(ground.control_plane, ground.namespace, [account])
+    guarded.token("front")
+    require_binaries(["kubectl"])
+    folder = find_or_build(["kubectl"], os.environ, lambda line: None)["kubectl"].parent
+    config = yaml.safe_load(ground.control_plane.kubeconfig.read_text())
+    config["contexts"][0]["context"]["namespace"] = ground.namespace
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "KUBECONFIG": str(kubeconfig),
+        "WARMNODE_URL": f"https://127.0.0.1:{guarded.replica.port}",
+        "WARMNODE_CA_FILE": str(guarded.ca_file),
+    }
+
+    def run(commands: str) -> str:
+        shell = ["bash", "-euo", "pipefail", "-c", commands]
+        done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    shown = run(documented("curl"))
+    renewed, listed = (json.loads(line) for line in shown.replace("}{", "}\n{").splitlines())
+    assert listed == {"claims": [renewed]}
+    assert renewed["claimant"] == "query-42"
+    assert claims_on(ground) == {}
+    token = guarded.token("front")
+    while (held := guarded.call(token=token, claimant=f"q{len(claims_on(ground))}")[1])["pod"] != "duck-7":
+        assert len(claims_on(ground)) < 3
+    shown = run(documented("takeAway"))
+    assert f'"id":"{held["id"]}"' in shown
+    assert "duck-7" not in claims_on(ground)
+    assert CLAIMED_BY not in ground.pod("duck-7")["metadata"]["labels"]
