@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.benchmarks import machine, memory, reaping, scheduler, webhook
+from tests.benchmarks import claims, machine, memory, reaping, scheduler, webhook
 from tests.benchmarks.report import Report, with_section
 from tests.controlplane import ControlPlaneError
 
@@ -25,6 +25,7 @@ Measures warmnode and writes the numbers in docs/benchmarks.md.
   webhook    latency and throughput of a prioritize call, beside a minimal extender in Go      about 12 minutes
   scheduler  pods a second of a real kube-scheduler without and with extenders; preemption     about 15 minutes
   memory     resident memory, first sync and CPU at 5,000 nodes and 100,000 pods               about 5 minutes
+  claims     latency of a claim and claims a second, before a real API server                  about 5 minutes
   reap       CPU of a pass of the reaper over 100,000 workers, and how long others wait        about 1 minute
 
 First try:           {PROGRAM} webhook --quick
@@ -80,6 +81,11 @@ def _memory(options: argparse.Namespace) -> Report:
     return memory.measure(replace(size, rounds=options.rounds or size.rounds), _note)
 
 
+def _claims(options: argparse.Namespace) -> Report:
+    size = claims.QUICK if options.quick else claims.FULL
+    return claims.measure(replace(size, rounds=options.rounds or size.rounds), _note)
+
+
 def _reap(options: argparse.Namespace) -> Report:
     size = reaping.QUICK if options.quick else reaping.FULL
     return reaping.measure(replace(size, rounds=options.rounds or size.rounds), _note)
@@ -89,6 +95,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "webhook": _webhook,
     "scheduler": _scheduler,
     "memory": _memory,
+    "claims": _claims,
     "reap": _reap,
 }
 
