@@ -26,7 +26,8 @@ from extender.policy.pools import POOL_LABEL
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from extender.web.claiming import Claiming, Granted, NoSuchClaim, NothingToClaim, Request, StillChanging, WorkerEnds
+from extender.web.claiming import Claiming
+from extender.web.grants import Granted, NoSuchClaim, NothingToClaim, Request, StillChanging, WorkerEnds
 from tests.builders import NOW, by_label, ledger, minutes_ago, node
 from tests.fakes.store import NAMESPACES, PODS, Change, Store
 from tests.stepping import Stepper, SteppingClient

@@ -7,41 +7,45 @@ patch that names the version of the pod on which it was decided.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from extender.kube.claims import FoundPod
 from extender.kube.errors import Conflict, Gone, NotFound
-from extender.model import Claim, Pod, SkipReason
+from extender.model import Claim, Pod
 from extender.policy.claims import (
     Claimant,
     ClaimReference,
     PoolClaims,
     claim_end,
     claim_id,
-    claimable_on,
     held_by,
     is_held_by,
     is_held_in,
     prolonged,
-    reasons_on,
 )
 from extender.policy.deletion_cost import cost_write
-from extender.policy.idleness import is_claimed, why_not_claimable
+from extender.policy.idleness import is_claimed
 from extender.state import ClusterState
+from extender.web.candidates import Candidates
+from extender.web.grants import (
+    Granted,
+    NobodyWaits,
+    NoSuchClaim,
+    NothingToClaim,
+    Request,
+    StillChanging,
+    WorkerEnds,
+)
 
 ATTEMPTS = 5
 """Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row."""
 PAUSES = (0.05, 0.1, 0.2, 0.4)
 """Seconds to wait while a claimant holds two workers. A request gives one back within some hundredths; one whose
 replica was killed never does, and then the claim that is not renewed expires."""
-NODES_BETWEEN_YIELDS = 50
-TALLY_LASTS = timedelta(seconds=1)
-"""Counting a pool of 100,000 workers takes a tenth of a second: who asks a full pool again gets the same figures."""
 
 
 class Claims(Protocol):
@@ -52,50 +56,6 @@ class Claims(Protocol):
     async def read(self, namespace: str, name: str) -> FoundPod | None: ...
     async def hold(self, pod: Pod, claim: Claim, key: str, *, cost: int | None = None) -> FoundPod: ...
     async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer."""
-
-    claimant: Claimant
-    ttl: timedelta
-    settings: PoolClaims
-    is_awaited: Callable[[], bool] = lambda: True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
-    """A worker with its claim. ``is_new`` is False where the claimant held it already."""
-
-    worker: Pod
-    claim: Claim
-    ip: str | None
-    is_new: bool = False
-
-
-class NothingToClaim(Exception):
-    """No worker of the pool can be handed out. ``counts`` says why, by reason: empty where there is no worker."""
-
-    def __init__(self, counts: Mapping[SkipReason, int]) -> None:
-        super().__init__("no worker can be claimed")
-        self.counts = counts
-
-
-class StillChanging(Exception):
-    """Workers changed under each attempt: nothing is decided, the same request again is right."""
-
-
-class NobodyWaits(Exception):
-    """The caller has hung up, so nothing was claimed for it."""
-
-
-class NoSuchClaim(Exception):
-    """The claim is not the caller's, or is no more: it expired, was released, or its pod is gone."""
-
-
-class WorkerEnds(Exception):
-    """The worker of the claim is being deleted."""
 
 
 class Claiming:
@@ -118,7 +78,7 @@ class Claiming:
         self._lost_race = lost_race
         self._sleep = sleep
         self._in_hand: dict[str, asyncio.Event] = {}
-        self._tallies: dict[str, tuple[datetime, Mapping[SkipReason, int]]] = {}
+        self._candidates = Candidates(state, clock)
 
     async def claim(self, request: Request) -> Granted:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
@@ -221,7 +181,7 @@ class Claiming:
         unsettled = False
         while True:
             others: list[asyncio.Event] = []
-            async for worker in self._candidates(pool):
+            async for worker in self._candidates.in_order(pool):
                 if worker.uid in lost:
                     continue
                 if worker.uid in self._in_hand:
@@ -242,26 +202,7 @@ class Claiming:
             await others[0].wait()
         if unsettled:
             raise StillChanging
-        raise NothingToClaim(await self._tally(pool))
-
-    async def _candidates(self, pool: str) -> AsyncIterator[Pod]:
-        """Give the workers that can be handed out, by the state as it is when each is given."""
-        for position, name in enumerate(list(self._state.preference), 1):
-            if position % NODES_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
-            marked = self._state.marked_on(name)
-            if marked:
-                for worker in claimable_on(marked.values(), pool, self._clock()):
-                    now = self._state.pods.get(worker.uid)
-                    if now is not None and self._is_claimable(now, pool):
-                        yield now
-
-    def _is_claimable(self, worker: Pod, pool: str) -> bool:
-        return (
-            worker.pool == pool
-            and worker.node in self._state.preference
-            and why_not_claimable(worker, None, self._clock()) is None
-        )
+        raise NothingToClaim(await self._candidates.tally(pool))
 
     async def _take_one(self, worker: Pod, request: Request) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""
@@ -277,7 +218,11 @@ class Claiming:
                 except Conflict:
                     self._lost_race()
                 found = await self._claims.read(worker.namespace, worker.name)
-                if found is None or found.pod.uid != worker.uid or not self._is_claimable(found.pod, worker.pool or ""):
+                if (
+                    found is None
+                    or found.pod.uid != worker.uid
+                    or not self._candidates.can_be_had(found.pod, worker.pool or "")
+                ):
                     return None
                 known = found.pod
         raise StillChanging
@@ -370,19 +315,6 @@ class Claiming:
             now=claim.since,
         )
         return None if write is None else write.value
-
-    async def _tally(self, pool: str) -> Mapping[SkipReason, int]:
-        now = self._clock()
-        self._tallies = {name: entry for name, entry in self._tallies.items() if now - entry[0] < TALLY_LASTS}
-        if pool not in self._tallies:
-            counts: Counter[SkipReason] = Counter()
-            for position, name in enumerate(list(self._state.nodes), 1):
-                if position % NODES_BETWEEN_YIELDS == 0:
-                    await asyncio.sleep(0)
-                is_leaving = name not in self._state.preference
-                counts.update(reasons_on(self._state.workers_on(name).values(), pool, is_leaving=is_leaving, now=now))
-            self._tallies[pool] = (now, dict(counts))
-        return self._tallies[pool][1]
 
 
 def _claim(found: FoundPod) -> Claim:

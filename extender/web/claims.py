@@ -11,51 +11,42 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from http import HTTPStatus
 from time import perf_counter
-from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.marks import format_idle_mark
-from extender.settings.durations import format_duration, parse_duration
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 from extender.web.authorization import Authorization, Verb
 from extender.web.callers import Caller, Callers
-from extender.web.claiming import (
-    Claiming,
-    Granted,
-    NobodyWaits,
-    NoSuchClaim,
-    NothingToClaim,
-    Request,
-    StillChanging,
-    WorkerEnds,
+from extender.web.claim_wire import (
+    CLAIM_REFUSALS,
+    Outcome,
+    check_enabled,
+    claim_refusal,
+    decode_claim,
+    decode_renewal,
+    dry_run,
+    encode_claim,
+    none_idle,
+    unknown_pool,
 )
+from extender.web.claiming import Claiming
+from extender.web.grants import Granted, NothingToClaim, Request
 from extender.web.http import PathHandler, PathRoutes, json_response, read_body
 from extender.web.limits import RateLimit
-from extender.web.refusals import (
-    DEADLINE,
-    REFUSALS,
-    Refused,
-    bad_request,
-    is_awaited,
-    refusal_of,
-    retry_after,
-    unavailable,
-)
+from extender.web.refusals import DEADLINE, Refused, bad_request, is_awaited, retry_after, unavailable
 
 log = logging.getLogger("warmnode.claims")
 
 COLLECTION = "/v1/pools/{pool}/claims"
 ITEM = "/v1/pools/{pool}/claims/{id}"
 BODY_LIMIT_BYTES = 4096
-LONGEST_CLAIMANT = 256
 LONGEST_ID = 400
 """Two names of objects and twenty letters are shorter."""
 CALLS_PER_SECOND = 100
@@ -63,34 +54,6 @@ CALLS_PER_SECOND = 100
 BURST = 200
 
 _POOL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")  # apimachinery validation: label value
-_GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"
-
-
-class Outcome(StrEnum):
-    """What became of a call: the metric's label, and ``reason`` in a problem."""
-
-    CLAIMED = "claimed"
-    FOUND = "found"
-    RENEWED = "renewed"
-    RELEASED = "released"
-    LISTED = "listed"
-    NONE_IDLE = "noneIdle"
-    UNKNOWN_POOL = "unknownPool"
-    NO_CLAIM = "noClaim"
-    TERMINATING = "terminating"
-    DRY_RUN = "dryRun"
-    DISABLED = "disabled"
-    BAD_REQUEST = "badRequest"
-    NOT_AUTHENTICATED = "notAuthenticated"
-    FORBIDDEN = "forbidden"
-    RATE_LIMITED = "rateLimited"
-    NOT_SYNCED = "notSynced"
-    CHANGING = "changing"
-    CALLER_GONE = "callerGone"
-    UNAVAILABLE = "unavailable"
-
-
-SUCCESSES = frozenset({Outcome.CLAIMED, Outcome.FOUND, Outcome.RENEWED, Outcome.RELEASED, Outcome.LISTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,18 +115,19 @@ class ClaimsApi:
     # -- the four requests --------------------------------------------------------------------------------------------
 
     async def _create(self, asked: _Asked) -> tuple[web.Response, Outcome]:
-        _check_enabled(asked)
-        wanted = _decoded(asked.body, _CreateBody, '{"claimant": "query-42", "ttl": "60s"}')
+        check_enabled(asked.pool, asked.settings)
+        claimant, ttl = decode_claim(asked.body, asked.settings)
         request = Request(
-            claimant=Claimant(user=asked.caller.user, pool=asked.pool, name=_claimant(wanted.claimant)),
-            ttl=_ttl(wanted.ttl, asked.settings),
+            claimant=Claimant(user=asked.caller.user, pool=asked.pool, name=claimant),
+            ttl=ttl,
             settings=asked.settings,
             is_awaited=asked.is_awaited,
         )
         try:
             granted = await self._claiming.claim(request)
         except NothingToClaim as error:
-            raise self._none_idle(asked.pool, asked.settings, error) from error
+            waiting = self._state.unscheduled(asked.pool)
+            raise none_idle(asked.pool, asked.settings, error.counts, waiting) from error
         outcome = Outcome.CLAIMED if granted.is_new else Outcome.FOUND
         self._tell(outcome, granted)
         response = json_response(self._shown(granted), HTTPStatus.CREATED if granted.is_new else HTTPStatus.OK)
@@ -171,15 +135,15 @@ class ClaimsApi:
         return response, outcome
 
     async def _renew(self, asked: _Asked) -> tuple[web.Response, Outcome]:
-        _check_enabled(asked)
-        wanted = _decoded(asked.body or b"{}", _RenewBody, '{"ttl": "60s"}, or no body')
-        granted = await self._claiming.renew(_reference(asked), _ttl(wanted.ttl, asked.settings))
+        check_enabled(asked.pool, asked.settings)
+        ttl = decode_renewal(asked.body, asked.settings)
+        granted = await self._claiming.renew(_reference(asked), ttl)
         log.debug("renewed", extra=fields(pool=asked.pool, pod=granted.worker.name, expires=granted.claim.expires))
         return json_response(self._shown(granted)), Outcome.RENEWED
 
     async def _release(self, asked: _Asked) -> tuple[web.Response, Outcome]:
         if asked.settings.dry_run:
-            raise _dry_run(asked.pool)
+            raise dry_run(asked.pool)
         worker = await self._claiming.release(_reference(asked))
         log.info("released", extra=fields(pool=asked.pool, namespace=worker.namespace, pod=worker.name))
         return web.Response(status=HTTPStatus.NO_CONTENT), Outcome.RELEASED
@@ -199,8 +163,8 @@ class ClaimsApi:
                 body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a claimant and a ttl")
                 async with asyncio.timeout(DEADLINE.total_seconds()):
                     response, outcome = await answer(await self._asked(verb, request, place, body))
-            except (*REFUSALS, *_OWN_REFUSALS) as error:
-                refused = _refusal(error)
+            except CLAIM_REFUSALS as error:
+                refused = claim_refusal(error)
                 outcome, response = Outcome(refused.reason), refused.response()
                 if outcome is Outcome.UNAVAILABLE:
                     log.warning("no answer for a caller", extra=fields(verb=verb, problem=str(refused)))
@@ -237,7 +201,7 @@ class ClaimsApi:
                 f"{caller.user} may not {verb} claims.warmnode.dev {pool!r} in namespace {namespace!r}{why}",
             )
         if settings is None:
-            raise _unknown_pool(pool, "the configuration lists the pools, and this is none of them")
+            raise unknown_pool(pool, "the configuration lists the pools, and this is none of them")
         if not self._state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Outcome.NOT_SYNCED)
         return _Asked(
@@ -251,40 +215,9 @@ class ClaimsApi:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _none_idle(self, pool: str, settings: PoolClaims, error: NothingToClaim) -> Refused:
-        waiting = self._state.unscheduled(pool)
-        if not error.counts and not waiting and settings.is_by_label:
-            return _unknown_pool(pool, "no pod has the label warmnode.dev/pool with this value")
-        counts = {"busy": 0, "claimed": 0} | {str(reason): count for reason, count in error.counts.items()}
-        if waiting:
-            counts["pending"] = waiting
-        shown = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-        return Refused(
-            HTTPStatus.NOT_FOUND,
-            Outcome.NONE_IDLE,
-            f"no worker of pool {pool} can be handed out: {shown}",
-            members={"workers": counts},
-        )
-
     def _shown(self, granted: Granted) -> bytes:
-        worker, claim = granted.worker, granted.claim
-        node = self._state.nodes.get(worker.node or "")
-        seen = self._state.first_seen(node) if node is not None else None
-        return msgspec.json.encode(
-            {
-                "id": claim.id,
-                "pool": claim.pool,
-                "claimant": claim.claimant,
-                "namespace": worker.namespace,
-                "pod": worker.name,
-                "uid": worker.uid,
-                "ip": granted.ip,
-                "node": worker.node,
-                "firstSeen": None if seen is None else format_idle_mark(seen),
-                "since": format_idle_mark(claim.since),
-                "expires": format_idle_mark(claim.expires),
-            }
-        )
+        node = self._state.nodes.get(granted.worker.node or "")
+        return encode_claim(granted, self._state.first_seen(node) if node is not None else None)
 
     def _tell(self, outcome: Outcome, granted: Granted) -> None:
         worker, claim = granted.worker, granted.claim
@@ -302,82 +235,5 @@ class ClaimsApi:
         )
 
 
-class _CreateBody(msgspec.Struct, forbid_unknown_fields=True):
-    claimant: str
-    ttl: str | None = None
-
-
-class _RenewBody(msgspec.Struct, forbid_unknown_fields=True):
-    ttl: str | None = None
-
-
-_T = TypeVar("_T", bound=msgspec.Struct)
-
-
-def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
-    try:
-        return msgspec.json.decode(body, type=struct)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"send {example} ({error})") from error
-
-
-def _claimant(name: str) -> str:
-    if not name or len(name) > LONGEST_CLAIMANT or not name.isprintable():
-        raise bad_request(
-            f"claimant names whoever will use the worker: 1 to {LONGEST_CLAIMANT} printable characters, the same again "
-            f"when the request is repeated (got {len(name)})"
-        )
-    return name
-
-
-def _ttl(text: str | None, settings: PoolClaims) -> timedelta:
-    if text is None:
-        return settings.ttl
-    try:
-        ttl = parse_duration(text)
-    except ValueError as error:
-        raise bad_request(f"ttl {error} (got {text[:40]!r})") from error
-    if not timedelta() < ttl <= settings.max_ttl:
-        longest = format_duration(settings.max_ttl)
-        raise bad_request(f"ttl must be longer than 0s and at most {longest}, the pool's maxTtl (got {text[:40]!r})")
-    return ttl
-
-
 def _reference(asked: _Asked) -> ClaimReference:
     return ClaimReference(user=asked.caller.user, pool=asked.pool, id=asked.id)
-
-
-def _check_enabled(asked: _Asked) -> None:
-    if not asked.settings.enabled:
-        detail = f"pool {asked.pool} hands out no workers: claims.enabled is false"
-        raise Refused(HTTPStatus.CONFLICT, Outcome.DISABLED, detail)
-    if asked.settings.dry_run:
-        raise _dry_run(asked.pool)
-
-
-def _dry_run(pool: str) -> Refused:
-    detail = f"pool {pool} is in dry-run: nothing is written, so nothing is claimed"
-    return Refused(HTTPStatus.CONFLICT, Outcome.DRY_RUN, detail)
-
-
-def _unknown_pool(pool: str, why: str) -> Refused:
-    return Refused(HTTPStatus.NOT_FOUND, Outcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
-
-
-_OWN_REFUSALS = (StillChanging, NobodyWaits, NoSuchClaim, WorkerEnds)
-
-
-def _refusal(error: Exception) -> Refused:
-    match error:
-        case StillChanging():
-            return unavailable("workers changed under each attempt; try again", reason=Outcome.CHANGING)
-        case NobodyWaits():
-            return unavailable("the caller has hung up; nothing was claimed", reason=Outcome.CALLER_GONE)
-        case NoSuchClaim():
-            detail = "you hold no such claim: it expired, was released, or is another user's"
-            return Refused(HTTPStatus.NOT_FOUND, Outcome.NO_CLAIM, detail)
-        case WorkerEnds():
-            detail = "the worker is being deleted: claim another one"
-            return Refused(HTTPStatus.CONFLICT, Outcome.TERMINATING, detail)
-        case _:
-            return refusal_of(error, grant=_GRANT)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from extender.web import claims, idle
+from extender.web import claim_wire, claims, idle
 from extender.web.http import Handler, json_response
 
 DOCUMENT_PATH = "/openapi.json"
@@ -172,7 +172,7 @@ def _unmark() -> Json:
 
 def _schemas() -> Json:
     text: Json = {"type": "string"}
-    reasons = sorted(map(str, {*claims.Outcome, *idle.Outcome} - claims.SUCCESSES - idle.SUCCESSES))
+    reasons = sorted(map(str, {*claim_wire.Outcome, *idle.Outcome} - claim_wire.SUCCESSES - idle.SUCCESSES))
     return {
         "ClaimRequest": {
             "type": "object",
@@ -182,7 +182,7 @@ def _schemas() -> Json:
                 "claimant": {
                     **text,
                     "minLength": 1,
-                    "maxLength": claims.LONGEST_CLAIMANT,
+                    "maxLength": claim_wire.LONGEST_CLAIMANT,
                     "description": "Names whoever will use the worker: the same again when the request is repeated.",
                 },
                 "ttl": {**_DURATION, "description": "Life of the claim, at most the pool's maxTtl. Default: its ttl."},

@@ -26,7 +26,8 @@ from extender.policy.claims import Claimant
 from extender.policy.pools import POOL_LABEL
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from extender.web.claiming import Claiming, NothingToClaim, Request, StillChanging
+from extender.web.claiming import Claiming
+from extender.web.grants import NothingToClaim, Request, StillChanging
 from tests.builders import by_label, node
 from tests.controlplane import ControlPlane, Json, wait_for
 from tests.integration.ground import POOL, Ground

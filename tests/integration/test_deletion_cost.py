@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from extender.kube.claims import format_claim
+from extender.kube.objects import CLAIM, CLAIMED_BY, DO_NOT_DISRUPT
+from tests.builders import claim
 from tests.controlplane.objects import is_ready
 from tests.integration.ground import POOL, Ground
 from tests.integration.proxy import Proxy
@@ -173,6 +177,14 @@ def clean_up(reapers: Reapers, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
+def claim_by_hand(reapers: Reapers, name: str) -> None:
+    """Put on a pod what the claim API does."""
+    held = replace(claim(), protects=True)
+    reapers.annotate(name, {CLAIM: format_claim(held), DO_NOT_DISRUPT: "true"})
+    path = f"/api/v1/namespaces/{reapers.ground.namespace}/pods/{name}"
+    reapers.control_plane.api("PATCH", path, {"metadata": {"labels": {CLAIMED_BY: "0123"}}})
+
+
 def test_cleanup_leaves_nothing_of_ours_and_all_of_theirs(ground: Ground, reapers: Reapers) -> None:
     """Annotations, ledger and Leases go; what others wrote stays. It is refused while a reaper leads."""
     (node,) = ground.nodes(1, wait=False)
@@ -186,6 +198,7 @@ def test_cleanup_leaves_nothing_of_ours_and_all_of_theirs(ground: Ground, reaper
     assert "a reaper leads still" in refused.value.stderr
     reaper.stop()
     reapers.annotate("taken", {COST: "-7"})
+    claim_by_hand(reapers, "ours")
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{ground.namespace}/leases/warmnode-reaper"
     get = reapers.control_plane.api_client.get_or_none
     assert get(lease) is not None
@@ -202,6 +215,8 @@ def test_cleanup_leaves_nothing_of_ours_and_all_of_theirs(ground: Ground, reaper
     assert [key for each in annotations.values() for key in each if key.startswith("warmnode.dev/")] == []
     assert reapers.costs() == {"ours": None, "theirs": "7", "taken": "-7"}
     assert annotations["theirs"]["example.com/other"] == "stays"
+    assert DO_NOT_DISRUPT not in annotations["ours"], "it came with a claim"
+    assert CLAIMED_BY not in ground.pod("ours")["metadata"]["labels"]
     assert get(lease) is None
     assert get(ground.ledger_path) is None
     assert clean_up(reapers) == "removed 0 things\n"

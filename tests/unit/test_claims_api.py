@@ -36,8 +36,9 @@ from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.authorization import Authorization
 from extender.web.callers import Caller, NotAuthenticated
+from extender.web.claim_wire import Outcome
 from extender.web.claiming import Claiming
-from extender.web.claims import BURST, CALLS_PER_SECOND, ClaimsApi, Outcome
+from extender.web.claims import BURST, CALLS_PER_SECOND, ClaimsApi
 from extender.web.http import route
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document, document_handler

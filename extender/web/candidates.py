@@ -1,0 +1,61 @@
+"""Which workers can be handed out, in which order, and why the others cannot: by the state, a few nodes at a time.
+
+Owns the walk over the nodes and its pauses. The order is that of `policy.claims`; nothing is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime, timedelta
+
+from extender.model import Pod, SkipReason
+from extender.policy.claims import claimable_on, reasons_on
+from extender.policy.idleness import why_not_claimable
+from extender.state import ClusterState
+
+NODES_BETWEEN_YIELDS = 50
+TALLY_LASTS = timedelta(seconds=1)
+"""Counting a pool of 100,000 workers takes a tenth of a second: who asks a full pool again gets the same figures."""
+
+
+class Candidates:
+    """Looks at a state that goes on changing meanwhile."""
+
+    def __init__(self, state: ClusterState, clock: Callable[[], datetime]) -> None:
+        self._state = state
+        self._clock = clock
+        self._tallies: dict[str, tuple[datetime, Mapping[SkipReason, int]]] = {}
+
+    async def in_order(self, pool: str) -> AsyncIterator[Pod]:
+        """Give the workers that can be handed out, by the state as it is when each is given."""
+        for position, name in enumerate(list(self._state.preference), 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            marked = self._state.marked_on(name)
+            if marked:
+                for worker in claimable_on(marked.values(), pool, self._clock()):
+                    now = self._state.pods.get(worker.uid)
+                    if now is not None and self.can_be_had(now, pool):
+                        yield now
+
+    def can_be_had(self, worker: Pod, pool: str) -> bool:
+        return (
+            worker.pool == pool
+            and worker.node in self._state.preference
+            and why_not_claimable(worker, None, self._clock()) is None
+        )
+
+    async def tally(self, pool: str) -> Mapping[SkipReason, int]:
+        now = self._clock()
+        self._tallies = {name: entry for name, entry in self._tallies.items() if now - entry[0] < TALLY_LASTS}
+        if pool not in self._tallies:
+            counts: Counter[SkipReason] = Counter()
+            for position, name in enumerate(list(self._state.nodes), 1):
+                if position % NODES_BETWEEN_YIELDS == 0:
+                    await asyncio.sleep(0)
+                is_leaving = name not in self._state.preference
+                counts.update(reasons_on(self._state.workers_on(name).values(), pool, is_leaving=is_leaving, now=now))
+            self._tallies[pool] = (now, dict(counts))
+        return self._tallies[pool][1]

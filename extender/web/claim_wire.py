@@ -1,0 +1,178 @@
+"""What goes over the wire of the claim API: bodies to values, values to bodies, and every refusal.
+
+Owns the words. Decides nothing but whether a request makes sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TypeVar
+
+import msgspec
+
+from extender.model import SkipReason
+from extender.policy.claims import PoolClaims
+from extender.policy.marks import format_idle_mark
+from extender.settings.durations import format_duration, parse_duration
+from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, StillChanging, WorkerEnds
+from extender.web.refusals import REFUSALS, Refused, bad_request, refusal_of, unavailable
+
+LONGEST_CLAIMANT = 256
+_GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"
+
+
+class Outcome(StrEnum):
+    """What became of a call: the metric's label, and ``reason`` in a problem."""
+
+    CLAIMED = "claimed"
+    FOUND = "found"
+    RENEWED = "renewed"
+    RELEASED = "released"
+    LISTED = "listed"
+    NONE_IDLE = "noneIdle"
+    UNKNOWN_POOL = "unknownPool"
+    NO_CLAIM = "noClaim"
+    TERMINATING = "terminating"
+    DRY_RUN = "dryRun"
+    DISABLED = "disabled"
+    BAD_REQUEST = "badRequest"
+    NOT_AUTHENTICATED = "notAuthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rateLimited"
+    NOT_SYNCED = "notSynced"
+    CHANGING = "changing"
+    CALLER_GONE = "callerGone"
+    UNAVAILABLE = "unavailable"
+
+
+SUCCESSES = frozenset({Outcome.CLAIMED, Outcome.FOUND, Outcome.RENEWED, Outcome.RELEASED, Outcome.LISTED})
+
+
+class _CreateBody(msgspec.Struct, forbid_unknown_fields=True):
+    claimant: str
+    ttl: str | None = None
+
+
+class _RenewBody(msgspec.Struct, forbid_unknown_fields=True):
+    ttl: str | None = None
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
+    try:
+        return msgspec.json.decode(body, type=struct)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"send {example} ({error})") from error
+
+
+def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta]:
+    """Read what a claim is asked with: the claimant's name, and how long. Raises `Refused`."""
+    wanted = _decoded(body, _CreateBody, '{"claimant": "query-42", "ttl": "60s"}')
+    return _claimant(wanted.claimant), _ttl(wanted.ttl, settings)
+
+
+def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:
+    """Read how long a claim is to last on. No body: as long as a new one. Raises `Refused`."""
+    return _ttl(_decoded(body or b"{}", _RenewBody, '{"ttl": "60s"}, or no body').ttl, settings)
+
+
+def _claimant(name: str) -> str:
+    if not name or len(name) > LONGEST_CLAIMANT or not name.isprintable():
+        raise bad_request(
+            f"claimant names whoever will use the worker: 1 to {LONGEST_CLAIMANT} printable characters, the same again "
+            f"when the request is repeated (got {len(name)})"
+        )
+    return name
+
+
+def _ttl(text: str | None, settings: PoolClaims) -> timedelta:
+    if text is None:
+        return settings.ttl
+    try:
+        ttl = parse_duration(text)
+    except ValueError as error:
+        raise bad_request(f"ttl {error} (got {text[:40]!r})") from error
+    if not timedelta() < ttl <= settings.max_ttl:
+        longest = format_duration(settings.max_ttl)
+        raise bad_request(f"ttl must be longer than 0s and at most {longest}, the pool's maxTtl (got {text[:40]!r})")
+    return ttl
+
+
+def encode_claim(granted: Granted, first_seen: datetime | None) -> bytes:
+    """Write a claim. ``first_seen`` is of its node, None: not known."""
+    worker, claim = granted.worker, granted.claim
+    return msgspec.json.encode(
+        {
+            "id": claim.id,
+            "pool": claim.pool,
+            "claimant": claim.claimant,
+            "namespace": worker.namespace,
+            "pod": worker.name,
+            "uid": worker.uid,
+            "ip": granted.ip,
+            "node": worker.node,
+            "firstSeen": None if first_seen is None else format_idle_mark(first_seen),
+            "since": format_idle_mark(claim.since),
+            "expires": format_idle_mark(claim.expires),
+        }
+    )
+
+
+def check_enabled(pool: str, settings: PoolClaims) -> None:
+    """Raise `Refused` for a pool that hands out nothing."""
+    if not settings.enabled:
+        detail = f"pool {pool} hands out no workers: claims.enabled is false"
+        raise Refused(HTTPStatus.CONFLICT, Outcome.DISABLED, detail)
+    if settings.dry_run:
+        raise dry_run(pool)
+
+
+def dry_run(pool: str) -> Refused:
+    """409: nothing is written."""
+    detail = f"pool {pool} is in dry-run: nothing is written, so nothing is claimed"
+    return Refused(HTTPStatus.CONFLICT, Outcome.DRY_RUN, detail)
+
+
+def none_idle(pool: str, settings: PoolClaims, counts: Mapping[SkipReason, int], waiting: int) -> Refused:
+    """404: nothing can be handed out, and why; or, for a pool that is only a label, nothing has it. ``waiting`` workers
+    have no node yet.
+    """
+    if not counts and not waiting and settings.is_by_label:
+        return unknown_pool(pool, "no pod has the label warmnode.dev/pool with this value")
+    members = {"busy": 0, "claimed": 0} | {str(reason): number for reason, number in counts.items()}
+    if waiting:
+        members["pending"] = waiting
+    shown = ", ".join(f"{number} {reason}" for reason, number in members.items())
+    detail = f"no worker of pool {pool} can be handed out: {shown}"
+    return Refused(HTTPStatus.NOT_FOUND, Outcome.NONE_IDLE, detail, members={"workers": members})
+
+
+def unknown_pool(pool: str, why: str) -> Refused:
+    """404: there is no such pool."""
+    return Refused(HTTPStatus.NOT_FOUND, Outcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
+
+
+CLAIM_REFUSALS = (*REFUSALS, StillChanging, NobodyWaits, NoSuchClaim, WorkerEnds)
+"""What `claim_refusal` takes."""
+
+
+def claim_refusal(error: Exception) -> Refused:
+    """Say what to answer to whoever asked."""
+    match error:
+        case StillChanging():
+            return unavailable("workers changed under each attempt; try again", reason=Outcome.CHANGING)
+        case NobodyWaits():
+            return unavailable("the caller has hung up; nothing was claimed", reason=Outcome.CALLER_GONE)
+        case NoSuchClaim():
+            detail = "you hold no such claim: it expired, was released, or is another user's"
+            return Refused(HTTPStatus.NOT_FOUND, Outcome.NO_CLAIM, detail)
+        case WorkerEnds():
+            detail = "the worker is being deleted: claim another one"
+            return Refused(HTTPStatus.CONFLICT, Outcome.TERMINATING, detail)
+        case _:
+            return refusal_of(error, grant=_GRANT)

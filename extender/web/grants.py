@@ -1,0 +1,54 @@
+"""What is asked of claiming and what it says: values and refusals, without HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from extender.model import Claim, Pod, SkipReason
+from extender.policy.claims import Claimant, PoolClaims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer."""
+
+    claimant: Claimant
+    ttl: timedelta
+    settings: PoolClaims
+    is_awaited: Callable[[], bool] = lambda: True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A worker with its claim. ``is_new`` is False where the claimant held it already."""
+
+    worker: Pod
+    claim: Claim
+    ip: str | None
+    is_new: bool = False
+
+
+class NothingToClaim(Exception):
+    """No worker of the pool can be handed out. ``counts`` says why, by reason: empty where there is no worker."""
+
+    def __init__(self, counts: Mapping[SkipReason, int]) -> None:
+        super().__init__("no worker can be claimed")
+        self.counts = counts
+
+
+class StillChanging(Exception):
+    """Workers changed under each attempt: nothing is decided, the same request again is right."""
+
+
+class NobodyWaits(Exception):
+    """The caller has hung up, so nothing was claimed for it."""
+
+
+class NoSuchClaim(Exception):
+    """The claim is not the caller's, or is no more: it expired, was released, or its pod is gone."""
+
+
+class WorkerEnds(Exception):
+    """The worker of the claim is being deleted."""
