@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from extender.kube.errors import Conflict, KubeError, NotFound
-from extender.loops.writing import write_all
+from extender.loops.writing import WriteOutcome, carry_out, write_all
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write, is_untouched
 from extender.state import ClusterState
@@ -156,24 +155,17 @@ class CostWriter:
             )
 
     async def _write_one(self, write: CostWrite) -> bool:
-        pod = write.pod
-        outcome, healthy = "written" if write.value is not None else "removed", True
-        try:
-            after = await self._write(write)
-        except (Conflict, NotFound) as error:
-            # the watch brings the version that won, and it is judged anew
-            outcome = "conflict" if isinstance(error, Conflict) else "gone"
-        except KubeError as error:
-            outcome, healthy = "failed", False
-            log.warning("a deletion cost is not written", extra=fields(pod=pod.name, problem=str(error)))
-        else:
-            if write.value is None:
+        pod, removes = write.pod, write.value is None
+        outcome = await carry_out(
+            self._write(write), pod, self._state, removes=removes, what="a deletion cost", log=log
+        )
+        match outcome:
+            case WriteOutcome.REMOVED:
                 self._written.pop(pod.uid, None)
-            else:
+            case WriteOutcome.WRITTEN:
                 self._written[pod.uid] = str(write.value)
-            known = self._state.pods.get(pod.uid)
-            if known is not None and known.resource_version == pod.resource_version:
-                self._state.upsert_pod(after)
-            log.debug("deletion cost", extra=fields(pod=pod.name, pool=pod.pool, value=write.value))
+            case _:
+                pass
+        log.debug("deletion cost", extra=fields(pod=pod.name, pool=pod.pool, value=write.value, outcome=outcome))
         self._metrics.cost_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
-        return healthy
+        return outcome is not WriteOutcome.FAILED

@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.kube.eviction import EvictionResult, FreshPod
 from extender.loops.answers import AT_ONCE, Answers, Asked
 from extender.loops.evictions import Pods
-from extender.loops.writing import write_all
+from extender.loops.writing import WriteOutcome, carry_out, write_all
 from extender.model import IdleBasis, Pod, Selector
 from extender.policy.sources import MarkWrite, Said, SourceRules, Verdict, combine, mark_write, standing
 from extender.state import ClusterState
@@ -205,27 +204,15 @@ class IdleSources:
         self._shown = counts
 
     async def _write_one(self, write: MarkWrite) -> bool:
-        pod = write.pod
-        outcome, healthy = "written" if write.since is not None else "removed", True
-        try:
-            after = await self._write(write)
-        except (Conflict, NotFound) as error:
-            # the watch brings the version that won, and it is judged anew
-            outcome = "conflict" if isinstance(error, Conflict) else "gone"
-        except KubeError as error:
-            outcome, healthy = "failed", False
-            log.warning("an idle mark is not written", extra=fields(pod=pod.name, problem=str(error)))
-        else:
-            if write.whole and write.since is not None:
-                self._marked.add(pod.uid)
-            else:
-                self._marked.discard(pod.uid)
-            known = self._state.pods.get(pod.uid)
-            if known is not None and known.resource_version == pod.resource_version:
-                self._state.upsert_pod(after)
-            log.debug("idle mark", extra=fields(pod=pod.name, pool=pod.pool, since=write.since, whole=write.whole))
+        pod, removes = write.pod, write.since is None
+        outcome = await carry_out(self._write(write), pod, self._state, removes=removes, what="an idle mark", log=log)
+        if outcome is WriteOutcome.WRITTEN and write.whole:
+            self._marked.add(pod.uid)
+        elif outcome is WriteOutcome.REMOVED:
+            self._marked.discard(pod.uid)
+        log.debug("idle mark", extra=fields(pod=pod.name, pool=pod.pool, since=write.since, outcome=outcome))
         self._metrics.mark_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
-        return healthy
+        return outcome is not WriteOutcome.FAILED
 
 
 class ConfirmedPods:

@@ -22,7 +22,7 @@ from extender.sources.session import AskingSession, BodyTooLarge, Method, read_b
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """A series of an answer is about 200 bytes: room for 100,000 pods."""
 SERIES_BETWEEN_YIELDS = 1000
-"""About two milliseconds."""
+"""About three milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
