@@ -1,4 +1,4 @@
-"""Commands that look once and end: plan and doctor, from the cluster or a snapshot, and cleanup.
+"""Commands that look once and end: plan, explain and doctor, from the cluster or a snapshot, and cleanup.
 
 Puts parts together, as `app` does for the processes that stay. Starts no loop and listens nowhere.
 """
@@ -15,8 +15,9 @@ from extender.kube import cleanup
 from extender.kube.client import KubeClient
 from extender.kube.errors import Conflict
 from extender.kube.lease import is_held
+from extender.plan.explain import Look
 from extender.plan.live import take_snapshot
-from extender.plan.report import Plan, plan_of
+from extender.plan.report import Plan, look_at
 from extender.plan.snapshot import parse_snapshot, read_snapshot_bytes
 from extender.settings import Configuration
 from extender.survey.live import Asked, gather
@@ -35,7 +36,12 @@ class ClusterOptions:
 
 
 async def plan_live(options: ClusterOptions, configuration: Configuration) -> Plan:
-    """Look at the cluster once and plan.
+    """Look at the cluster once and plan. Raises as `look_live`."""
+    return (await look_live(options, configuration)).plan
+
+
+async def look_live(options: ClusterOptions, configuration: Configuration) -> Look:
+    """Look at the cluster once.
 
     Raises:
         ConfigurationProblem: the API server cannot be addressed.
@@ -51,7 +57,8 @@ async def plan_live(options: ClusterOptions, configuration: Configuration) -> Pl
         )
     finally:
         await client.close()
-    return plan_of(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+    state, plan = look_at(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+    return Look(state=state, plan=plan, configuration=configuration)
 
 
 async def diagnose_live(options: ClusterOptions, asked: Asked) -> Diagnosis:
@@ -103,11 +110,17 @@ async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry
 
 
 def plan_snapshot(source: str, configuration: Configuration) -> Plan:
-    """Plan from a snapshot file, or standard input for ``-``.
+    """Plan from a snapshot. Raises as `look_at_snapshot`."""
+    return look_at_snapshot(source, configuration).plan
+
+
+def look_at_snapshot(source: str, configuration: Configuration) -> Look:
+    """Look at a snapshot file, or standard input for ``-``.
 
     Raises:
         SnapshotError: it cannot be read.
     """
     name = "standard input" if source == "-" else source
     snapshot = parse_snapshot(read_snapshot_bytes(source), InForce(configuration).classify, source=name)
-    return plan_of(snapshot, configuration, source=name)
+    state, plan = look_at(snapshot, configuration, source=name)
+    return Look(state=state, plan=plan, configuration=configuration)

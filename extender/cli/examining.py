@@ -1,4 +1,4 @@
-"""Commands that look into what is wrong: doctor."""
+"""Commands that say why: explain, for one thing, and doctor, for the whole."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from extender.diagnosis.findings import Verdict
 from extender.diagnosis.render import render_json, render_page
 from extender.kube.errors import ConfigurationProblem, KubeError
 from extender.kube.scheduler_config import SchedulerConfigError, parse_scheduler_configs
+from extender.page import printable
+from extender.plan.explain import NotThere, Subject, explain
+from extender.plan.explain_json import render_json as render_explanation
+from extender.plan.explain_text import render_page as render_explanation_page
 from extender.plan.snapshot import SnapshotError
 from extender.settings import SettingsError, read_configuration
 from extender.survey.live import Asked
@@ -31,8 +35,28 @@ not read it names. Exit code 1 when there is a problem. Examples:
 """
 
 
+_EXPLAIN = """\
+Says why a pod, a node or a pool is where it is: why a worker is or is not idle, claimable, evicted; what its deletion
+cost means; who would be evicted before it; why a node has its rank. Reads the cluster once, or a snapshot; writes
+nothing. Examples:
+
+  warmnode explain pod analytics/duckdb-7
+  warmnode explain node ip-10-0-41-17.ec2.internal
+  kubectl get nodes,pods -A -o json | warmnode explain pool duckdb --snapshot -
+"""
+
+
 def add_to(commands: Any) -> None:
     """Add the commands."""
+    explain = command(commands, "explain", "say why a pod, a node or a pool is where it is", _EXPLAIN, _explain)
+    explain.add_argument("subject", choices=[str(subject) for subject in Subject], help="what NAME is")
+    explain.add_argument("name", metavar="NAME", help="its name; of a pod NAMESPACE/NAME where several have that name")
+    cluster_flags(explain)
+    explain.add_argument(
+        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
+    )
+    explain.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+
     doctor = command(commands, "doctor", "check the installation and the cluster around it", _DOCTOR, _doctor)
     cluster_flags(doctor)
     doctor.add_argument(
@@ -45,6 +69,24 @@ def add_to(commands: Any) -> None:
         "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
     )
     doctor.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+
+
+def _explain(options: argparse.Namespace) -> int:
+    try:
+        configuration = read_configuration(path(options.config))
+        if options.snapshot is not None:
+            look = once.look_at_snapshot(options.snapshot, configuration)
+        else:
+            look = asyncio.run(once.look_live(cluster_options(options), configuration))
+        explanation = explain(look, Subject(options.subject), options.name)
+    except (SettingsError, SnapshotError, ConfigurationProblem) as error:
+        return refuse(str(error))
+    except KubeError as error:
+        return fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
+    except NotThere as error:
+        return fail(printable(str(error)))
+    render = render_explanation if options.output == "json" else render_explanation_page
+    return show(render(explanation, look.plan))
 
 
 def _doctor(options: argparse.Namespace) -> int:

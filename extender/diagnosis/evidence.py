@@ -44,13 +44,16 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A pod that runs warmnode or Karpenter, by the label ``app.kubernetes.io/name``."""
+    """A container of a pod with warmnode's or Karpenter's label ``app.kubernetes.io/name``. ``name`` is the pod's.
+
+    ``service_account`` is whose token is mounted into the container, which need not be the pod's; None: not known.
+    """
 
     namespace: str
     name: str
     program: str
-    service_account: str = "default"
-    images: tuple[str, ...] = ()
+    service_account: str | None = "default"
+    image: str = ""
     version_label: str = ""
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)

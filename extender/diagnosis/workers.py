@@ -10,7 +10,14 @@ from extender.diagnosis.evidence import DisruptionBudgetFacts, Evidence, Kind, W
 from extender.diagnosis.findings import Check, Finding, Verdict, worst
 from extender.page import count, some
 from extender.policy.deletion_cost import CostState, cost_state
-from extender.policy.idleness import FUTURE_TOLERANCE, is_bound_to_its_node, reports_idle
+from extender.policy.idleness import (
+    FUTURE_TOLERANCE,
+    idle_since,
+    is_bound_to_its_node,
+    is_claimed,
+    is_undisturbed,
+    reports_idle,
+)
 from extender.policy.marks import parse_idle_mark
 from extender.policy.pools import selects
 
@@ -114,7 +121,8 @@ def _silent_pools(workers: Iterable[WorkerFacts], evidence: Evidence) -> Iterato
                     "is reaped or handed out there"
                 ),
             )
-        marks = [each.pod.idle_since for each in members if each.pod.idle_since is not None]
+        ends = [idle_since(each.pod) for each in members if not is_claimed(each.pod, evidence.now)]
+        marks = [end for end in ends if end is not None]
         floor = 0 if settings is None else settings.floor
         if len(marks) == len(members) >= max(ENOUGH, floor + 1) and all(
             evidence.now - mark > UNCHANGED for mark in marks
@@ -153,7 +161,7 @@ def check_deletion_costs(evidence: Evidence) -> Finding:
         details.insert(0, f"written by {some(writers)} (from the pods' managedFields)")
     free = [each for found in foreign.values() for each in found if _is_free(each.pod.deletion_cost)]
     if free:
-        busy = [each.pod.name for each in free if not reports_idle(each.pod, evidence.now)]
+        busy = [each.pod.name for each in free if is_undisturbed(each.pod, evidence.now)]
         if busy:
             details.append(f"at {FREE} and below Karpenter 1.14 takes busy workers for nothing: {some(busy)}")
     if contested:

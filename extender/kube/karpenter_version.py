@@ -22,8 +22,7 @@ def karpenter_facts(programs: Iterable[Program], *, has_balanced: bool | None) -
         gates = {**(gates or {}), **_gates(pod)}
     for sureness in (Sureness.IMAGE, Sureness.LABEL):
         for pod in pods:
-            texts = map(_tag, pod.images) if sureness is Sureness.IMAGE else (pod.version_label,)
-            version = next(filter(None, map(parse_version, texts)), None)
+            version = parse_version(_tag(pod.image) if sureness is Sureness.IMAGE else pod.version_label)
             if version is not None:
                 where = f"pod {pod.namespace}/{pod.name}"
                 return KarpenterFacts(

@@ -5,7 +5,7 @@ Owns the structs of those fields. Reads only, decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -39,6 +39,8 @@ from extender.policy.deletion_cost import CostState, cost_state
 
 NAME_LABEL = "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a place, no secret
+TOKEN_SUFFIX = "-token"  # noqa: S105
 PROGRAMS = frozenset({"warmnode", "karpenter"})
 
 
@@ -52,12 +54,27 @@ class ResourceRequirements(Struct, gc=False, frozen=True):
     limits: dict[str, object] | None = None
 
 
-class Container(Struct, gc=False, frozen=True):
+class VolumeMount(Struct, rename="camel", gc=False, frozen=True):
+    name: str = ""
+    mount_path: str = ""
+
+
+class SecretSource(Struct, rename="camel", gc=False, frozen=True):
+    secret_name: str = ""
+
+
+class Volume(Struct, gc=False, frozen=True):
+    name: str = ""
+    secret: SecretSource | None = None
+
+
+class Container(Struct, rename="camel", gc=False, frozen=True):
     image: str = ""
     command: list[str] | None = None
     args: list[str] | None = None
     env: list[EnvVar] | None = None
     resources: ResourceRequirements | None = None
+    volume_mounts: list[VolumeMount] | None = None
 
 
 class ManagedFields(Struct, rename="camel", gc=False, frozen=True):
@@ -74,6 +91,7 @@ class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
     service_account_name: str = "default"
     containers: list[Container] | None = None
     init_containers: list[Container] | None = None
+    volumes: list[Volume] | None = None
 
 
 class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
@@ -84,16 +102,16 @@ class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodFacts:
-    """A pod that matters here: a worker, a program, or both."""
+    """A pod that matters here: a worker, or one that runs programs, by container."""
 
     worker: WorkerFacts | None
-    program: Program | None
+    programs: tuple[Program, ...] = ()
 
 
 def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
     """Reduce a pod; None for one that is neither a worker nor a program of ours or Karpenter's."""
     labels = raw.metadata.labels or {}
-    worker = program = None
+    worker = None
     pod = pod_from(raw, classify)
     if pod.pool is not None and not pod.finished:
         worker = WorkerFacts(
@@ -104,19 +122,36 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
             resources=frozenset(_resources(raw.spec)),
             cost_writer=_cost_writer(raw) if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN) else None,
         )
-    if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished:
-        containers = [*(raw.spec.init_containers or ()), *(raw.spec.containers or ())]
-        program = Program(
-            namespace=pod.namespace,
-            name=pod.name,
+    programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
+    return None if worker is None and not programs else PodFacts(worker=worker, programs=programs)
+
+
+def _programs(raw: SurveyedPod, labels: Mapping[str, str]) -> Iterator[Program]:
+    for container in (*(raw.spec.init_containers or ()), *(raw.spec.containers or ())):
+        yield Program(
+            namespace=raw.metadata.namespace,
+            name=raw.metadata.name,
             program=labels[NAME_LABEL],
-            service_account=raw.spec.service_account_name,
-            images=tuple(each.image for each in containers),
+            service_account=_service_account(container, raw.spec),
+            image=container.image,
             version_label=labels.get(VERSION_LABEL, ""),
-            arguments=tuple(word for each in containers for word in (*(each.command or ()), *(each.args or ()))),
-            environment={var.name: var.value or "" for each in containers for var in each.env or ()},
+            arguments=(*(container.command or ()), *(container.args or ())),
+            environment={var.name: var.value or "" for var in container.env or ()},
         )
-    return None if worker is None and program is None else PodFacts(worker=worker, program=program)
+
+
+def _service_account(container: Container, spec: SurveyedPodSpec) -> str | None:
+    """Say whose token a container has: that of the pod's account, unless a Secret is mounted in its place.
+
+    Such a Secret is called after its account, as the shipped ``warmnode-serve-token`` is; to read which one it is for
+    would take the permission to read Secrets. None for one that is called otherwise.
+    """
+    secrets = {volume.name: volume.secret.secret_name for volume in spec.volumes or () if volume.secret is not None}
+    for mount in container.volume_mounts or ():
+        if mount.mount_path.rstrip("/") == TOKEN_PATH and mount.name in secrets:
+            account = secrets[mount.name].removesuffix(TOKEN_SUFFIX)
+            return account if account != secrets[mount.name] else None
+    return spec.service_account_name
 
 
 def _scheduled(conditions: Iterable[Condition] | None) -> datetime | None:

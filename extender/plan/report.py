@@ -86,6 +86,11 @@ class Plan:
 
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
     """Plan for a snapshot as of the newest time in it, which for a live one is now."""
+    return look_at(snapshot, configuration, source=source)[1]
+
+
+def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) -> tuple[ClusterState, Plan]:
+    """Give the state that a snapshot shows, and the plan for it."""
     now = snapshot.taken or EPOCH
     state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=ending_rules_of(configuration))
     state.take_ledger(snapshot.ledger)
@@ -107,7 +112,7 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
         unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
     unknown.extend(_asked_outside(state, configuration))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    return replace(plan, reaps=reaps)
+    return state, replace(plan, reaps=reaps)
 
 
 def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:

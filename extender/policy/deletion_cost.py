@@ -64,6 +64,12 @@ def busy_cost(key: OrderKey) -> int:
     return BUSY + idle_cost(key)
 
 
+def node_seen_of(value: int) -> datetime:
+    """Read out of a value of ours when the node was first seen: to the minute, and as it was clamped."""
+    idle = value if value < 0 else value - BUSY
+    return datetime.fromtimestamp(0, UTC) + timedelta(minutes=EPOCH_MINUTE + (-1 - idle) // SLOTS)
+
+
 def cost_state(pod: Pod) -> CostState:
     """Say whose the pod's cost is. Ours is a value equal to the mark that was written with it.
 

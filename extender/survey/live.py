@@ -95,7 +95,7 @@ async def gather(client: KubeClient, asked: Asked) -> Evidence:
     )
     material.node_pools = await looking.look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from)
     material.has_balanced = await looking.karpenter_schema()
-    programs = [each.program for each in material.pods or () if each.program is not None]
+    programs = [program for each in material.pods or () for program in each.programs]
     access = await looking.review(programs, namespace, chosen.configuration)
     skew = client.clock_skew or timedelta(0)
     clocks = (
@@ -233,7 +233,7 @@ def duties_of(programs: Iterable[Program]) -> dict[ServiceAccount, set[Duty]]:
                 duties.add(Duty.CLAIMS)
         if "reap" in words or "run" in words:
             duties.add(Duty.REAP)
-        if duties:
+        if duties and program.service_account is not None:
             found.setdefault(ServiceAccount(program.namespace, program.service_account), set()).update(duties)
     return found
 

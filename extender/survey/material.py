@@ -93,7 +93,7 @@ def evidence_from(
         scheduler_configs, problem = scheduler_configs_in(material.config_maps or (), material.namespace)
     pods = material.pods
     workers = None if pods is None else tuple(each.worker for each in pods if each.worker is not None)
-    programs = None if pods is None else tuple(each.program for each in pods if each.program is not None)
+    programs = None if pods is None else tuple(program for each in pods for program in each.programs)
     leases = {lease.name: lease for lease in material.leases or ()}
     webhook = leases.get(configuration.webhook.lease_name)
     leader = leases.get(configuration.leader_election.name)

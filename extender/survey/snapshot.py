@@ -90,9 +90,11 @@ def _no_pool(namespace: str, labels: Mapping[str, str]) -> None:
 def _home(config_maps: list[ConfigMapObject], pods: list[PodFacts | None]) -> str:
     """Find warmnode's namespace: that of its pods, else of its ledger, else ``default``."""
     of_pods = [
-        each.program.namespace
+        program.namespace
         for each in pods
-        if each is not None and each.program is not None and each.program.program == "warmnode"
+        if each is not None
+        for program in each.programs
+        if program.program == "warmnode"
     ]
     of_ledgers = [each.metadata.namespace for each in config_maps if is_ledger(each)]
     return min(of_pods or of_ledgers, default="default")

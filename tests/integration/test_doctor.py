@@ -41,6 +41,15 @@ def doctor(ground: Ground, *arguments: str, kubeconfig: Path | None = None) -> t
     return done.returncode, {each["check"]: each for each in tree["checks"]} | {"unread": tree["unread"]}
 
 
+def explain(ground: Ground, folder: Path, subject: str, name: str) -> Any:
+    """Explain something of the live cluster, with the configuration that `put_configuration` installs."""
+    file = folder / "explain.yaml"
+    file.write_text(configuration(ground))
+    command = [sys.executable, "-m", "extender", "explain", subject, name, "--output", "json", "--config", str(file)]
+    command += ["--kubeconfig", str(ground.control_plane.kubeconfig), "--namespace", ground.namespace]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+
 def put_config_map(ground: Ground, name: str, **data: str) -> None:
     metadata = {"name": name, "namespace": ground.namespace}
     ground.control_plane.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
@@ -48,9 +57,12 @@ def put_config_map(ground: Ground, name: str, **data: str) -> None:
 
 def put_configuration(ground: Ground) -> None:
     """Install a configuration: one pool, the workers of this test."""
+    put_config_map(ground, "warmnode", **{"warmnode.yaml": configuration(ground)})
+
+
+def configuration(ground: Ground) -> str:
     pool = {"name": POOL, "namespaces": [ground.namespace]}
-    tree = {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": [pool]}
-    put_config_map(ground, "warmnode", **{"warmnode.yaml": yaml.safe_dump(tree)})
+    return yaml.safe_dump({"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": [pool]})
 
 
 def lease(ground: Ground) -> Json | None:
@@ -63,7 +75,7 @@ def last_call(ground: Ground) -> str | None:
     return found["metadata"]["annotations"].get("warmnode.dev/last-call") if found else None
 
 
-def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_port: int) -> None:
+def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_port: int, tmp_path: Path) -> None:
     """The scheduler calls, workers say that they are idle, a reaper leads: nothing but ok, and exit code 0."""
     ground.nodes(2)
     put_configuration(ground)
@@ -80,6 +92,13 @@ def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_
     unread = found.pop("unread")
     assert {check: each for check, each in found.items() if each["verdict"] != "ok"} == {}
     assert (code, unread) == (0, [])
+    explained = explain(ground, tmp_path, "pod", f"{ground.namespace}/worker-0")["pod"]
+    assert explained["idle"]
+    assert explained["pool"] == POOL
+    assert explained["node"]["name"] == ground.node_of("worker-0")
+    assert explained["pass"]["reason"] in ("idleTooShort", "floor")
+    there = explain(ground, tmp_path, "node", ground.node_of("worker-0"))["node"]
+    assert "worker-0" in {each["pod"] for each in there["workers"]}
     clean = [sys.executable, "-m", "extender", "cleanup", "--kubeconfig", str(ground.control_plane.kubeconfig)]
     serve.stop()
     reaper.stop()

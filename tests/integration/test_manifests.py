@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from extender.kube.client import KubeClient
+from extender.kube.permissions import Duty, OwnObject, accesses
+from extender.kube.reviews import ServiceAccount, refused
 from tests.controlplane import Api, ApiError, ControlPlane, wait_for
 from tests.controlplane.binaries import TOOL_MODULES
 from tests.controlplane.building import find_or_build
@@ -238,6 +241,32 @@ def test_nothing_is_forbidden_under_the_shipped_permissions(
         ground.wait(lambda: any(reapers.costs().values()), lambda: f"{reapers.costs()}")
         ground.wait(lambda: installable.api_client.get_or_none(path) is not None, "the ledger to be written")
     assert forbidden(installable) == before
+
+
+async def test_doctor_finds_nothing_missing_under_the_shipped_permissions(installable: ControlPlane) -> None:
+    """It asks the real authorizer for every request of each role; without a role it finds all of them missing."""
+    for item in (*read_objects("base/serve-identity.yaml"), *read_objects("base/reap-identity.yaml")):
+        if "Role" in item["kind"]:
+            if item["kind"].startswith("Role"):
+                item["metadata"]["namespace"] = NAMESPACE
+            installable.apply(item)
+    names = {
+        OwnObject.LEDGER: LEDGER,
+        OwnObject.LEADER_LEASE: "warmnode-reaper",
+        OwnObject.WEBHOOK_LEASE: "warmnode-webhook",
+    }
+    client = await KubeClient.connect(kubeconfig=str(installable.kubeconfig), user_agent="test")
+    missing = {}
+    for account, duty in (("warmnode-serve", Duty.SERVE), ("warmnode-reap", Duty.REAP), ("nobody", Duty.REAP)):
+        missing[account] = await refused(
+            client,
+            accesses(duty),
+            account=ServiceAccount(NAMESPACE, account),
+            namespace=NAMESPACE,
+            names={str(own): name for own, name in names.items()},
+        )
+    await client.close()
+    assert missing == {"warmnode-serve": set(), "warmnode-reap": set(), "nobody": set(accesses(Duty.REAP))}
 
 
 def test_serve_is_refused_what_only_the_reaper_may(installable: ControlPlane, namespace: str) -> None:

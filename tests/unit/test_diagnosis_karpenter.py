@@ -91,7 +91,7 @@ def test_nothing_that_tells_is_not_known() -> None:
 
 def pod(image: str, *, label: str = "", **given: Any) -> Program:
     return Program(
-        namespace="karpenter", name="karpenter-1", program="karpenter", images=(image,), version_label=label, **given
+        namespace="karpenter", name="karpenter-1", program="karpenter", image=image, version_label=label, **given
     )
 
 

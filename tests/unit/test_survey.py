@@ -23,6 +23,7 @@ from extender.model import Selector
 from extender.survey.live import Asked, duties_of
 from extender.survey.snapshot import evidence_of_snapshot
 from tests.evidence import evidence
+from tests.manifests.rendering import MANIFESTS, read_objects
 from tests.serving import SCHEDULER_CONFIG
 
 TAKEN = "2026-11-01T12:00:00Z"
@@ -114,7 +115,7 @@ def test_pods_of_no_pool_and_no_program_are_left_out() -> None:
     found = look(pod("stranger", labels={}), OURS)
     assert found.workers == ()
     (program,) = found.programs or ()
-    assert (program.name, program.service_account, program.images) == ("warmnode-1", "scorer", ("warmnode:1",))
+    assert (program.name, program.service_account, program.image) == ("warmnode-1", "scorer", "warmnode:1")
 
 
 def test_what_a_service_account_has_to_do_follows_from_the_command_lines() -> None:
@@ -122,6 +123,26 @@ def test_what_a_service_account_has_to_do_follows_from_the_command_lines() -> No
     assert duties_of(look(OURS).programs or ()) == {ServiceAccount("warm", "scorer"): {Duty.SERVE, Duty.CLAIMS}}
     both = pod("b", labels={"app.kubernetes.io/name": "warmnode"}, containers=[{"command": ["warmnode", "run"]}])
     assert duties_of(look(both).programs or ()) == {ServiceAccount("default", "default"): {Duty.SERVE, Duty.REAP}}
+
+
+def test_a_token_in_a_secret_is_that_of_another_account() -> None:
+    """As serve's beside the scheduler: called NAME-token. One called otherwise is not known, and nothing is asked."""
+
+    def account(secret: str) -> Any:
+        mount = {"name": "t", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+        beside = pod(
+            "b",
+            namespace="warm",
+            labels={"app.kubernetes.io/name": "warmnode"},
+            initContainers=[{"args": ["serve"], "volumeMounts": [mount]}],
+            containers=[{"command": ["kube-scheduler"]}],
+            volumes=[{"name": "t", "secret": {"secretName": secret}}],
+            serviceAccountName="scheduler",
+        )
+        return duties_of(look(beside).programs or ())
+
+    assert account("warmnode-serve-token") == {ServiceAccount("warm", "warmnode-serve"): {Duty.SERVE}}
+    assert account("mystery") == {}
 
 
 def test_a_renewal_has_a_time_of_either_clock() -> None:
@@ -186,6 +207,33 @@ def test_scheduler_configurations_are_found_and_bad_ones_told() -> None:
     assert (
         look(OURS, config_map("s", config=SCHEDULER_CONFIG.read_text()), scheduler_configs=()).scheduler_configs == ()
     )
+
+
+def test_the_shipped_installation_is_recognized() -> None:
+    """Its ConfigMaps, and who has to do what: serve has a token of its own beside the scheduler."""
+    files = {name: (MANIFESTS / "base" / name).read_text() for name in ("warmnode.yaml", "kube-scheduler-config.yaml")}
+    pods = [
+        {"kind": "Pod", **item["spec"]["template"]}
+        for item in (*read_objects("base/scheduler.yaml"), *read_objects("base/reap.yaml"))
+        if item["kind"] == "Deployment"
+    ]
+    for number, each in enumerate(pods):
+        each["metadata"] |= {
+            "name": f"pod-{number}",
+            "namespace": "warm",
+            "uid": str(number),
+            "creationTimestamp": TAKEN,
+        }
+    found = look(*pods, *(config_map(name, **{name: text}) for name, text in files.items()))
+    assert found.namespace == "warm"
+    assert found.configuration.source == "ConfigMap warm/warmnode.yaml (warmnode.yaml)"
+    assert found.configuration.dry_run
+    (scheduler,) = found.scheduler_configs
+    assert [profile.scheduler_name for profile in scheduler.profiles] == sorted(found.schedulers) == ["warmnode"]
+    assert duties_of(found.programs or ()) == {
+        ServiceAccount("warm", "warmnode-serve"): {Duty.SERVE},
+        ServiceAccount("warm", "warmnode-reap"): {Duty.REAP},
+    }
 
 
 def test_leases_ledger_budgets_and_node_pools_are_read() -> None:

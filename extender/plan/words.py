@@ -1,0 +1,41 @@
+"""What a reason means, for people, in half a sentence. docs/reaping.md says what to do about each."""
+
+from __future__ import annotations
+
+from extender.model import SkipReason
+
+REASONS = {
+    "busy": "it does not say that it is idle",
+    "terminating": "it is going already",
+    "notReady": "it is not Ready",
+    "leavingNode": "its node is leaving",
+    "systemNamespace": "pods in kube-system are never evicted",
+    "daemonSet": "a DaemonSet's pod belongs to its node",
+    "staticPod": "a static pod belongs to its node",
+    "disabled": "reaping is switched off for the pool",
+    "annotateOnly": "scaleIn: annotate evicts nothing, deletion costs are written instead",
+    "ownerRecreates": "its owner would make a new one; its deletion cost is written instead",
+    "doNotDisrupt": "it has karpenter.sh/do-not-disrupt",
+    "idleTooShort": "it is idle for no longer than idleTimeout",
+    "tooYoung": "it is younger than minPodAge",
+    "floor": "it is one of the claimable workers to keep",
+    "nodeKeepsOthers": "wholeNode: something else would stay on its node",
+    "maxPerPass": "a pass takes no more than maxPerPass: its turn comes",
+    "maxPerNode": "a pass takes no more than maxPerNode from a node: its turn comes",
+    "pendingWorkers": "a worker of the pool waits for a node, and while it does nothing is evicted",
+    "poolPaused": "evicted workers came back, so the pool pauses",
+    "budgetBlocked": "a PodDisruptionBudget refused just now",
+    "backingOff": "the API server refused or failed a moment ago",
+    "notConfirmed": "the source of its idleness did not confirm it right before",
+    "claimed": "somebody has claimed it",
+    "staticNodePool": "its NodePool is static: the node would stay",
+    "neverConsolidated": "its NodePool has consolidateAfter: Never: the node would stay",
+    "nodeDoNotDisrupt": "its node has karpenter.sh/do-not-disrupt: it would stay",
+    "emptyBudget": "its NodePool's budget lets no further node go now",
+}
+"""By the reason's name."""
+
+
+def words_of(reason: SkipReason) -> str:
+    """Say in words what a reason means."""
+    return REASONS.get(reason, str(reason))
