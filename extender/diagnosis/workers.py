@@ -192,8 +192,11 @@ def check_disruption_budgets(evidence: Evidence) -> Finding:
     covered: Counter[str] = Counter()
     never: list[str] = []
     several: set[str] = set()
+    in_namespace: dict[str, list[WorkerFacts]] = defaultdict(list)
+    for each in evidence.workers or ():
+        in_namespace[each.pod.namespace].append(each)
     for budget in evidence.budgets or ():
-        workers = [each for each in evidence.workers or () if _covers(budget, each)]
+        workers = [each for each in in_namespace[budget.namespace] if _covers(budget, each)]
         bare = [each for each in workers if each.pod.owner is None]
         if bare and not _counts_bare_pods(budget):
             given = "maxUnavailable" if budget.max_unavailable is not None else f"minAvailable {budget.min_available}"
@@ -220,9 +223,7 @@ def check_disruption_budgets(evidence: Evidence) -> Finding:
 
 
 def _covers(budget: DisruptionBudgetFacts, worker: WorkerFacts) -> bool:
-    if budget.selector is None or budget.namespace != worker.pod.namespace or worker.pod.finished:
-        return False
-    return selects(budget.selector, worker.labels)
+    return budget.selector is not None and not worker.pod.finished and selects(budget.selector, worker.labels)
 
 
 def _counts_bare_pods(budget: DisruptionBudgetFacts) -> bool:

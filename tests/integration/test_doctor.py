@@ -5,6 +5,7 @@ not in many ways at once.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ import pytest
 import yaml
 
 from tests.controlplane import Json
+from tests.controlplane.building import find_or_build
+from tests.controlplane.fixtures import RequireBinaries
+from tests.controlplane.objects import has_condition
 from tests.integration.ground import POOL, Ground
 from tests.integration.reapers import COST, Reapers, reaping
 from tests.integration.test_first_seen import reader
@@ -23,6 +27,22 @@ from tests.serving import SCHEDULER_CONFIG, scheduler_config
 pytestmark = pytest.mark.controlplane
 
 LEASE = "warmnode-webhook"
+KARPENTERS = ["karpenter-1.13.0", "karpenter-1.14.1"]
+NODE_POOL: Json = {
+    "apiVersion": "karpenter.sh/v1",
+    "kind": "NodePool",
+    "metadata": {"name": "workers"},
+    "spec": {
+        "disruption": {"consolidateAfter": "Never"},
+        "template": {
+            "spec": {
+                "expireAfter": "720h",
+                "nodeClassRef": {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": "default"},
+                "requirements": [],
+            }
+        },
+    },
+}
 
 
 @pytest.fixture
@@ -158,6 +178,41 @@ def test_an_installation_that_is_not_well(ground: Ground, reapers: Reapers) -> N
     for each in found.values():
         if isinstance(each, dict) and each["verdict"] in ("problem", "warning"):
             assert each["remedy"], each
+
+
+def test_the_crds_tell_the_generation_where_karpenter_is_not_seen(
+    ground: Ground, require_binaries: RequireBinaries
+) -> None:
+    """As with managed control planes: by what the NodePool of either version can say; it is a guess, and called one.
+
+    The real CRDs of both, one after the other; a NodePool that keeps its nodes is found too.
+    """
+    require_binaries(KARPENTERS)
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nodepools.karpenter.sh"
+    plane, told = ground.control_plane, []
+    try:
+        for name, program in sorted(find_or_build(KARPENTERS, os.environ, lambda line: None).items()):
+            plane.apply(yaml.safe_load((program.parent / "crds" / "karpenter.sh_nodepools.yaml").read_text()))
+            ground.wait(lambda: has_condition(plane.api("GET", crd), "Established"), "the NodePools' definition")
+            plane.apply(NODE_POOL)
+            guess = "1.14 or newer" if "1.14" in name else "1.13 or older"
+            found = wait_for_guess(ground, guess)
+            told.append((found["karpenterExpiry"]["verdict"], found["karpenterNodePools"]["summary"]))
+    finally:
+        plane.api("DELETE", crd)
+        ground.wait(lambda: plane.api_client.get_or_none(crd) is None, "the definition to be gone")
+    kept = "workers has consolidateAfter: Never: nodes that are empty stay"
+    assert told == [("warning", kept), ("ok", kept)]
+
+
+def wait_for_guess(ground: Ground, guess: str) -> dict[str, Any]:
+    """Wait until doctor guesses so: the API server publishes a schema a moment after the definition is established."""
+
+    def guessed() -> dict[str, Any] | None:
+        _, found = doctor(ground)
+        return found if f"probably Karpenter {guess}" in found["karpenterGeneration"]["summary"] else None
+
+    return ground.wait(guessed, f"probably Karpenter {guess}")
 
 
 def test_with_fewer_permissions_it_says_what_it_could_not_look_at(ground: Ground) -> None:

@@ -251,7 +251,7 @@ def test_leases_ledger_budgets_and_node_pools_are_read() -> None:
     }
     node_pool = {"kind": "NodePool", "metadata": {"name": "a"}, "spec": {"template": {"spec": {"expireAfter": "720h"}}}}
     ledger = config_map("warmnode-first-seen", **{"node-uid": "1793534400"})
-    found = look(OURS, call, elsewhere, leader, budget, node_pool, ledger)
+    found = look(OURS, call, leader, elsewhere, budget, node_pool, ledger)
     assert found.webhook is not None
     assert found.webhook.last_call == datetime(2026, 11, 1, 12, tzinfo=UTC)
     assert found.leader is not None
