@@ -101,6 +101,13 @@ class Ground:
 
     # -- warmnode -----------------------------------------------------------------------------------------------------
 
+    def write_config(self, text: str) -> Path:
+        """Write the configuration file, all at once as Kubernetes does; a running `serve` reads it again."""
+        file = self._folder / "config.yaml"
+        new = file.with_suffix(".new")
+        new.write_text(text)
+        return new.replace(file)
+
     def serve(
         self,
         *arguments: str,
@@ -119,9 +126,7 @@ class Ground:
         self._serves += 1
         given = ["--namespace", self.namespace, "--log-level", "debug", *arguments]
         if config is not None:
-            file = self._folder / "config.yaml"
-            file.write_text(config)
-            given += ["--config", str(file)]
+            given += ["--config", str(self.write_config(config))]
         serve = Serve(
             kubeconfig=kubeconfig or self.control_plane.kubeconfig,
             log=self._folder / f"serve-{self._serves}.log",
@@ -145,6 +150,7 @@ class Ground:
         idle: bool = False,
         ready: bool = True,
         resources: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> Json:
         """Create a pod: a worker of ``pool``, or with None of no pool. ``node`` skips the scheduler.
 
@@ -163,8 +169,9 @@ class Ground:
         if priority_class is not None:
             spec["priorityClassName"] = priority_class
         metadata: Json = {"name": name, "namespace": self.namespace, "annotations": {}}
+        metadata["labels"] = dict(labels or {})
         if pool is not None:
-            metadata["labels"] = {POOL_LABEL: pool}
+            metadata["labels"][POOL_LABEL] = pool
         if idle:
             metadata["annotations"]["warmnode.dev/idle-since"] = "2026-01-01T00:00:00Z"
         if not ready:
