@@ -85,7 +85,7 @@ def test_with_keys_the_newest_nodes_still_get_work_last(ground: Ground) -> None:
 
 
 def test_a_window_may_change_while_warmnode_runs(ground: Ground) -> None:
-    """The file is read again: with window 1 age alone decides, and a window that comes later counts the live workers."""
+    """The file is read again: with window 1 age alone decides, and a later window counts the live workers."""
     first, second = aged_nodes(ground, 2)
     ground.run("past", node=second, labels=of("acme"))
     serving = serve(ground, 1)
