@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.benchmarks import claims, machine, memory, reaping, scheduler, webhook
+from tests.benchmarks import claims, keys, machine, memory, reaping, scheduler, webhook
 from tests.benchmarks.report import Report, with_section
 from tests.controlplane import ControlPlaneError
 
@@ -26,6 +26,7 @@ Measures warmnode and writes the numbers in docs/benchmarks.md.
   scheduler  pods a second of a real kube-scheduler without and with extenders; preemption     about 15 minutes
   memory     resident memory, first sync and CPU at 5,000 nodes and 100,000 pods               about 5 minutes
   claims     latency of a claim and claims a second, before a real API server                  about 5 minutes
+  keys       memory and prioritize with cache keys, beside the same without                about 4 minutes
   reap       CPU of a pass of the reaper over 100,000 workers, and how long others wait        about 1 minute
 
 First try:           {PROGRAM} webhook --quick
@@ -86,6 +87,11 @@ def _claims(options: argparse.Namespace) -> Report:
     return claims.measure(replace(size, rounds=options.rounds or size.rounds), _note)
 
 
+def _keys(options: argparse.Namespace) -> Report:
+    size = keys.QUICK if options.quick else keys.FULL
+    return keys.measure(replace(size, rounds=options.rounds or size.rounds), _note)
+
+
 def _reap(options: argparse.Namespace) -> Report:
     size = reaping.QUICK if options.quick else reaping.FULL
     return reaping.measure(replace(size, rounds=options.rounds or size.rounds), _note)
@@ -97,6 +103,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "memory": _memory,
     "claims": _claims,
     "reap": _reap,
+    "keys": _keys,
 }
 
 

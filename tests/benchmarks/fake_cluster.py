@@ -26,15 +26,19 @@ _TICK_SECONDS = 0.01
 _STRIDE = 7919  # a prime: the workers that change one after the other are far apart
 
 
-def fill(store: Store, nodes: int, pods: int) -> int:
-    """Create nodes, the ledger and running workers; return the mean size of a pod in bytes."""
+def fill(store: Store, nodes: int, pods: int, tenants: int = 0) -> int:
+    """Create nodes, the ledger and running workers; return the mean size of a pod in bytes.
+
+    With ``tenants`` each worker is one's, and those on a node are of different ones.
+    """
     names = [cluster.node_name(number) for number in range(nodes)]
     uids = {name: store.create(NODES, "", node(name)).tree["metadata"]["uid"] for name in names}
     store.create(CONFIG_MAPS, cluster.NAMESPACE, cluster.ledger(cluster.first_seen(names, time.time()), uids))
     size = 0
     gc.disable()
     for number in range(pods):
-        pod = cluster.running_pod(number, names[number % nodes])
+        tenant = f"tenant-{(number // nodes + number) % tenants}" if tenants else None
+        pod = cluster.running_pod(number, names[number % nodes], tenant)
         size += len(store.create(PODS, cluster.NAMESPACE, pod).raw)
     store.compact()
     gc.freeze()
@@ -63,10 +67,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--pods", type=int, required=True)
+    parser.add_argument("--tenants", type=int, default=0)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     options = parser.parse_args()
     async with FakeApiServer() as server:
-        pod_bytes = fill(server.store, options.nodes, options.pods)
+        pod_bytes = fill(server.store, options.nodes, options.pods, options.tenants)
         server.write_kubeconfig(options.kubeconfig, namespace=cluster.NAMESPACE)
         print(json.dumps({"url": server.url, "pod_bytes": pod_bytes}), flush=True)
         turns = itertools.count()

@@ -89,7 +89,10 @@ def measure(size: Size, note: Note) -> Report:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         note(f"filling the fake API server with {size.pods:,} pods")
-        with _fake_cluster(size, folder / "kubeconfig", cores.client) as (server, described):
+        with fake_cluster(nodes=size.nodes, pods=size.pods, kubeconfig=folder / "kubeconfig", core=cores.client) as (
+            server,
+            described,
+        ):
             for turn in range(size.rounds):
                 found.append(_one(size, folder, server, described["url"], cores))
                 note(
@@ -101,9 +104,12 @@ def measure(size: Size, note: Note) -> Report:
 
 
 @contextmanager
-def _fake_cluster(size: Size, kubeconfig: Path, core: int) -> Iterator[tuple[subprocess.Popen[str], Json]]:
+def fake_cluster(
+    *, nodes: int, pods: int, kubeconfig: Path, core: int, tenants: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], Json]]:
+    """Run the fake API server on one core: its process, and what it says of itself."""
     command = [sys.executable, "-P", "-m", "tests.benchmarks.fake_cluster"]
-    command += [f"--nodes={size.nodes}", f"--pods={size.pods}", f"--kubeconfig={kubeconfig}"]
+    command += [f"--nodes={nodes}", f"--pods={pods}", f"--tenants={tenants}", f"--kubeconfig={kubeconfig}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         machine.pin(process.pid, core)
@@ -135,13 +141,8 @@ def _one(size: Size, folder: Path, server: subprocess.Popen[str], url: str, core
         synced = machine.usage(serve.pid)
         time.sleep(IDLE_SECONDS)
         before, taken = machine.usage(serve.pid), _taken(serve)
-        assert server.stdin is not None
-        server.stdin.write(json.dumps({"rate": size.rate, "seconds": size.seconds}) + "\n")
-        server.stdin.flush()
-        sent = int(_answer(server)["sent"])
+        sent = send_events(server, size.rate, size.seconds)
         ended = time.monotonic()
-        if sent < 0.98 * size.rate * size.seconds:
-            raise ControlPlaneError(f"the fake API server managed {sent / size.seconds:.0f} events/s: not measured")
         wait_for(lambda: _taken(serve) - taken >= sent, CATCH_UP_SECONDS, f"{sent} events to be taken")
         behind = time.monotonic() - ended
         after = machine.usage(serve.pid)
@@ -162,6 +163,17 @@ def _one(size: Size, folder: Path, server: subprocess.Popen[str], url: str, core
         )
     finally:
         serve.close()
+
+
+def send_events(server: subprocess.Popen[str], rate: int, seconds: float) -> int:
+    """Make the fake API server send changes of pods: how many. Raises ControlPlaneError where it was too slow."""
+    assert server.stdin is not None
+    server.stdin.write(json.dumps({"rate": rate, "seconds": seconds}) + "\n")
+    server.stdin.flush()
+    sent = int(_answer(server)["sent"])
+    if sent < 0.98 * rate * seconds:
+        raise ControlPlaneError(f"the fake API server managed {sent / seconds:.0f} events/s: not measured")
+    return sent
 
 
 def _taken(serve: Serve) -> float:
