@@ -105,16 +105,18 @@ class Client:
             if self.cert_file is not None:
                 self._context.load_cert_chain(self.cert_file, self.key_file)
 
-    def claim(self, pool: str, claimant: str, *, ttl: str | None = None) -> Claim:
+    def claim(self, pool: str, claimant: str, *, ttl: str | None = None, cache_key: str | None = None) -> Claim:
         """Get the idle worker on the warmest node, or the one that ``claimant`` holds already.
 
-        ``ttl`` is a duration such as ``"60s"``; None takes the pool's.
+        ``ttl`` is a duration such as ``"60s"``; None takes the pool's. ``cache_key`` says whose cache is used, such as
+        a tenant's: in a pool that has cache keys a node that knows it is preferred among the oldest.
 
         Raises:
             NothingIdle: no worker can be handed out.
             Refused, Unreachable
         """
-        body = {"claimant": claimant} | ({} if ttl is None else {"ttl": ttl})
+        optional = {"ttl": ttl, "cacheKey": cache_key}
+        body = {"claimant": claimant} | {name: value for name, value in optional.items() if value is not None}
         return _claim(self._call("POST", _path(pool), body))
 
     def renew(self, claim: Claim, *, ttl: str | None = None) -> Claim:
@@ -133,12 +135,14 @@ class Client:
         return [_claim(each) for each in self._call("GET", _path(pool))["claims"]]
 
     @contextmanager
-    def hold(self, pool: str, claimant: str, *, ttl: str | None = None) -> Iterator[Claim]:
+    def hold(
+        self, pool: str, claimant: str, *, ttl: str | None = None, cache_key: str | None = None
+    ) -> Iterator[Claim]:
         """Claim a worker for the length of a ``with`` block, renew the claim meanwhile, and release it.
 
         Raises as `claim`. A claim that is lost on the way is not told of: the worker refuses the work, or drains.
         """
-        claim = self.claim(pool, claimant, ttl=ttl)
+        claim = self.claim(pool, claimant, ttl=ttl, cache_key=cache_key)
         done = threading.Event()
         renewing = threading.Thread(target=self._keep, args=(claim, ttl, done), name=f"renew {claim.id}", daemon=True)
         renewing.start()

@@ -106,6 +106,7 @@ class InForce:
             ttl=claims.ttl,
             max_ttl=claims.max_ttl,
             do_not_disrupt=claims.do_not_disrupt,
+            cache_key=to_cache_key_rule(settings.cache_key),
             costs=PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run),
             namespace=namespaces[0] if len(namespaces) == 1 else None,
             is_by_label=is_by_label,

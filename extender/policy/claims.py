@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from extender.model import Claim, Pod, SkipReason
+from extender.model import CacheKeyRule, Claim, Pod, SkipReason
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
 
@@ -20,6 +20,7 @@ class PoolClaims:
     """How one pool's workers are claimed. ``namespace`` is the pool's only one, None where it may span several.
 
     ``is_by_label`` is true for a pool that is there because pods have its label, and for no other reason.
+    ``cache_key`` None: age alone decides, whatever key a request names.
     """
 
     enabled: bool
@@ -30,6 +31,7 @@ class PoolClaims:
     costs: PoolCosts
     namespace: str | None = None
     is_by_label: bool = False
+    cache_key: CacheKeyRule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

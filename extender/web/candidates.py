@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 
 from extender.model import Pod, SkipReason
+from extender.policy.affinity import Affinity
 from extender.policy.claims import claimable_on, reasons_on
 from extender.policy.idleness import why_not_claimable
+from extender.policy.scoring import key_first
 from extender.state import ClusterState
 
 NODES_BETWEEN_YIELDS = 50
@@ -28,17 +30,44 @@ class Candidates:
         self._clock = clock
         self._tallies: dict[str, tuple[datetime, Mapping[SkipReason, int]]] = {}
 
-    async def in_order(self, pool: str) -> AsyncIterator[Pod]:
-        """Give the workers that can be handed out, by the state as it is when each is given."""
+    async def in_order(self, pool: str, affinity: Affinity | None = None) -> AsyncIterator[Pod]:
+        """Give the workers that can be handed out, by the state as it is when each is given.
+
+        With ``affinity`` the first ``window`` nodes that have one are ordered by the key, all others by preference.
+        """
+        async for name in self._nodes(pool, affinity):
+            for worker in self._on(name, pool):
+                now = self._state.pods.get(worker.uid)
+                if now is not None and self.can_be_had(now, pool):
+                    yield now
+
+    async def _nodes(self, pool: str, affinity: Affinity | None) -> AsyncIterator[str]:
+        window: list[str] = []
+        missing = affinity.window if affinity is not None else 0
         for position, name in enumerate(list(self._state.preference), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-            marked = self._state.marked_on(name)
-            if marked:
-                for worker in claimable_on(marked.values(), pool, self._clock()):
-                    now = self._state.pods.get(worker.uid)
-                    if now is not None and self.can_be_had(now, pool):
-                        yield now
+            if not self._state.marked_on(name):
+                continue
+            if not missing:
+                yield name
+            elif self._on(name, pool):
+                window.append(name)
+                missing -= 1
+                if not missing:
+                    for each in self._by_key(window, affinity):
+                        yield each
+        if missing:
+            for each in self._by_key(window, affinity):
+                yield each
+
+    def _by_key(self, names: list[str], affinity: Affinity | None) -> list[str]:
+        preference = self._state.preference
+        staying = [name for name in names if name in preference]
+        return staying if affinity is None else key_first(staying, preference, affinity)
+
+    def _on(self, name: str, pool: str) -> list[Pod]:
+        return claimable_on(self._state.marked_on(name).values(), pool, self._clock())
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
         return (

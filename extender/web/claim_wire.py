@@ -5,6 +5,7 @@ Owns the words. Decides nothing but whether a request makes sense.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -54,11 +55,15 @@ SUCCESSES = frozenset({Outcome.CLAIMED, Outcome.FOUND, Outcome.RENEWED, Outcome.
 class _CreateBody(msgspec.Struct, forbid_unknown_fields=True):
     claimant: str
     ttl: str | None = None
+    cache_key: str | None = msgspec.field(default=None, name="cacheKey")
 
 
 class _RenewBody(msgspec.Struct, forbid_unknown_fields=True):
     ttl: str | None = None
 
+
+LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+"""A value of a label: validation in apimachinery."""
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -70,10 +75,10 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
         raise bad_request(f"send {example} ({error})") from error
 
 
-def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta]:
-    """Read what a claim is asked with: the claimant's name, and how long. Raises `Refused`."""
+def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta, str | None]:
+    """Read what a claim is asked with: the claimant's name, how long, and the cache key or None. Raises `Refused`."""
     wanted = _decoded(body, _CreateBody, '{"claimant": "query-42", "ttl": "60s"}')
-    return _claimant(wanted.claimant), _ttl(wanted.ttl, settings)
+    return _claimant(wanted.claimant), _ttl(wanted.ttl, settings), _cache_key(wanted.cache_key)
 
 
 def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:
@@ -88,6 +93,12 @@ def _claimant(name: str) -> str:
             f"when the request is repeated (got {len(name)})"
         )
     return name
+
+
+def _cache_key(key: str | None) -> str | None:
+    if key is not None and not LABEL_VALUE.fullmatch(key):
+        raise bad_request("cacheKey is a value of the workers' label: 1 to 63 letters, digits, '-', '_' or '.'")
+    return key
 
 
 def _ttl(text: str | None, settings: PoolClaims) -> timedelta:

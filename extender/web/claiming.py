@@ -84,8 +84,8 @@ class Claiming:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
 
         1. Look, at the API server, for what the claimant holds: a repeated request gets that, prolonged. 2. Else put
-        the claim on the first worker by node preference, idle longest, UID. 3. Look again: where a concurrent request
-        of the same claimant was first, give this worker back, and go on with 1.
+        the claim on the first worker by node preference (in the window by cache key), idle longest, UID. 3. Look again:
+        where a concurrent request of the same claimant was first, give this worker back, and go on with 1.
 
         An answer that is not new is always prolonged before it is given, and whoever gives a worker back does so on the
         version that it wrote: so nothing is given back that somebody was told of.
@@ -107,6 +107,7 @@ class Claiming:
                 continue
             taken = await self._take(request)
             if await self._is_first(taken, request) or not await self._give_back(taken):
+                self._count_key(taken.pod, request)
                 return _granted(taken, is_new=True)
 
     async def renew(self, reference: ClaimReference, ttl: timedelta) -> Granted:
@@ -181,7 +182,7 @@ class Claiming:
         unsettled = False
         while True:
             others: list[asyncio.Event] = []
-            async for worker in self._candidates.in_order(pool):
+            async for worker in self._candidates.in_order(pool, request.affinity):
                 if worker.uid in lost:
                     continue
                 if worker.uid in self._in_hand:
@@ -203,6 +204,11 @@ class Claiming:
         if unsettled:
             raise StillChanging
         raise NothingToClaim(await self._candidates.tally(pool))
+
+    def _count_key(self, worker: Pod, request: Request) -> None:
+        """A worker that is handed out for a key counts for it on its node, as one that is placed does."""
+        if request.affinity is not None and worker.node is not None and worker.node in self._state.nodes:
+            self._state.keys.record(worker.node, request.affinity.key, self._clock())
 
     async def _take_one(self, worker: Pod, request: Request) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from time import perf_counter
 import msgspec
 from aiohttp import web
 
+from extender.policy.affinity import Affinity
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.marks import format_idle_mark
 from extender.state import ClusterState
@@ -26,6 +26,7 @@ from extender.web.authorization import Authorization, Verb
 from extender.web.callers import Caller, Callers
 from extender.web.claim_wire import (
     CLAIM_REFUSALS,
+    LABEL_VALUE,
     Outcome,
     check_enabled,
     claim_refusal,
@@ -52,8 +53,6 @@ LONGEST_ID = 400
 CALLS_PER_SECOND = 100
 """Of one user. A claim is three requests to the API server, which has others to serve."""
 BURST = 200
-
-_POOL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")  # apimachinery validation: label value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +115,13 @@ class ClaimsApi:
 
     async def _create(self, asked: _Asked) -> tuple[web.Response, Outcome]:
         check_enabled(asked.pool, asked.settings)
-        claimant, ttl = decode_claim(asked.body, asked.settings)
+        claimant, ttl, key = decode_claim(asked.body, asked.settings)
         request = Request(
             claimant=Claimant(user=asked.caller.user, pool=asked.pool, name=claimant),
             ttl=ttl,
             settings=asked.settings,
             is_awaited=asked.is_awaited,
+            affinity=self._affinity(key, asked.settings),
         )
         try:
             granted = await self._claiming.claim(request)
@@ -133,6 +133,12 @@ class ClaimsApi:
         response = json_response(self._shown(granted), HTTPStatus.CREATED if granted.is_new else HTTPStatus.OK)
         response.headers["Location"] = ITEM.format(pool=asked.pool, id=granted.claim.id)
         return response, outcome
+
+    def _affinity(self, key: str | None, settings: PoolClaims) -> Affinity | None:
+        """Say how the caller's cache key orders nodes, None where it named none, or the pool goes by age alone."""
+        if key is None or settings.cache_key is None:
+            return None
+        return Affinity(key=key, window=settings.cache_key.window, history=self._state.keys)
 
     async def _renew(self, asked: _Asked) -> tuple[web.Response, Outcome]:
         check_enabled(asked.pool, asked.settings)
@@ -186,7 +192,7 @@ class ClaimsApi:
                     headers=retry_after(wait),
                 )
         pool, claim_id = place["pool"], place.get("id", "")
-        if not _POOL.fullmatch(pool):
+        if not LABEL_VALUE.fullmatch(pool):
             raise bad_request(f"{pool[:100]!r} is no name of a pool")
         if len(claim_id) > LONGEST_ID:
             raise bad_request("there is no claim with such a long id")

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from extender.model import Claim, Pod, SkipReason
+from extender.policy.affinity import Affinity
 from extender.policy.claims import Claimant, PoolClaims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer."""
+    """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer.
+
+    ``affinity`` is the cache key that the caller named, with the pool's window over the nodes that have an idle worker.
+    """
 
     claimant: Claimant
     ttl: timedelta
     settings: PoolClaims
     is_awaited: Callable[[], bool] = lambda: True
+    affinity: Affinity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

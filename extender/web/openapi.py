@@ -186,6 +186,13 @@ def _schemas() -> Json:
                     "description": "Names whoever will use the worker: the same again when the request is repeated.",
                 },
                 "ttl": {**_DURATION, "description": "Life of the claim, at most the pool's maxTtl. Default: its ttl."},
+                "cacheKey": {
+                    **text,
+                    "minLength": 1,
+                    "maxLength": 63,
+                    "description": "Whose cache is used: among the oldest nodes with an idle worker the one that knows "
+                    "it comes first. Without effect in a pool without cacheKey.",
+                },
             },
         },
         "RenewRequest": {

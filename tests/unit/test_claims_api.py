@@ -29,6 +29,8 @@ from extender.kube.objects import (
     PodObject,
     pod_from,
 )
+from extender.model import CacheKeyRule
+from extender.policy.affinity import KeyUse
 from extender.policy.claims import Claimant, PoolClaims
 from extender.policy.deletion_cost import PoolCosts, busy_cost
 from extender.policy.pools import POOL_LABEL
@@ -277,6 +279,45 @@ async def test_workers_are_handed_out_by_node_then_idle_longest_then_uid(desk: D
     desk.worker("elsewhere", on="unknown", idle=minutes_ago(900))
     pods = [(await desk.claim(f"q{number}"))[1].get("pod") for number in range(4)]
     assert pods == ["o1", "o2", "n", None]
+
+
+KEYED = replace(SETTINGS, cache_key=CacheKeyRule(label="tenant", window=2))
+
+
+async def test_a_cache_key_decides_among_the_oldest_nodes_with_an_idle_worker(desk: Desk) -> None:
+    """Window 2: of the two oldest that have one to hand out the one that knows the key, and then the next two.
+
+    Without a key, with one that nobody knows, and in a pool without the setting, age decides.
+    """
+    desk.state.upsert_node(node("newest"))
+    for name in ("new", "newest", "newest"):
+        desk.state.keys.record(name, "acme", NOW)
+    for number, on in enumerate(("old", "old", "old", "old", "new", "newest")):
+        desk.worker(f"w{number}", on=on)
+    assert (await desk.claim("no setting", cacheKey="acme"))[1]["node"] == "old"
+    desk.settings["ducks"] = KEYED
+    assert (await desk.claim("no key"))[1]["node"] == "old"
+    assert (await desk.claim("unknown key", cacheKey="nobody"))[1]["node"] == "old"
+    assert [(await desk.claim(f"q{number}", cacheKey="acme"))[1].get("node") for number in range(4)] == [
+        *("new", "newest", "old", None),
+    ]
+
+
+async def test_a_worker_that_is_handed_out_counts_for_the_key_once(desk: Desk) -> None:
+    """A pool of warm workers without the label learns from its claims; a repeated request is no second one."""
+    desk.settings["ducks"] = KEYED
+    desk.worker("w")
+    await desk.claim(cacheKey="acme")
+    await desk.claim(cacheKey="acme")
+    assert desk.state.keys.uses("old", desk.now) == [KeyUse(key="acme", workers=1.0)]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 64, "a/b", "-a", "a b", 7, ["a"]])
+async def test_a_cache_key_that_no_label_can_have_is_refused(desk: Desk, key: object) -> None:
+    desk.worker("w")
+    status, body = await desk.claim(cacheKey=key)
+    assert (status, body["reason"]) == (400, "badRequest")
+    assert "cacheKey" in body["detail"]
 
 
 async def test_an_ending_node_comes_last(desk: Desk) -> None:
