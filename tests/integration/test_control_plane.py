@@ -177,29 +177,6 @@ def test_without_a_controller_manager_a_node_is_still_usable(binaries: None) -> 
         assert [each["key"] for each in taints] == ["mine"]
 
 
-@pytest.mark.parametrize("version", ["1.14.1", "1.13.0"])
-def test_karpenter_adds_a_node_for_a_pod_that_fits_nowhere(require_binaries: RequireBinaries, version: str) -> None:
-    """Real Karpenter sees the unschedulable pod and makes a node that KWOK runs."""
-    options = Options(karpenter=version)
-    require_binaries(options.binaries())
-    with ControlPlane(options) as running:
-        node_class = {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": "default"}
-        kinds = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["c-2x-amd64-linux"]}
-        running.create(
-            {"apiVersion": "karpenter.kwok.sh/v1alpha1", "kind": "KWOKNodeClass", "metadata": {"name": "default"}}
-        )
-        running.create(
-            {
-                "apiVersion": "karpenter.sh/v1",
-                "kind": "NodePool",
-                "metadata": {"name": "workers"},
-                "spec": {"template": {"spec": {"nodeClassRef": node_class, "requirements": [kinds]}}},
-            }
-        )
-        node = run_pod(running, "default", pod("p"))["spec"]["nodeName"]
-        assert running.api("GET", f"/api/v1/nodes/{node}")["metadata"]["labels"]["karpenter.sh/nodepool"] == "workers"
-
-
 def test_two_instances_run_side_by_side(tmp_path: Path, binaries: None) -> None:
     """Each name has its own ports and folder; `down` ends one and leaves the other."""
     state = str(tmp_path / "state")

@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.controlplane import Json
 from tests.controlplane.fixtures import RequireBinaries
@@ -460,6 +462,14 @@ def test_no_worker_lands_on_a_node_that_expires_while_another_fits(stage: Stage)
     assert found["before"]
     assert 89 <= found["turned_after"] <= 101
     assert found["placed"]
+
+
+def test_example_of_the_page_is_a_node_pool_that_karpenter_takes(stage: Stage) -> None:
+    """docs/karpenter.md: the API server checks it against the CRD of this version."""
+    page = (Path(__file__).parents[2] / "docs" / "karpenter.md").read_text()
+    example = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    taken = stage.control_plane.api("POST", NODE_POOLS, example, params={"dryRun": "All"})
+    assert taken["spec"]["disruption"] == example["spec"]["disruption"]
 
 
 SCENES = (

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.model import Departure, SkipReason
+from extender.plan.report import Plan, plan_of
 from extender.plan.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
+from extender.settings import Configuration
 from tests.builders import by_label
 
 CREATED = "2026-11-01T10:00:00Z"
@@ -276,3 +279,48 @@ def test_any_json_gives_a_snapshot_or_one_line(value: Any, kind: str) -> None:
     inner = value if isinstance(value, dict) else {"metadata": value}
     for tree in (value, {"items": value}, {"items": [value]}, {"items": [node_item(), {**inner, "kind": kind}]}):
         assert outcome(json.dumps(tree).encode()).isprintable()
+
+
+# -- Karpenter's objects ----------------------------------------------------------------------------------------------
+
+
+def recorded_objects(state: str) -> dict[str, Any]:
+    """Node, NodeClaim and NodePool as a real Karpenter left them, each with its kind as kubectl prints it."""
+    file = Path(__file__).parent / "recorded" / "karpenter-1.14.1.json"
+    objects = json.loads(file.read_text())["states"][state]
+    return {kind: {**item, "kind": kind} for kind, item in objects.items()}
+
+
+def planned(*items: Any) -> Plan:
+    return plan_of(parse(listed(*items)), Configuration.default(), source="given.json")
+
+
+def test_node_claims_of_a_snapshot_say_which_nodes_leave() -> None:
+    """The same list from `kubectl get nodes,nodeclaims,nodepools`; the node itself does not show it yet."""
+    quiet, going = recorded_objects("initialized"), recorded_objects("deleting")
+    node = {**going["Node"], "spec": quiet["Node"]["spec"]}
+    node["metadata"] = {key: value for key, value in node["metadata"].items() if key != "deletionTimestamp"}
+    told = planned(*quiet.values(), node, going["NodeClaim"])
+    assert [line.leaving for line in told.nodes] == [None, Departure.NODE_CLAIM_DELETING]
+    assert not [text for text in told.unknown if "Karpenter" in text]
+    untold = planned(quiet["Node"], node)
+    assert [line.leaving for line in untold.nodes] == [None, None]
+    assert [text for text in untold.unknown if "Karpenter" in text] == [
+        "which nodes Karpenter has begun to take (no NodeClaim)",
+        "which empty nodes Karpenter would take (no NodePool)",
+    ]
+
+
+def test_clusters_without_karpenter_are_not_told_what_they_lack() -> None:
+    assert not [text for text in planned(node_item()).unknown if "Karpenter" in text]
+
+
+def test_plan_keeps_to_the_node_pool() -> None:
+    """An idle worker on a node that never goes stays for that reason; without the NodePool only the floor keeps it."""
+    found = recorded_objects("neverConsolidated")
+    mark = {"warmnode.dev/idle-since": CREATED}
+    pod = pod_item(annotations=mark, nodeName=found["Node"]["metadata"]["name"])
+    (reap,) = planned(*found.values(), pod).reaps
+    assert [reason for _, reason in reap.stays] == [SkipReason.NEVER_CONSOLIDATED]
+    (reap,) = planned(found["Node"], pod).reaps
+    assert [reason for _, reason in reap.stays] == [SkipReason.FLOOR]
