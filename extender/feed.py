@@ -10,9 +10,12 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from extender.kube.karpenter_objects import (
     NODE_CLAIMS_PATH,
@@ -23,10 +26,13 @@ from extender.kube.karpenter_objects import (
     node_pool_from,
 )
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.kube.watch import ListWatchClient, Reflector, WatchObserver
+from extender.kube.watch import ListWatchClient, Reflector, Sink, WatchObserver
 from extender.model import Departure, Ending, Ledger, Node, NodeClaim, NodePool, Pod
 from extender.state import ClusterState
 from extender.telemetry import ClusterFigures
+
+S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
 
 NODES = "nodes"
 PODS = "pods"
@@ -66,62 +72,36 @@ class ClusterFeed:
         changed: Callable[[Pod], None] = lambda pod: None,
     ) -> None:
         self.classify = classify
-        self.nodes: Reflector[NodeObject, Node] = Reflector(
-            client,
-            path="/api/v1/nodes",
-            struct=NodeObject,
-            trim=node_from,
-            sink=_NodeSink(state),
-            name=NODES,
-            random=Random(),  # noqa: S311 - jitter
-            observer=observer,
-        )
-        self.pods: Reflector[PodObject, Pod] = Reflector(
-            client,
-            path="/api/v1/pods",
-            struct=PodObject,
-            trim=lambda raw: pod_from(raw, self.classify),
-            sink=_PodSink(state, bound, changed),
-            name=PODS,
-            random=Random(),  # noqa: S311 - jitter
-            observer=observer,
-        )
-        self.ledger: Reflector[ConfigMapObject, Ledger] | None = None
-        if ledger is not None:
-            namespace, name = ledger
-            self.ledger = Reflector(
+
+        def follow(
+            name: str, path: str, struct: type[S], trim: Callable[[S], T], sink: Sink[T], *, field_selector: str = ""
+        ) -> Reflector[S, T]:
+            return Reflector(
                 client,
-                path=f"/api/v1/namespaces/{namespace}/configmaps",
-                field_selector=f"metadata.name={name}",
-                struct=ConfigMapObject,
-                trim=ledger_from,
-                sink=_LedgerSink(state),
-                name=LEDGER,
+                path=path,
+                field_selector=field_selector,
+                struct=struct,
+                trim=trim,
+                sink=sink,
+                name=name,
                 random=Random(),  # noqa: S311 - jitter
                 observer=observer,
+                forgets_missing=name in OPTIONAL,
             )
-        self.node_claims: Reflector[NodeClaimObject, NodeClaim] = Reflector(
-            client,
-            path=NODE_CLAIMS_PATH,
-            struct=NodeClaimObject,
-            trim=node_claim_from,
-            sink=_NodeClaimSink(state),
-            name=NODE_CLAIMS,
-            random=Random(),  # noqa: S311 - jitter
-            observer=observer,
-            forgets_missing=True,
-        )
-        self.node_pools: Reflector[NodePoolObject, NodePool] = Reflector(
-            client,
-            path=NODE_POOLS_PATH,
-            struct=NodePoolObject,
-            trim=node_pool_from,
-            sink=_NodePoolSink(state),
-            name=NODE_POOLS,
-            random=Random(),  # noqa: S311 - jitter
-            observer=observer,
-            forgets_missing=True,
-        )
+
+        nodes = _Sink(state.replace_nodes, state.upsert_node, state.delete_node)
+        claims = _Sink(state.replace_node_claims, state.upsert_node_claim, state.delete_node_claim)
+        node_pools = _Sink(state.replace_node_pools, state.upsert_node_pool, state.delete_node_pool)
+        pods = _PodSink(state, bound, changed)
+        self.nodes = follow(NODES, "/api/v1/nodes", NodeObject, node_from, nodes)
+        self.pods = follow(PODS, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, self.classify), pods)
+        self.ledger: Reflector[ConfigMapObject, Ledger] | None = None
+        if ledger is not None:
+            path, selector = f"/api/v1/namespaces/{ledger[0]}/configmaps", f"metadata.name={ledger[1]}"
+            sink = _LedgerSink(state)
+            self.ledger = follow(LEDGER, path, ConfigMapObject, ledger_from, sink, field_selector=selector)
+        self.node_claims = follow(NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, claims)
+        self.node_pools = follow(NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from, node_pools)
         self._state = state
 
     @property
@@ -253,11 +233,11 @@ class ClusterFeed:
         )
 
 
-class _NodeSink:
-    def __init__(self, state: ClusterState) -> None:
-        self.replace = state.replace_nodes
-        self.upsert = state.upsert_node
-        self.delete = state.delete_node
+@dataclass(frozen=True, slots=True)
+class _Sink(Generic[T]):
+    replace: Callable[[list[T]], None]
+    upsert: Callable[[T], None]
+    delete: Callable[[T], None]
 
 
 class _PodSink:
@@ -291,20 +271,6 @@ class _LedgerSink:
 
     def delete(self, ledger: Ledger, /) -> None:
         self._state.take_ledger(None)
-
-
-class _NodeClaimSink:
-    def __init__(self, state: ClusterState) -> None:
-        self.replace = state.replace_node_claims
-        self.upsert = state.upsert_node_claim
-        self.delete = state.delete_node_claim
-
-
-class _NodePoolSink:
-    def __init__(self, state: ClusterState) -> None:
-        self.replace = state.replace_node_pools
-        self.upsert = state.upsert_node_pool
-        self.delete = state.delete_node_pool
 
 
 def _rounded(age: float | None) -> float | None:
