@@ -14,7 +14,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /src
 COPY requirements/build.txt requirements/run.txt requirements/
 RUN python3 -m pip install --quiet --require-hashes --only-binary :all: --no-compile --target /tools -r requirements/build.txt
-RUN python3 -m pip install --quiet --require-hashes --only-binary :all: --no-compile --target /app -r requirements/run.txt
+RUN python3 -m pip install --quiet --require-hashes --only-binary :all: --no-compile --target /app -r requirements/run.txt \
+    && rm -rf /app/bin
 COPY pyproject.toml README.md LICENSE ./
 COPY extender extender
 RUN PYTHONPATH=/tools python3 -m pip install --quiet --no-index --no-deps --no-build-isolation --no-compile --target /app .

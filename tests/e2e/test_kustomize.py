@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -107,55 +109,88 @@ def test_dry_run_tells_and_writes_nothing(workers: Stage) -> None:
     assert writes == {NAMESPACE}
 
 
-def test_a_rolling_update_stops_nothing(workers: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pods are created all the time while every replica is replaced: each goes to the oldest node that has room."""
-    workers.cluster.kubectl("apply", "--kustomize", str(workers.kustomization(dry_run=False)))
-    waits: list[float] = []
-    places: list[str] = []
-    ended = threading.Event()
-    failure: list[BaseException] = []
+class Steady:
+    """Creates a worker, waits until it has a node, deletes it, and again, in a thread of its own."""
 
-    def create() -> None:
+    def __init__(self, stage: Stage) -> None:
+        self.waits: list[float] = []
+        self.places: list[str] = []
+        self._stage = stage
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def go_on(self, count: int = 3) -> None:
+        """Wait until so many further workers were placed."""
+        wanted = len(self.waits) + count
+        self._stage.wait(lambda: self._failure or len(self.waits) >= wanted, f"{count} more workers to be placed")
+        assert self._failure is None, self._failure
+
+    def check(self, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """All went to the oldest node, but for a few that the scheduler could not ask about, and the last one did."""
+        assert self._failure is None, self._failure
+        elsewhere = [number for number, place in enumerate(self.places) if place != OLDEST]
+        with capsys.disabled():
+            print(
+                f"\n{what}: {len(self.waits)} pods, the longest waited {max(self.waits):.1f} s to be placed; "
+                f"{len(elsewhere)} placed without an answer"
+            )
+        assert len(elsewhere) < len(self.places) / 20
+        assert self.places[-1] == OLDEST
+
+    def _run(self) -> None:
         try:
-            for number in range(10_000):
-                if ended.is_set():
+            for number in itertools.count():
+                if self._ended.is_set():
                     return
-                started = time.monotonic()
-                workers.worker(f"steady-{number}", cpu="100m")
-                places.append(workers.node_of(f"steady-{number}"))
-                waits.append(time.monotonic() - started)
-                workers.cluster.delete(f"/api/v1/namespaces/{WORKERS}/pods/steady-{number}")
+                name, started = f"steady-{number}", time.monotonic()
+                self._stage.worker(name, cpu="100m")
+                self.places.append(self._stage.node_of(name))
+                self.waits.append(time.monotonic() - started)
+                self._stage.cluster.delete(f"/api/v1/namespaces/{WORKERS}/pods/{name}")
         except BaseException as error:
-            failure.append(error)
+            self._failure = error
 
-    thread = threading.Thread(target=create)
-    thread.start()
-    try:
-        before = set(workers.replicas("scheduler"))
-        workers.cluster.kubectl(
-            "rollout", "restart", "--namespace", NAMESPACE, *(f"deployment/{each}" for each in BOTH)
-        )
+
+def leader_of(stage: Stage) -> str:
+    """Name of the pod whose scheduler leads."""
+    return stage.lease_holder("warmnode-scheduler").partition("_")[0]
+
+
+def test_a_rolling_update_stops_nothing(workers: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pods are created all the time while every replica is replaced: each goes to the oldest node."""
+    workers.cluster.kubectl("apply", "--kustomize", str(workers.kustomization(dry_run=False)))
+    before = set(workers.replicas("scheduler"))
+    with Steady(workers) as steady:
+        steady.go_on()
+        deployments = [f"deployment/{each}" for each in BOTH]
+        workers.cluster.kubectl("rollout", "restart", "--namespace", NAMESPACE, *deployments)
         workers.rollout(*BOTH)
         workers.wait(lambda: before.isdisjoint(workers.replicas("scheduler")), "the old replicas to be gone")
-        holder = workers.wait(
-            lambda: (name := workers.lease_holder("warmnode-scheduler").partition("_")[0]) not in before and name,
-            "a new leader",
-        )
-        after = len(waits)
-        workers.wait(lambda: failure or len(waits) > after + 2, "pods to be placed by the new leader")
-    finally:
-        ended.set()
-        thread.join()
-    assert not failure, failure
-    assert holder in workers.replicas("scheduler")
-    elsewhere = [number for number, place in enumerate(places) if place != OLDEST]
-    with capsys.disabled():
-        print(
-            f"\nrolling update: {len(waits)} pods, the longest waited {max(waits):.1f} s to be placed; "
-            f"placed without an answer: {elsewhere}"
-        )
-    assert len(elsewhere) < len(places) / 20
-    assert places[-1] == OLDEST
+        workers.wait(lambda: (leader := leader_of(workers)) and leader not in before, "a new leader")
+        steady.go_on()
+    steady.check("rolling update", capsys)
+
+
+def test_a_drain_stops_nothing(workers: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pod that leads is evicted, as by a drain of its node: the budget allows one, and the other takes over."""
+    leader = leader_of(workers)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": leader, "namespace": NAMESPACE}}
+    with Steady(workers) as steady:
+        steady.go_on()
+        workers.cluster.api.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods/{leader}/eviction", eviction)
+        workers.wait(lambda: (now := leader_of(workers)) and now != leader, "a new leader")
+        steady.go_on()
+    steady.check("drain", capsys)
+    workers.rollout("warmnode-scheduler")
 
 
 def test_ages_are_kept(installed: Stage) -> None:
@@ -189,7 +224,7 @@ def test_idle_workers_leave_from_the_newest_node_and_their_process_gets_sigterm(
 
 def test_the_scheduler_outlives_its_sidecar(workers: Stage) -> None:
     """warmnode ends in the pod that leads: the scheduler goes on, and gets its answers again when it is back."""
-    leader = workers.lease_holder("warmnode-scheduler").partition("_")[0]
+    leader = leader_of(workers)
     before = restarts(workers, leader)
     end = "import os, signal; os.kill(1, signal.SIGTERM)"
     workers.cluster.kubectl(
@@ -204,7 +239,7 @@ def test_the_scheduler_outlives_its_sidecar(workers: Stage) -> None:
         lambda: f"{leader} to be whole again: {workers.pods(NAMESPACE)[leader]['status']}",
     )
     assert restarts(workers, leader)["kube-scheduler"] == before["kube-scheduler"]
-    assert workers.lease_holder("warmnode-scheduler").partition("_")[0] == leader
+    assert leader_of(workers) == leader
     workers.cluster.delete(f"/api/v1/namespaces/{WORKERS}/pods/meanwhile")
     workers.worker("afterwards")
     assert workers.node_of("afterwards") == OLDEST
