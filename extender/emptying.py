@@ -21,7 +21,7 @@ def why_stays(state: ClusterState, node_name: str, now: datetime) -> SkipReason 
     node_pool = state.node_pools.get(node.node_pool or "") if node is not None else None
     if node is None or node_pool is None:
         return None
-    return why_node_stays(node, node_pool, state.strangers_on(node_name).values(), now)
+    return why_node_stays(node, node_pool, state.where.strangers_on(node_name).values(), now)
 
 
 class Rooms:
@@ -60,7 +60,7 @@ class Rooms:
         stays = why_stays(self._state, name, now)
         if stays is not None or node.node_pool not in self._state.node_pools:
             return stays
-        if self._state.is_held(name, without=pod.uid):
+        if self._state.where.is_held(name, without=pod.uid):
             return None
         return SkipReason.EMPTY_BUDGET if self._left_of(node.node_pool, now) == 0 else None
 
@@ -74,7 +74,7 @@ class Rooms:
         self._shares[node_pool] -= share
         node = self._state.nodes.get(node_name)
         if node is not None and node.node_pool is not None:
-            is_empty = not self._state.is_held(node_name)
+            is_empty = not self._state.where.is_held(node_name)
             share = share_of(node, self._state.departure(node_name), is_empty=is_empty)
             self._counted[node_name] = (node.node_pool, share)
             self._shares[node.node_pool] += share

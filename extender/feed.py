@@ -212,7 +212,7 @@ class ClusterFeed:
             else:
                 nodes["unseen" if key[0] else "seen"] += 1
         workers: Counter[str] = Counter()
-        for pool, count in self._state.placed.items():
+        for pool, count in self._state.where.placed.items():
             workers[label_of(pool)] += count
         ledger = self._state.ledger
         return ClusterFigures(

@@ -6,7 +6,6 @@ with the same state agree. The clock is a constructor argument.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,10 +25,10 @@ from extender.model import (
     OrderKey,
     Pod,
 )
+from extender.podindex import PodIndex
 from extender.policy import ages
 from extender.policy.affinity import KeyHistory
 from extender.policy.departure import EndingRules, departure_of, ending_of, expiry_nears_at
-from extender.policy.idleness import is_bound_to_its_node
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
 
@@ -40,8 +39,9 @@ class ClusterState:
     ``preference`` (placement) has no leaving node; ``order`` has every node. Both map node names to keys, are changed
     in place, and are exact after every event. ``preference`` also changes with time, when a node comes near its expiry:
     take it from here for each decision. ``node_claims`` are by UID, ``node_pools`` by name, and both are empty where
-    there is no Karpenter, or it may not be read. ``keys`` counts the workers that
-    were placed since this process began, by node and cache key; it begins with those that are there.
+    there is no Karpenter, or it may not be read. ``where`` has the pods by node and by pool; it is another one
+    after each list, so take it from here each time. ``keys`` counts the workers that were placed since this process
+    began, by node and cache key; it begins with those that are there.
     """
 
     def __init__(
@@ -57,16 +57,12 @@ class ClusterState:
         self._ranking = Ranking()
         self._claimed: dict[str, str] = {}  # name of the node of each NodeClaim, by the claim's UID
         self._next_expiry = FOREVER  # no node comes near its expiry before that
-        self._workers_on: dict[str, dict[str, Pod]] = {}
-        self._marked_on: dict[str, dict[str, Pod]] = {}
-        self._strangers_on: dict[str, dict[str, Pod]] = {}
-        self._unscheduled: dict[str, set[str]] = {}
-        self._placed: Counter[str] = Counter()
         self._evicted: set[str] = set()
         self._followers: list[set[str]] = []
         self._observed: dict[str, datetime] = {}
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
+        self.where = PodIndex()
         self.order: dict[str, OrderKey] = {}
         self.node_claims: dict[str, NodeClaim] = {}
         self.node_pools: dict[str, NodePool] = {}
@@ -122,11 +118,10 @@ class ClusterState:
         """Take a complete list of pods in place of what was known."""
         before = self.pods
         self.pods = {}
-        self._workers_on, self._marked_on, self._strangers_on, self._unscheduled = {}, {}, {}, {}
-        self._placed.clear()
+        self.where = PodIndex()
         for pod in map(self._overlaid, pods):
             self.pods[pod.uid] = pod
-            self._index(pod)
+            self.where.put(pod)
             self._count_key(pod, before.get(pod.uid))
         self._evicted &= self.pods.keys()
         for node in self.nodes.values():
@@ -138,8 +133,8 @@ class ClusterState:
         known = self.pods.get(pod.uid)
         self.pods[pod.uid] = pod
         if known is not None:
-            self._unindex(known)
-        self._index(pod)
+            self.where.take(known)
+        self.where.put(pod)
         self._count_key(pod, known)
         for name in {pod.node, known.node if known is not None else None}:
             self._observe_named(name)
@@ -149,7 +144,7 @@ class ClusterState:
         self._evicted.discard(pod.uid)
         known = self.pods.pop(pod.uid, None)
         if known is not None:
-            self._unindex(known)
+            self.where.take(known)
             self._observe_named(known.node)
 
     def replace_node_claims(self, claims: Iterable[NodeClaim]) -> None:
@@ -210,7 +205,7 @@ class ClusterState:
     def begin(self) -> None:
         """Start to answer: nodes, pods and ledger were loaded. Without a ledger, seeds the nodes that have workers."""
         if self.ledger is None:
-            seeds = ages.seeded_first_seen(self.nodes.values(), self._workers_on)
+            seeds = ages.seeded_first_seen(self.nodes.values(), self.where.names_with_workers())
             self._observed = ages.merge_earliest(self._observed, seeds)
             self._rank_all()
         self.keys = KeyHistory()
@@ -242,49 +237,6 @@ class ClusterState:
         missing = ages.missing_from(self.ledger.first_seen, self._observed)
         return {uid: seen for uid, seen in missing.items() if uid not in self.ledger.ignored}
 
-    def workers_on(self, node_name: str) -> Mapping[str, Pod]:
-        """Give the workers on a node by UID, terminating ones included, finished ones not."""
-        return self._workers_on.get(node_name, {})
-
-    def marked_on(self, node_name: str) -> Mapping[str, Pod]:
-        """Give those of `workers_on` that carry an idle mark: the only ones that a claim has to look at."""
-        return self._marked_on.get(node_name, {})
-
-    def strangers_on(self, node_name: str) -> Mapping[str, Pod]:
-        """Give the pods on a node that are no workers and would hold it, by UID, terminating ones included."""
-        return self._strangers_on.get(node_name, {})
-
-    def is_held(self, node_name: str, *, without: str | None = None) -> bool:
-        """True while a pod other than ``without`` holds a node: of any pool or none, and not terminating."""
-        for pods in (self.workers_on(node_name), self.strangers_on(node_name)):
-            for pod in pods.values():
-                if not pod.terminating and pod.uid != without:
-                    return True
-        return False
-
-    def holders_on(self, node_name: str, *, besides: str) -> int:
-        """Count pods that hold a node and are not of pool ``besides``. DaemonSet, static, terminating ones do not."""
-        holders = 0
-        for pod in self.strangers_on(node_name).values():
-            holders += not pod.terminating
-        for worker in self.workers_on(node_name).values():
-            if worker.pool != besides and not worker.terminating:
-                holders += 1
-        return holders
-
-    def unscheduled(self, pool: str) -> int:
-        """Count the workers of a pool that have no node yet."""
-        return len(self._unscheduled.get(pool, ()))
-
-    @property
-    def placed(self) -> Mapping[str, int]:
-        """Count the workers on nodes by pool, terminating ones included, finished ones not."""
-        return self._placed
-
-    def pool_names(self) -> set[str]:
-        """Name the pools that have a worker, placed or not."""
-        return self._placed.keys() | self._unscheduled.keys()
-
     @contextmanager
     def changes(self) -> Iterator[set[str]]:
         """Give a set to which the names of nodes are added that change from now on, or whose workers do."""
@@ -309,7 +261,7 @@ class ClusterState:
         node = self.nodes.get(node_name)
         if node is None:
             return None
-        workers = self.workers_on(node_name).values()
+        workers = self.where.workers_on(node_name).values()
         return ending_of(workers, self.claim_of(node), self._ending_rules, self._clock())
 
     def key_use(self, worker: Pod) -> float:
@@ -339,41 +291,6 @@ class ClusterState:
             return pod
         return replace(pod, terminating=True)
 
-    def _index(self, pod: Pod) -> None:
-        if pod.finished:
-            return
-        if pod.node is None:
-            if pod.pool is not None and not pod.terminating:
-                self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
-        elif pod.pool is not None:
-            self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
-            if pod.idle_since is not None:
-                self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
-            self._placed[pod.pool] += 1
-        elif not is_bound_to_its_node(pod):
-            self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
-
-    def _unindex(self, pod: Pod) -> None:
-        if pod.node is None:
-            waiting = self._unscheduled.get(pod.pool or "")
-            if waiting is not None:
-                waiting.discard(pod.uid)
-                if not waiting:
-                    del self._unscheduled[pod.pool or ""]
-            return
-        index = self._workers_on if pod.pool is not None else self._strangers_on
-        marked = self._marked_on.get(pod.node, {})
-        if marked.pop(pod.uid, None) is not None and not marked:
-            del self._marked_on[pod.node]
-        there = index.get(pod.node, {})
-        if there.pop(pod.uid, None) is not None:
-            if not there:
-                del index[pod.node]
-            if pod.pool is not None:
-                self._placed[pod.pool] -= 1
-                if not self._placed[pod.pool]:
-                    del self._placed[pod.pool]
-
     def _count_key(self, pod: Pod, known: Pod | None) -> None:
         """Count a worker on its node: when it is first seen there, and again when its key changes.
 
@@ -389,7 +306,7 @@ class ClusterState:
         self.keys.record(pod.node, pod.cache_key, min(pod.created, now) if known is None else now)
 
     def _count_keys_on(self, node_name: str) -> None:
-        for worker in self.workers_on(node_name).values():
+        for worker in self.where.workers_on(node_name).values():
             self._count_key(worker, None)
 
     def _observe_named(self, node_name: str | None) -> None:
@@ -400,7 +317,7 @@ class ClusterState:
     def _observe(self, node: Node) -> None:
         """Move the node's first-seen time earlier where a worker on it shows that, and rank it again."""
         now = self._clock()
-        for worker in self.workers_on(node.name).values():
+        for worker in self.where.workers_on(node.name).values():
             seen = ages.observed_first_seen(node, worker, now)
             if seen is not None and (node.uid not in self._observed or seen < self._observed[node.uid]):
                 self._observed[node.uid] = seen
@@ -417,7 +334,7 @@ class ClusterState:
             nears_at = expiry_nears_at(claim, self._ending_rules)
             if nears_at > now:
                 self._next_expiry = min(self._next_expiry, nears_at)
-        ending = ending_of(self.workers_on(node.name).values(), claim, self._ending_rules, now)
+        ending = ending_of(self.where.workers_on(node.name).values(), claim, self._ending_rules, now)
         self._ranking.put(node.name, preference_key(key, departure_of(node, claim), ending))
 
     def _rank_named(self, node_name: str | None) -> None:

@@ -89,6 +89,6 @@ class ClaimTidier:
                 await asyncio.sleep(0)
             now = self._clock() - PATIENCE
             found += [
-                w for w in self._state.workers_on(name).values() if w.claim is not None and not is_claimed(w, now)
+                w for w in self._state.where.workers_on(name).values() if w.claim is not None and not is_claimed(w, now)
             ]
         return found

@@ -94,7 +94,7 @@ class CostWriter:
     async def look_at_all(self) -> list[CostWrite]:
         """Decide about every placed worker, and count foreign values per pool."""
         writes: list[CostWrite] = []
-        settings = {pool: self._pool_settings(pool) for pool in self._state.placed}
+        settings = {pool: self._pool_settings(pool) for pool in self._state.where.placed}
         if self._clock() - self._counted_since > CONTEST_WINDOW:
             self._vanished.clear()
             self._counted_since = self._clock()
@@ -103,7 +103,7 @@ class CostWriter:
         for position, name in enumerate(list(self._state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-            for worker in list(self._state.workers_on(name).values()):
+            for worker in list(self._state.where.workers_on(name).values()):
                 if is_untouched(worker) and worker.uid not in self._written:
                     continue
                 state = cost_state(worker)

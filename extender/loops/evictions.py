@@ -110,7 +110,7 @@ class Evictions:
         now = self._clock()
         if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(now):
             return SkipReason.BACKING_OFF
-        if self._state.unscheduled(pool):
+        if self._state.where.unscheduled(pool):
             return SkipReason.PENDING_WORKERS
         pod = self._state.pods.get(victim.uid)
         if pod is None:

@@ -40,7 +40,7 @@ class ClaimableCount:
         """Count those that are left without ``pod``."""
         while self._changed:
             name = self._changed.pop()
-            count = self._count(self._state.workers_on(name).values(), now)
+            count = self._count(self._state.where.workers_on(name).values(), now)
             self._total += count - self._on.get(name, 0)
             self._on[name] = count
         known = self._state.pods.get(pod.uid)

@@ -133,7 +133,7 @@ class IdleSources:
             if since_yield >= WORKERS_BETWEEN_YIELDS:
                 since_yield = 0
                 await asyncio.sleep(0)
-            for worker in list(self._state.workers_on(name).values()):
+            for worker in list(self._state.where.workers_on(name).values()):
                 since_yield += 1
                 pool = worker.pool or ""
                 if pool not in known:

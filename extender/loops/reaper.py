@@ -89,7 +89,7 @@ class Reaper:
             await asyncio.sleep(TICK.total_seconds())
             if not (self._is_leader() and self._state.synced and self._is_fresh()):
                 continue
-            names = self._state.pool_names()
+            names = self._state.where.pool_names()
             for gone in self._memory.keys() - names:
                 del self._memory[gone]
             for pool in sorted(names):
@@ -146,7 +146,7 @@ class Reaper:
 
     def _assess_node(self, name: str, pool: str, rules: ReapRules, now: datetime) -> Assessment | None:
         node = self._state.nodes.get(name)
-        workers = [worker for worker in self._state.workers_on(name).values() if worker.pool == pool]
+        workers = [worker for worker in self._state.where.workers_on(name).values() if worker.pool == pool]
         if node is None or not workers:
             return None
         return assess_node(
@@ -154,7 +154,7 @@ class Reaper:
             order_key=self._state.order[name],
             departure=self._state.departure(name),
             workers=self._view(pool, workers),
-            others=self._state.holders_on(name, besides=pool),
+            others=self._state.where.holders_on(name, besides=pool),
             rules=rules,
             now=now,
             stays=why_stays(self._state, name, now),
@@ -167,7 +167,7 @@ class Reaper:
         if memory.episodes:
             arrivals = await in_slices(self._arrivals(pool, memory.episodes))
             memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=rules.idle_timeout, now=now)
-        waits = why_pool_waits(unscheduled=self._state.unscheduled(pool), episodes=memory.episodes, now=now)
+        waits = why_pool_waits(unscheduled=self._state.where.unscheduled(pool), episodes=memory.episodes, now=now)
         is_paused = waits is SkipReason.POOL_PAUSED
         self._metrics.reap_paused.labels(self._metrics.pool_label(pool)).set(is_paused)
         if is_paused and not memory.told_paused:
@@ -186,7 +186,7 @@ class Reaper:
         for name in list(self._state.order):
             key = self._state.order.get(name)
             if key is not None and key >= oldest:
-                workers = self._state.workers_on(name).values()
+                workers = self._state.where.workers_on(name).values()
                 found += [(worker, key) for worker in workers if worker.created >= since and worker.pool == pool]
             yield
         return found

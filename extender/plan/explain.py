@@ -268,11 +268,13 @@ def explain_node(look: Look, name: str) -> NodeExplanation:
     ranked = [each for each in plan.nodes if each.rank is not None]
     workers = tuple(
         _fate(look, pod, _reap_of(plan, pod.pool))
-        for pod in sorted(state.workers_on(name).values(), key=lambda pod: (pod.pool or "", pod.namespace, pod.name))
+        for pod in sorted(
+            state.where.workers_on(name).values(), key=lambda pod: (pod.pool or "", pod.namespace, pod.name)
+        )
         if pod.pool is not None
     )
     staying = [worker for worker in workers if worker.fate is not Fate.EVICTED and not worker.pod.terminating]
-    others = state.holders_on(name, besides="") - sum(not worker.pod.terminating for worker in workers)
+    others = state.where.holders_on(name, besides="") - sum(not worker.pod.terminating for worker in workers)
     return NodeExplanation(
         line=line,
         node=node,
@@ -302,7 +304,7 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
     settings = InForce(look.configuration).settings(name)
     workers = [pod for pod in state.pods.values() if pod.pool == name and not pod.finished]
     claimable = [
-        pod for node in state.preference for pod in claimable_on(state.workers_on(node).values(), name, plan.now)
+        pod for node in state.preference for pod in claimable_on(state.where.workers_on(node).values(), name, plan.now)
     ]
     schedulers = Counter(pod.scheduler for pod in workers)
     empty = PoolReap(

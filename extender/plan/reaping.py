@@ -39,7 +39,7 @@ def reap_pools(state: ClusterState, configuration: Configuration, now: datetime)
     listed = {pool.name: pool for pool in configuration.pools or ()}
     return tuple(
         _reap_pool(state, listed.get(name) or configuration.pool_defaults_for(name), now)
-        for name in sorted(state.pool_names())
+        for name in sorted(state.where.pool_names())
     )
 
 
@@ -48,7 +48,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
     assessments = []
     costs = []
     for name in state.nodes:
-        workers = [worker for worker in state.workers_on(name).values() if worker.pool == settings.name]
+        workers = [worker for worker in state.where.workers_on(name).values() if worker.pool == settings.name]
         if not workers:
             continue
         assessments.append(
@@ -57,7 +57,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
                 order_key=state.order[name],
                 departure=state.departure(name),
                 workers=workers,
-                others=state.holders_on(name, besides=settings.name),
+                others=state.where.holders_on(name, besides=settings.name),
                 rules=reaping.rules,
                 now=now,
                 stays=why_stays(state, name, now),
@@ -77,7 +77,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
     rooms = Rooms(state, changed=set())
     deque(rooms.counting(), maxlen=0)
     plan = plan_evictions(assessments, reaping.limits, rooms=rooms.left(now), key_use=state.key_use)
-    waits = why_pool_waits(unscheduled=state.unscheduled(settings.name), episodes=(), now=now)
+    waits = why_pool_waits(unscheduled=state.where.unscheduled(settings.name), episodes=(), now=now)
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(
         pool=settings.name,

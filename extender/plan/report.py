@@ -129,7 +129,7 @@ def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
 def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:
     """Name the pools whose workers only the reaper's leader can ask: what is known of them here is a mark of its."""
     in_force = InForce(configuration)
-    for pool in sorted(state.pool_names()):
+    for pool in sorted(state.where.pool_names()):
         rules = in_force.sources(pool)
         if not rules.outside:
             continue
@@ -164,7 +164,7 @@ def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource
 def _node_line(
     state: ClusterState, node: Node, now: datetime, *, rank: int | None, score: int, age: AgeSource
 ) -> NodeLine:
-    workers = state.workers_on(node.name).values()
+    workers = state.where.workers_on(node.name).values()
     first_seen = state.first_seen(node)
     return NodeLine(
         name=node.name,

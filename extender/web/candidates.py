@@ -47,7 +47,7 @@ class Candidates:
         for position, name in enumerate(list(self._state.preference), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-            if not self._state.marked_on(name):
+            if not self._state.where.marked_on(name):
                 continue
             if not missing:
                 yield name
@@ -67,7 +67,7 @@ class Candidates:
         return staying if affinity is None else key_first(staying, preference, affinity)
 
     def _on(self, name: str, pool: str) -> list[Pod]:
-        return claimable_on(self._state.marked_on(name).values(), pool, self._clock())
+        return claimable_on(self._state.where.marked_on(name).values(), pool, self._clock())
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
         return (
@@ -85,6 +85,8 @@ class Candidates:
                 if position % NODES_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
                 is_leaving = name not in self._state.preference
-                counts.update(reasons_on(self._state.workers_on(name).values(), pool, is_leaving=is_leaving, now=now))
+                counts.update(
+                    reasons_on(self._state.where.workers_on(name).values(), pool, is_leaving=is_leaving, now=now)
+                )
             self._tallies[pool] = (now, dict(counts))
         return self._tallies[pool][1]

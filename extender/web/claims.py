@@ -126,7 +126,7 @@ class ClaimsApi:
         try:
             granted = await self._claiming.claim(request)
         except NothingToClaim as error:
-            waiting = self._state.unscheduled(asked.pool)
+            waiting = self._state.where.unscheduled(asked.pool)
             raise none_idle(asked.pool, asked.settings, error.counts, waiting) from error
         outcome = Outcome.CLAIMED if granted.is_new else Outcome.FOUND
         self._tell(outcome, granted)

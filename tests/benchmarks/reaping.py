@@ -190,7 +190,7 @@ def _look(state: ClusterState) -> int:
     return sum(
         worker.pool == POOL and worker.idle_since is not None
         for name in state.nodes
-        for worker in state.workers_on(name).values()
+        for worker in state.where.workers_on(name).values()
     )
 
 

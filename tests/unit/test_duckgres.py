@@ -46,7 +46,7 @@ def claim_order(state: ClusterState) -> list[str]:
     found: list[tuple[OrderKey, str]] = [
         (key, pod.name)
         for name, key in state.order.items()
-        for pod in state.workers_on(name).values()
+        for pod in state.where.workers_on(name).values()
         if why_not_claimable(pod, None, NOW) is None
     ]
     return [name for _, name in sorted(found)]
@@ -60,7 +60,7 @@ def reap(state: ClusterState, *, floor: int, idle_timeout: timedelta = timedelta
             node=name,
             order_key=key,
             departure=None,
-            workers=state.workers_on(name).values(),
+            workers=state.where.workers_on(name).values(),
             others=0,
             rules=rules,
             now=NOW,
@@ -175,7 +175,7 @@ def test_a8_a_timeout_of_zero_means_at_once() -> None:
             node="c-old",
             order_key=state.order["c-old"],
             departure=None,
-            workers=state.workers_on("c-old").values(),
+            workers=state.where.workers_on("c-old").values(),
             others=0,
             rules=ReapRules(enabled=False),
             now=NOW,

@@ -44,7 +44,7 @@ def claimable(state: ClusterState) -> list[str]:
     return [
         pod.uid
         for name, each in state.nodes.items()
-        for pod in state.workers_on(name).values()
+        for pod in state.where.workers_on(name).values()
         if pod.pool == "pool" and why_not_claimable(pod, departure_of(each), NOW) is None
     ]
 
@@ -65,7 +65,7 @@ def test_count_is_that_of_a_look_at_all_nodes(
                 node=name,
                 order_key=state.order[name],
                 departure=departure_of(each),
-                workers=[pod for pod in state.workers_on(name).values() if pod.pool == "pool"],
+                workers=[pod for pod in state.where.workers_on(name).values() if pod.pool == "pool"],
                 others=0,
                 rules=ReapRules(),
                 now=NOW,

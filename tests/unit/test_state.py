@@ -208,12 +208,12 @@ def test_overlay_keeps_an_evicted_pod_terminating_until_the_watch_shows_it() -> 
     state.upsert_pod(worker("w", node="a"))
     state.overlay_eviction(worker("w").uid)
     state.upsert_pod(worker("w", node="a"))
-    assert state.workers_on("a")[worker("w").uid].terminating
+    assert state.where.workers_on("a")[worker("w").uid].terminating
     state.replace_pods([worker("w", node="a")])
-    assert state.workers_on("a")[worker("w").uid].terminating
+    assert state.where.workers_on("a")[worker("w").uid].terminating
     state.delete_pod(worker("w", node="a"))
     state.upsert_pod(worker("w", node="a"))
-    assert not state.workers_on("a")[worker("w").uid].terminating
+    assert not state.where.workers_on("a")[worker("w").uid].terminating
 
 
 def test_holders_are_pods_that_keep_a_node() -> None:
@@ -229,9 +229,9 @@ def test_holders_are_pods_that_keep_a_node() -> None:
         worker("done", node="a", pool=None, finished=True),
     ):
         state.upsert_pod(pod)
-    assert state.holders_on("a", besides="pool") == 2
+    assert state.where.holders_on("a", besides="pool") == 2
     state.delete_pod(stranger("stranger", node="a"))
-    assert state.holders_on("a", besides="pool") == 1
+    assert state.where.holders_on("a", besides="pool") == 1
 
 
 def test_unscheduled_counts_workers_without_a_node() -> None:
@@ -240,12 +240,12 @@ def test_unscheduled_counts_workers_without_a_node() -> None:
     state.upsert_pod(worker("w", node=None))
     state.upsert_pod(worker("v", node=None))
     state.upsert_pod(worker("going", node=None, terminating=True))
-    assert state.unscheduled("pool") == 2
+    assert state.where.unscheduled("pool") == 2
     state.upsert_pod(worker("w", node="a"))
-    assert state.unscheduled("pool") == 1
+    assert state.where.unscheduled("pool") == 1
     state.delete_pod(worker("v", node=None))
-    assert state.unscheduled("pool") == 0
-    assert state.pool_names() == {"pool"}
+    assert state.where.unscheduled("pool") == 0
+    assert state.where.pool_names() == {"pool"}
 
 
 def test_placed_counts_workers_on_nodes_by_pool() -> None:
@@ -263,11 +263,11 @@ def test_placed_counts_workers_on_nodes_by_pool() -> None:
     )
     state.upsert_pod(worker("w", node="a", idle_since=minutes_ago(1)))
     state.upsert_pod(worker("waits", node="b"))
-    assert state.placed == {"pool": 3, "other": 1}
+    assert state.where.placed == {"pool": 3, "other": 1}
     state.upsert_pod(worker("w", node="a", finished=True))
     state.delete_pod(worker("w", node="a", finished=True))
     state.delete_pod(worker("other", node="a", pool="other"))
-    assert state.placed == {"pool": 2}
+    assert state.where.placed == {"pool": 2}
 
 
 # -- Karpenter's objects ----------------------------------------------------------------------------------------------

@@ -1,0 +1,112 @@
+"""Where pods are: workers and others by node, workers that wait for one, and how many a pool has.
+
+Owns the indexes over pods and nothing else. Finished pods are in none of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from extender.model import Pod
+from extender.policy.idleness import is_bound_to_its_node
+
+
+class PodIndex:
+    """Pods by node and by pool, kept pod by pod: to change one, take the old one out and put the new one in."""
+
+    def __init__(self) -> None:
+        self._workers_on: dict[str, dict[str, Pod]] = {}
+        self._marked_on: dict[str, dict[str, Pod]] = {}
+        self._strangers_on: dict[str, dict[str, Pod]] = {}
+        self._unscheduled: dict[str, set[str]] = {}
+        self._placed: Counter[str] = Counter()
+
+    def put(self, pod: Pod) -> None:
+        """Take a pod in."""
+        if pod.finished:
+            return
+        if pod.node is None:
+            if pod.pool is not None and not pod.terminating:
+                self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
+        elif pod.pool is not None:
+            self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
+            if pod.idle_since is not None:
+                self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
+            self._placed[pod.pool] += 1
+        elif not is_bound_to_its_node(pod):
+            self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
+
+    def take(self, pod: Pod) -> None:
+        """Take a pod out, as it was when it was put in."""
+        if pod.node is None:
+            waiting = self._unscheduled.get(pod.pool or "")
+            if waiting is not None:
+                waiting.discard(pod.uid)
+                if not waiting:
+                    del self._unscheduled[pod.pool or ""]
+        elif pod.pool is None:
+            _drop(self._strangers_on, pod.node, pod.uid)
+        else:
+            _drop(self._marked_on, pod.node, pod.uid)
+            if _drop(self._workers_on, pod.node, pod.uid):
+                self._placed[pod.pool] -= 1
+                if not self._placed[pod.pool]:
+                    del self._placed[pod.pool]
+
+    def workers_on(self, node_name: str) -> Mapping[str, Pod]:
+        """Give the workers on a node by UID, terminating ones included, finished ones not."""
+        return self._workers_on.get(node_name, {})
+
+    def marked_on(self, node_name: str) -> Mapping[str, Pod]:
+        """Give those of `workers_on` that carry an idle mark: the only ones that a claim has to look at."""
+        return self._marked_on.get(node_name, {})
+
+    def strangers_on(self, node_name: str) -> Mapping[str, Pod]:
+        """Give the pods on a node that are no workers and would hold it, by UID, terminating ones included."""
+        return self._strangers_on.get(node_name, {})
+
+    def is_held(self, node_name: str, *, without: str | None = None) -> bool:
+        """True while a pod other than ``without`` holds a node: of any pool or none, and not terminating."""
+        for pods in (self.workers_on(node_name), self.strangers_on(node_name)):
+            for pod in pods.values():
+                if not pod.terminating and pod.uid != without:
+                    return True
+        return False
+
+    def holders_on(self, node_name: str, *, besides: str) -> int:
+        """Count pods that hold a node and are not of pool ``besides``. DaemonSet, static, terminating ones do not."""
+        holders = 0
+        for pod in self.strangers_on(node_name).values():
+            holders += not pod.terminating
+        for worker in self.workers_on(node_name).values():
+            if worker.pool != besides and not worker.terminating:
+                holders += 1
+        return holders
+
+    def names_with_workers(self) -> frozenset[str]:
+        """Name the nodes that have a worker."""
+        return frozenset(self._workers_on)
+
+    def unscheduled(self, pool: str) -> int:
+        """Count the workers of a pool that have no node yet."""
+        return len(self._unscheduled.get(pool, ()))
+
+    @property
+    def placed(self) -> Mapping[str, int]:
+        """Count the workers on nodes by pool, terminating ones included, finished ones not."""
+        return self._placed
+
+    def pool_names(self) -> set[str]:
+        """Name the pools that have a worker, placed or not."""
+        return self._placed.keys() | self._unscheduled.keys()
+
+
+def _drop(index: dict[str, dict[str, Pod]], node_name: str, uid: str) -> bool:
+    """Take a pod out of an index by node; False where it was not there."""
+    there = index.get(node_name, {})
+    if there.pop(uid, None) is None:
+        return False
+    if not there:
+        del index[node_name]
+    return True
