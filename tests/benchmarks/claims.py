@@ -277,8 +277,9 @@ def _report(
         labels=2,
     )
     note = (
-        "etcd, the API server, the replicas and the clients share the machine's cores: the rates are those of all of "
-        "them together: a claim is two lists and a patch, a release a read and a patch."
+        "etcd, the API server, the replicas and the clients share the machine's cores, and the rates are what that "
+        "allows: a claim is two lists and a patch, a release a read and a patch. Several replicas go for the same "
+        "worker first, the warmest: whoever loses reads it and takes the next."
     )
     raw: dict[str, object] = {str(step): values for step, values in steps.items()}
     raw |= {
