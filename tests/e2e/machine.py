@@ -81,7 +81,10 @@ def require_root() -> None:
 
 
 def make_group() -> None:
-    """Make the cgroup that the kubelet puts pods into, in each hierarchy that there is."""
+    """Make the cgroup that the kubelet puts pods into, in each hierarchy that there is.
+
+    Tried with cgroup v1. What is here for v2 was not run.
+    """
     if (CGROUPS / "cgroup.controllers").exists():
         controllers = (CGROUPS / "cgroup.controllers").read_text().split()
         for controller in controllers:
