@@ -42,6 +42,7 @@ def _pod_tree(explanation: PodExplanation, plan: Plan) -> dict[str, object]:
         "noPool": explanation.no_pool,
         "node": None if explanation.node is None else _line_tree(explanation.node, plan.now),
         "scheduler": pod.scheduler,
+        "cacheKey": pod.cache_key,
         "idle": reports_idle(pod, plan.now),
         "idleSince": idle_since(pod),
         "claim": _claim_tree(pod, plan.now),
@@ -90,6 +91,7 @@ def _node_tree(explanation: NodeExplanation, plan: Plan) -> dict[str, object]:
 
 def _pool_tree(explanation: PoolExplanation, plan: Plan) -> dict[str, object]:
     line, settings, reap = explanation.line, explanation.settings, explanation.reap
+    key = settings.cache_key
     return {
         "name": line.name,
         "idle": line.idle,
@@ -99,6 +101,7 @@ def _pool_tree(explanation: PoolExplanation, plan: Plan) -> dict[str, object]:
         "nodes": line.nodes,
         "schedulers": dict(explanation.schedulers),
         "settings": _settings_tree(settings),
+        "cacheKey": None if key is None else {"label": key.label, "window": key.window},
         "claimable": [_name_tree(pod) for pod in explanation.claimable],
         "waits": reap.waits,
         "evictions": [_name_tree(pod) for pod in reap.victims],

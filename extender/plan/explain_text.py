@@ -65,6 +65,8 @@ def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, st
     if worker is None or settings is None:
         return
     yield "scheduler", pod.scheduler
+    if settings.cache_key is not None:
+        yield "cache key", pod.cache_key or f"none: it has no label {settings.cache_key.label}"
     yield "idle", _idle_words(pod, now)
     if pod.claim is not None and is_claimed(pod, now):
         yield "claimed", _claim_words(pod.claim)
@@ -243,6 +245,9 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
         + ("" if chosen.enabled else ", switched off")
         + (", dry-run" if settings.dry_run else ""),
     )
+    if settings.cache_key is not None:
+        oldest = count(settings.cache_key.window, "oldest node")
+        yield "cache key", f"label {settings.cache_key.label}, decides among the {oldest} that fit"
     handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in explanation.claimable)
     yield "claimable", f"{len(explanation.claimable):,}, warmest first: {handed}" if handed else "none"
     if reap.waits is not None:

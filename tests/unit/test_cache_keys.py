@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from extender.inforce import SHARED_KEYS, InForce, pools_in_force
 from extender.model import CacheKeyRule
+from extender.plan.explain import Look, Subject, explain
+from extender.plan.explain_text import render_page
 from extender.plan.render import render_json
-from extender.plan.report import plan_of
+from extender.plan.report import look_at, plan_of
 from extender.plan.snapshot import Snapshot
 from extender.policy.affinity import KEYS_PER_NODE
 from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
@@ -157,6 +159,29 @@ def test_plan_shows_the_keys_of_each_node() -> None:
     assert tree["nodes"][0]["why"].endswith("; keys: y 3, x 1")
     assert "which cache keys ran before and have gone: only the workers that are there count" in made.unknown
     assert not [line for line in plan_of(snapshot, configuration(""), source="given").unknown if "cache keys" in line]
+
+
+def test_explain_tells_the_key_of_a_worker_and_the_rule_of_its_pool() -> None:
+    """For a worker without the label it says which one is missing; a pool without the setting says nothing of keys."""
+    pods = [worker("with", node="n0", cache_key="acme"), worker("without", node="n0")]
+
+    def pages(text: str) -> list[str]:
+        snapshot = Snapshot(nodes=(node("n0"),), pods=tuple(pods), ledger=None, kinds={"Pod": 2}, taken=NOW)
+        rules = configuration(text)
+        state, made = look_at(snapshot, rules, source="given")
+        seen = Look(state=state, plan=made, configuration=rules)
+        asked = ((Subject.POD, "with"), (Subject.POD, "without"), (Subject.POOL, "pool"), (Subject.NODE, "n0"))
+        return [render_page(explain(seen, subject, name), seen.plan) for subject, name in asked]
+
+    found = pages("poolDefaults: {cacheKey: {label: tenant}}")
+    assert [[line for line in page.splitlines() if line.startswith("cache key")] for page in found] == [
+        ["cache key      acme"],
+        ["cache key      none: it has no label tenant"],
+        ["cache key    label tenant, decides among the 5 oldest nodes that fit"],
+        [],
+    ]
+    assert "; keys: acme" in found[3]
+    assert not [page for page in pages("")[:3] if "cache key" in page]
 
 
 def test_hostile_keys_are_forgotten_and_an_answer_stays_right() -> None:

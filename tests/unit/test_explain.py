@@ -291,6 +291,7 @@ def test_json_has_stable_keys(subject: str, name: str) -> None:
 KEYS = {
     "pod": {
         *{"namespace", "name", "uid", "pool", "noPool", "node", "scheduler", "idle", "idleSince", "claim"},
+        "cacheKey",
         *{"notClaimable", "notReapable", "pass", "waits", "before", "deletionCost"},
     },
     "node": {
@@ -299,6 +300,7 @@ KEYS = {
     },
     "pool": {
         *{"name", "idle", "busy", "claimed", "pending", "nodes", "schedulers", "settings"},
+        "cacheKey",
         *{"claimable", "waits", "evictions", "stays", "deletionCostsToWrite"},
     },
 }
