@@ -33,13 +33,13 @@ BASES = {
 
 
 def debian_mirror() -> str:
-    """The mirror of Debian's archive that this machine uses, else the one that everybody has."""
+    """The mirror of Debian's archive that this machine uses. Raises ControlPlaneError where it names none."""
     sources = [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
     for text in (path.read_text() for path in sources if path.suffix in (".list", ".sources")):
         found = re.search(r"^(?:URIs:|deb(?: \[[^]]*\])?) *(\S+/debian)/?(?: |$)", text, re.MULTILINE)
         if found:
             return found[1]
-    return "http://deb.debian.org/debian"
+    raise ControlPlaneError("no mirror of Debian's archive is named in /etc/apt/sources.list*: add one")
 
 
 def write_program_image(archive: Path, name: str, program: Path) -> None:
