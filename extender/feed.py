@@ -87,6 +87,7 @@ class ClusterFeed:
                 random=Random(),  # noqa: S311 - jitter
                 observer=observer,
                 forgets_missing=name in OPTIONAL,
+                forgets_after=STALE if name == NODE_CLAIMS else None,
             )
 
         nodes = _Sink(state.replace_nodes, state.upsert_node, state.delete_node)
@@ -153,8 +154,9 @@ class ClusterFeed:
         """True while what an eviction is decided on is not stale: all is loaded, all watches are open, none is silent.
 
         While a watch is broken, others may take work or go, and the floor would be kept with workers that are no more.
-        A ledger that cannot be read makes it false: ages would be guesses. Karpenter's objects do not count: they can
-        only keep workers from being evicted, or say earlier that a node is leaving.
+        A ledger that cannot be read makes it false: ages would be guesses. Karpenter's objects do not count. NodePools
+        can only keep workers from being evicted; NodeClaims say that a node is leaving, where no floor is kept, and are
+        forgotten when they cannot be read for two minutes.
         """
         now = asyncio.get_running_loop().time()
         return all(

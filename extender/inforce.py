@@ -19,6 +19,9 @@ from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, P
 SHARED_KEYS = 10_000
 """So many cache keys are one value for all pods that have them; then it begins anew, for labels may be hostile."""
 
+SHARED_POOLS = 1_000
+"""So many pools that are known by their label have settings at hand; then that begins anew."""
+
 
 class InForce:
     """Settings as they are now; `replace` puts a new configuration in force for everybody who asks after that.
@@ -36,6 +39,7 @@ class InForce:
         self._settings = {pool.name: pool for pool in self.configuration.pools or ()}
         self._listed = frozenset(self._settings)
         self.pools = pools_in_force(self.configuration)
+        self._defaults: dict[str, PoolSettings] = {}
         self._sources: dict[str, SourceRules] = {}
         self._members: dict[tuple[str, str | None], Membership] = {}
         self.asks_anybody = any(source_rules(each, dry_run=False).outside for each in self._idle_settings())
@@ -62,9 +66,12 @@ class InForce:
 
     def settings(self, pool: str) -> PoolSettings:
         """Give a pool's settings."""
-        found = self._settings.get(pool)
+        found = self._settings.get(pool) or self._defaults.get(pool)
         if found is None:
-            found = self._settings[pool] = self.configuration.pool_defaults_for(pool)
+            if len(self._defaults) >= SHARED_POOLS:
+                self._defaults.clear()
+                self._sources.clear()
+            found = self._defaults[pool] = self.configuration.pool_defaults_for(pool)
         return found
 
     def sources(self, pool: str) -> SourceRules:

@@ -221,6 +221,7 @@ class Pod:
     parsed. ``own_mark`` is the mark that the worker, or whoever speaks for it, has set; ``source_mark`` what warmnode
     noted beside it for the sources outside, as it stands (`policy.marks`). ``do_not_disrupt_until`` is the end of
     ``karpenter.sh/do-not-disrupt`` (`FOREVER` for "true"). ``priority`` is None where admission set none.
+    ``gated`` pods have a scheduling gate: no scheduler looks at them until somebody removes it.
     ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
     stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
@@ -240,6 +241,7 @@ class Pod:
     ready_since: datetime | None = None
     idle_since: datetime | None = None
     do_not_disrupt_until: datetime | None = None
+    gated: bool = False
     terminating: bool = False
     finished: bool = False
     resource_version: str = ""

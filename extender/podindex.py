@@ -27,7 +27,7 @@ class PodIndex:
         if pod.finished:
             return
         if pod.node is None:
-            if pod.pool is not None and not pod.terminating:
+            if pod.pool is not None and not pod.terminating and not pod.gated:
                 self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
         elif pod.pool is not None:
             self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
@@ -89,7 +89,7 @@ class PodIndex:
         return frozenset(self._workers_on)
 
     def unscheduled(self, pool: str) -> int:
-        """Count the workers of a pool that have no node yet."""
+        """Count the workers of a pool that wait for a node, and not for the removal of a scheduling gate."""
         return len(self._unscheduled.get(pool, ()))
 
     @property

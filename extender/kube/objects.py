@@ -70,8 +70,13 @@ class Condition(Struct, rename="camel", gc=False, frozen=True):
     last_transition_time: datetime | None = None
 
 
+class SchedulingGate(Struct, gc=False, frozen=True):
+    name: str = ""
+
+
 class PodSpec(Struct, rename="camel", gc=False, frozen=True):
     node_name: str | None = None
+    scheduling_gates: list[SchedulingGate] | None = None
     priority: int | None = None
     scheduler_name: str = ""
 
@@ -155,6 +160,7 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         ready_since=_ready_since(status.conditions),
         idle_since=marks.idle_since,
         do_not_disrupt_until=_protected_until(annotations.get(DO_NOT_DISRUPT), status.start_time or created),
+        gated=bool(spec.scheduling_gates),
         terminating=meta.deletion_timestamp is not None,
         finished=status.phase in ("Succeeded", "Failed"),
         resource_version=meta.resource_version,

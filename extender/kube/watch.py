@@ -85,7 +85,8 @@ class Reflector(Generic[S, T]):
     progress, a quiet collection gets no bookmarks.) ``following_since``: the clock's time since when a watch is open,
     None while none is: what happens meanwhile is not known. ``missing``: the collection does not exist or may not be
     read (404, 403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in
-    the sink, unless ``forgets_missing``.
+    the sink, unless ``forgets_missing``. With ``forgets_after`` the sink is emptied too when the collection cannot be
+    read for so long for any other reason.
     """
 
     def __init__(
@@ -103,11 +104,12 @@ class Reflector(Generic[S, T]):
         clock: Callable[[], float] | None = None,
         observer: WatchObserver | None = None,
         forgets_missing: bool = False,
+        forgets_after: timedelta | None = None,
     ) -> None:
         """``path`` is the collection's, such as ``/api/v1/pods``. ``clock`` is in seconds; None: the running loop's.
 
-        ``forgets_missing``: empties the sink when the collection is missing. For what only adds to the rest: rather
-        nothing than an old state for ever.
+        ``forgets_missing`` and ``forgets_after`` are for what only adds to the rest: rather nothing than an old state
+        for ever.
         """
         self.name = name
         self.synced_event = asyncio.Event()
@@ -126,6 +128,8 @@ class Reflector(Generic[S, T]):
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._observer: WatchObserver = observer or NullObserver()
         self._forgets_missing = forgets_missing
+        self._forgets_after = forgets_after
+        self._is_emptied = False
         self._version: str | None = None  # where the next watch starts; None: list first
         self._requested = False
         self._reason = RelistReason.REQUESTED  # why the next list, if it is not the first
@@ -172,6 +176,7 @@ class Reflector(Generic[S, T]):
             if isinstance(error, NotFound) or (isinstance(error, Forbidden) and error.status == 403):
                 return self._lost(error)
             self._observer.watch_failed(self.name, error)
+            self._forget_stale()
             wish = min(error.retry_after or timedelta(0), _LONGEST_WISH)
             return wish.total_seconds() + self._backoff()
 
@@ -196,7 +201,7 @@ class Reflector(Generic[S, T]):
         for error in skipped:
             if error.uid not in known:
                 self._observer.undecodable(self.name, error)
-        self.missing, self.problem = False, None
+        self.missing, self.problem, self._is_emptied = False, None, False
         self._observer.listed(self.name, len(items), self._clock() - started)
         if self.synced:
             self._observer.relisted(self.name, self._reason)
@@ -294,6 +299,15 @@ class Reflector(Generic[S, T]):
         self.settled_event.set()
         self._forget(RelistReason.REAPPEARED)
         return self._random.uniform(*_MISSING_SECONDS)
+
+    def _forget_stale(self) -> None:
+        """Empty the sink where the collection could not be read for ``forgets_after``. It is listed anew then."""
+        if self._forgets_after is None or self._is_emptied or self.last_contact is None:
+            return
+        if self._clock() - self.last_contact > self._forgets_after.total_seconds():
+            self._is_emptied = True
+            self._sink.replace([])
+            self._forget(RelistReason.REAPPEARED)
 
     def _backoff(self) -> float:
         """Exponential with full jitter, so that replicas do not come back together."""

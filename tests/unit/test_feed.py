@@ -181,6 +181,25 @@ async def test_permission_that_is_taken_away_leaves_fewer_signals(
         await until(lambda: followed.state.departure("node") is Departure.NODE_CLAIM_DELETING)
 
 
+async def test_claims_that_cannot_be_read_for_two_minutes_are_forgotten(
+    server: FakeApiServer, client: KubeClient
+) -> None:
+    """On a leaving node no floor is kept: what a NodeClaim said must not stay true when it may have been taken back."""
+    for resource in (NODE_CLAIMS, NODE_POOLS):
+        server.store.enable(resource)
+    server.store.create(NODE_CLAIMS, "", CLAIM)
+    limited = WithoutKarpenter(client)
+    async with following(limited) as followed:
+        await until(lambda: server.watching == len(followed.feed.reflectors))
+        limited.error = Unavailable(500, "InternalError", "conversion webhook failed")
+        server.end_watches()
+        await asyncio.sleep(100)
+        assert followed.state.departure("node") is Departure.NODE_CLAIM_DELETING
+        await until(lambda: followed.state.departure("node") is None)
+        limited.error = None
+        await until(lambda: followed.state.departure("node") is Departure.NODE_CLAIM_DELETING)
+
+
 async def test_broken_collection_delays_the_start_by_seconds_and_no_more(client: KubeClient) -> None:
     """A CRD whose conversion webhook fails answers 500 for ever: the rest begins, is ready and stays fresh."""
     broken = WithoutKarpenter(client, Unavailable(500, "InternalError", "conversion webhook failed"))

@@ -235,8 +235,9 @@ def test_holders_are_pods_that_keep_a_node() -> None:
 
 
 def test_unscheduled_counts_workers_without_a_node() -> None:
-    """Until they are placed, finish or go."""
+    """Until they are placed, finish or go; one behind a scheduling gate waits for somebody else."""
     state = new_state()
+    state.upsert_pod(worker("gated", node=None, gated=True))
     state.upsert_pod(worker("w", node=None))
     state.upsert_pod(worker("v", node=None))
     state.upsert_pod(worker("going", node=None, terminating=True))
@@ -245,6 +246,8 @@ def test_unscheduled_counts_workers_without_a_node() -> None:
     assert state.where.unscheduled("pool") == 1
     state.delete_pod(worker("v", node=None))
     assert state.where.unscheduled("pool") == 0
+    state.upsert_pod(worker("gated", node=None))
+    assert state.where.unscheduled("pool") == 1
     assert state.where.pool_names() == {"pool"}
 
 
