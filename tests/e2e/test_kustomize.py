@@ -273,7 +273,7 @@ def test_a_crashed_leader_is_replaced(workers: Stage, capsys: pytest.CaptureFixt
     waited = time.monotonic() - started
     assert workers.lease_holder("warmnode-scheduler") != holder
     with capsys.disabled():
-        print(f"\ncrash of the leader: the next pod waited {waited:.1f} s; a Lease lasts 15 s, is tried for each 2-4 s")
+        print(f"\ncrash of the leader: the next pod waited {waited:.1f} s; a Lease lasts 15 s, is tried for each 1-2 s")
     workers.rollout("warmnode-scheduler")
 
 
@@ -303,8 +303,7 @@ def test_nothing_was_forbidden(installed: Stage) -> None:
 
 def test_uninstalling_leaves_nothing(installed: Stage) -> None:
     """Deployments first, then the cleanup, then the rest, as docs/uninstall.md says."""
-    for name, node in {"kept": OLDEST, "busy": MIDDLE}.items():
-        installed.worker(name, node=node, idle=True)
+    installed.worker("kept", node=OLDEST, idle=True)  # by the floor
     installed.wait(
         lambda: any("deletion-cost" in each for each in installed.ours()), lambda: f"a cost in {installed.ours()}"
     )
@@ -328,4 +327,4 @@ def test_uninstalling_leaves_nothing(installed: Stage) -> None:
     kubectl("delete", "--kustomize", str(cleanup))
     kubectl("delete", "--ignore-not-found", "--timeout=60s", "--kustomize", str(installed.kustomization(dry_run=False)))
     assert installed.ours() == []
-    assert set(installed.pods()) == {"kept", "busy"}
+    assert set(installed.pods()) == {"kept"}
