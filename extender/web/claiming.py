@@ -28,7 +28,7 @@ from extender.policy.claims import (
     prolonged,
 )
 from extender.policy.deletion_cost import cost_write
-from extender.policy.idleness import is_claimed
+from extender.policy.idleness import asks_not_to_be_disturbed, is_claimed
 from extender.state import ClusterState
 from extender.web.candidates import Candidates
 from extender.web.grants import (
@@ -245,8 +245,7 @@ class Claiming:
 
     def _new_claim(self, worker: Pod, request: Request) -> Claim:
         now = self._clock()
-        was_ours = worker.claim is not None and worker.claim.protects
-        is_free = worker.do_not_disrupt_until is None or was_ours
+        is_theirs = asks_not_to_be_disturbed(worker, now)
         return Claim(
             id=claim_id(worker, self._nonce()),
             pool=request.claimant.pool,
@@ -254,7 +253,7 @@ class Claiming:
             claimant=request.claimant.name,
             since=now,
             expires=now + request.ttl,
-            protects=request.settings.do_not_disrupt and is_free,
+            protects=request.settings.do_not_disrupt and not is_theirs,
         )
 
     async def _is_first(self, taken: FoundPod, request: Request) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -635,6 +635,15 @@ async def test_somebody_elses_do_not_disrupt_stays(desk: Desk) -> None:
     desk.worker("a", annotations={DO_NOT_DISRUPT: "true"})
     held = (await desk.claim())[1]
     await desk.call("DELETE", path_of(held))
+    assert desk.annotation("a", DO_NOT_DISRUPT) == "true"
+
+
+async def test_a_do_not_disrupt_that_ran_out_is_nobodys(desk: Desk) -> None:
+    """A duration counts from the pod's start: an old pod with a short one is not protected any more."""
+    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.worker("a", annotations={DO_NOT_DISRUPT: "10m"})
+    desk.now = datetime.now(UTC) + timedelta(hours=1)
+    await desk.claim()
     assert desk.annotation("a", DO_NOT_DISRUPT) == "true"
 
 
