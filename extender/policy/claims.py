@@ -6,6 +6,7 @@ Reads no clock and writes nothing: `web.claiming` carries it out.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,6 +14,9 @@ from datetime import datetime, timedelta
 from extender.model import CacheKeyRule, Claim, Pod, SkipReason
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
+
+OBJECT_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+"""What pods and namespaces can be called (apimachinery validation: DNS-1123 subdomain). Nothing else goes in a path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class ClaimReference:
         """Namespace and name of the pod, which the ID begins with; None where it is no ID of a claim."""
         namespace, _, rest = self.id.partition(".")
         name, _, nonce = rest.rpartition(".")
-        return (namespace, name) if namespace and name and nonce else None
+        return (namespace, name) if nonce and OBJECT_NAME.fullmatch(namespace) and OBJECT_NAME.fullmatch(name) else None
 
 
 def claim_id(worker: Pod, nonce: str) -> str:

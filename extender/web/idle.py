@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +20,7 @@ from aiohttp import web
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.marks import Marks
 from extender.model import Pod
+from extender.policy.claims import OBJECT_NAME
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
 from extender.policy.marks import format_idle_mark, parse_idle_mark
 from extender.telemetry import Metrics, fields
@@ -34,8 +34,6 @@ PATH = "/v1/pods/{namespace}/{name}/idle"
 BODY_LIMIT_BYTES = 1024
 ATTEMPTS = 5
 """Versions of the pod that are tried. Status updates come seldom, and never five in the time of one request."""
-
-_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # apimachinery validation: DNS-1123 subdomain
 
 
 class Outcome(StrEnum):
@@ -196,7 +194,7 @@ class IdleApi:
     async def _asked(self, request: web.BaseRequest, place: Mapping[str, str], body: bytes) -> _Asked:
         caller = await self._callers.identify(request)
         for name in place.values():
-            if not _NAME.fullmatch(name):
+            if not OBJECT_NAME.fullmatch(name):
                 raise bad_request(f"{name[:100]!r} is no name of a namespace or a pod")
         return _Asked(
             namespace=place["namespace"],

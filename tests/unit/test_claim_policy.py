@@ -221,7 +221,7 @@ def test_a_claim_id_leads_to_the_pod() -> None:
     pod = worker("worker-1.with.dots", namespace="ducks")
     reference = ClaimReference(user="front", pool="pool", id=claim_id(pod, "5f3a"))
     assert reference.place == ("ducks", "worker-1.with.dots")
-    for nonsense in ("", "a", "a.b", "..", "a..c", ".b.c", "a.b."):
+    for nonsense in ("", "a", "a.b", "..", "a..c", ".b.c", "a.b.", "ns...x", "a.b/c.x", "a.B.x", "a.b%.x"):
         assert ClaimReference(user="u", pool="p", id=nonsense).place is None
 
 
