@@ -30,6 +30,14 @@ class KubeError(Exception):
         self.message = message
         self.retry_after = retry_after
 
+    @property
+    def is_about_the_object(self) -> bool:
+        """True where this object is refused for good, by a policy or for what is in it: others may fare better.
+
+        A lack of our own permissions looks the same, and then all of them are refused.
+        """
+        return type(self) in (KubeError, Forbidden) and 400 <= self.status < 500 and self.status != 401
+
     def __str__(self) -> str:
         return f"{self.message} ({self.status} {self.reason})" if self.status else f"{self.message} ({self.reason})"
 

@@ -1,6 +1,7 @@
 """Which workers can be handed out, in which order, and why the others cannot: by the state, a few nodes at a time.
 
-Owns the walk over the nodes and its pauses. The order is that of `policy.claims`; nothing is written here.
+Owns the walk over the nodes and its pauses, and remembers for a while whom the API server refused. The order is that of
+`policy.claims`; nothing is written here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
+
+from cachetools import TTLCache
 
 from extender.model import Pod, SkipReason
 from extender.policy.affinity import Affinity
@@ -21,6 +24,10 @@ NODES_BETWEEN_YIELDS = 50
 TALLY_LASTS = timedelta(seconds=1)
 """Counting a pool of 100,000 workers takes a tenth of a second: who asks a full pool again gets the same figures."""
 
+PASSED_BY = timedelta(minutes=2)
+MOST_PASSED_BY = 4096
+"""Whoever is forgotten is tried once more: harmless."""
+
 
 class Candidates:
     """Looks at a state that goes on changing meanwhile."""
@@ -28,18 +35,41 @@ class Candidates:
     def __init__(self, state: ClusterState, clock: Callable[[], datetime]) -> None:
         self._state = state
         self._clock = clock
+        self._refused: TTLCache[str, None] = TTLCache(
+            maxsize=MOST_PASSED_BY, ttl=PASSED_BY.total_seconds(), timer=lambda: clock().timestamp()
+        )
         self._tallies: dict[str, tuple[datetime, Mapping[SkipReason, int]]] = {}
 
     async def in_order(self, pool: str, affinity: Affinity | None = None) -> AsyncIterator[Pod]:
         """Give the workers that can be handed out, by the state as it is when each is given.
 
         With ``affinity`` the first ``window`` nodes that have one are ordered by the key, all others by preference.
+        Those that are passed by come last.
         """
+        last: list[str] = []
         async for name in self._nodes(pool, affinity):
             for worker in self._on(name, pool):
-                now = self._state.pods.get(worker.uid)
-                if now is not None and self.can_be_had(now, pool):
+                if worker.uid in self._refused:
+                    last.append(worker.uid)
+                elif (now := self._as_of_now(worker.uid, pool)) is not None:
                     yield now
+        for uid in last:
+            if (now := self._as_of_now(uid, pool)) is not None:
+                yield now
+
+    def pass_by(self, uid: str) -> bool:
+        """Let a worker whose claim the API server refuses come last for two minutes; False where it did already."""
+        is_new = uid not in self._refused
+        self._refused[uid] = None
+        return is_new
+
+    def passed_by(self, pool: str) -> int:
+        """Count the workers of a pool that could be had, were they not refused."""
+        return sum(self._as_of_now(uid, pool) is not None for uid in list(self._refused))
+
+    def _as_of_now(self, uid: str, pool: str) -> Pod | None:
+        worker = self._state.pods.get(uid)
+        return worker if worker is not None and self.can_be_had(worker, pool) else None
 
     async def _nodes(self, pool: str, affinity: Affinity | None) -> AsyncIterator[str]:
         window: list[str] = []

@@ -6,7 +6,6 @@ Owns the words. Decides nothing but whether a request makes sense.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -14,11 +13,10 @@ from typing import TypeVar
 
 import msgspec
 
-from extender.model import SkipReason
 from extender.policy.claims import PoolClaims
 from extender.policy.marks import format_idle_mark
 from extender.settings.durations import format_duration, parse_duration
-from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, StillChanging, WorkerEnds
+from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
 from extender.web.refusals import REFUSALS, Refused, bad_request, refusal_of, unavailable
 
 LONGEST_CLAIMANT = 256
@@ -149,15 +147,15 @@ def dry_run(pool: str) -> Refused:
     return Refused(HTTPStatus.CONFLICT, Outcome.DRY_RUN, detail)
 
 
-def none_idle(pool: str, settings: PoolClaims, counts: Mapping[SkipReason, int], waiting: int) -> Refused:
+def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting: int) -> Refused:
     """404: nothing can be handed out, and why; or, for a pool that is only a label, nothing has it. ``waiting`` workers
     have no node yet.
     """
-    if not counts and not waiting and settings.is_by_label:
+    counts, others = nothing.counts, {"pending": waiting, "refused": nothing.refused}
+    if not counts and not any(others.values()) and settings.is_by_label:
         return unknown_pool(pool, "no pod has the label warmnode.dev/pool with this value")
     members = {"busy": 0, "claimed": 0} | {str(reason): number for reason, number in counts.items()}
-    if waiting:
-        members["pending"] = waiting
+    members |= {reason: number for reason, number in others.items() if number}
     shown = ", ".join(f"{number} {reason}" for reason, number in members.items())
     detail = f"no worker of pool {pool} can be handed out: {shown}"
     return Refused(HTTPStatus.NOT_FOUND, Outcome.NONE_IDLE, detail, members={"workers": members})

@@ -7,6 +7,7 @@ patch that names the version of the pod on which it was decided.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from extender.kube.claims import FoundPod
-from extender.kube.errors import Conflict, Gone, NotFound
+from extender.kube.errors import Conflict, Forbidden, Gone, KubeError, NotFound
 from extender.model import Claim, Pod
 from extender.policy.claims import (
     Claimant,
@@ -30,6 +31,7 @@ from extender.policy.claims import (
 from extender.policy.deletion_cost import cost_write
 from extender.policy.idleness import asks_not_to_be_disturbed, is_claimed
 from extender.state import ClusterState
+from extender.telemetry import fields
 from extender.web.candidates import Candidates
 from extender.web.grants import (
     Granted,
@@ -41,8 +43,12 @@ from extender.web.grants import (
     WorkerEnds,
 )
 
+log = logging.getLogger("warmnode.claims")
+
 ATTEMPTS = 5
 """Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row."""
+REFUSALS_IN_ONE_CALL = 5
+"""Workers that the API server may refuse in one call before it is given up: the next call goes on with others."""
 PAUSES = (0.05, 0.1, 0.2, 0.4)
 """Seconds to wait while a claimant holds two workers. A request gives one back within some hundredths; one whose
 replica was killed never does, and then the claim that is not renewed expires."""
@@ -177,8 +183,9 @@ class Claiming:
 
     async def _take(self, request: Request) -> FoundPod:
         """Claim the first worker that can be. One that another request of this process is at is not waited for, unless
-        there is no other."""
+        there is no other. One that the API server refuses, by a policy or for what is on it, stops nobody."""
         pool, lost = request.claimant.pool, set[str]()
+        refusals: list[KubeError] = []
         unsettled = False
         while True:
             others: list[asyncio.Event] = []
@@ -196,6 +203,15 @@ class Claiming:
                 except StillChanging:
                     unsettled = True
                     continue
+                except KubeError as error:
+                    if not error.is_about_the_object:
+                        raise
+                    refusals.append(error)
+                    log.warning("a worker is passed by", extra=fields(pool=pool, pod=worker.name, problem=str(error)))
+                    is_new = self._candidates.pass_by(worker.uid)
+                    if not is_new or len(refusals) == REFUSALS_IN_ONE_CALL:
+                        raise await self._nothing(pool, refusals) from error
+                    continue
                 if taken is not None:
                     return taken
             if not others:
@@ -203,7 +219,14 @@ class Claiming:
             await others[0].wait()
         if unsettled:
             raise StillChanging
-        raise NothingToClaim(await self._candidates.tally(pool))
+        raise await self._nothing(pool, refusals)
+
+    async def _nothing(self, pool: str, refusals: list[KubeError]) -> NothingToClaim | KubeError:
+        """Say why none is had: counts, or a refusal, as there may be more workers or a permission may be missing."""
+        is_given_up = len(refusals) == REFUSALS_IN_ONE_CALL
+        if refusals and (is_given_up or all(isinstance(each, Forbidden) for each in refusals)):
+            return refusals[-1]
+        return NothingToClaim(await self._candidates.tally(pool), self._candidates.passed_by(pool))
 
     def _count_key(self, worker: Pod, request: Request) -> None:
         """A worker that is handed out for a key counts for it on its node, as one that is placed does."""

@@ -127,7 +127,7 @@ class ClaimsApi:
             granted = await self._claiming.claim(request)
         except NothingToClaim as error:
             waiting = self._state.where.unscheduled(asked.pool)
-            raise none_idle(asked.pool, asked.settings, error.counts, waiting) from error
+            raise none_idle(asked.pool, asked.settings, error, waiting) from error
         outcome = Outcome.CLAIMED if granted.is_new else Outcome.FOUND
         self._tell(outcome, granted)
         response = json_response(self._shown(granted), HTTPStatus.CREATED if granted.is_new else HTTPStatus.OK)

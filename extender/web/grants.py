@@ -36,11 +36,15 @@ class Granted:
 
 
 class NothingToClaim(Exception):
-    """No worker of the pool can be handed out. ``counts`` says why, by reason: empty where there is no worker."""
+    """No worker of the pool can be handed out. ``counts`` says why, by reason: empty where there is no worker.
 
-    def __init__(self, counts: Mapping[SkipReason, int]) -> None:
+    ``refused`` are those for which the API server takes no claim.
+    """
+
+    def __init__(self, counts: Mapping[SkipReason, int], refused: int = 0) -> None:
         super().__init__("no worker can be claimed")
         self.counts = counts
+        self.refused = refused
 
 
 class StillChanging(Exception):

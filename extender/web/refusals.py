@@ -62,6 +62,8 @@ def refusal_of(error: Exception, *, grant: str) -> Refused:
             return Refused(HTTPStatus.UNAUTHORIZED, "notAuthenticated", str(error), headers=headers)
         case Forbidden():
             return unavailable(f"warmnode is refused: grant it {grant} ({error})")
+        case KubeError() if error.is_about_the_object:
+            return unavailable(f"the API server refuses what warmnode writes ({error})")
         case KubeError():
             detail = f"the API server gave no answer, so nobody knows what was done; try again ({error})"
             return unavailable(detail, error.retry_after or RETRY_AFTER)

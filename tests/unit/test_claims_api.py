@@ -39,7 +39,7 @@ from extender.telemetry import Metrics
 from extender.web.authorization import Authorization
 from extender.web.callers import Caller, NotAuthenticated
 from extender.web.claim_wire import Outcome
-from extender.web.claiming import Claiming
+from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
 from extender.web.claims import BURST, CALLS_PER_SECOND, ClaimsApi
 from extender.web.http import route
 from extender.web.limits import RateLimit
@@ -47,7 +47,7 @@ from extender.web.openapi import DOCUMENT_PATH, document, document_handler
 from extender.web.server import Address, Listener
 from tests.builders import NOW, by_label, ledger, minutes_ago, node
 from tests.fakes.apiserver import FakeApiServer
-from tests.fakes.faults import Where, answer, reset
+from tests.fakes.faults import Fault, Where, answer, reset
 from tests.fakes.store import PODS, Change
 
 CLAIMS = "/v1/pools/ducks/claims"
@@ -438,6 +438,55 @@ async def test_a_worker_that_cannot_be_had_any_more_is_passed_over(desk: Desk, h
             desk.change("a", {"metadata": {"labels": {POOL_LABEL: "geese"}}})
     assert (await desk.claim())[1]["pod"] == "b"
     assert desk.annotation("a", CLAIM) is None if how != "gone" else True
+
+
+@pytest.mark.parametrize("refusal", [answer(422, "Invalid"), answer(403, "Forbidden"), answer(400, "BadRequest")])
+async def test_a_worker_that_the_api_server_refuses_stops_nobody(desk: Desk, refusal: Fault) -> None:
+    """Its annotations are full, or a policy says no: the next is tried, and that one last."""
+    for name in ("a", "b", "c"):
+        desk.worker(name, idle=TEN_MINUTES_AGO - timedelta(minutes=name == "a"))
+    desk.server.fail(Where.WRITE, refusal)
+    pods = [(await desk.claim("first"))[1]["pod"], (await desk.claim("second"))[1]["pod"]]
+    assert sorted(pods) == ["b", "c"]
+    writes = [each.path.rpartition("/")[2] for each in desk.server.requests if each.method == "PATCH"]
+    assert writes == ["a", *pods]
+    assert (await desk.claim("third"))[1]["pod"] == "a", "as there is no other"
+
+
+async def test_a_worker_is_passed_by_for_two_minutes(desk: Desk) -> None:
+    desk.worker("a", idle=minutes_ago(20))
+    desk.worker("b")
+    desk.worker("c")
+    desk.server.fail(Where.WRITE, answer(422, "Invalid"))
+    assert (await desk.claim("first"))[1]["pod"] != "a"
+    desk.now += timedelta(minutes=2, seconds=1)
+    assert (await desk.claim("second"))[1]["pod"] == "a"
+
+
+async def test_refused_workers_are_counted_and_a_missing_permission_is_named(desk: Desk) -> None:
+    """Few are tried in one call: all may be refused, and each is a write."""
+    desk.worker("a")
+    desk.server.fail(Where.WRITE, answer(422, "Invalid"))
+    status, body = await desk.claim()
+    assert (status, body["reason"]) == (404, "noneIdle")
+    assert body["workers"] == {"busy": 0, "claimed": 0, "refused": 1}
+    for number in range(20):
+        desk.worker(f"more-{number}")
+    before = len(desk.server.requests)
+    desk.server.fail(Where.WRITE, *(answer(403, "Forbidden") for _ in range(30)))
+    status, body = await desk.claim()
+    assert (status, body["reason"]) == (503, "unavailable")
+    assert "patch pods" in body["detail"]
+    assert sum(each.method == "PATCH" for each in desk.server.requests[before:]) == REFUSALS_IN_ONE_CALL
+
+
+@pytest.mark.parametrize("end", [answer(401, "Unauthorized"), answer(429, "TooManyRequests"), answer(500), reset()])
+async def test_without_an_answer_about_one_worker_no_other_is_tried(desk: Desk, end: Fault) -> None:
+    desk.worker("a")
+    desk.worker("b")
+    desk.server.fail(Where.WRITE, end)
+    assert (await desk.claim())[0] == 503
+    assert sum(each.method == "PATCH" for each in desk.server.requests) == 1
 
 
 async def test_a_worker_that_changes_all_the_time_is_503_and_not_404(desk: Desk) -> None:
