@@ -1,4 +1,4 @@
-"""Where pods are: workers and others by node, workers that wait for one, and how many a pool has.
+"""Where pods are: workers and others by node, workers that wait for one, how many a pool has, and which are claimed.
 
 Owns the indexes over pods and nothing else. Finished pods are in none of them.
 """
@@ -21,11 +21,14 @@ class PodIndex:
         self._strangers_on: dict[str, dict[str, Pod]] = {}
         self._unscheduled: dict[str, set[str]] = {}
         self._placed: Counter[str] = Counter()
+        self._with_claim: dict[str, Pod] = {}
 
     def put(self, pod: Pod) -> None:
         """Take a pod in."""
         if pod.finished:
             return
+        if pod.claim is not None:
+            self._with_claim[pod.uid] = pod
         if pod.node is None:
             if pod.pool is not None and not pod.terminating and not pod.gated:
                 self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
@@ -39,6 +42,7 @@ class PodIndex:
 
     def take(self, pod: Pod) -> None:
         """Take a pod out, as it was when it was put in."""
+        self._with_claim.pop(pod.uid, None)
         if pod.node is None:
             waiting = self._unscheduled.get(pod.pool or "")
             if waiting is not None:
@@ -83,6 +87,11 @@ class PodIndex:
             if worker.pool != besides and not worker.terminating:
                 holders += 1
         return holders
+
+    @property
+    def with_claim(self) -> Mapping[str, Pod]:
+        """Give the pods that carry a claim, in force or not, by UID: of any pool or none."""
+        return self._with_claim
 
     def names_with_workers(self) -> frozenset[str]:
         """Name the nodes that have a worker."""

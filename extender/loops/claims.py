@@ -24,7 +24,6 @@ log = logging.getLogger("warmnode.claims")
 INTERVAL = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=2)
 """A worker that is claimed again soon needs no tidying in between."""
-NODES_BETWEEN_YIELDS = 50
 
 
 class Freeing(Protocol):
@@ -61,34 +60,31 @@ class ClaimTidier:
                 await self.tidy_up()
 
     async def tidy_up(self) -> int:
-        """Look at all workers once, and say how many claims were removed."""
-        removed = 0
-        for worker in await self._run_out():
-            pool = worker.pool or ""
-            if worker.claim is None or not self._may_write(pool):
+        """Look at all claims once, and say how many were removed. Those of pods that left their pool go too."""
+        removed, refusals = 0, list[KubeError]()
+        for worker in self._run_out():
+            claim = worker.claim
+            if claim is None or not self._may_write(pool := worker.pool or claim.pool):
                 continue
             try:
-                after = await self._claims.free(worker, worker.claim.expires)
+                after = await self._claims.free(worker, claim.expires)
             except (Conflict, NotFound):
                 continue  # claimed again, or tidied by another replica
             except KubeError as error:
-                log.warning("a claim is not tidied away", extra=fields(pod=worker.name, problem=str(error)))
+                refusals.append(error)
+                if error.is_about_the_object:
+                    continue
                 break
             known = self._state.pods.get(worker.uid)
             if known is not None and known.resource_version == worker.resource_version:
                 self._state.upsert_pod(after.pod)
             self._metrics.claims_expired.labels(self._metrics.pool_label(pool)).inc()
-            log.info("claim expired", extra=fields(pool=pool, pod=worker.name, claimant=worker.claim.claimant))
+            log.info("claim expired", extra=fields(pool=pool, pod=worker.name, claimant=claim.claimant))
             removed += 1
+        if refusals:
+            log.warning("claims are not tidied away", extra=fields(refusals=len(refusals), problem=str(refusals[-1])))
         return removed
 
-    async def _run_out(self) -> list[Pod]:
-        found = []
-        for position, name in enumerate(list(self._state.nodes), 1):
-            if position % NODES_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
-            now = self._clock() - PATIENCE
-            found += [
-                w for w in self._state.where.workers_on(name).values() if w.claim is not None and not is_claimed(w, now)
-            ]
-        return found
+    def _run_out(self) -> list[Pod]:
+        now = self._clock() - PATIENCE
+        return [pod for pod in self._state.where.with_claim.values() if not is_claimed(pod, now)]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from extender.kube.claims import FoundPod
-from extender.kube.errors import Conflict, KubeError, NotFound, Unavailable
+from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound, Throttled, Unavailable
 from extender.loops.claims import PATIENCE, ClaimTidier
 from extender.model import Pod
 from extender.policy.idleness import CLAIM_GRACE
@@ -76,7 +76,31 @@ async def test_another_replica_may_have_been_first(problem: KubeError) -> None:
     assert [name for name, _ in freed.asked] == ["a", "b"]
 
 
-async def test_while_the_api_server_is_away_it_waits() -> None:
-    freed = Freed(Unavailable(0, "Timeout", "away"))
+@pytest.mark.parametrize("problem", [Forbidden(403, "Forbidden", "a policy"), KubeError(422, "Invalid", "too much")])
+async def test_a_refused_pod_holds_up_no_other(problem: KubeError) -> None:
+    freed = Freed(problem)
+    assert await tidier(freed, worker("a", claim=OVER), worker("b", claim=OVER)).tidy_up() == 0
+    assert [name for name, _ in freed.asked] == ["a", "b"]
+
+
+@pytest.mark.parametrize("pool", [None, "other"])
+async def test_a_pod_that_left_its_pool_is_tidied_too(pool: str | None) -> None:
+    """Relabelled, or the pool is configured no more: what came with the claim would hold the node for ever."""
+    freed = Freed()
+    made = tidier(freed, replace(worker("a", claim=OVER), pool=pool))
+    assert await made.tidy_up() == 1
+    assert await made.tidy_up() == 0
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Unavailable(0, "Timeout", "away"),
+        Throttled(429, "TooManyRequests", "patience"),
+        Forbidden(401, "Unauthorized", "who are you"),
+    ],
+)
+async def test_while_the_api_server_is_away_it_waits(problem: KubeError) -> None:
+    freed = Freed(problem)
     await tidier(freed, worker("a", claim=OVER), worker("b", claim=OVER)).tidy_up()
     assert len(freed.asked) == 1
