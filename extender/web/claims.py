@@ -41,7 +41,7 @@ from extender.web.claiming import Claiming
 from extender.web.grants import Granted, NothingToClaim, Request
 from extender.web.http import PathHandler, PathRoutes, json_response, read_body
 from extender.web.limits import RateLimit
-from extender.web.refusals import DEADLINE, Refused, bad_request, is_awaited, retry_after, unavailable
+from extender.web.refusals import DEADLINE, Refused, bad_request, is_awaited, rate_limited, unavailable
 
 log = logging.getLogger("warmnode.claims")
 
@@ -185,12 +185,7 @@ class ClaimsApi:
         if caller.authenticated:
             wait = self._limit.take(caller.user)
             if wait is not None:
-                raise Refused(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    Outcome.RATE_LIMITED,
-                    f"{caller.user} calls more than {CALLS_PER_SECOND} times a second",
-                    headers=retry_after(wait),
-                )
+                raise rate_limited(caller.user, CALLS_PER_SECOND, wait)
         pool, claim_id = place["pool"], place.get("id", "")
         if not LABEL_VALUE.fullmatch(pool):
             raise bad_request(f"{pool[:100]!r} is no name of a pool")

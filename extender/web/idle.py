@@ -26,7 +26,17 @@ from extender.policy.marks import format_idle_mark, parse_idle_mark
 from extender.telemetry import Metrics, fields
 from extender.web.callers import Caller, Callers
 from extender.web.http import PathHandler, PathRoutes, json_response, read_body
-from extender.web.refusals import DEADLINE, REFUSALS, Refused, bad_request, is_awaited, refusal_of, unavailable
+from extender.web.limits import RateLimit
+from extender.web.refusals import (
+    DEADLINE,
+    REFUSALS,
+    Refused,
+    bad_request,
+    is_awaited,
+    rate_limited,
+    refusal_of,
+    unavailable,
+)
 
 log = logging.getLogger("warmnode.idle")
 
@@ -34,6 +44,10 @@ PATH = "/v1/pods/{namespace}/{name}/idle"
 BODY_LIMIT_BYTES = 1024
 ATTEMPTS = 5
 """Versions of the pod that are tried. Status updates come seldom, and never five in the time of one request."""
+
+CALLS_PER_SECOND = 20
+"""Of one pod, or one user where the token is of no pod. A worker says no more than idle and busy for each job."""
+BURST = 40
 
 
 class Outcome(StrEnum):
@@ -49,6 +63,7 @@ class Outcome(StrEnum):
     NOT_AUTHENTICATED = "notAuthenticated"
     NO_POD_IN_TOKEN = "noPodInToken"  # noqa: S105
     NOT_YOUR_POD = "notYourPod"
+    RATE_LIMITED = "rateLimited"
     NOT_FOUND = "notFound"
     NO_WORKER = "noWorker"
     CHANGING = "changing"
@@ -86,12 +101,14 @@ class IdleApi:
         takes_marks: Callable[[str], bool],
         metrics: Metrics,
         clock: Callable[[], datetime],
+        limit: RateLimit | None = None,
     ) -> None:
         self._marks = marks
         self._callers = callers
         self._is_dry_run = is_dry_run
         self._takes_marks = takes_marks
         self._clock = clock
+        self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
         self._counters = {
             (verb, outcome): metrics.idle_requests.labels(verb, outcome)
             for verb in ("put", "delete")
@@ -193,6 +210,11 @@ class IdleApi:
 
     async def _asked(self, request: web.BaseRequest, place: Mapping[str, str], body: bytes) -> _Asked:
         caller = await self._callers.identify(request)
+        if caller.authenticated:
+            wait = self._limit.take(caller.user if caller.pod is None else caller.pod.uid)
+            if wait is not None:
+                who = caller.user if caller.pod is None else f"pod {caller.pod.namespace}/{caller.pod.name}"
+                raise rate_limited(who, CALLS_PER_SECOND, wait)
         for name in place.values():
             if not OBJECT_NAME.fullmatch(name):
                 raise bad_request(f"{name[:100]!r} is no name of a namespace or a pod")

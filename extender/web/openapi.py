@@ -152,7 +152,7 @@ def _mark() -> Json:
         "requestBody": _body("IdleRequest", required=False),
         "responses": {
             "200": _answer("The pod, marked.", "Worker"),
-            **_refusals("400", "401", "403", "404", "413", "503"),
+            **_refusals("400", "401", "403", "404", "413", "429", "503"),
             "409": _problem("The pool is in dry-run (dryRun): nothing is written."),
         },
     }
@@ -164,7 +164,7 @@ def _unmark() -> Json:
         "summary": "A worker says that it is busy. It may accept work after a 200, and after nothing else.",
         "responses": {
             "200": _answer("The pod, without a mark.", "Worker"),
-            **_refusals("400", "401", "403", "404", "413", "503"),
+            **_refusals("400", "401", "403", "404", "413", "429", "503"),
             "409": _problem("The pod is being deleted (terminating): refuse the work. Its mark is removed."),
         },
     }
@@ -257,7 +257,7 @@ _REFUSALS = {
     "404": "There is no such thing: see reason.",
     "409": "The pool is in dry-run (dryRun), or hands out no workers (disabled): nothing is written.",
     "413": "The body is too large (badRequest).",
-    "429": "The user calls too often (rateLimited). Wait as long as Retry-After says.",
+    "429": "The user, or the pod, calls too often (rateLimited). Wait as long as Retry-After says.",
     "503": "Not done, or nobody knows (notSynced, changing, unavailable). The same request again is right.",
 }
 

@@ -76,6 +76,12 @@ def bad_request(detail: str) -> Refused:
     return Refused(HTTPStatus.BAD_REQUEST, "badRequest", detail)
 
 
+def rate_limited(who: str, per_second: int, wait: timedelta) -> Refused:
+    """429: one caller calls too often."""
+    detail = f"{who} calls more than {per_second} times a second"
+    return Refused(HTTPStatus.TOO_MANY_REQUESTS, "rateLimited", detail, headers=retry_after(wait))
+
+
 def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> Refused:
     """503: not done, or nobody knows; the same call again is right."""
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))

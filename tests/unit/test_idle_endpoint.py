@@ -23,7 +23,8 @@ from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.callers import LOCAL, BoundPod, Caller, NotAuthenticated
 from extender.web.http import route
-from extender.web.idle import ATTEMPTS, IdleApi, Outcome
+from extender.web.idle import ATTEMPTS, BURST, CALLS_PER_SECOND, IdleApi, Outcome
+from extender.web.limits import RateLimit
 from extender.web.server import Address, Listener
 from tests.builders import by_label
 from tests.fakes.apiserver import FakeApiServer
@@ -73,6 +74,7 @@ class Scene:
             takes_marks=lambda pool: pool not in self.sourced,
             metrics=self.metrics,
             clock=lambda: NOW,
+            limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
         )
         self.url = ""
 
@@ -356,6 +358,19 @@ async def test_a_lack_of_our_own_permissions_names_them(scene: Scene) -> None:
     status, problem, _ = await scene.call("PUT")
     assert status == 503
     assert "get and patch pods" in problem["detail"]
+
+
+async def test_a_worker_that_calls_too_often_is_429_and_others_are_not(scene: Scene) -> None:
+    """By pod: workers of one service account do not take each other's calls."""
+    mine = scene.token_of(scene.worker())
+    answers = [await scene.call("PUT", headers=mine) for _ in range(BURST + 1)]
+    assert [status for status, _, _ in answers] == [200] * BURST + [429]
+    assert (answers[-1][1]["reason"], answers[-1][2]["Retry-After"]) == ("rateLimited", "1")
+    assert scene.counted("put", Outcome.RATE_LIMITED) == 1
+    theirs = scene.token_of(scene.worker("worker-2"), "worker-2")
+    assert (await scene.call("PUT", "/v1/pods/default/worker-2/idle", headers=theirs))[0] == 200
+    nobodys = scene.token_of(None)
+    assert (await scene.call("PUT", headers=nobodys))[1]["reason"] == "noPodInToken"
 
 
 async def test_no_review_is_no_refusal_of_the_token(scene: Scene) -> None:
