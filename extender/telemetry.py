@@ -154,6 +154,7 @@ class Metrics:
         self.ledger_pruned = self._counter("warmnode_ledger_pruned", "Entries pruned from the ledger.")
         self.leader = Gauge("warmnode_leader", "1 while this process leads the reapers.", registry=self.registry)
         self.leader_changes = self._counter("warmnode_leader_changes", "Leadership won and lost.", "change")
+        self.loop_crashes = self._counter("warmnode_loop_crashes", "Looks that a bug ended, by the loop.", "loop")
         self.reap_passes = self._counter("warmnode_reap_passes", "Passes of the reaper by outcome.", "outcome")
         self.reap_last_success = self._gauge(
             "warmnode_reap_last_success_timestamp_seconds",

@@ -8,11 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 from urllib.parse import quote
 
-import msgspec
-
-from extender.kube.annotate import PATCH_TIMEOUT, annotate
+from extender.kube.annotate import PATCH_TIMEOUT, annotate, decode_pod
 from extender.kube.client import KubeClient
-from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE, Classify, PodObject, pod_from
+from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE, Classify, pod_from
 from extender.model import Pod
 from extender.policy.marks import format_idle_mark
 
@@ -32,7 +30,7 @@ class Marks:
         """Read the pod as it is now: what the API server's store holds, not what a cache remembers."""
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
         body = await self._client.get_bytes(path, timeout=PATCH_TIMEOUT)
-        return pod_from(msgspec.json.decode(body, type=PodObject), self._classify)
+        return pod_from(decode_pod(body), self._classify)
 
     async def write(self, pod: Pod, idle_since: datetime) -> Pod:
         """Mark the pod idle and give it as it is then. The mark is the worker's: a note of warmnode's goes."""

@@ -53,11 +53,19 @@ class ClaimTidier:
         self._jitter = jitter
 
     async def run(self) -> None:
-        """Tidy up for ever. Ends only by cancellation."""
+        """Tidy up for ever. Ends only by cancellation.
+
+        The one guard: a bug is logged with its traceback and counted, and tidying goes on.
+        """
         while True:
             await asyncio.sleep(INTERVAL.total_seconds() * (0.5 + self._jitter()))
-            if self._state.synced:
+            if not self._state.synced:
+                continue
+            try:
                 await self.tidy_up()
+            except Exception:
+                self._metrics.loop_crashes.labels("claims").inc()
+                log.exception("tidying claims failed")
 
     async def tidy_up(self) -> int:
         """Look at all claims once, and say how many were removed. Those of pods that left their pool go too."""

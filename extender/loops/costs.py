@@ -67,7 +67,19 @@ class CostWriter:
         self._vanished.clear()
 
     async def run(self) -> None:
-        """Look and write for ever. Ends only by cancellation."""
+        """Look and write for ever. Ends only by cancellation.
+
+        The one guard: a bug is logged with its traceback and counted, and a while later all is looked at anew.
+        """
+        while True:
+            try:
+                await self._keep()
+            except Exception:
+                self._metrics.loop_crashes.labels("costs").inc()
+                log.exception("a look at deletion costs failed")
+                await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
+
+    async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
         next_full = loop.time()
         while True:

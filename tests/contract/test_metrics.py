@@ -32,6 +32,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_claims_expired": ("counter", {"pool"}),
     "warmnode_leader": ("gauge", set()),
     "warmnode_leader_changes": ("counter", {"change"}),
+    "warmnode_loop_crashes": ("counter", {"loop"}),
     "warmnode_reap_passes": ("counter", {"outcome"}),
     "warmnode_reap_last_success_timestamp_seconds": ("gauge", {"pool"}),
     "warmnode_reap_skipped": ("gauge", {"pool", "reason"}),

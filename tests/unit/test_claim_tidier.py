@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -9,6 +10,7 @@ import pytest
 
 from extender.kube.claims import FoundPod
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound, Throttled, Unavailable
+from extender.loops import claims
 from extender.loops.claims import PATIENCE, ClaimTidier
 from extender.model import Pod
 from extender.policy.idleness import CLAIM_GRACE
@@ -22,7 +24,7 @@ OVER = claim(expires=NOW - CLAIM_GRACE - PATIENCE)
 class Freed:
     """Frees workers, or fails."""
 
-    def __init__(self, problem: KubeError | None = None) -> None:
+    def __init__(self, problem: Exception | None = None) -> None:
         self.asked: list[tuple[str, datetime | None]] = []
         self.problem = problem
 
@@ -33,11 +35,11 @@ class Freed:
         return FoundPod(pod=replace(pod, claim=None, claim_ended=ended), ip=None)
 
 
-def tidier(freed: Freed, *workers: Pod, dry_run: bool = False) -> ClaimTidier:
+def tidier(freed: Freed, *workers: Pod, dry_run: bool = False, metrics: Metrics | None = None) -> ClaimTidier:
     return ClaimTidier(
         state=synced_state([node()], workers),
         claims=freed,
-        metrics=Metrics(),
+        metrics=metrics or Metrics(),
         may_write=lambda pool: not dry_run,
         clock=lambda: NOW,
         jitter=lambda: 0.0,
@@ -104,3 +106,18 @@ async def test_while_the_api_server_is_away_it_waits(problem: KubeError) -> None
     freed = Freed(problem)
     await tidier(freed, worker("a", claim=OVER), worker("b", claim=OVER)).tidy_up()
     assert len(freed.asked) == 1
+
+
+async def test_bug_while_tidying_is_counted_and_tidying_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not end the process."""
+    monkeypatch.setattr(claims, "INTERVAL", timedelta(0))
+    freed = Freed(RuntimeError("a bug"))
+    metrics = Metrics()
+    made = tidier(freed, worker("a", claim=OVER), metrics=metrics)
+    running = asyncio.create_task(made.run())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    running.cancel()
+    assert len(freed.asked) > 1
+    crashes = metrics.registry.get_sample_value("warmnode_loop_crashes_total", {"loop": "claims"})
+    assert crashes == len(freed.asked)
