@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from extender.loops.writing import WriteOutcome, carry_out, write_all
+from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write, is_untouched
 from extender.state import ClusterState
@@ -52,6 +52,7 @@ class CostWriter:
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._written: dict[str, str] = {}
+        self._refusals = Refusals(clock)
         self._vanished: Counter[str] = Counter()
         self._counted_since = clock()
         self._contested: set[str] = set()
@@ -102,6 +103,8 @@ class CostWriter:
                 writes = [write for pod in pods if pod is not None for write in self._decide(pod, self._pool_settings)]
             if writes and not await self.carry_out(writes):
                 await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
+            elif len(writes) > BATCH:
+                next_full = loop.time()
 
     async def look_at_all(self) -> list[CostWrite]:
         """Decide about every placed worker, and count foreign values per pool."""
@@ -123,6 +126,7 @@ class CostWriter:
                 overwritten[worker.pool or ""] += state is CostState.OVERWRITTEN
                 writes.extend(self._decide(worker, settings.get))
         self._written = {uid: value for uid, value in self._written.items() if uid in self._state.pods}
+        self._refusals.keep_only(self._state.pods)
         for pool in foreign:
             self._judge_contest(pool, overwritten[pool])
             label = self._metrics.pool_label(pool)
@@ -131,8 +135,8 @@ class CostWriter:
         return [write for write in writes if write.pod.pool not in self._contested or write.value is None]
 
     async def carry_out(self, writes: list[CostWrite]) -> bool:
-        """Write, a few at a time. False where the API server is in trouble: then the rest waits."""
-        return await write_all(writes, self._write_one, self._may_write)
+        """Write a batch, a few at a time. False where the API server is in trouble: then the rest waits."""
+        return await write_all(batch_of(writes, _is_urgent), self._write_one, self._may_write)
 
     def _decide(self, worker: Pod, settings_of: Callable[[str], PoolCosts | None]) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""
@@ -149,7 +153,7 @@ class CostWriter:
             settle=settings.settle,
             now=self._clock(),
         )
-        return [] if write is None else [write]
+        return [] if write is None or self._refusals.holds(worker.uid) else [write]
 
     def _notice_vanished(self, worker: Pod) -> None:
         """Count a value of ours that is gone together with its mark: somebody clears what we write."""
@@ -180,4 +184,9 @@ class CostWriter:
                 pass
         log.debug("deletion cost", extra=fields(pod=pod.name, pool=pod.pool, value=write.value, outcome=outcome))
         self._metrics.cost_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
-        return outcome is not WriteOutcome.FAILED
+        return self._refusals.goes_on(pod.uid, outcome)
+
+
+def _is_urgent(write: CostWrite) -> bool:
+    """A removal, or a worker that is busy and still looks cheap to delete."""
+    return write.value is None or write.value >= 0

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from extender.kube.eviction import EvictionResult, FreshPod
 from extender.loops.answers import AT_ONCE, Answers, Asked
 from extender.loops.evictions import Pods
-from extender.loops.writing import WriteOutcome, carry_out, write_all
+from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import IdleBasis, Pod, Selector
 from extender.policy.sources import MarkWrite, Said, SourceRules, Verdict, combine, mark_write, standing
 from extender.state import ClusterState
@@ -58,6 +58,7 @@ class IdleSources:
         self._may_write = may_write
         self._clock = clock
         self._marked: set[str] = set()
+        self._refusals = Refusals(clock)
         self._not_before: dict[str, datetime] = {}
         self._verdicts: dict[str, Said] = {}
         self._shown: dict[tuple[str, str], Counter[Said]] = {}
@@ -67,7 +68,7 @@ class IdleSources:
     async def run(self) -> None:
         """Ask and write for ever. Ends only by cancellation.
 
-        The one guard: a bug in a look is logged with its traceback, and the next look is made all the same.
+        The one guard: a bug in a look is logged with its traceback and counted, and the next look is made all the same.
         """
         async with asyncio.TaskGroup() as group:
             for number in range(AT_ONCE):
@@ -77,6 +78,7 @@ class IdleSources:
                 try:
                     await self.look()
                 except Exception:
+                    self._metrics.loop_crashes.labels("sources").inc()
                     log.exception("a look at idle sources failed")
 
     async def look(self) -> None:
@@ -95,8 +97,11 @@ class IdleSources:
             self._leftovers_at = now
         writes = await self._judge_all(now)
         if self._no_writes_until is None or now >= self._no_writes_until:
-            healthy = await write_all(writes, self._write_one, self._may_write)
+            batch = batch_of(writes, lambda write: write.since is None)
+            healthy = await write_all(batch, self._write_one, self._may_write)
             self._no_writes_until = None if healthy else self._clock() + PROBLEM_PAUSE
+            if len(writes) > BATCH:
+                self._leftovers_at = None
 
     def view(self, pool: str, workers: list[Pod]) -> list[Pod]:
         """Give a pool's workers as their sources have them: without a mark where those do not say idle now.
@@ -148,9 +153,10 @@ class IdleSources:
                 elif worker.source_mark is None:
                     continue
                 write = mark_write(worker, rules, verdict, asking_for)
-                if write is not None:
+                if write is not None and not self._refusals.holds(worker.uid):
                     writes.append(write)
         self._answers.keep_only(looked_at, {source for rules, _ in known.values() for source in rules.outside})
+        self._refusals.keep_only(self._state.pods)
         self._marked &= looked_at
         self._not_before = {uid: time for uid, time in self._not_before.items() if uid in looked_at}
         self._verdicts = {uid: said for uid, said in self._verdicts.items() if uid in looked_at}
@@ -212,7 +218,7 @@ class IdleSources:
             self._marked.discard(pod.uid)
         log.debug("idle mark", extra=fields(pod=pod.name, pool=pod.pool, since=write.since, outcome=outcome))
         self._metrics.mark_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
-        return outcome is not WriteOutcome.FAILED
+        return self._refusals.goes_on(pod.uid, outcome)
 
 
 class ConfirmedPods:

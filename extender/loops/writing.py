@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain, islice
 from typing import TypeVar
 
-from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.kube.errors import Conflict, KubeError, NotFound, is_refusal
 from extender.model import Pod
 from extender.state import ClusterState
 from extender.telemetry import fields
@@ -16,34 +18,82 @@ from extender.telemetry import fields
 T = TypeVar("T")
 
 AT_ONCE = 8
+BATCH = 500
+"""So many writes between two looks: what changes meanwhile is seen before the rest is written."""
+REFUSED_PAUSE = timedelta(minutes=5)
+REFUSED_IN_A_ROW = 50
+"""So many without a success between them are no matter of single pods: a permission is missing."""
 
 
 class WriteOutcome(StrEnum):
-    """What came of one write. The metric label. After ``conflict`` the watch brings the version that won."""
+    """What came of one write. The metric label. After ``conflict`` the watch brings the version that won.
+
+    ``refused`` is the API server's no to this one pod, ``failed`` an API server in trouble.
+    """
 
     WRITTEN = "written"
     REMOVED = "removed"
     CONFLICT = "conflict"
     GONE = "gone"
+    REFUSED = "refused"
     FAILED = "failed"
+
+
+class Refusals:
+    """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._until: dict[str, datetime] = {}
+        self._in_a_row = 0
+
+    def goes_on(self, uid: str, outcome: WriteOutcome) -> bool:
+        """Take note of what came of a write. False where others are to wait: after a failure, and many refusals."""
+        if outcome is WriteOutcome.REFUSED:
+            self._until[uid] = self._clock() + REFUSED_PAUSE
+            self._in_a_row += 1
+            return self._in_a_row % REFUSED_IN_A_ROW != 0
+        if outcome in (WriteOutcome.WRITTEN, WriteOutcome.REMOVED):
+            self._in_a_row = 0
+        return outcome is not WriteOutcome.FAILED
+
+    def holds(self, uid: str) -> bool:
+        """A write of this pod is not worth a try now."""
+        until = self._until.get(uid)
+        return until is not None and self._clock() < until
+
+    def keep_only(self, living: Container[str]) -> None:
+        """Forget refusals that are over, and those of pods that are gone."""
+        self._until = {uid: until for uid, until in self._until.items() if uid in living and self._clock() < until}
+
+
+def batch_of(writes: Sequence[T], is_urgent: Callable[[T], bool]) -> Sequence[T]:
+    """Select what to write before the next look: `BATCH` at most, the urgent ones first."""
+    if len(writes) <= BATCH:
+        return writes
+    urgent = [write for write in writes if is_urgent(write)]
+    others = (write for write in writes if not is_urgent(write))
+    return list(islice(chain(urgent, others), BATCH))
 
 
 async def write_all(
     writes: Iterable[T], write_one: Callable[[T], Awaitable[bool]], may_write: Callable[[], bool]
 ) -> bool:
     """Write all, while ``may_write``. ``write_one`` says whether the API server is well. False: the rest waits."""
-    limit = asyncio.Semaphore(AT_ONCE)
+    left = iter(writes)
     healthy = True
 
-    async def one(write: T) -> None:
+    async def work() -> None:
         nonlocal healthy
-        async with limit:
-            if healthy and may_write():
-                healthy = await write_one(write)
+        for write in left:
+            if not (healthy and may_write()):
+                return
+            if not await write_one(write):
+                healthy = False
 
     async with asyncio.TaskGroup() as group:
-        for write in writes:
-            group.create_task(one(write), name="write")
+        for number in range(AT_ONCE):
+            group.create_task(work(), name=f"write {number}")
     return healthy
 
 
@@ -62,7 +112,7 @@ async def carry_out(
         return WriteOutcome.GONE
     except KubeError as error:
         log.warning("not written", extra=fields(what=what, pod=pod.name, problem=str(error)))
-        return WriteOutcome.FAILED
+        return WriteOutcome.REFUSED if is_refusal(error) else WriteOutcome.FAILED
     known = state.pods.get(pod.uid)
     if known is not None and known.resource_version == pod.resource_version:
         state.upsert_pod(after)

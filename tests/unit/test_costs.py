@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from extender.kube.errors import Conflict, Unavailable
+import pytest
+
+from extender.kube.errors import Conflict, Forbidden, KubeError, Unavailable
+from extender.loops import costs
 from extender.loops.costs import CostWriter
+from extender.loops.writing import BATCH, REFUSED_PAUSE
 from extender.model import Pod
 from extender.policy.deletion_cost import CostWrite, PoolCosts
 from extender.state import ClusterState
@@ -23,6 +28,8 @@ class Scene:
         self.settings = PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False)
         self.writes: list[tuple[str, int | None]] = []
         self.fails: list[Exception] = []
+        self.slow = False
+        self.metrics = Metrics()
         self.state = ClusterState(clock=lambda: self.now)
         self.state.replace_nodes([node("a"), node("b")])
         self.state.replace_pods(pods)
@@ -30,7 +37,7 @@ class Scene:
         self.writer = CostWriter(
             state=self.state,
             write=self.write,
-            metrics=Metrics(),
+            metrics=self.metrics,
             pool_settings=lambda pool: self.settings,
             may_write=lambda: self.may_write,
             clock=self.clock,
@@ -40,11 +47,19 @@ class Scene:
         return self.now
 
     async def write(self, write: CostWrite) -> Pod:
+        if self.slow:
+            await asyncio.sleep(0)
         if self.fails:
             raise self.fails.pop(0)
         self.writes.append((write.pod.name, write.value))
         text = None if write.value is None else str(write.value)
         return replace(write.pod, deletion_cost=text, cost_mark=text, resource_version=f"{write.pod.resource_version}1")
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def counted(self, outcome: str) -> float:
+        return self.sample("warmnode_deletion_cost_writes_total", pool="pool", outcome=outcome)
 
     async def look(self) -> list[tuple[str, int | None]]:
         """One full look, carried out: what was written in it."""
@@ -165,6 +180,61 @@ async def test_failure_stops_the_round() -> None:
     writes = await scene.writer.look_at_all()
     assert not await scene.writer.carry_out(writes)
     assert len(scene.fails) >= 40
+
+
+async def test_refusal_of_one_pod_is_no_trouble_and_waits_by_itself() -> None:
+    """An admission policy forbids one write: the others are made, and that one is tried again minutes later."""
+    scene = Scene(*(idle(f"w{i}") for i in range(20)))
+    scene.fails = [Forbidden(403, "Forbidden", "denied by a policy"), KubeError(422, "Invalid", "denied")]
+    writes = await scene.writer.look_at_all()
+    assert await scene.writer.carry_out(writes)
+    assert len(scene.writes) == 18
+    assert scene.counted("refused") == 2
+    assert await scene.look() == []
+    scene.now += REFUSED_PAUSE
+    assert len(await scene.look()) == 2
+
+
+async def test_refusals_of_everybody_are_slowed_down() -> None:
+    """A permission that is missing looks like many refusals: not one request for each worker at once."""
+    scene = Scene(*(idle(f"w{i}") for i in range(200)))
+    scene.fails = [Forbidden(403, "Forbidden", "no permission")] * 200
+    assert not await scene.writer.carry_out(await scene.writer.look_at_all())
+    assert scene.counted("refused") < 100
+
+
+async def test_later_success_does_not_hide_a_failure() -> None:
+    """One write fails while others are on their way and succeed: no more are begun."""
+    scene = Scene(*(idle(f"w{i}") for i in range(50)))
+    scene.slow = True
+    scene.fails = [Unavailable(500, "InternalError", "down")]
+    assert not await scene.writer.carry_out(await scene.writer.look_at_all())
+    assert len(scene.writes) < 16
+
+
+async def test_batch_is_bounded_and_removals_and_busy_ones_come_first() -> None:
+    """What is left over is decided anew, by what changed meanwhile."""
+    scene = Scene(*(idle(f"w{i}") for i in range(BATCH + 50)))
+    scene.change("w0", deletion_cost="-1", cost_mark="-1", idle_since=None)
+    writes = await scene.writer.look_at_all()
+    assert writes[-1].pod.name == "w0"
+    await scene.writer.carry_out(writes)
+    assert len(scene.writes) == BATCH
+    assert scene.writes[0][0] == "w0"
+
+
+async def test_bug_in_a_look_is_counted_and_the_next_look_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not end the process."""
+    scene = Scene(idle("w"))
+    monkeypatch.setattr(costs, "PROBLEM_PAUSE", timedelta(0))
+    monkeypatch.setattr(costs, "AFTER_CHANGE", timedelta(0))
+    scene.fails = [RuntimeError("a bug")]
+    running = asyncio.create_task(scene.writer.run())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    running.cancel()
+    assert scene.writes != []
+    assert scene.sample("warmnode_loop_crashes_total", loop="costs") == 1
 
 
 async def test_lost_leadership_stops_the_round() -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from extender.kube.annotate import mark_annotations
-from extender.kube.errors import Conflict, Unavailable
+from extender.kube.errors import Conflict, Forbidden, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
 from extender.loops.answers import Answers
@@ -408,6 +408,21 @@ async def test_api_server_in_trouble_is_left_alone_for_a_while(scene: Scene) -> 
     scene.refusal = None
     await scene.look(seconds=5)
     assert scene.writes("written") == 2
+
+
+async def test_refusal_of_one_pod_waits_by_itself(scene: Scene) -> None:
+    """An admission policy forbids the mark: it is not tried at each look, and the API server counts as well."""
+    scene.idle(1)
+    scene.refusal = Forbidden(403, "Forbidden", "denied by a policy")
+    await scene.look()
+    await scene.look(seconds=11)
+    assert scene.writes("refused") == 1
+    scene.refusal = None
+    scene.idle(2)
+    await scene.look(seconds=20)
+    assert {write.pod.name for write in scene.written} == {"w-2"}
+    await scene.look(seconds=300)
+    assert "w-1" in {write.pod.name for write in scene.written}
 
 
 async def test_what_is_left_of_other_settings_goes(scene: Scene) -> None:
