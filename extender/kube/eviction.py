@@ -13,16 +13,20 @@ from enum import StrEnum
 
 import msgspec
 
+from extender.kube.annotate import decode_pod
 from extender.kube.client import KubeClient
-from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
-from extender.kube.objects import Classify, PodObject, labels_of, pod_from
+from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled, is_refusal
+from extender.kube.objects import Classify, labels_of, pod_from
 from extender.model import Expression, Pod, Selector
 
 EVICTION_TIMEOUT = timedelta(seconds=10)
 
 
 class EvictionOutcome(StrEnum):
-    """What came of one eviction. All are outcomes; none is an error of ours."""
+    """What came of one eviction. All are outcomes; none is an error of ours.
+
+    ``forbidden`` (403) and ``refused`` (other 4xx) say no to this pod, ``failed`` is an API server in trouble.
+    """
 
     EVICTED = "evicted"
     GONE = "gone"
@@ -31,6 +35,7 @@ class EvictionOutcome(StrEnum):
     SEVERAL_BUDGETS = "severalBudgets"
     THROTTLED = "throttled"
     FORBIDDEN = "forbidden"
+    REFUSED = "refused"
     FAILED = "failed"
 
 
@@ -65,7 +70,7 @@ class Evictor:
             body = await self._client.get_bytes(_path(pod), timeout=EVICTION_TIMEOUT)
         except NotFound:
             return None
-        raw = msgspec.json.decode(body, type=PodObject)
+        raw = decode_pod(body)
         if raw.metadata.uid != pod.uid:
             return None
         return FreshPod(pod=pod_from(raw, self._classify), labels=labels_of(raw))
@@ -83,7 +88,7 @@ class Evictor:
                 "POST", f"{_path(pod)}/eviction", msgspec.json.encode(body), timeout=EVICTION_TIMEOUT
             )
         except KubeError as error:
-            return _refused(error)
+            return result_of(error)
         return EvictionResult(outcome=EvictionOutcome.EVICTED)
 
     async def budget_selector(self, namespace: str, name: str) -> Selector | None:
@@ -105,7 +110,8 @@ def _path(pod: Pod) -> str:
 _BUDGET_NAME = re.compile(r"The disruption budget (\S+) ")  # registry/core/pod/storage/eviction.go
 
 
-def _refused(error: KubeError) -> EvictionResult:
+def result_of(error: KubeError) -> EvictionResult:
+    """Say what an error of the API server means for an eviction, or for the look right before it."""
     detail = str(error)
     match error:
         case NotFound():
@@ -122,10 +128,12 @@ def _refused(error: KubeError) -> EvictionResult:
             )
         case Throttled():
             return EvictionResult(outcome=EvictionOutcome.THROTTLED, detail=detail, retry_after=error.retry_after)
-        case Forbidden():
+        case Forbidden() if is_refusal(error):
             return EvictionResult(outcome=EvictionOutcome.FORBIDDEN, detail=detail)
         case _ if "more than one PodDisruptionBudget" in error.message:
             return EvictionResult(outcome=EvictionOutcome.SEVERAL_BUDGETS, detail=detail)
+        case _ if is_refusal(error):
+            return EvictionResult(outcome=EvictionOutcome.REFUSED, detail=detail)
         case _:
             return EvictionResult(outcome=EvictionOutcome.FAILED, detail=detail, retry_after=error.retry_after)
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from extender.emptying import Rooms
 from extender.kube.errors import KubeError
-from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
+from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds
 from extender.loops.pass_report import about
@@ -82,7 +82,10 @@ class Evictions:
     async def carry_out(
         self, pool: str, plan: EvictionPlan, settings: PoolReaping, claimable: ClaimableCount, rooms: Rooms
     ) -> Carried:
-        """Evict the plan's victims in its order. After three failures the rest is left for a later pass."""
+        """Evict the plan's victims in its order. After three failures the rest is left for a later pass.
+
+        A failure is an API server in trouble. One that is well and refuses a worker is asked for the others.
+        """
         carried = Carried()
         for victim in plan.victims:
             reason = self._why_not_now(pool, victim, settings, claimable, rooms)
@@ -98,7 +101,7 @@ class Evictions:
                 continue
             carried.outcomes[victim.uid] = outcome
             self._metrics.evictions.labels(self._metrics.pool_label(pool), outcome).inc()
-            carried.failures += outcome in (EvictionOutcome.FAILED, EvictionOutcome.FORBIDDEN)
+            carried.failures += outcome is EvictionOutcome.FAILED
             if outcome is EvictionOutcome.EVICTED and key is not None:
                 carried.taken_from.append(key)
         return carried
@@ -140,8 +143,8 @@ class Evictions:
             try:
                 fresh = await self._pods.read(victim)
             except KubeError as error:
-                log.warning("a worker cannot be read", extra=fields(pool=pool, pod=victim.name, problem=str(error)))
-                return EvictionOutcome.FAILED
+                result = result_of(error)
+                break
             if fresh is None:
                 return EvictionOutcome.GONE
             # the pool was chosen by labels; a pod whose labels changed since is somebody else's
@@ -182,6 +185,8 @@ class Evictions:
                 self._holds.block_for_long(victim, now)
             case EvictionOutcome.THROTTLED:
                 self._holds.throttle(result.retry_after, now)
+            case EvictionOutcome.FORBIDDEN | EvictionOutcome.REFUSED | EvictionOutcome.FAILED:
+                self._holds.refuse(victim, now)
             case _:
                 pass
         log.info("not evicted", extra=fields(pool=pool, pod=victim.name, outcome=result.outcome, detail=result.detail))

@@ -1,4 +1,5 @@
-"""Who is not asked again yet: workers under a budget that said no, and an API server that wants patience.
+"""Who is not asked again yet: workers under a budget that said no or whose eviction was refused, and an API server
+that wants patience.
 
 Owns how long a refusal lasts. Knows refusals only, and forgets those that are over; a restart forgets all of them,
 which costs one question each.
@@ -31,22 +32,34 @@ class _Blocked:
     selector: Selector | None
 
 
+@dataclass(slots=True)
+class _Refused:
+    """A worker whose eviction was refused: until when it is not asked for, and how often in a row that was."""
+
+    until: datetime
+    times: int
+
+
 class Holds:
     """Remembers refusals. ``now`` is aware UTC."""
 
     def __init__(self) -> None:
         self._blocked: dict[tuple[str, str], _Blocked] = {}
         self._held: dict[str, datetime] = {}
+        self._refused: dict[str, _Refused] = {}
         self._throttled_until: datetime | None = None
 
     def held(self, now: datetime) -> dict[str, SkipReason]:
         """Give the workers, by UID, that would be refused now, and forget what is over.
 
-        A budget is remembered for five minutes longer, so that its next refusal lasts longer than the one before.
+        A budget, and a worker that was refused, is remembered for five minutes longer, so that its next refusal lasts
+        longer than the one before.
         """
         self._held = {uid: until for uid, until in self._held.items() if now < until}
         self._blocked = {key: each for key, each in self._blocked.items() if now < each.until + LONGEST}
-        return dict.fromkeys(self._held, SkipReason.BUDGET_BLOCKED)
+        self._refused = {uid: each for uid, each in self._refused.items() if now < each.until + LONGEST}
+        refused = (uid for uid, each in self._refused.items() if now < each.until)
+        return dict.fromkeys(refused, SkipReason.BACKING_OFF) | dict.fromkeys(self._held, SkipReason.BUDGET_BLOCKED)
 
     def is_throttled(self, now: datetime) -> bool:
         """The API server asked for patience, and the time that it asked for is not over."""
@@ -77,6 +90,12 @@ class Holds:
     def block_for_long(self, pod: Pod, now: datetime) -> None:
         """Hold a pod alone, for five minutes: several budgets cover it, so that no eviction is ever granted."""
         self._held[pod.uid] = now + LONGEST
+
+    def refuse(self, pod: Pod, now: datetime) -> None:
+        """Hold a pod alone whose eviction was refused or failed: 10 s, doubled each time, 5 min at most."""
+        known = self._refused.get(pod.uid)
+        times = 1 if known is None else known.times + 1
+        self._refused[pod.uid] = _Refused(until=now + backoff(times), times=times)
 
     def throttle(self, retry_after: timedelta | None, now: datetime) -> None:
         """Hold everything for as long as the API server asks, 10 s where it does not say."""

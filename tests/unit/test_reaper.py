@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from extender.kube.errors import Unavailable
-from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
+from extender.kube.errors import Forbidden, Gone, KubeError, Unavailable
+from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.reaper import Reaper
 from extender.model import DisruptionBudget, Pod, Selector, SkipReason
 from extender.policy.idleness import ReapRules
@@ -321,6 +321,41 @@ async def test_blocked_workers_do_not_starve_the_others() -> None:
     assert await scene.one_pass() == []
     assert len(await scene.one_pass()) == 1
     assert len(await scene.one_pass()) == 1
+
+
+async def test_workers_whose_eviction_is_refused_do_not_starve_the_others() -> None:
+    """A webhook that forbids the three newest: they are asked again 10 s later, then 20 s, and the others go."""
+    scene = Scene(*(worker(f"x{i}", node="new", idle_since=minutes_ago(9)) for i in range(3)), floor=0)
+    scene.reaping = replace(scene.reaping, limits=ReapLimits(floor=0, max_per_pass=4))
+    no = [EvictionResult(outcome=outcome) for outcome in (EvictionOutcome.FORBIDDEN, EvictionOutcome.REFUSED)]
+    scene.pods.answers = [no[0], no[1], no[0], no[1]]
+    assert await scene.one_pass() == []
+    refused = list(scene.pods.asked)
+    report = await scene.reaper.one_pass("pool")
+    assert len(scene.pods.evicted) == 2
+    assert list(report.skipped.values()).count(SkipReason.BACKING_OFF) == 4
+    scene.pods.answers = [no[0]] * 4
+    scene.now += timedelta(seconds=10)
+    assert await scene.one_pass() == []
+    assert sorted(scene.pods.asked[-4:]) == sorted(refused)
+    scene.now += timedelta(seconds=19)
+    assert await scene.one_pass() == []
+    scene.now += timedelta(seconds=1)
+    assert len(await scene.one_pass()) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Forbidden(403, "Forbidden", "admission webhook denied the request"), EvictionOutcome.FORBIDDEN),
+        (KubeError(422, "Invalid", "admission webhook denied the request"), EvictionOutcome.REFUSED),
+        (Forbidden(401, "Unauthorized", "Unauthorized"), EvictionOutcome.FAILED),
+        (Unavailable(0, "Timeout", "no answer"), EvictionOutcome.FAILED),
+        (Gone(410, "Expired", "too old"), EvictionOutcome.FAILED),
+    ],
+)
+def test_refusal_of_one_pod_is_told_from_an_api_server_in_trouble(error: KubeError, outcome: EvictionOutcome) -> None:
+    assert result_of(error).outcome is outcome
 
 
 # -- Karpenter --------------------------------------------------------------------------------------------------------
