@@ -20,7 +20,7 @@ from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, tell_pass
 from extender.loops.slices import in_slices
 from extender.model import OrderKey, Pod, SkipReason
-from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits, with_pass
+from extender.policy.brakes import PAUSE, Episode, judge_episodes, paused_until, why_pool_waits, with_pass
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, planning
 from extender.state import ClusterState
@@ -89,19 +89,32 @@ class Reaper:
             await asyncio.sleep(TICK.total_seconds())
             if not (self._is_leader() and self._state.synced and self._is_fresh()):
                 continue
-            names = self._state.where.pool_names()
-            for gone in self._memory.keys() - names:
-                del self._memory[gone]
-            for pool in sorted(names):
-                memory = self._memory.setdefault(pool, _PoolMemory())
-                if memory.next_pass is not None and self._clock() < memory.next_pass:
-                    continue
-                memory.next_pass = self._clock() + self._pool_settings(pool).interval
-                try:
-                    await self.one_pass(pool)
-                except Exception:
-                    self._metrics.reap_passes.labels("crashed").inc()
-                    log.exception("a pass failed", extra=fields(pool=pool))
+            await self.pass_where_due()
+
+    @property
+    def remembered(self) -> set[str]:
+        """The pools of which something is kept between passes."""
+        return set(self._memory)
+
+    async def pass_where_due(self) -> None:
+        """Run a pass of every pool whose interval is over.
+
+        A pool without a worker is remembered as long as its evictions matter: its workers may be on their way back.
+        """
+        names = self._state.where.pool_names()
+        for absent in self._memory.keys() - names:
+            if all(self._clock() - episode.ended >= PAUSE for episode in self._memory[absent].episodes):
+                del self._memory[absent]
+        for pool in sorted(names):
+            memory = self._memory.setdefault(pool, _PoolMemory())
+            if memory.next_pass is not None and self._clock() < memory.next_pass:
+                continue
+            memory.next_pass = self._clock() + self._pool_settings(pool).interval
+            try:
+                await self.one_pass(pool)
+            except Exception:
+                self._metrics.reap_passes.labels("crashed").inc()
+                log.exception("a pass failed", extra=fields(pool=pool))
 
     async def one_pass(self, pool: str) -> PassReport:
         """Look at one pool and evict what may go now."""

@@ -358,6 +358,30 @@ def test_refusal_of_one_pod_is_told_from_an_api_server_in_trouble(error: KubeErr
     assert result_of(error).outcome is outcome
 
 
+async def test_pool_that_is_empty_for_a_moment_keeps_its_brake() -> None:
+    """With floor 0 its workers come back some seconds later: what was learned of it stays as long as a pause."""
+    scene = Scene(floor=0)
+    for turn in range(3):
+        scene.now += timedelta(minutes=8)
+        await scene.reaper.pass_where_due()
+        gone = [pod for pod in scene.state.pods.values() if pod.terminating]
+        assert gone != []
+        for pod in gone:
+            scene.state.delete_pod(pod)
+        scene.now += timedelta(seconds=5)
+        await scene.reaper.pass_where_due()
+        arrive(scene, [f"again-{turn}-{number}" for number in range(len(gone))])
+    scene.now += timedelta(minutes=8)
+    asked = len(scene.pods.asked)
+    await scene.reaper.pass_where_due()
+    assert len(scene.pods.asked) == asked
+    assert scene.told.events[-1] == "paused pool"
+    scene.state.replace_pods([])
+    scene.now += timedelta(hours=1)
+    await scene.reaper.pass_where_due()
+    assert scene.reaper.remembered == set()
+
+
 # -- Karpenter --------------------------------------------------------------------------------------------------------
 
 
