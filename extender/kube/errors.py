@@ -73,15 +73,6 @@ class Unavailable(KubeError):
     """No usable answer: a connection error, a time-out, 5xx, an unreadable body. What was asked may have been done."""
 
 
-_PASSING = frozenset({401, 408, 409, 410, 429})
-"""Of the 4xx: what says nothing about the object, or something else once the caller has looked again."""
-
-
-def is_refusal(error: KubeError) -> bool:
-    """True where the API server is well and said no to this one request: a policy, a webhook, RBAC, a bad field."""
-    return 400 <= error.status < 500 and error.status not in _PASSING
-
-
 class _Cause(msgspec.Struct):
     reason: str = ""
     message: str = ""

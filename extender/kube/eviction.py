@@ -15,7 +15,7 @@ import msgspec
 
 from extender.kube.annotate import decode_pod
 from extender.kube.client import KubeClient
-from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled, is_refusal
+from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
 from extender.kube.objects import Classify, labels_of, pod_from
 from extender.model import Expression, Pod, Selector
 
@@ -128,11 +128,11 @@ def result_of(error: KubeError) -> EvictionResult:
             )
         case Throttled():
             return EvictionResult(outcome=EvictionOutcome.THROTTLED, detail=detail, retry_after=error.retry_after)
-        case Forbidden() if is_refusal(error):
+        case Forbidden() if error.is_about_the_object:
             return EvictionResult(outcome=EvictionOutcome.FORBIDDEN, detail=detail)
         case _ if "more than one PodDisruptionBudget" in error.message:
             return EvictionResult(outcome=EvictionOutcome.SEVERAL_BUDGETS, detail=detail)
-        case _ if is_refusal(error):
+        case _ if error.is_about_the_object:
             return EvictionResult(outcome=EvictionOutcome.REFUSED, detail=detail)
         case _:
             return EvictionResult(outcome=EvictionOutcome.FAILED, detail=detail, retry_after=error.retry_after)

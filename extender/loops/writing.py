@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import chain, islice
 from typing import TypeVar
 
-from extender.kube.errors import Conflict, KubeError, NotFound, is_refusal
+from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.model import Pod
 from extender.state import ClusterState
 from extender.telemetry import fields
@@ -112,7 +112,7 @@ async def carry_out(
         return WriteOutcome.GONE
     except KubeError as error:
         log.warning("not written", extra=fields(what=what, pod=pod.name, problem=str(error)))
-        return WriteOutcome.REFUSED if is_refusal(error) else WriteOutcome.FAILED
+        return WriteOutcome.REFUSED if error.is_about_the_object else WriteOutcome.FAILED
     known = state.pods.get(pod.uid)
     if known is not None and known.resource_version == pod.resource_version:
         state.upsert_pod(after)
