@@ -98,13 +98,19 @@ class InForce:
 
     def claims(self, pool: str) -> PoolClaims | None:
         """Say how a pool is claimed, None where pools are listed and this is none of them. Remembers no name."""
-        is_by_label = self.configuration.pools is None
-        if is_by_label:
+        if self.configuration.pools is None:
             settings = self.configuration.pool_defaults_for(pool)
         elif pool in self._listed:
             settings = self._settings[pool]
         else:
             return None
+        return self._pool_claims(settings)
+
+    def unlisted_claims(self, pool: str) -> PoolClaims:
+        """Say what goes for claims in a pool that is listed no more: the defaults. Remembers no name."""
+        return self._pool_claims(self.configuration.pool_defaults_for(pool))
+
+    def _pool_claims(self, settings: PoolSettings) -> PoolClaims:
         cost, claims = settings.deletion_cost, settings.claims
         namespaces = settings.namespaces or ()
         return PoolClaims(
@@ -116,7 +122,7 @@ class InForce:
             cache_key=to_cache_key_rule(settings.cache_key),
             costs=PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run),
             namespace=namespaces[0] if len(namespaces) == 1 else None,
-            is_by_label=is_by_label,
+            is_by_label=self.configuration.pools is None,
         )
 
     def _idle_settings(self) -> list[IdleSettings]:

@@ -112,6 +112,7 @@ class Serving:
             callers=callers,
             authorization=Authorization(shared.client),
             settings=shared.in_force.claims,
+            unlisted=shared.in_force.unlisted_claims,
             namespace=shared.namespace,
             metrics=shared.metrics,
             clock=utc_now,

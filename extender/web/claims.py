@@ -71,7 +71,8 @@ _Answer = Callable[[_Asked], Awaitable[tuple[web.Response, Outcome]]]
 
 
 class ClaimsApi:
-    """Answers callers. ``settings`` gives a pool's settings, None for a pool that is not there.
+    """Answers callers. ``settings`` gives a pool's settings, None for a pool that is not there. A claim in such a pool,
+    from before it was taken out of the configuration, can be released still: ``unlisted`` gives what goes for that.
 
     ``namespace`` is warmnode's own: permissions on pools that span several namespaces are granted there.
     """
@@ -84,6 +85,7 @@ class ClaimsApi:
         callers: Callers,
         authorization: Authorization,
         settings: Callable[[str], PoolClaims | None],
+        unlisted: Callable[[str], PoolClaims],
         namespace: str,
         metrics: Metrics,
         clock: Callable[[], datetime],
@@ -94,6 +96,7 @@ class ClaimsApi:
         self._callers = callers
         self._authorization = authorization
         self._settings = settings
+        self._unlisted = unlisted
         self._namespace = namespace
         self._clock = clock
         self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
@@ -202,7 +205,9 @@ class ClaimsApi:
                 f"{caller.user} may not {verb} claims.warmnode.dev {pool!r} in namespace {namespace!r}{why}",
             )
         if settings is None:
-            raise unknown_pool(pool, "the configuration lists the pools, and this is none of them")
+            if verb is not Verb.DELETE:
+                raise unknown_pool(pool, "the configuration lists the pools, and this is none of them")
+            settings = self._unlisted(pool)
         if not self._state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Outcome.NOT_SYNCED)
         return _Asked(

@@ -139,7 +139,7 @@ def _release() -> Json:
         "responses": {
             "204": {"description": "Released."},
             **_refusals("400", "401", "403", "429", "503"),
-            "404": _problem("No such claim (noClaim): it is over already, or is another user's. Or unknownPool."),
+            "404": _problem("No such claim (noClaim): it is over already, or is another user's."),
             "409": _problem("The pool is in dry-run (dryRun): the claim ends by itself."),
         },
     }

@@ -103,6 +103,7 @@ class Desk:
         self.server = server
         self.now = NOW
         self.settings: dict[str, PoolClaims | None] = {}
+        self.unlisted = SETTINGS
         self.rbac = Rbac()
         self.metrics = Metrics()
         self.state = ClusterState(clock=lambda: self.now)
@@ -125,6 +126,7 @@ class Desk:
             callers=Names(),
             authorization=Authorization(self.rbac),
             settings=lambda pool: self.settings.get(pool, SETTINGS),
+            unlisted=lambda pool: self.unlisted,
             namespace="warmnode",
             metrics=self.metrics,
             clock=lambda: self.now,
@@ -354,6 +356,21 @@ async def test_an_unknown_pool_is_404(desk: Desk) -> None:
     desk.settings["ducks"] = replace(SETTINGS, is_by_label=False)
     status, body = await desk.claim()
     assert (status, body["reason"], body["workers"]) == (404, "noneIdle", {"busy": 0, "claimed": 0})
+
+
+async def test_a_claim_in_a_pool_that_is_listed_no_more_can_be_released(desk: Desk) -> None:
+    """And nothing else. By a user with the permission in warmnode's own namespace, and not in dry-run."""
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    desk.settings["ducks"] = None
+    assert (await desk.call("PUT", path_of(held)))[1]["reason"] == "unknownPool"
+    assert (await desk.call("DELETE", f"{CLAIMS}/default.a.other"))[1]["reason"] == "noClaim"
+    desk.unlisted = replace(SETTINGS, dry_run=True)
+    assert (await desk.call("DELETE", path_of(held)))[1]["reason"] == "dryRun"
+    desk.unlisted = SETTINGS
+    desk.rbac.allowed = {("front", "delete", "ducks", "warmnode")}
+    assert (await desk.call("DELETE", path_of(held)))[0] == 204
+    assert desk.annotation("a", CLAIM) is None
 
 
 # --- again -------------------------------------------------------------------------------------------------------
