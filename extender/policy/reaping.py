@@ -49,7 +49,8 @@ class Assessment:
 
     ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
     does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would
-    not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts; ``idle``, ``busy``
+    not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts, ``waiting`` those of
+    them that only have to be idle or alive for longer before they may go; ``idle``, ``busy``
     and ``claimed`` count them all, each once. ``node_pool`` names the NodePool whose budget the node counts in,
     None where there is none.
     """
@@ -59,6 +60,7 @@ class Assessment:
     departure: Departure | None
     reapable: tuple[Pod, ...]
     claimable: int
+    waiting: int = 0
     uncounted: frozenset[str] = frozenset()
     skipped: Mapping[str, SkipReason] = field(default_factory=dict)
     keeps: bool = False
@@ -98,7 +100,7 @@ def assess_node(
     uncounted: set[str] = set()
     skipped: dict[str, SkipReason] = {}
     keeps = others > 0
-    idle = busy = claimed = claimable = 0
+    idle = busy = claimed = claimable = waiting = 0
     for worker in workers:
         is_held = worker.claim is not None and is_claimed(worker, now)
         claimed += is_held
@@ -117,6 +119,7 @@ def assess_node(
             if not is_counted:
                 uncounted.add(worker.uid)
             continue
+        waiting += is_counted and reason in _BY_TIME
         keeps = keeps or reason is not SkipReason.TERMINATING
         skipped[worker.uid] = reason
     return Assessment(
@@ -125,6 +128,7 @@ def assess_node(
         departure=departure,
         reapable=tuple(reapable),
         claimable=claimable,
+        waiting=waiting,
         uncounted=frozenset(uncounted),
         skipped=skipped,
         keeps=keeps,
@@ -134,6 +138,8 @@ def assess_node(
         node_pool=node_pool,
     )
 
+
+_BY_TIME = frozenset({SkipReason.IDLE_TOO_SHORT, SkipReason.TOO_YOUNG})
 
 KeyUse: TypeAlias = Callable[[Pod], float]
 """How much a worker's cache key is used on its node, to be compared on one node only; -inf: it has none."""
@@ -161,6 +167,9 @@ def plan_evictions(
     With ``whole_node`` only nodes are chosen that are empty then, all of a node's workers at once: past
     ``max_per_pass`` for the last node, regardless of ``max_per_node``, and a node whose workers would take the pool
     below the floor is passed over. Leaving nodes go anyway and are emptied as far as possible.
+
+    A worker that only has to be idle for longer counts for the floor as if it had gone: else one on an older node would
+    go in its place, and the floor would be kept on the newest node.
 
     ``held`` are workers, by UID, that would be refused now, such as by a budget. They stay, and count for the floor as
     if they went: else older nodes would be emptied in their place. They do not count for the limits of a pass.
@@ -218,6 +227,7 @@ def planning(
             skipped.update(dict.fromkeys([worker.uid for worker in free], reason))
         victims.extend(taken)
         spare -= sum(worker.uid not in each.uncounted for worker in taken)
+        spare -= min(each.waiting, max(spare, 0))
     return EvictionPlan(victims=tuple(victims), skipped=skipped)
 
 

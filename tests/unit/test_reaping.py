@@ -140,6 +140,16 @@ def test_busy_worker_stays_on_the_newest_node() -> None:
     assert names(decided) == ["n"]
 
 
+@pytest.mark.parametrize("floor", [1, 2])
+@pytest.mark.parametrize("late", [{"for_minutes": 1}, {"created": minutes_ago(0.5)}])
+def test_worker_that_goes_later_uses_the_floor_now(floor: int, late: dict[str, object]) -> None:
+    """Idle on the newest node, for too short or too young: none on an older node goes in its place meanwhile."""
+    young = assessed("new", idle("late", **late), seen_minutes_ago=NEW)  # type: ignore[arg-type]
+    old = assessed("old", *(idle(f"old-{number}") for number in range(floor)), seen_minutes_ago=OLD)
+    assert names(plan(young, old, floor=floor)) == []
+    assert names(plan(young, old, floor=floor - 1)) == ["old-0"]
+
+
 def test_floor_above_the_number_of_workers_keeps_all() -> None:
     """A floor that the pool does not reach is no error."""
     assert names(plan(assessed("a", idle("x"), idle("y")), floor=99)) == []
