@@ -93,6 +93,7 @@ class Record:
 def write(record: Record, path: Path) -> None:
     """Write whole or not at all."""
     content = json.dumps(_rounded({"format": FORMAT, **asdict(record)}), separators=(",", ":"))
+    path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".part")
     half.write_bytes(gzip.compress(content.encode(), 9, mtime=0))
     half.rename(path)
