@@ -320,7 +320,7 @@ async def test_accepted_work_is_never_lost(own: Reapers, tmp_path: Path) -> None
             each.start()
         try:
             async with asyncio.timeout(60 + ROUNDS / 10):
-                while accepted.value < ROUNDS:
+                while accepted.value < ROUNDS or outcomes[EvictionOutcome.EVICTED] < ROUNDS / 100:
                     await reaper.changed.wait()
                     reaper.changed.clear()
                     report = await reaper.one_pass()
@@ -334,7 +334,8 @@ async def test_accepted_work_is_never_lost(own: Reapers, tmp_path: Path) -> None
                 await asyncio.to_thread(each.join, 30)
     assert [each.exitcode for each in workers] == [0] * WORKER_PROCESSES
     assert [line for line in _lines(folder) if line.startswith("lost")] == []
-    # it shows something only where the two met: workers were evicted, and others got work at the last moment
+    # it shows something only where the two met: workers were evicted, and others got work at the last moment. A quiet
+    # machine does the work in seconds, so it goes on until enough of them were
     assert outcomes[EvictionOutcome.EVICTED] >= ROUNDS / 100, outcomes
     assert outcomes["turnedBusy"] + outcomes[EvictionOutcome.CHANGED] >= ROUNDS / 100, outcomes
 
