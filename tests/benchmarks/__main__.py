@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from tests.benchmarks import claims, keys, machine, memory, reaping, scheduler, webhook
 from tests.benchmarks.report import Report, with_section
@@ -67,43 +68,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _webhook(options: argparse.Namespace) -> Report:
-    size = webhook.QUICK if options.quick else webhook.FULL
-    return webhook.measure(replace(size, rounds=options.rounds or size.rounds), _note)
+class _Size(Protocol):
+    """How much a benchmark measures: a dataclass that has ``rounds``."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def rounds(self) -> int: ...
 
 
-def _scheduler(options: argparse.Namespace) -> Report:
-    size = scheduler.QUICK if options.quick else scheduler.FULL
-    return scheduler.measure(replace(size, rounds=options.rounds or size.rounds), _note)
+_S = TypeVar("_S", bound=_Size)
+_Benchmark: TypeAlias = Callable[[argparse.Namespace], Report]
 
 
-def _memory(options: argparse.Namespace) -> Report:
-    size = memory.QUICK if options.quick else memory.FULL
-    return memory.measure(replace(size, rounds=options.rounds or size.rounds), _note)
+def _benchmark(full: _S, quick: _S, measure: Callable[[_S, Callable[[str], None]], Report]) -> _Benchmark:
+    """Measure ``full``, or ``quick`` where that is asked for, in as many rounds as the arguments say."""
+
+    def run(options: argparse.Namespace) -> Report:
+        size = quick if options.quick else full
+        return measure(replace(size, rounds=options.rounds or size.rounds), _note)
+
+    return run
 
 
-def _claims(options: argparse.Namespace) -> Report:
-    size = claims.QUICK if options.quick else claims.FULL
-    return claims.measure(replace(size, rounds=options.rounds or size.rounds), _note)
-
-
-def _keys(options: argparse.Namespace) -> Report:
-    size = keys.QUICK if options.quick else keys.FULL
-    return keys.measure(replace(size, rounds=options.rounds or size.rounds), _note)
-
-
-def _reap(options: argparse.Namespace) -> Report:
-    size = reaping.QUICK if options.quick else reaping.FULL
-    return reaping.measure(replace(size, rounds=options.rounds or size.rounds), _note)
-
-
-_BENCHMARKS: dict[str, Callable[[argparse.Namespace], Report]] = {
-    "webhook": _webhook,
-    "scheduler": _scheduler,
-    "memory": _memory,
-    "claims": _claims,
-    "reap": _reap,
-    "keys": _keys,
+_BENCHMARKS: dict[str, _Benchmark] = {
+    "webhook": _benchmark(webhook.FULL, webhook.QUICK, webhook.measure),
+    "scheduler": _benchmark(scheduler.FULL, scheduler.QUICK, scheduler.measure),
+    "memory": _benchmark(memory.FULL, memory.QUICK, memory.measure),
+    "claims": _benchmark(claims.FULL, claims.QUICK, claims.measure),
+    "reap": _benchmark(reaping.FULL, reaping.QUICK, reaping.measure),
+    "keys": _benchmark(keys.FULL, keys.QUICK, keys.measure),
 }
 
 
