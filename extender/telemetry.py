@@ -120,6 +120,11 @@ class Metrics:
         self.webhook_lease_writes = self._counter(
             "warmnode_webhook_lease_writes", "Writes of the Lease that says when a scheduler last called.", "outcome"
         )
+        self.handshake_failures = self._counter(
+            "warmnode_tls_handshake_failures",
+            "TLS connections that did not come about, by who would not go on and why.",
+            *("listener", "reason"),
+        )
         self.idle_requests = self._counter(
             "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
         )

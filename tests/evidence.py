@@ -23,6 +23,7 @@ from extender.diagnosis.evidence import (
 )
 from extender.kube.scheduler_config import DEFAULT_SCORE_WEIGHTS
 from extender.model import AgeSource, Pod
+from extender.policy.calling import Refusal
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 
 NAMESPACE = "warmnode"
@@ -64,9 +65,11 @@ def config(*extenders: Extender, global_percentage: int = 100, **profile: Any) -
     )
 
 
-def called(last_call: datetime | None, written: datetime | None = NOW) -> WebhookFacts:
+def called(
+    last_call: datetime | None, written: datetime | None = NOW, *, refusal: Refusal | None = None
+) -> WebhookFacts:
     """What the Lease says."""
-    return WebhookFacts(holder="serve_1", version="1.2.3", written=written, last_call=last_call)
+    return WebhookFacts(holder="serve_1", version="1.2.3", written=written, last_call=last_call, last_refusal=refusal)
 
 
 def evidence(**given: Any) -> Evidence:

@@ -13,11 +13,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extender.model import Ledger, Node, Pod
+from extender.policy.calling import HandshakeFailure
 from extender.policy.pools import PoolsInForce
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.http import Handler
-from extender.web.server import Address, Listener, ServerTls
+from extender.web.server import Address, Listener
+from extender.web.tls import ServerTls
 from extender.web.webhook import Webhook
 from tests.builders import NOW
 
@@ -41,7 +43,10 @@ def webhook_over(state: ClusterState, *, pools: PoolsInForce | None = None, metr
 
 
 class Listening:
-    """Runs a `Listener` while used as a context manager. ``logged`` holds what was logged meanwhile."""
+    """Runs a `Listener` while used as a context manager.
+
+    ``logged`` holds what was logged meanwhile, ``handshake_failures`` why TLS connections did not come about.
+    """
 
     def __init__(
         self,
@@ -50,8 +55,14 @@ class Listening:
         tls: ServerTls | None = None,
         refused: Callable[[HTTPStatus], None] = lambda status: None,
     ) -> None:
+        self.handshake_failures: list[HandshakeFailure] = []
         self.listener = Listener(
-            name="test", address=Address("127.0.0.1", 0), handler=handler, tls=tls, refused=refused
+            name="test",
+            address=Address("127.0.0.1", 0),
+            handler=handler,
+            tls=tls,
+            refused=refused,
+            handshake_failed=self.handshake_failures.append,
         )
         self.logged: list[logging.LogRecord] = []
         self._loop = asyncio.new_event_loop()

@@ -13,7 +13,7 @@ from extender.app.options import CLAIMS, WEBHOOK, Role, RunOptions
 from extender.app.process import Process
 from extender.kube.client import KubeClient
 from extender.once import USER_AGENT
-from extender.web.server import ServerTls
+from extender.web.tls import ServerTls
 
 __all__ = ["Role", "RunOptions", "run"]
 
@@ -28,7 +28,8 @@ async def run(options: RunOptions) -> None:
 
     Raises:
         ConfigurationProblem: the API server cannot be addressed.
-        ListenerProblem: an address cannot be had, or TLS files do not load.
+        ListenerProblem: an address cannot be had.
+        TlsProblem: TLS files do not load.
     """
     tls = _tls(options)
     stopping = _on_signals(asyncio.Event())

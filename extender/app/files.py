@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from extender.settings import Accepted, Configuration, ConfigurationFile, Refused, Unchanged
 from extender.telemetry import Metrics, fields
-from extender.web.server import ListenerProblem, ServerTls
+from extender.web.tls import ServerTls, TlsProblem
 
 log = logging.getLogger("warmnode")
 
@@ -46,7 +46,7 @@ def _follow_tls(tls: Sequence[ServerTls], told: str | None) -> str | None:
         reloaded = [each.reload() for each in tls]
         if any(reloaded):
             log.info("TLS files reloaded")
-    except ListenerProblem as problem:
+    except TlsProblem as problem:
         if str(problem) != told:
             log.error("TLS files refused, the old ones stay in force", extra=fields(problem=str(problem)))
         return str(problem)

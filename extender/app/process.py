@@ -25,7 +25,8 @@ from extender.settings import Configuration
 from extender.state import ClusterState
 from extender.telemetry import Metrics, WatchMetrics, fields
 from extender.web.ops import Readiness, operations
-from extender.web.server import Listener, ServerTls
+from extender.web.server import Listener
+from extender.web.tls import ServerTls
 
 log = logging.getLogger("warmnode")
 

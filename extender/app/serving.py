@@ -16,6 +16,7 @@ from extender.kube.webhook_lease import WebhookLease
 from extender.loops.calls import CallWatch
 from extender.loops.claims import ClaimTidier
 from extender.loops.elector import make_identity
+from extender.policy.calling import HandshakeFailure
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claiming import Claiming
@@ -23,7 +24,8 @@ from extender.web.claims import ClaimsApi
 from extender.web.http import Handler, route
 from extender.web.idle import IdleApi
 from extender.web.openapi import DOCUMENT_PATH, document_handler
-from extender.web.server import Listener, ServerTls
+from extender.web.server import Listener
+from extender.web.tls import ServerTls
 from extender.web.webhook import Webhook
 
 NONCE_BYTES = 10
@@ -51,6 +53,9 @@ class Serving:
             metrics=shared.metrics,
             called=self.calls.called,
         )
+        for listener in tls:
+            for failure in HandshakeFailure:
+                shared.metrics.handshake_failures.labels(listener, failure)  # from 0: an alert needs the increase
         self.listeners: list[Listener] = []
         if options.webhook_listen is not None:
             self.listeners.append(
@@ -60,6 +65,7 @@ class Serving:
                     handler=self.webhook.handler(),
                     tls=tls.get(WEBHOOK),
                     refused=self.webhook.count_garbled,
+                    handshake_failed=self._handshake_failed,
                 )
             )
         self._tidier: ClaimTidier | None = None
@@ -68,7 +74,13 @@ class Serving:
             callers = callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
             handler = self._claims_handler(store, callers)
             self.listeners.append(
-                Listener(name=CLAIMS, address=options.claims_listen, handler=handler, tls=tls.get(CLAIMS))
+                Listener(
+                    name=CLAIMS,
+                    address=options.claims_listen,
+                    handler=handler,
+                    tls=tls.get(CLAIMS),
+                    handshake_failed=lambda failure: self._count_handshake(CLAIMS, failure),
+                )
             )
             self._tidier = ClaimTidier(
                 state=shared.state,
@@ -89,6 +101,13 @@ class Serving:
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""
         self.webhook.pools = self._shared.in_force.pools
+
+    def _handshake_failed(self, failure: HandshakeFailure) -> None:
+        self._count_handshake(WEBHOOK, failure)
+        self.calls.refused(failure)
+
+    def _count_handshake(self, listener: str, failure: HandshakeFailure) -> None:
+        self._shared.metrics.handshake_failures.labels(listener, failure).inc()
 
     def _claims_handler(self, store: ClaimStore, callers: Callers) -> Handler:
         shared = self._shared

@@ -13,6 +13,7 @@ from extender.kube.errors import ConfigurationProblem
 from extender.settings import ConfigurationFile, SettingsError
 from extender.telemetry import set_up_logging
 from extender.web.server import Address, ListenerProblem
+from extender.web.tls import TlsProblem
 
 _SERVE = """\
 Answers kube-scheduler: POST /prioritize and POST /preempt on the webhook listener; /healthz, /readyz and /metrics on
@@ -98,7 +99,7 @@ def _process(options: argparse.Namespace, *roles: app.Role) -> int:
         )
     except (SettingsError, ConfigurationProblem, BadUsage) as error:
         return refuse(str(error))
-    except ListenerProblem as problem:
+    except (ListenerProblem, TlsProblem) as problem:
         return fail(str(problem))
     return CLEAN
 

@@ -9,7 +9,7 @@ from extender.diagnosis.evidence import Evidence, Kind
 from extender.diagnosis.findings import Check, Finding, Verdict
 from extender.diagnosis.scheduler import calling_schedulers
 from extender.page import count, some, span
-from extender.policy.calling import SILENCE, should_have_called
+from extender.policy.calling import SILENCE, HandshakeFailure, should_have_called
 
 ALIVE = timedelta(minutes=5)
 """A replica of serve writes once a minute: after five minutes none runs."""
@@ -17,6 +17,17 @@ RECORD_LAG = timedelta(minutes=2)
 """The last call is written with a delay of up to a minute."""
 FEW = 2
 """So many workers without a call may have had one feasible node each."""
+_HANDSHAKE_REMEDIES = {
+    HandshakeFailure.CERTIFICATE_REFUSED: "in the extender's tlsConfig, caFile must hold the CA of warmnode's "
+    "--tls-cert-file and serverName a name in it, and the certificate must not have expired; then restart the "
+    "scheduler: it reads its CA once",
+    HandshakeFailure.NO_CLIENT_CERTIFICATE: "give the extender's tlsConfig a certFile and a keyFile of the CA in "
+    "warmnode's --client-ca-file, and restart the scheduler",
+    HandshakeFailure.CLIENT_CERTIFICATE_REFUSED: "compare certFile in the extender's tlsConfig with warmnode's "
+    "--client-ca-file: it must be of that CA and must not have expired",
+    HandshakeFailure.PLAIN_HTTP: "set enableHTTPS: true for the extender, and begin its urlPrefix with https://",
+}
+"""What a port scan leaves, any other failure, is in the metric and no finding."""
 
 
 def check_calls(evidence: Evidence) -> Finding:
@@ -58,6 +69,13 @@ def _judge_calls(evidence: Evidence) -> Finding:
     ]
     missed = [at for at in placed if last is None or at > last + RECORD_LAG]
     schedulable = sum(not (node.deleting or node.disrupted or node.unschedulable) for node in evidence.nodes or ())
+    refusal = webhook.last_refusal if webhook is not None else None
+    if refusal is not None and refusal.failure in _HANDSHAKE_REMEDIES and (last is None or refusal.at > last):
+        return _calls(
+            Verdict.PROBLEM if last is None or missed else Verdict.WARNING,
+            f"{called}; {span(now - refusal.at)} ago a TLS handshake failed: {refusal.failure.meaning}",
+            remedy=_HANDSHAKE_REMEDIES[refusal.failure],
+        )
     remedy = (
         "see the next checks: the scheduler's configuration must name warmnode as an extender; if it does, look into "
         "the scheduler's log (-v=5 shows extender errors) and compare the address with warmnode's --webhook-listen"

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from extender.model import AgeSource, Ledger, Node, NodePool, Pod, Selector
+from extender.policy.calling import Refusal
 
 
 class Kind(StrEnum):
@@ -109,6 +110,7 @@ class WebhookFacts:
     version: str
     written: datetime | None
     last_call: datetime | None
+    last_refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

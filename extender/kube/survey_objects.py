@@ -237,7 +237,11 @@ class LeaseFacts:
         """Read it as the one of `warmnode serve`."""
         record = stored_record_from(self.stored).record
         return WebhookFacts(
-            holder=record.holder, version=record.version, written=record.written, last_call=record.last_call
+            holder=record.holder,
+            version=record.version,
+            written=record.written,
+            last_call=record.last_call,
+            last_refusal=record.last_refusal,
         )
 
     def leader(self) -> LeaderFacts:

@@ -1,7 +1,7 @@
 """The Lease in which `warmnode serve` says that it runs, and when a scheduler last called any replica.
 
 Owns what it looks like: ``renewTime`` is when a replica last wrote, ``holderIdentity`` which one, and annotations hold
-the last call and the version. Nobody leads by it.
+the last call, the last TLS handshake that failed, and the version. Nobody leads by it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import msgspec
 from extender.kube.client import KubeClient
 from extender.kube.lease import LeaseStore, StoredLease, micro_time
 from extender.kube.objects import PREFIX
+from extender.policy.calling import HandshakeFailure, Refusal
 from extender.policy.election import LeaseRecord
 from extender.policy.marks import parse_idle_mark
 
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "webhook"}
 LAST_CALL = f"{PREFIX}last-call"
+LAST_REFUSAL = f"{PREFIX}last-handshake-failure"
 VERSION = f"{PREFIX}version"
 
 
@@ -26,13 +28,15 @@ VERSION = f"{PREFIX}version"
 class WebhookRecord:
     """What the Lease says. ``written`` is by the clock of ``holder``, ``last_call`` by that of the replica called.
 
-    None: absent, or no time. Never called: ``last_call`` None.
+    None: absent, or no time. Never called: ``last_call`` None. ``last_refusal`` is the last caller that came no further
+    than the TLS handshake, by the same clock as ``last_call``.
     """
 
     holder: str
     version: str
     written: datetime | None
     last_call: datetime | None
+    last_refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +68,14 @@ class WebhookLease:
         annotations = {VERSION: record.version}
         if record.last_call is not None:
             annotations[LAST_CALL] = micro_time(record.last_call)
+        if record.last_refusal is not None:
+            annotations[LAST_REFUSAL] = f"{micro_time(record.last_refusal.at)} {record.last_refusal.failure}"
         if based_on is None:
             return stored_record_from(await self._store.create(spec, annotations))
         metadata = msgspec.json.decode(based_on.lease.metadata, type=dict[str, object])
         known = msgspec.json.decode(based_on.lease.metadata, type=_Metadata).annotations or {}
-        known.pop(LAST_CALL, None)
+        for ours in (LAST_CALL, LAST_REFUSAL):
+            known.pop(ours, None)
         metadata["annotations"] = known | annotations
         base = StoredLease(record=based_on.lease.record, metadata=msgspec.Raw(msgspec.json.encode(metadata)))
         return stored_record_from(await self._store.update(spec, base))
@@ -82,5 +89,14 @@ def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
         version=annotations.get(VERSION, ""),
         written=lease.record.renewed,
         last_call=parse_idle_mark(annotations.get(LAST_CALL)),
+        last_refusal=_refusal_from(annotations.get(LAST_REFUSAL, "")),
     )
     return StoredWebhookRecord(record=record, lease=lease)
+
+
+def _refusal_from(text: str) -> Refusal | None:
+    """Read "time reason". None where it is neither; a reason of a later version is any other."""
+    time, _, reason = text.partition(" ")
+    at = parse_idle_mark(time)
+    known = reason in tuple(HandshakeFailure)
+    return None if at is None else Refusal(at, HandshakeFailure(reason) if known else HandshakeFailure.OTHER)

@@ -16,7 +16,7 @@ from typing import Protocol
 from extender.kube.errors import Conflict, Forbidden, KubeError
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookRecord
 from extender.model import Pod
-from extender.policy.calling import SILENCE, is_not_called, should_have_called
+from extender.policy.calling import SILENCE, HandshakeFailure, Refusal, is_not_called, should_have_called
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.calls")
@@ -33,7 +33,8 @@ class Record(Protocol):
 
 
 class CallWatch:
-    """Counts on `called` at each call and `bound` at each worker; `run` keeps the Lease and the metric.
+    """Counts on `called` at each call, `refused` at each failed handshake and `bound` at each worker; `run` keeps the
+    Lease and the metric.
 
     ``schedulable_nodes`` counts nodes that a worker could be scored on; ``schedulers`` names those that should call.
     """
@@ -59,6 +60,7 @@ class CallWatch:
         self._began = clock()
         self._last_call: datetime | None = None
         self._last_call_anywhere: datetime | None = None
+        self._last_refusal: Refusal | None = None
         self._last_bound: datetime | None = None
         self._wake = asyncio.Event()
         self._told: str | None = None
@@ -69,6 +71,13 @@ class CallWatch:
         now = self._last_call = self._clock()
         self._metrics.webhook_last_call.set(now.timestamp())
         if self._last_call_anywhere is None or now - self._last_call_anywhere > SILENCE:
+            self._wake.set()
+
+    def refused(self, failure: HandshakeFailure) -> None:
+        """Take note of a caller that came no further than the TLS handshake. The first one is written down at once."""
+        known, now = self._last_refusal, self._clock()
+        self._last_refusal = Refusal(now, failure)
+        if known is None or now - known.at > SILENCE:
             self._wake.set()
 
     def bound(self, worker: Pod) -> None:
@@ -120,12 +129,14 @@ class CallWatch:
             stored = await self._record.read()
             if stored is not None:
                 self._last_call_anywhere = _later(self._last_call_anywhere, stored.record.last_call)
+                self._last_refusal = _newer(self._last_refusal, stored.record.last_refusal)
             if self._is_due(stored):
                 record = WebhookRecord(
                     holder=self._identity,
                     version=self._version,
                     written=self._clock(),
                     last_call=self._last_call_anywhere,
+                    last_refusal=self._last_refusal,
                 )
                 await self._record.write(record, stored)
                 self._metrics.webhook_lease_writes.labels("written").inc()
@@ -138,13 +149,26 @@ class CallWatch:
         return None
 
     def _is_due(self, stored: StoredWebhookRecord | None) -> bool:
-        """Say whether to write: there is none, none for a minute, or a silence has ended that it does not show."""
+        """Say whether to write: there is none, none for a minute, or it lacks the first call or refusal for long."""
         if stored is None or stored.record.written is None:
             return True
         if abs(self._clock() - stored.record.written) >= WRITE_INTERVAL:
             return True
-        known, ours = stored.record.last_call, self._last_call
-        return ours is not None and (known is None or ours - known > SILENCE)
+        return _ends_silence(stored.record.last_call, self._last_call) or _ends_silence(
+            _time_of(stored.record.last_refusal), _time_of(self._last_refusal)
+        )
+
+
+def _ends_silence(known: datetime | None, ours: datetime | None) -> bool:
+    return ours is not None and (known is None or ours - known > SILENCE)
+
+
+def _time_of(refusal: Refusal | None) -> datetime | None:
+    return None if refusal is None else refusal.at
+
+
+def _newer(one: Refusal | None, other: Refusal | None) -> Refusal | None:
+    return max((each for each in (one, other) if each is not None), key=lambda each: each.at, default=None)
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -5,13 +5,47 @@ A scheduler that does not call is the one failure that nothing else shows: pods 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from extender.model import Pod
 from extender.policy.idleness import is_bound_to_its_node
 
 SILENCE = timedelta(minutes=15)
 """So long without a call, while workers are placed, is no coincidence."""
+
+
+class HandshakeFailure(StrEnum):
+    """Why a TLS connection to us did not come about. The values are a metric's labels, and stand in serve's Lease."""
+
+    CERTIFICATE_REFUSED = "certificateRefused"
+    NO_CLIENT_CERTIFICATE = "noClientCertificate"
+    CLIENT_CERTIFICATE_REFUSED = "clientCertificateRefused"
+    PLAIN_HTTP = "plainHttp"
+    OTHER = "other"
+
+    @property
+    def meaning(self) -> str:
+        """Say it in words, of "the caller"."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    HandshakeFailure.CERTIFICATE_REFUSED: "the caller does not accept warmnode's certificate",
+    HandshakeFailure.NO_CLIENT_CERTIFICATE: "the caller shows no client certificate",
+    HandshakeFailure.CLIENT_CERTIFICATE_REFUSED: "the caller's certificate is not of the client CA, or has expired",
+    HandshakeFailure.PLAIN_HTTP: "the caller speaks plain HTTP",
+    HandshakeFailure.OTHER: "the caller speaks no TLS that is understood",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A caller that came no further than the TLS handshake."""
+
+    at: datetime
+    failure: HandshakeFailure
 
 
 def should_have_called(worker: Pod, schedulers: frozenset[str]) -> bool:

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from extender.policy.calling import HandshakeFailure
 from extender.telemetry import fields
 from extender.web.http import Handler, problem
+from extender.web.tls import ServerTls
 
 log = logging.getLogger("warmnode.listener")
 
@@ -65,76 +66,12 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class ServerTls:
-    """Server certificate and optional client CA, read again when the files change.
-
-    New connections get the newest files that load; a pair that does not match (a rotation half done) is tried again.
-    With ``client_ca_file`` a client without a certificate of that CA is refused in the handshake, or with
-    ``client_may_lack_one`` only a client with a certificate of another CA; TLS 1.3 is required.
-    """
-
-    def __init__(
-        self,
-        *,
-        cert_file: Path,
-        key_file: Path,
-        client_ca_file: Path | None = None,
-        client_may_lack_one: bool = False,
-    ) -> None:
-        self._verify_mode = ssl.CERT_OPTIONAL if client_may_lack_one else ssl.CERT_REQUIRED
-        self._files = (cert_file, key_file, client_ca_file)
-        self._stamp = self._read_stamp()
-        self._current = self._load()
-        self.context = self._load()
-        self.context.sni_callback = self._use_current
-
-    def reload(self) -> bool:
-        """Load the files again if they changed; True if new ones are in force now.
-
-        Raises:
-            ListenerProblem: they changed and do not load; the old ones stay in force.
-        """
-        stamp = self._read_stamp()
-        if stamp == self._stamp:
-            return False
-        self._current = self._load()
-        self._stamp = stamp
-        return True
-
-    def _use_current(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        connection.context = self._current
-
-    def _load(self) -> ssl.SSLContext:
-        cert_file, key_file, client_ca_file = self._files
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(cert_file, key_file)
-            if client_ca_file is not None:
-                # A resumed session shows no certificate: it would get a client past the client CA of a later reload.
-                # Only TLS 1.3 lets Python turn sessions off; every kube-scheduler speaks it.
-                context.minimum_version = ssl.TLSVersion.TLSv1_3
-                context.num_tickets = 0
-                context.load_verify_locations(client_ca_file)
-                context.verify_mode = self._verify_mode
-        except (OSError, ssl.SSLError) as error:
-            names = ", ".join(str(file) for file in self._files if file is not None)
-            raise ListenerProblem(f"TLS files do not load ({names}): {error.strerror or error}") from error
-        return context
-
-    def _read_stamp(self) -> tuple[tuple[int, int, int], ...]:
-        stamps = []
-        for file in self._files:
-            try:
-                stat = file.stat() if file is not None else None
-            except OSError:
-                stat = None
-            stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else (0, 0, 0))
-        return tuple(stamps)
-
-
 class Listener:
-    """Serves one handler on one address. ``refused`` is told when bytes that are no HTTP were answered with a 4xx."""
+    """Serves one handler on one address.
+
+    ``refused`` is told when bytes that are no HTTP were answered with a 4xx, ``handshake_failed`` why a TLS connection
+    did not come about.
+    """
 
     def __init__(
         self,
@@ -144,10 +81,12 @@ class Listener:
         handler: Handler,
         tls: ServerTls | None = None,
         refused: Callable[[HTTPStatus], None] = lambda status: None,
+        handshake_failed: Callable[[HandshakeFailure], None] = lambda failure: None,
     ) -> None:
         self.name = name
         self.address = address
         self.tls = tls
+        self._handshake_failed = handshake_failed
         self._refused = refused
         self._handler = handler
         self._draining = False
@@ -159,6 +98,8 @@ class Listener:
         Raises:
             ListenerProblem: the address cannot be had.
         """
+        if self.tls is not None:
+            self.tls.tell(self._note_handshake)
         server = _Server(
             self._handle,
             refused=self._refused,
@@ -204,6 +145,10 @@ class Listener:
             await asyncio.sleep(0.02)
         await self._runner.cleanup()
         self._runner = None
+
+    def _note_handshake(self, failure: HandshakeFailure) -> None:
+        log.warning("TLS handshake failed", extra=fields(listener=self.name, reason=failure, problem=failure.meaning))
+        self._handshake_failed(failure)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         response = await self._handler(request)

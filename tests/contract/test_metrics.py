@@ -18,6 +18,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_webhook_last_call_timestamp_seconds": ("gauge", set()),
     "warmnode_webhook_not_called": ("gauge", set()),
     "warmnode_webhook_lease_writes": ("counter", {"outcome"}),
+    "warmnode_tls_handshake_failures": ("counter", {"listener", "reason"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
     "warmnode_watch_lists": ("counter", {"collection"}),
     "warmnode_watch_failures": ("counter", {"collection", "error"}),

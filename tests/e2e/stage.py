@@ -223,8 +223,13 @@ class Stage:
 
     def lease_holder(self, name: str) -> str:
         """Who holds a Lease of warmnode's namespace; empty: nobody."""
+        return str(self.lease(name).get("holderIdentity") or "")
+
+    def lease(self, name: str) -> Json:
+        """What a Lease of warmnode's namespace says; empty where there is none."""
         lease = self.cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{name}")
-        return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+        spec: Json = (lease or {}).get("spec") or {}
+        return spec
 
     def ours(self) -> list[str]:
         """Everything in the cluster that is of warmnode, but the stage itself."""

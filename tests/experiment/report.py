@@ -236,7 +236,7 @@ def _conditions(records: Sequence[Record]) -> str:
             f"{seconds:.0f} s each, of which the first {warm_up:.0f} are not counted" for seconds, warm_up in length
         ),
         f"{versions}; {records[0].conditions.cores} cores",
-        f"The machine did other work at the same time: its cores were busy for "
+        f"The whole machine, with the runs that went on side by side: its cores were busy for "
         f"{_percent([each[1] for each in samples])} of the time, something waited for a core for "
         f"{_percent([each[3] for each in samples])}, the load average was {shown([each[2] for each in samples], 1)}",
         f"One run took {shown(own)} of a core; a pod that found room at once was bound after {shown(binds, 0)} ms; one "

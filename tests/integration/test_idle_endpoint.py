@@ -32,7 +32,8 @@ from extender.telemetry import Metrics
 from extender.web.callers import callers_for
 from extender.web.http import route
 from extender.web.idle import IdleApi
-from extender.web.server import Address, Listener, ServerTls
+from extender.web.server import Address, Listener
+from extender.web.tls import ServerTls
 from tests.builders import by_label
 from tests.controlplane import ApiError, ControlPlane, Json, wait_for
 from tests.controlplane.building import find_or_build

@@ -421,9 +421,20 @@ def node_drifts(stage: Stage) -> dict[str, Any]:
 
 def plan(stage: Stage, **top: Any) -> dict[str, Any]:
     """Run `warmnode plan` against the cluster."""
-    command = [sys.executable, "-m", "extender", "plan", "--kubeconfig", str(stage.control_plane.kubeconfig)]
-    command += ["--namespace", stage.namespace, "--config", str(stage.configuration(**top)), "--output", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return look(stage, "plan", **top)
+
+
+def doctor(stage: Stage) -> dict[str, Any]:
+    """Run `warmnode doctor` against the cluster: its findings by check."""
+    return {each["check"]: each for each in look(stage, "doctor")["checks"]}
+
+
+def look(stage: Stage, command: str, **top: Any) -> dict[str, Any]:
+    """Run one of the commands that only look; whether what they find is well is another matter."""
+    program = [sys.executable, "-m", "extender", command, "--kubeconfig", str(stage.control_plane.kubeconfig)]
+    program += ["--namespace", stage.namespace, "--config", str(stage.configuration(**top)), "--output", "json"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 1), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -446,6 +457,7 @@ def node_expires(stage: Stage) -> dict[str, Any]:
     old, new = two_nodes(stage, pool, ("mortal", "lasting"))
     claim = stage.claim(old, "mortal")
     before = stage.preferred(old, new)
+    found = doctor(stage)
     stage.wait(lambda: stage.preferred(old, new) == [new, old], lambda: f"{old} last: {stage.preferred(old, new)}")
     turned_after = time.time() - epoch(claim["metadata"]["creationTimestamp"])
     late = worker(
@@ -458,7 +470,7 @@ def node_expires(stage: Stage) -> dict[str, Any]:
     stage.control_plane.create(late)
     placed = stage.node_of("expiring-late")
     stage.wait(lambda: old not in nodes(stage.control_plane, "mortal"), "Karpenter to expire it")
-    return {"before": before == [old, new], "turned_after": turned_after, "placed": placed == new}
+    return {"before": before == [old, new], "turned_after": turned_after, "placed": placed == new, "doctor": found}
 
 
 def test_no_worker_lands_on_a_node_that_expires_while_another_fits(stage: Stage) -> None:
@@ -467,6 +479,19 @@ def test_no_worker_lands_on_a_node_that_expires_while_another_fits(stage: Stage)
     assert found["before"]
     assert 89 <= found["turned_after"] <= 101
     assert found["placed"]
+
+
+def test_doctor_tells_which_of_its_settings_work_against_the_order(stage: Stage) -> None:
+    """Beside the controller that runs: up to 1.13 a NodePool whose nodes expire, in both one that gives none back."""
+    found = stage.outcome(node_expires)["doctor"]
+    is_by_price = stage.version == "1.14.1"
+    guess = "probably Karpenter 1.14 or newer" if is_by_price else "probably Karpenter 1.13 or older"
+    assert guess in found["karpenterGeneration"]["summary"]
+    assert found["karpenterExpiry"]["verdict"] == ("ok" if is_by_price else "warning")
+    assert "mortal (1m40s)" in found["karpenterExpiry"]["summary"]
+    pools = found["karpenterNodePools"]
+    assert pools["verdict"] == "warning"
+    assert "lasting has a budget of 0" in "\n".join((pools["summary"], *pools["details"]))
 
 
 def test_example_of_the_page_is_a_node_pool_that_karpenter_takes(stage: Stage) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,9 @@ import trustme
 import yaml
 
 from tests.controlplane import ControlPlane, Json
-from tests.controlplane.processes import free_ports
+from tests.controlplane.processes import Process, free_ports
 from tests.integration.ground import Ground
+from tests.integration.test_doctor import doctor, last_call, put_configuration
 from tests.manifests.rendering import MANIFESTS
 from tests.serving import Serve
 
@@ -48,25 +49,38 @@ def https_serve(ground: Ground, secret: Secret) -> Serve:
 
 
 @pytest.fixture
-def https_scheduler(control_plane: ControlPlane, https_serve: Serve, secret: Secret) -> Iterator[Json]:
-    """A stock kube-scheduler with the shipped file, pointed at the port and the CA of this test."""
-    config: Json = yaml.safe_load((MANIFESTS / "components/tls/kube-scheduler-config.yaml").read_text())
-    config["leaderElection"] = {"leaderElect": False}
-    config["profiles"][0]["schedulerName"] = SCHEDULER
-    (extender,) = config["extenders"]
-    assert extender["urlPrefix"].startswith("https://127.0.0.1:")
-    assert extender["tlsConfig"]["serverName"] == NAME
-    extender["urlPrefix"] = f"https://127.0.0.1:{https_serve.webhook_port}"
-    extender["tlsConfig"]["caFile"] = str(secret.ca_file)
-    process = control_plane.start_scheduler(SCHEDULER, config)
-    yield config
-    process.stop()
+def start(control_plane: ControlPlane, https_serve: Serve, secret: Secret) -> Iterator[Callable[..., None]]:
+    """Starts a stock kube-scheduler with the shipped file, pointed at this test's port, in place of the one before.
+
+    ``tls`` are changes of the extender's tlsConfig.
+    """
+    running: list[Process] = []
+
+    def start(**tls: str) -> None:
+        stop()
+        config: Json = yaml.safe_load((MANIFESTS / "components/tls/kube-scheduler-config.yaml").read_text())
+        config["leaderElection"] = {"leaderElect": False}
+        config["profiles"][0]["schedulerName"] = SCHEDULER
+        (extender,) = config["extenders"]
+        assert extender["urlPrefix"].startswith("https://127.0.0.1:")
+        assert extender["tlsConfig"]["serverName"] == NAME
+        extender["urlPrefix"] = f"https://127.0.0.1:{https_serve.webhook_port}"
+        extender["tlsConfig"] |= {"caFile": str(secret.ca_file), **tls}
+        running.append(control_plane.start_scheduler(SCHEDULER, config))
+
+    def stop() -> None:
+        while running:
+            running.pop().stop()
+
+    yield start
+    stop()
 
 
 def test_certificates_are_renewed_without_a_failed_call(
-    ground: Ground, https_serve: Serve, secret: Secret, https_scheduler: Json
+    ground: Ground, https_serve: Serve, secret: Secret, start: Callable[..., None]
 ) -> None:
     """Every pod is asked about: before the renewal, after it, and over a connection that sees the new certificate."""
+    start()
     oldest, other = ground.nodes(2, cpu="8")
     ground.write_ledger({oldest: 60, other: 5})
     placed = [ground.place(f"before-{number}", scheduler=SCHEDULER) for number in range(2)]
@@ -78,3 +92,32 @@ def test_certificates_are_renewed_without_a_failed_call(
     placed += [ground.place(f"anew-{number}", scheduler=SCHEDULER) for number in range(2)]
     assert len(https_serve.lines("prioritize")) == len(placed) == 6
     assert placed[-2:] == [oldest, oldest]
+
+
+@pytest.mark.parametrize("wrong", ["caFile", "serverName"])
+def test_a_certificate_that_the_scheduler_does_not_accept_is_told(
+    ground: Ground, https_serve: Serve, start: Callable[..., None], tmp_path: Path, wrong: str
+) -> None:
+    """Pods are placed all the same; a metric counts, the log and doctor say why, until the scheduler is mended."""
+    ground.nodes(2, cpu="8")
+    put_configuration(ground)
+    other_ca = tmp_path / "other.crt"
+    trustme.CA().cert_pem.write_to_path(str(other_ca))
+    start(**{"caFile": {"caFile": str(other_ca)}, "serverName": {"serverName": "elsewhere"}}[wrong])
+    assert ground.place("unasked", scheduler=SCHEDULER)
+    labels = {"listener": "webhook", "reason": "certificateRefused"}
+    assert https_serve.metric("warmnode_tls_handshake_failures_total", **labels) >= 1
+    assert https_serve.lines("TLS handshake failed")[0]["problem"].endswith("does not accept warmnode's certificate")
+    found = ground.wait(lambda: schedulers_calls(ground, "problem"), "doctor to find it")
+    assert "TLS handshake failed: the caller does not accept warmnode's certificate" in found["summary"]
+    assert "caFile" in found["remedy"]
+    start()
+    ground.place("asked", scheduler=SCHEDULER)
+    ground.wait(lambda: last_call(ground), "the Lease to tell of a call")
+    assert schedulers_calls(ground, "ok")
+
+
+def schedulers_calls(ground: Ground, verdict: str) -> Json | None:
+    """What doctor says of the scheduler's calls, None where the verdict is another."""
+    _, found = doctor(ground)
+    return found["schedulerCalls"] if found["schedulerCalls"]["verdict"] == verdict else None

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from extender.web.server import ListenerProblem, ServerTls
+from extender.policy.calling import HandshakeFailure
+from extender.web.tls import ServerTls, TlsProblem
 from tests.builders import node
 from tests.listening import Listening, synced_state, webhook_over
 
@@ -136,7 +137,7 @@ def test_a_certificate_without_its_key_is_refused_and_the_old_pair_stays(files: 
         replacement = half.issue_cert("localhost")
         files.install_cert(replacement)
         for _ in range(2):
-            with pytest.raises(ListenerProblem, match="TLS files do not load"):
+            with pytest.raises(TlsProblem, match="TLS files do not load"):
                 tls.reload()
         with listening.connect(caller(ca)) as connection:
             assert ask(connection)
@@ -153,7 +154,7 @@ def test_files_that_are_gone_for_a_moment_change_nothing(files: Files) -> None:
     tls = files.tls()
     with serving(tls) as listening:
         files.key.unlink()
-        with pytest.raises(ListenerProblem, match="TLS files do not load"):
+        with pytest.raises(TlsProblem, match="TLS files do not load"):
             tls.reload()
         with listening.connect(caller(ca)) as connection:
             assert ask(connection)
@@ -163,7 +164,7 @@ def test_a_start_with_files_that_do_not_load_is_one_line(files: Files) -> None:
     """The message names the files."""
     files.install(trustme.CA().issue_cert("localhost"))
     files.key.write_text("not a key")
-    with pytest.raises(ListenerProblem, match=rf"TLS files do not load \({files.cert}, {files.key}\)"):
+    with pytest.raises(TlsProblem, match=rf"TLS files do not load \({files.cert}, {files.key}\)"):
         files.tls()
 
 
@@ -232,3 +233,53 @@ def test_a_session_from_before_does_not_get_an_old_client_past_a_new_client_ca(f
         finally:
             plain.close()
         assert not resumed
+
+
+def test_why_a_handshake_failed_is_told(files: Files) -> None:
+    """Who would not go on, and why: for callers that trust another CA, want another name, or speak plain HTTP."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    with serving(files.tls()) as listening:
+        listening.connect().close()  # as a probe does: no failure
+        with pytest.raises(ssl.SSLCertVerificationError):
+            listening.connect(caller(trustme.CA()))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            listening.connect(caller(ca), name="elsewhere")
+        with listening.connect() as plain:
+            plain.sendall(REQUEST)
+            plain.recv(100)
+        with listening.connect() as noise:
+            noise.sendall(b"\x16\x03\x01" + bytes(200))
+            noise.recv(100)
+    assert listening.handshake_failures == [
+        HandshakeFailure.CERTIFICATE_REFUSED,
+        HandshakeFailure.CERTIFICATE_REFUSED,
+        HandshakeFailure.PLAIN_HTTP,
+        HandshakeFailure.OTHER,
+    ]
+
+
+def test_why_a_client_certificate_was_refused_is_told(files: Files) -> None:
+    """None was shown, or one of another CA; after a reload too."""
+    ca, clients, others = trustme.CA(), trustme.CA(), trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    files.trust(clients)
+    tls = files.tls(client_ca=True)
+    with serving(tls) as listening:
+        assert refused(listening, caller(ca))
+        files.install(ca.issue_cert("localhost"))
+        assert tls.reload()
+        assert refused(listening, caller(ca, others.issue_cert(common_name="scheduler")))
+    assert listening.handshake_failures == [
+        HandshakeFailure.NO_CLIENT_CERTIFICATE,
+        HandshakeFailure.CLIENT_CERTIFICATE_REFUSED,
+    ]
+
+
+def test_a_connection_that_comes_about_is_no_failure(files: Files) -> None:
+    """Nor one that is closed after it was used."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    with serving(files.tls()) as listening, listening.connect(caller(ca)) as connection:
+        assert ask(connection)
+    assert listening.handshake_failures == []

@@ -17,7 +17,7 @@ from extender.kube.client import KubeClient
 from extender.kube.transport import Transport
 from extender.kube.webhook_lease import WebhookLease
 from extender.loops.calls import CallWatch
-from extender.policy.calling import SILENCE, is_not_called, should_have_called
+from extender.policy.calling import SILENCE, HandshakeFailure, is_not_called, should_have_called
 from extender.telemetry import Metrics
 from tests.builders import NOW, minutes_ago, times, worker
 from tests.fakes.apiserver import FakeApiServer
@@ -112,6 +112,9 @@ class Replicas:
     def last_call(self) -> str | None:
         return self.lease()["metadata"]["annotations"].get("warmnode.dev/last-call")  # type: ignore[no-any-return]
 
+    def refusal(self) -> str | None:
+        return self.lease()["metadata"]["annotations"].get("warmnode.dev/last-handshake-failure")  # type: ignore[no-any-return]
+
     def writes(self) -> int:
         return sum(each.method != "GET" for each in self.server.requests)
 
@@ -190,6 +193,56 @@ async def test_the_end_of_a_silence_is_written_at_once(replicas: Replicas) -> No
     assert replicas.last_call() == "2026-11-01T12:00:05.000000Z"
 
 
+async def test_the_first_handshake_that_fails_is_written_at_once_and_the_rest_once_a_minute(replicas: Replicas) -> None:
+    """A port scan costs no more writes than a scheduler that works."""
+    watch, _ = replicas.start("one")
+    await watch.look()
+    replicas.now += timedelta(seconds=5)
+    watch.refused(HandshakeFailure.CERTIFICATE_REFUSED)
+    await watch.look()
+    assert replicas.refusal() == "2026-11-01T12:00:05.000000Z certificateRefused"
+    before = replicas.writes()
+    for _ in range(100):
+        replicas.now += timedelta(milliseconds=100)
+        watch.refused(HandshakeFailure.OTHER)
+        await watch.look()
+    assert replicas.writes() == before
+    replicas.now += timedelta(minutes=1)
+    await watch.look()
+    assert replicas.refusal() == "2026-11-01T12:00:15.000000Z other"
+
+
+async def test_what_another_replica_wrote_of_a_handshake_stays_until_there_is_a_newer_one(replicas: Replicas) -> None:
+    """Nobody's knowledge is lost by the next write; the last call stands beside it."""
+    one, _ = replicas.start("one")
+    other, _ = replicas.start("other")
+    one.refused(HandshakeFailure.PLAIN_HTTP)
+    await one.look()
+    replicas.now += timedelta(minutes=2)
+    other.called()
+    await other.look()
+    assert replicas.lease()["spec"]["holderIdentity"] == "other"
+    assert replicas.refusal() == "2026-11-01T12:00:00.000000Z plainHttp"
+    assert replicas.last_call() == "2026-11-01T12:02:00.000000Z"
+
+
+async def test_a_reason_that_a_later_version_wrote_is_some_other(replicas: Replicas) -> None:
+    """And nonsense counts as absent."""
+    watch, _ = replicas.start("one")
+    await watch.look()
+    for written, kept in (
+        ("2026-11-01T12:00:00.000000Z quantum", "2026-11-01T12:00:00.000000Z other"),
+        ("yesterday", None),
+    ):
+        tree = replicas.lease()
+        tree["metadata"]["annotations"]["warmnode.dev/last-handshake-failure"] = written
+        replicas.server.store.replace(LEASES, LEASE, tree)
+        replicas.now += timedelta(minutes=2)
+        fresh, _ = replicas.start("fresh")
+        await fresh.look()
+        assert replicas.refusal() == kept
+
+
 async def test_a_standby_is_silent_only_when_all_are(replicas: Replicas) -> None:
     """The standby scheduler's replica is never called; what the others wrote counts for it."""
     active, _ = replicas.start("active")
@@ -234,6 +287,18 @@ async def test_two_that_write_at_once_are_no_failure(replicas: Replicas) -> None
     replicas.server.fail(Where.WRITE, answer(409, "Conflict"))
     await watch.look()
     assert outcomes(metrics) == {"conflict": 1}
+
+
+@pytest.mark.looptime
+async def test_a_handshake_that_fails_wakes_the_loop(replicas: Replicas) -> None:
+    """The Lease shows it at once, not at the next look."""
+    watch, _ = replicas.start("one")
+    running = asyncio.create_task(watch.run())
+    await asyncio.sleep(1)
+    watch.refused(HandshakeFailure.CERTIFICATE_REFUSED)
+    await asyncio.sleep(1)
+    running.cancel()
+    assert replicas.refusal() == "2026-11-01T12:00:00.000000Z certificateRefused"
 
 
 @pytest.mark.looptime

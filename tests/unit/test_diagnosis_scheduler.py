@@ -13,6 +13,7 @@ from extender.diagnosis.calls import check_calls, check_names
 from extender.diagnosis.evidence import Kind, Program
 from extender.diagnosis.findings import Finding, Verdict
 from extender.diagnosis.scheduler import check_extender, check_sample, check_weight, nodes_scored
+from extender.policy.calling import HandshakeFailure, Refusal
 from tests.builders import minutes_ago, node, worker
 from tests.evidence import called, config, evidence, extender, facts
 
@@ -55,6 +56,44 @@ def test_one_worker_placed_without_a_call_may_have_had_one_feasible_node() -> No
 def test_never_called_although_a_worker_was_placed_is_a_problem() -> None:
     """One is enough then: nothing says that it was ever otherwise."""
     assert check_calls(evidence(webhook=called(None), workers=(placed(5),))).verdict is PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (HandshakeFailure.CERTIFICATE_REFUSED, "caFile"),
+        (HandshakeFailure.NO_CLIENT_CERTIFICATE, "certFile"),
+        (HandshakeFailure.CLIENT_CERTIFICATE_REFUSED, "--client-ca-file"),
+        (HandshakeFailure.PLAIN_HTTP, "enableHTTPS"),
+    ],
+)
+def test_a_handshake_that_failed_after_the_last_call_is_the_reason(failure: HandshakeFailure, remedy: str) -> None:
+    """A problem where nobody ever got through, and where workers were placed since; with its own remedy."""
+    finding = check_calls(evidence(webhook=called(None, refusal=Refusal(minutes_ago(3), failure)), workers=()))
+    assert finding.verdict is PROBLEM
+    assert finding.summary == f"never called; 3m ago a TLS handshake failed: {failure.meaning}"
+    assert finding.remedy is not None
+    assert remedy in finding.remedy
+    later = called(minutes_ago(10), refusal=Refusal(minutes_ago(3), failure))
+    assert check_calls(evidence(webhook=later, workers=(placed(5),))).verdict is PROBLEM
+
+
+def test_a_handshake_that_failed_while_nothing_was_placed_is_a_warning() -> None:
+    """It may have been anybody, and nothing has been missed yet."""
+    refusal = Refusal(minutes_ago(3), HandshakeFailure.CERTIFICATE_REFUSED)
+    assert check_calls(evidence(webhook=called(minutes_ago(5), refusal=refusal), workers=())).verdict is WARNING
+
+
+def test_a_handshake_that_failed_before_the_last_call_is_over() -> None:
+    """Somebody got through since."""
+    refusal = Refusal(minutes_ago(3), HandshakeFailure.CERTIFICATE_REFUSED)
+    assert check_calls(evidence(webhook=called(minutes_ago(1), refusal=refusal))).verdict is OK
+
+
+def test_noise_on_the_port_is_no_finding() -> None:
+    """A port scan speaks no TLS; the metric counts it."""
+    refusal = Refusal(minutes_ago(1), HandshakeFailure.OTHER)
+    assert check_calls(evidence(webhook=called(minutes_ago(2), refusal=refusal))).verdict is OK
 
 
 def test_never_called_and_nothing_to_place_is_not_known() -> None:
