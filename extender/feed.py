@@ -134,7 +134,7 @@ class ClusterFeed:
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 for reflector in self.optional:
                     await reflector.settled_event.wait()
-        self._state.begin()
+        self._state.begin(may_have_ledger=self.ledger is not None and not self.ledger.synced)
         gc.collect()
         gc.freeze()  # what was loaded stays: a full collection over 100,000 pods would take 30 ms of a scheduling cycle
 

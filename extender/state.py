@@ -60,6 +60,7 @@ class ClusterState:
         self._evicted: set[str] = set()
         self._followers: list[set[str]] = []
         self._observed: dict[str, datetime] = {}
+        self._guessed: dict[str, datetime] = {}  # counts while no ledger was read, and is never recorded
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
         self.where = PodIndex()
@@ -195,18 +196,31 @@ class ClusterState:
         What was observed or recorded of live nodes stays known: a ledger that is deleted or emptied meanwhile changes
         no order, and what it lacks is written again.
         """
+        before = {node.uid: self.first_seen(node) for node in self.nodes.values()}
         if self.ledger is not None:
             lost = ages.missing_from(ledger.first_seen if ledger is not None else {}, self.ledger.first_seen)
             live = {node.uid: lost[node.uid] for node in self.nodes.values() if node.uid in lost}
             self._observed = ages.merge_earliest(self._observed, live)
+        if ledger is None:
+            self._observed = ages.merge_earliest(self._observed, self._guessed)
+        self._guessed = {}
         self.ledger = ledger
-        self._rank_all()
+        for node in self.nodes.values():
+            if self.first_seen(node) != before[node.uid]:  # ranking all takes long, and most writes are of a few nodes
+                self._rank(node)
 
-    def begin(self) -> None:
-        """Start to answer: nodes, pods and ledger were loaded. Without a ledger, seeds the nodes that have workers."""
+    def begin(self, *, may_have_ledger: bool = False) -> None:
+        """Start to answer: nodes, pods and ledger were loaded. Without a ledger, seeds the nodes that have workers.
+
+        ``may_have_ledger``: it could not be read, so the seeds are guesses. They are recorded once it is known that
+        there is none, and forgotten where there is one: recorded times move earlier only, and a guess would stay.
+        """
         if self.ledger is None:
             seeds = ages.seeded_first_seen(self.nodes.values(), self.where.names_with_workers())
-            self._observed = ages.merge_earliest(self._observed, seeds)
+            if may_have_ledger:
+                self._guessed = seeds
+            else:
+                self._observed = ages.merge_earliest(self._observed, seeds)
             self._rank_all()
         self.keys = KeyHistory()
         self.synced = True
@@ -225,7 +239,7 @@ class ClusterState:
     def first_seen(self, node: Node) -> datetime | None:
         """Say when a node was first seen: the earliest of what was observed and what is recorded. None: not yet."""
         observed = self._observed.get(node.uid)
-        recorded = self.ledger.first_seen.get(node.uid) if self.ledger is not None else None
+        recorded = (self.ledger.first_seen if self.ledger is not None else self._guessed).get(node.uid)
         if observed is None or recorded is None:
             return recorded if observed is None else observed
         return min(observed, recorded)

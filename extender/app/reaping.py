@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from random import Random
 from typing import Any
 
-from extender.app.shared import Shared, utc_now
+from extender.app.shared import Shared, SteadyClock, utc_now
 from extender.kube.annotate import annotate, cost_annotations, mark_annotations
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
@@ -77,6 +77,7 @@ class Reaping:
             is_leader=self.is_leading,
             is_fresh=shared.feed.is_fresh,
             clock=utc_now,
+            steady=SteadyClock(),
             view=self.sources.view,
         )
 

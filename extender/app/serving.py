@@ -17,6 +17,7 @@ from extender.loops.calls import CallWatch
 from extender.loops.claims import ClaimTidier
 from extender.loops.elector import make_identity
 from extender.policy.calling import HandshakeFailure
+from extender.policy.claims import is_too_skewed
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claiming import Claiming
@@ -86,7 +87,7 @@ class Serving:
                 state=shared.state,
                 claims=store,
                 metrics=shared.metrics,
-                may_write=lambda pool: not shared.in_force.settings(pool).dry_run and not shared.stopping.is_set(),
+                may_write=self._may_tidy,
                 clock=utc_now,
                 jitter=Random().random,  # noqa: S311 - when to look, no secret
             )
@@ -101,6 +102,13 @@ class Serving:
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""
         self.webhook.pools = self._shared.in_force.pools
+
+    def _may_tidy(self, pool: str) -> bool:
+        skew = self._shared.client.clock_skew
+        is_clock_right = skew is None or not is_too_skewed(skew)
+        return (
+            is_clock_right and not self._shared.in_force.settings(pool).dry_run and not self._shared.stopping.is_set()
+        )
 
     def _handshake_failed(self, failure: HandshakeFailure) -> None:
         self._count_handshake(WEBHOOK, failure)
@@ -135,6 +143,7 @@ class Serving:
             namespace=shared.namespace,
             metrics=shared.metrics,
             clock=utc_now,
+            clock_skew=lambda: shared.client.clock_skew,
         )
         return route(
             {("GET", DOCUMENT_PATH): document_handler()},

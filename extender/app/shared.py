@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from extender.feed import ClusterFeed
 from extender.inforce import InForce
@@ -24,6 +25,16 @@ class Shared:
     state: ClusterState
     feed: ClusterFeed
     stopping: asyncio.Event
+
+
+class SteadyClock:
+    """A time of day that never jumps: that of its making, and what a monotonic clock has counted since."""
+
+    def __init__(self) -> None:
+        self._began, self._counted = utc_now(), time.monotonic()
+
+    def __call__(self) -> datetime:
+        return self._began + timedelta(seconds=time.monotonic() - self._counted)
 
 
 def utc_now() -> datetime:

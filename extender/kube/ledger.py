@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.errors import Conflict, NotFound
+from extender.kube.errors import Conflict, NotFound, Unavailable
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.model import Ledger
 from extender.policy.ages import missing_from
@@ -97,4 +97,7 @@ class LedgerStore:
 
 
 def _decode(body: bytes) -> Ledger:
-    return ledger_from(msgspec.json.decode(body, type=ConfigMapObject))
+    try:
+        return ledger_from(msgspec.json.decode(body, type=ConfigMapObject))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unavailable(200, "Unreadable", f"the answer is no ConfigMap: {error}") from error

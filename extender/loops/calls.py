@@ -16,13 +16,14 @@ from typing import Protocol
 from extender.kube.errors import Conflict, Forbidden, KubeError
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookRecord
 from extender.model import Pod
-from extender.policy.calling import SILENCE, HandshakeFailure, Refusal, is_not_called, should_have_called
+from extender.policy.calling import SILENCE, HandshakeFailure, Refusal, is_not_called, more_telling, should_have_called
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.calls")
 
 LOOK = timedelta(seconds=15)
 WRITE_INTERVAL = timedelta(minutes=1)
+CLOCK_TOLERANCE = timedelta(seconds=30)
 
 
 class Record(Protocol):
@@ -75,9 +76,11 @@ class CallWatch:
 
     def refused(self, failure: HandshakeFailure) -> None:
         """Take note of a caller that came no further than the TLS handshake. The first one is written down at once."""
-        known, now = self._last_refusal, self._clock()
-        self._last_refusal = Refusal(now, failure)
-        if known is None or now - known.at > SILENCE:
+        if failure is HandshakeFailure.OTHER:
+            return  # anybody's noise: the metric has it
+        known, refusal = self._last_refusal, Refusal(self._clock(), failure)
+        self._last_refusal = more_telling(known, refusal)
+        if known is None or refusal.at - known.at > SILENCE:
             self._wake.set()
 
     def bound(self, worker: Pod) -> None:
@@ -123,13 +126,20 @@ class CallWatch:
         self._is_silent = silent
 
     async def _share(self) -> str | None:
-        """Read and write the Lease; None where it is as it should be, else what stands in the way."""
-        self._last_call_anywhere = _later(self._last_call_anywhere, self._last_call)
+        """Read and write the Lease; None where it is as it should be, else what stands in the way.
+
+        Times to come were written by a clock that is wrong, and count as none: they would hide any silence for so long.
+        """
+        latest = self._clock() + CLOCK_TOLERANCE
+        self._last_call_anywhere = _later(_until(latest, self._last_call_anywhere), _until(latest, self._last_call))
+        if self._last_refusal is not None and self._last_refusal.at > latest:
+            self._last_refusal = None
         try:
             stored = await self._record.read()
             if stored is not None:
-                self._last_call_anywhere = _later(self._last_call_anywhere, stored.record.last_call)
-                self._last_refusal = _newer(self._last_refusal, stored.record.last_refusal)
+                self._last_call_anywhere = _later(self._last_call_anywhere, _until(latest, stored.record.last_call))
+                if (refusal := stored.record.last_refusal) is not None and refusal.at <= latest:
+                    self._last_refusal = more_telling(self._last_refusal, refusal)
             if self._is_due(stored):
                 record = WebhookRecord(
                     holder=self._identity,
@@ -167,8 +177,8 @@ def _time_of(refusal: Refusal | None) -> datetime | None:
     return None if refusal is None else refusal.at
 
 
-def _newer(one: Refusal | None, other: Refusal | None) -> Refusal | None:
-    return max((each for each in (one, other) if each is not None), key=lambda each: each.at, default=None)
+def _until(latest: datetime, at: datetime | None) -> datetime | None:
+    return at if at is not None and at <= latest else None
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:

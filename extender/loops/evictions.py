@@ -56,7 +56,7 @@ class Carried:
 
 
 class Evictions:
-    """Evicts the victims of plans. ``is_leader`` and ``is_fresh`` are asked before each eviction."""
+    """Evicts the victims of plans. ``pool_settings``, ``is_leader`` and ``is_fresh`` are asked before each eviction."""
 
     def __init__(
         self,
@@ -66,36 +66,38 @@ class Evictions:
         announcer: Announcer,
         metrics: Metrics,
         holds: Holds,
+        pool_settings: Callable[[str], PoolReaping],
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
         clock: Callable[[], datetime],
+        steady: Callable[[], datetime],
     ) -> None:
         self._state = state
         self._pods = pods
         self._announcer = announcer
         self._metrics = metrics
         self._holds = holds
+        self._pool_settings = pool_settings
         self._is_leader = is_leader
         self._is_fresh = is_fresh
         self._clock = clock
+        self._steady = steady
 
-    async def carry_out(
-        self, pool: str, plan: EvictionPlan, settings: PoolReaping, claimable: ClaimableCount, rooms: Rooms
-    ) -> Carried:
+    async def carry_out(self, pool: str, plan: EvictionPlan, claimable: ClaimableCount, rooms: Rooms) -> Carried:
         """Evict the plan's victims in its order. After three failures the rest is left for a later pass.
 
         A failure is an API server in trouble. One that is well and refuses a worker is asked for the others.
         """
         carried = Carried()
         for victim in plan.victims:
-            reason = self._why_not_now(pool, victim, settings, claimable, rooms)
+            reason = self._why_not_now(pool, victim, claimable, rooms)
             if reason is None and carried.failures >= FAILURES_IN_A_PASS:
                 reason = SkipReason.BACKING_OFF
             if reason is not None:
                 carried.skipped[victim.uid] = reason
                 continue
             key = self._state.order.get(victim.node or "")
-            outcome = await self._evict(pool, victim, settings, claimable)
+            outcome = await self._evict(pool, victim, claimable)
             if isinstance(outcome, SkipReason):
                 carried.skipped[victim.uid] = outcome
                 continue
@@ -106,13 +108,13 @@ class Evictions:
                 carried.taken_from.append(key)
         return carried
 
-    def _why_not_now(
-        self, pool: str, victim: Pod, settings: PoolReaping, claimable: ClaimableCount, rooms: Rooms
-    ) -> SkipReason | None:
+    def _why_not_now(self, pool: str, victim: Pod, claimable: ClaimableCount, rooms: Rooms) -> SkipReason | None:
         """Ask everything again that may have changed since the plan, from the live state."""
-        now = self._clock()
-        if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(now):
+        now, settings = self._clock(), self._pool_settings(pool)
+        if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._steady()):
             return SkipReason.BACKING_OFF
+        if settings.dry_run:
+            return SkipReason.DISABLED
         if self._state.where.unscheduled(pool):
             return SkipReason.PENDING_WORKERS
         pod = self._state.pods.get(victim.uid)
@@ -131,9 +133,7 @@ class Evictions:
             return False
         return claimable.besides(pod, now) < settings.limits.floor
 
-    async def _evict(
-        self, pool: str, victim: Pod, settings: PoolReaping, claimable: ClaimableCount
-    ) -> EvictionOutcome | SkipReason:
+    async def _evict(self, pool: str, victim: Pod, claimable: ClaimableCount) -> EvictionOutcome | SkipReason:
         """Evict one worker: read it, decide again on what was read, evict that very version; three tries at most.
 
         A reason where it is not to be evicted any more.
@@ -148,7 +148,7 @@ class Evictions:
             if fresh is None:
                 return EvictionOutcome.GONE
             # the pool was chosen by labels; a pod whose labels changed since is somebody else's
-            reason = SkipReason.BUSY if fresh.pod.pool != pool else self._why_not_fresh(fresh, settings, claimable)
+            reason = SkipReason.BUSY if fresh.pod.pool != pool else self._why_not_fresh(fresh, pool, claimable)
             if reason is not None:
                 return reason
             # nothing is awaited between this check and the request but the request itself
@@ -160,22 +160,24 @@ class Evictions:
         await self._settle(pool, victim, result)
         return result.outcome
 
-    def _why_not_fresh(self, fresh: FreshPod, settings: PoolReaping, claimable: ClaimableCount) -> SkipReason | None:
-        now = self._clock()
+    def _why_not_fresh(self, fresh: FreshPod, pool: str, claimable: ClaimableCount) -> SkipReason | None:
+        now, settings = self._clock(), self._pool_settings(pool)
+        if settings.dry_run:
+            return SkipReason.DISABLED
         reason = why_not_reapable(fresh.pod, settings.rules, now)
         if reason is not None:
             return reason
         if self._is_held_by_floor(fresh.pod, settings, claimable, now):
             return SkipReason.FLOOR
-        return SkipReason.BUDGET_BLOCKED if self._holds.is_covered(fresh, now) else None
+        return SkipReason.BUDGET_BLOCKED if self._holds.is_covered(fresh, self._steady()) else None
 
     async def _settle(self, pool: str, victim: Pod, result: EvictionResult) -> None:
-        now = self._clock()
+        now = self._steady()
         match result.outcome:
             case EvictionOutcome.EVICTED:
                 why = f"idle since {idle_since(victim):%Y-%m-%dT%H:%M:%SZ} on node {victim.node}"
                 self._state.overlay_eviction(victim.uid)
-                log.info("evicted", extra=about(victim, pool, now))
+                log.info("evicted", extra=about(victim, pool, self._clock()))
                 await self._announcer.evicted(victim, why)
                 return
             case EvictionOutcome.BLOCKED:

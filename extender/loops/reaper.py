@@ -43,7 +43,8 @@ class Reaper:
     """Runs the passes of every pool.
 
     ``is_leader`` and ``is_fresh`` are asked before each eviction. ``pool_settings`` gives a pool's settings as they are
-    in force now, ``view`` a pool's workers as its idle sources have them.
+    in force now, ``view`` a pool's workers as its idle sources have them. ``steady`` is a time of day that never jumps,
+    for what is only waited for: a clock that is set back must not end reaping. Without it ``clock`` is used.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reaper:
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
         clock: Callable[[], datetime],
+        steady: Callable[[], datetime] | None = None,
         view: Callable[[str, list[Pod]], list[Pod]] = lambda pool, workers: workers,
     ) -> None:
         self._state = state
@@ -66,6 +68,7 @@ class Reaper:
         self._is_leader = is_leader
         self._is_fresh = is_fresh
         self._clock = clock
+        self._steady = steady or clock
         self._view = view
         self._memory: dict[str, _PoolMemory] = {}
         self._holds = Holds()
@@ -75,9 +78,11 @@ class Reaper:
             announcer=announcer,
             metrics=metrics,
             holds=self._holds,
+            pool_settings=pool_settings,
             is_leader=is_leader,
             is_fresh=is_fresh,
             clock=clock,
+            steady=self._steady,
         )
 
     async def run(self) -> None:
@@ -107,9 +112,9 @@ class Reaper:
                 del self._memory[absent]
         for pool in sorted(names):
             memory = self._memory.setdefault(pool, _PoolMemory())
-            if memory.next_pass is not None and self._clock() < memory.next_pass:
+            if memory.next_pass is not None and self._steady() < memory.next_pass:
                 continue
-            memory.next_pass = self._clock() + self._pool_settings(pool).interval
+            memory.next_pass = self._steady() + self._pool_settings(pool).interval
             try:
                 await self.one_pass(pool)
             except Exception:
@@ -129,7 +134,7 @@ class Reaper:
         assessments = await in_slices(self._assessing(pool, settings.rules, self._clock()))
         if any(each.reapable for each in assessments):
             await in_slices(rooms.counting())
-        held, left = self._holds.held(self._clock()), rooms.left(self._clock())
+        held, left = self._holds.held(self._steady()), rooms.left(self._clock())
         plan = await in_slices(planning(assessments, settings.limits, held, left, self._state.key_use))
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
@@ -215,7 +220,7 @@ class Reaper:
         skipped: dict[str, SkipReason],
     ) -> dict[str, EvictionOutcome]:
         began = self._clock()
-        carried = await self._evictions.carry_out(pool, plan, settings, claimable, rooms)
+        carried = await self._evictions.carry_out(pool, plan, claimable, rooms)
         skipped.update(carried.skipped)
         if carried.taken_from:
             memory.episodes = with_pass(
@@ -227,5 +232,5 @@ class Reaper:
             )
         memory.failures = memory.failures + 1 if carried.failures else 0
         if memory.failures:
-            memory.next_pass = self._clock() + backoff(memory.failures)
+            memory.next_pass = self._steady() + backoff(memory.failures)
         return carried.outcomes

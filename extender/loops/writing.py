@@ -59,12 +59,16 @@ class Refusals:
 
     def holds(self, uid: str) -> bool:
         """A write of this pod is not worth a try now."""
-        until = self._until.get(uid)
-        return until is not None and self._clock() < until
+        return uid in self._until and self._lasts(self._until[uid])
 
     def keep_only(self, living: Container[str]) -> None:
         """Forget refusals that are over, and those of pods that are gone."""
-        self._until = {uid: until for uid, until in self._until.items() if uid in living and self._clock() < until}
+        self._until = {uid: until for uid, until in self._until.items() if uid in living and self._lasts(until)}
+
+    def _lasts(self, until: datetime) -> bool:
+        """A refusal that seems to last longer than any does was noted before the clock was set back: it is over."""
+        now = self._clock()
+        return now < until <= now + REFUSED_PAUSE
 
 
 def batch_of(writes: Sequence[T], is_urgent: Callable[[T], bool]) -> Sequence[T]:

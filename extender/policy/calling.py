@@ -48,6 +48,18 @@ class Refusal:
     failure: HandshakeFailure
 
 
+def more_telling(one: Refusal | None, other: Refusal | None) -> Refusal | None:
+    """Choose between two refusals: the later one, but plain HTTP within 15 minutes of any other says less.
+
+    A health check that speaks HTTP comes every few seconds, and must not hide the scheduler whose CA is wrong.
+    """
+    if one is None or other is None:
+        return other if one is None else one
+    earlier, later = sorted((one, other), key=lambda each: each.at)
+    says_less = later.failure is HandshakeFailure.PLAIN_HTTP and earlier.failure is not HandshakeFailure.PLAIN_HTTP
+    return earlier if says_less and later.at - earlier.at <= SILENCE else later
+
+
 def should_have_called(worker: Pod, schedulers: frozenset[str]) -> bool:
     """A worker's scheduler should have called when it is one of ``schedulers``. DaemonSet pods have one node only."""
     return worker.scheduler in schedulers and not is_bound_to_its_node(worker)

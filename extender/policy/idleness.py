@@ -102,10 +102,10 @@ def why_idle_not_claimable(worker: Pod, departure: Departure | None, now: dateti
 def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
     """Say why a worker must not be evicted, None where it may be.
 
-    1. reports idle; 2. not claimed; 3. not terminating; 4. not in ``kube-system``; 5. not a DaemonSet's or a static
-    pod; 6. reaping is enabled for the pool; 7. its owner would not recreate it (`why_owner_keeps`); 8. no
-    ``karpenter.sh/do-not-disrupt``; 9. idle for longer than ``idle_timeout``, counted from `idle_since`; 10. older than
-    ``min_pod_age``.
+    1. reports idle; 2. not claimed; 3. neither terminating nor finished; 4. not in ``kube-system``; 5. not a
+    DaemonSet's or a static pod; 6. reaping is enabled for the pool; 7. its owner would not recreate it
+    (`why_owner_keeps`); 8. no ``karpenter.sh/do-not-disrupt``; 9. idle for longer than ``idle_timeout``, counted from
+    `idle_since`; 10. older than ``min_pod_age``.
     """
     return why_idle_not_reapable(worker, rules, now) if reports_idle(worker, now) else SkipReason.BUSY
 
@@ -114,7 +114,7 @@ def why_idle_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipR
     """`why_not_reapable` for a worker that reports idle."""
     if worker.claim is not None and is_claimed(worker, now):
         return SkipReason.CLAIMED
-    if worker.terminating:
+    if worker.terminating or worker.finished:
         return SkipReason.TERMINATING
     if worker.namespace == SYSTEM_NAMESPACE:
         return SkipReason.SYSTEM_NAMESPACE

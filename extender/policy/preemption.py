@@ -114,14 +114,21 @@ def _doubt(candidates: Mapping[str, Victims], view: PreemptionView) -> Verdict |
 
 
 def _counts_as_busy(pod: Pod, view: PreemptionView) -> bool:
-    """A worker counts by its pool's setting; another pod counts only when it says ``do-not-disrupt``."""
+    """A worker counts by its pool's setting; another pod counts only when it says ``do-not-disrupt``.
+
+    One that is being deleted goes anyway: it counts for nobody.
+    """
+    if pod.terminating:
+        return False
     if pod.pool is None:
         return asks_not_to_be_disturbed(pod, view.now)
     return _mode(pod.pool, view) is not BusyVictims.IGNORE and is_undisturbed(pod, view.now)
 
 
 def _is_protected(pod: Pod, view: PreemptionView) -> bool:
-    return pod.pool is not None and _mode(pod.pool, view) is BusyVictims.PROTECT and is_undisturbed(pod, view.now)
+    if pod.pool is None or pod.terminating:
+        return False
+    return _mode(pod.pool, view) is BusyVictims.PROTECT and is_undisturbed(pod, view.now)
 
 
 def _mode(pool: str, view: PreemptionView) -> BusyVictims:

@@ -6,8 +6,10 @@ kept and never logged: what is remembered for some seconds is remembered under a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ import msgspec
 from aiohttp import web
 from cachetools import TTLCache
 
+from extender.kube.errors import Unavailable
 from extender.web.server import Address, ListenerProblem
 
 AUDIENCE = "warmnode"
@@ -25,6 +28,9 @@ REMEMBERED = timedelta(seconds=10)
 """As long as the API server itself remembers the answers of a token webhook."""
 REMEMBERED_CALLERS = 16_384
 REVIEW_TIMEOUT = timedelta(seconds=5)
+REVIEWS_AT_ONCE = 16
+REVIEWS_WAITING = 1_000
+"""Anybody can send tokens: what they cost must leave the connections to the API server to the watches."""
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
@@ -100,6 +106,8 @@ class TokenCallers:
 
     def __init__(self, client: Sender, *, timer: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self._turns = asyncio.Semaphore(REVIEWS_AT_ONCE)
+        self._waiting = 0
         self._known: TTLCache[bytes, Caller | None] = TTLCache(
             maxsize=REMEMBERED_CALLERS, ttl=REMEMBERED.total_seconds(), timer=timer
         )
@@ -115,7 +123,7 @@ class TokenCallers:
         key = hashlib.sha256(token.encode()).digest()
         caller = self._known.get(key, LOCAL)
         if caller is LOCAL:  # never a token's: not remembered
-            caller = self._known[key] = await self._review(token)
+            caller = self._known[key] = await self._review_in_turn(token)
         if caller is None:
             raise NotAuthenticated(
                 f"the token is expired, of a pod that is gone, or of an audience other than {AUDIENCE!r}; read the "
@@ -124,12 +132,25 @@ class TokenCallers:
             )
         return caller
 
+    async def _review_in_turn(self, token: str) -> Caller | None:
+        if self._waiting >= REVIEWS_WAITING:
+            raise Unavailable(0, "Busy", f"{self._waiting} tokens wait for their review; try again")
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await self._review(token)
+        finally:
+            self._waiting -= 1
+
     async def _review(self, token: str) -> Caller | None:
         # Without audiences the API server takes its own, whatever they are called.
         audiences = (AUDIENCE,) if AUDIENCE in claimed_audiences(token) else ()
         review = _Review(spec=_ReviewSpec(token=token, audiences=audiences))
         answer = await self._client.send("POST", _REVIEWS, msgspec.json.encode(review), timeout=REVIEW_TIMEOUT)
-        status = msgspec.json.decode(answer, type=_Answer).status
+        try:
+            status = msgspec.json.decode(answer, type=_Answer).status
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Unavailable(200, "Unreadable", f"the answer is no TokenReview: {error}") from error
         # authentication/v1 TokenReviewSpec.audiences: a server that does not say for whom the token is has not looked.
         if not status.authenticated or (audiences and AUDIENCE not in status.audiences):
             return None
@@ -143,14 +164,16 @@ class CertificateCallers:
     it is sent on purpose, and it may belong to a pod.
     """
 
-    def __init__(self, tokens: Callers) -> None:
+    def __init__(self, tokens: Callers, *, now: Callable[[], float] = time.time) -> None:
         self._tokens = tokens
+        self._now = now
 
     async def identify(self, request: web.BaseRequest) -> Caller:
         """Say whose certificate, or token, came. Raises as `TokenCallers.identify`."""
         if "Authorization" not in request.headers:
-            caller = certificate_caller(request.get_extra_info("peercert"))
-            if caller is not None:
+            certificate = request.get_extra_info("peercert")
+            caller = certificate_caller(certificate)
+            if caller is not None and not _has_expired(certificate, self._now()):
                 return caller
         return await self._tokens.identify(request)
 
@@ -167,6 +190,12 @@ def certificate_caller(certificate: Mapping[str, object] | None) -> Caller | Non
         return None
     groups = tuple(value for key, value in pairs if key == "organizationName")
     return Caller(user=names[-1], groups=(*groups, "system:authenticated"))
+
+
+def _has_expired(certificate: Mapping[str, object], now: float) -> bool:
+    """A connection may outlive the certificate that it was opened with."""
+    until = certificate.get("notAfter")
+    return isinstance(until, str) and ssl.cert_time_to_seconds(until) < now
 
 
 def callers_for(client: Sender, *, address: Address, has_tls: bool) -> Callers:

@@ -28,6 +28,8 @@ log = logging.getLogger("warmnode.listener")
 KEEP_ALIVE_SECONDS = 180.0
 """kube-scheduler keeps idle connections for 90 s and does not send a POST again that met a closed one."""
 DRAIN = timedelta(seconds=5)
+HANDSHAKE_TOLD_EVERY = timedelta(minutes=1)
+"""One line for each reason and so long: a scheduler with a wrong CA tries with every pod. The metric counts all."""
 
 
 class ListenerProblem(Exception):
@@ -88,6 +90,7 @@ class Listener:
         self.tls = tls
         self._handshake_failed = handshake_failed
         self._refused = refused
+        self._told_handshakes: dict[HandshakeFailure, tuple[float, int]] = {}
         self._handler = handler
         self._draining = False
         self._runner: web.ServerRunner | None = None
@@ -147,8 +150,17 @@ class Listener:
         self._runner = None
 
     def _note_handshake(self, failure: HandshakeFailure) -> None:
-        log.warning("TLS handshake failed", extra=fields(listener=self.name, reason=failure, problem=failure.meaning))
         self._handshake_failed(failure)
+        now, quiet = asyncio.get_running_loop().time(), HANDSHAKE_TOLD_EVERY.total_seconds()
+        told, untold = self._told_handshakes.get(failure, (-quiet, 0))
+        if now - told < quiet:
+            self._told_handshakes[failure] = (told, untold + 1)
+            return
+        self._told_handshakes[failure] = (now, 0)
+        log.warning(
+            "TLS handshake failed",
+            extra=fields(listener=self.name, reason=failure, problem=failure.meaning, untold=untold),
+        )
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         response = await self._handler(request)

@@ -60,6 +60,10 @@ class ServerTls:
         cert_file, key_file, client_ca_file = self._files
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # As Go does: a CA may lack key identifiers (Python refuses it from 3.13 on), and any certificate in the file is
+        # an anchor.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         try:
             context.load_cert_chain(cert_file, key_file)
             if client_ca_file is not None:

@@ -9,11 +9,18 @@ import ssl
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from extender.policy.calling import HandshakeFailure
 from extender.web.tls import ServerTls, TlsProblem
@@ -190,6 +197,47 @@ def test_with_a_client_ca_only_its_clients_are_served(files: Files) -> None:
             assert ask(connection)
 
 
+def old_style(ca: bool, issuer: tuple[x509.Name, rsa.RSAPrivateKey] | None = None) -> tuple[x509.Certificate, Any]:
+    """A certificate without key identifiers, as authorities of older clusters and hand-made ones are."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old CA" if ca else "scheduler")])
+    issuer_name, issuer_key = issuer or (name, key)
+    begins = datetime.now(UTC) - timedelta(minutes=1)
+    builder = (
+        x509.CertificateBuilder(issuer_name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(begins + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    return builder.sign(issuer_key, hashes.SHA256()), key
+
+
+def test_a_client_ca_without_key_identifiers_is_good_enough(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kube-scheduler and the API server take it; Python from 3.13 on would not, by its default for contexts."""
+    create = ssl.create_default_context
+
+    def create_strictly(purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> ssl.SSLContext:
+        context = create(purpose)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    authority, authority_key = old_style(ca=True)
+    client, client_key = old_style(ca=False, issuer=(authority.subject, authority_key))
+    files.client_ca.write_bytes(authority.public_bytes(Encoding.PEM))
+    pem = tmp_path / "client.pem"
+    private = client_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem.write_bytes(client.public_bytes(Encoding.PEM) + private)
+    context = caller(ca)
+    context.load_cert_chain(pem)
+    monkeypatch.setattr(ssl, "create_default_context", create_strictly)
+    with serving(files.tls(client_ca=True)) as listening, listening.connect(context) as connection:
+        assert ask(connection)
+
+
 def test_a_replaced_client_ca_takes_the_place_of_the_old_one(files: Files) -> None:
     """After the reload clients of the new CA are served, and those of the old one are not."""
     ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()
@@ -283,3 +331,18 @@ def test_a_connection_that_comes_about_is_no_failure(files: Files) -> None:
     with serving(files.tls()) as listening, listening.connect(caller(ca)) as connection:
         assert ask(connection)
     assert listening.handshake_failures == []
+
+
+def test_a_scheduler_that_fails_with_every_pod_is_one_line_a_minute(files: Files) -> None:
+    """The first of each reason is told, the rest is counted."""
+    files.install(trustme.CA().issue_cert("localhost"))
+    with serving(files.tls()) as listening:
+        for _ in range(5):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                listening.connect(caller(trustme.CA()))
+        with listening.connect() as plain:
+            plain.sendall(REQUEST)
+            plain.recv(100)
+    assert len(listening.handshake_failures) == 6
+    told = [each for each in listening.logged if each.getMessage() == "TLS handshake failed"]
+    assert [each.fields["reason"] for each in told] == ["certificateRefused", "plainHttp"]  # type: ignore[attr-defined]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import ssl
 from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
@@ -17,6 +19,8 @@ from extender.kube.errors import Unavailable
 from extender.web.callers import (
     LOCAL,
     REMEMBERED,
+    REVIEWS_AT_ONCE,
+    REVIEWS_WAITING,
     Anybody,
     BoundPod,
     Caller,
@@ -221,6 +225,55 @@ async def test_a_certificate_without_a_name_is_nobody(shown: dict[str, Any] | No
     """Nor is no certificate; then a token is wanted."""
     with pytest.raises(NotAuthenticated):
         await CertificateCallers(TokenCallers(Reviews())).identify(mocked(shown))
+
+
+async def test_a_connection_does_not_outlive_its_certificate() -> None:
+    """It was verified when the connection was opened, which may be long ago."""
+    until = ssl.cert_time_to_seconds("Nov  1 12:00:00 2026 GMT")
+    shown = certificate(("commonName", "front")) | {"notAfter": "Nov  1 12:00:00 2026 GMT"}
+    callers = CertificateCallers(TokenCallers(Reviews()), now=lambda: until)
+    assert (await callers.identify(mocked(shown))).user == "front"
+    callers = CertificateCallers(TokenCallers(Reviews()), now=lambda: until + 1)
+    with pytest.raises(NotAuthenticated):
+        await callers.identify(mocked(shown))
+
+
+async def test_tokens_of_strangers_wait_in_a_line_of_limited_length() -> None:
+    """A flood takes 16 connections to the API server, and beyond a thousand is told to try again."""
+    going, most = 0, 0
+    release = asyncio.Event()
+
+    class Slow(Reviews):
+        async def send(self, method: str, path: str, body: bytes, *, timeout: timedelta = timedelta(1)) -> bytes:  # noqa: ASYNC109
+            nonlocal going, most
+            going += 1
+            most = max(most, going)
+            await release.wait()
+            going -= 1
+            return await super().send(method, path, body)
+
+    callers = TokenCallers(Slow(authenticated=True, user=WORKER, audiences=["warmnode"]))
+    flood = [asyncio.ensure_future(ask(callers, jwt(["warmnode", str(n)]))) for n in range(REVIEWS_WAITING + 1)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    refused = [each for each in flood if each.done()]
+    assert len(refused) == 1
+    with pytest.raises(Unavailable, match="try again"):
+        await refused[0]
+    release.set()
+    served = await asyncio.gather(*flood[:-1])
+    assert (len(served), most) == (REVIEWS_WAITING, REVIEWS_AT_ONCE)
+
+
+async def test_an_answer_that_is_no_review_is_no_authentication() -> None:
+    """A proxy in between may say anything with 200."""
+
+    class Garbled(Reviews):
+        async def send(self, method: str, path: str, body: bytes, *, timeout: timedelta = timedelta(1)) -> bytes:  # noqa: ASYNC109
+            return b"<html>"
+
+    with pytest.raises(Unavailable):
+        await ask(TokenCallers(Garbled()))
 
 
 async def test_a_token_goes_before_a_certificate() -> None:

@@ -194,7 +194,7 @@ async def test_the_end_of_a_silence_is_written_at_once(replicas: Replicas) -> No
 
 
 async def test_the_first_handshake_that_fails_is_written_at_once_and_the_rest_once_a_minute(replicas: Replicas) -> None:
-    """A port scan costs no more writes than a scheduler that works."""
+    """A scheduler that tries again with every pod costs no more writes than one that works."""
     watch, _ = replicas.start("one")
     await watch.look()
     replicas.now += timedelta(seconds=5)
@@ -204,12 +204,49 @@ async def test_the_first_handshake_that_fails_is_written_at_once_and_the_rest_on
     before = replicas.writes()
     for _ in range(100):
         replicas.now += timedelta(milliseconds=100)
-        watch.refused(HandshakeFailure.OTHER)
+        watch.refused(HandshakeFailure.NO_CLIENT_CERTIFICATE)
         await watch.look()
     assert replicas.writes() == before
     replicas.now += timedelta(minutes=1)
     await watch.look()
-    assert replicas.refusal() == "2026-11-01T12:00:15.000000Z other"
+    assert replicas.refusal() == "2026-11-01T12:00:15.000000Z noClientCertificate"
+
+
+async def test_noise_and_health_checks_hide_no_scheduler_whose_ca_is_wrong(replicas: Replicas) -> None:
+    """Bytes that are no TLS are never written, and plain HTTP not within 15 minutes of something that says more."""
+    watch, _ = replicas.start("one")
+    watch.refused(HandshakeFailure.OTHER)
+    await watch.look()
+    assert replicas.refusal() is None
+    watch.refused(HandshakeFailure.CERTIFICATE_REFUSED)
+    for _ in range(10):
+        replicas.now += timedelta(minutes=1)
+        watch.refused(HandshakeFailure.PLAIN_HTTP)
+        watch.refused(HandshakeFailure.OTHER)
+        await watch.look()
+    assert replicas.refusal() == "2026-11-01T12:00:00.000000Z certificateRefused"
+    replicas.now += timedelta(minutes=6)
+    watch.refused(HandshakeFailure.PLAIN_HTTP)
+    await watch.look()
+    assert replicas.refusal() == "2026-11-01T12:16:00.000000Z plainHttp"
+
+
+async def test_times_to_come_count_as_none(replicas: Replicas) -> None:
+    """A replica whose clock is a day ahead must not hide the silence of the next day."""
+    replicas.now += timedelta(days=1)
+    wrong, _ = replicas.start("wrong")
+    wrong.called()
+    wrong.refused(HandshakeFailure.PLAIN_HTTP)
+    await wrong.look()
+    replicas.now -= timedelta(days=1)
+    right, metrics = replicas.start("right")
+    await wrong.look()
+    await right.look()
+    assert (replicas.last_call(), replicas.refusal()) == (None, None)
+    replicas.now += timedelta(minutes=16)
+    right.bound(worker(scheduler="warmnode"))
+    await right.look()
+    assert is_silent(metrics) == 1
 
 
 async def test_what_another_replica_wrote_of_a_handshake_stays_until_there_is_a_newer_one(replicas: Replicas) -> None:

@@ -102,6 +102,7 @@ class Desk:
     def __init__(self, server: FakeApiServer, client: KubeClient) -> None:
         self.server = server
         self.now = NOW
+        self.skew: timedelta | None = None
         self.settings: dict[str, PoolClaims | None] = {}
         self.unlisted = SETTINGS
         self.rbac = Rbac()
@@ -130,6 +131,7 @@ class Desk:
             namespace="warmnode",
             metrics=self.metrics,
             clock=lambda: self.now,
+            clock_skew=lambda: self.skew,
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
         )
         self.url = ""
@@ -854,6 +856,21 @@ async def test_before_the_first_sync_it_is_503(desk: Desk) -> None:
     desk.state.synced = False
     status, body, headers = await desk.call("POST", body={"claimant": "q"})
     assert (status, body["reason"], headers["Retry-After"]) == (503, "notSynced", "1")
+
+
+@pytest.mark.parametrize("seconds", [7, -7, 3600])
+async def test_with_a_wrong_clock_no_claim_is_made_or_prolonged(desk: Desk, seconds: int) -> None:
+    """A replica that believes claims to be over would hand out workers that others hold."""
+    desk.worker("a")
+    desk.skew = timedelta(seconds=5)
+    held = (await desk.claim())[1]
+    desk.skew = timedelta(seconds=seconds)
+    for method, path in (("POST", CLAIMS), ("PUT", path_of(held))):
+        status, body, _ = await desk.call(method, path, {"claimant": "q"} if method == "POST" else None)
+        assert (status, body["reason"]) == (503, "unavailable")
+        assert "clock" in body["detail"]
+    assert (await desk.call("GET"))[0] == 200
+    assert (await desk.call("DELETE", path_of(held)))[0] == 204
 
 
 async def test_in_dry_run_nothing_is_written(desk: Desk) -> None:

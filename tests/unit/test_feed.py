@@ -20,24 +20,27 @@ from extender.kube.errors import Forbidden, KubeError, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import PAGE_TIMEOUT, ListWatchClient
 from extender.model import Departure
+from extender.policy.pools import POOL_LABEL
 from extender.state import ClusterState
 from extender.telemetry import Metrics, WatchMetrics
-from tests.builders import NOW
+from tests.builders import NOW, by_label, minutes_ago
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Then, Where, answer, silence, stream
-from tests.fakes.store import NODE_CLAIMS, NODE_POOLS, NODES
+from tests.fakes.store import CONFIG_MAPS, NODE_CLAIMS, NODE_POOLS, NODES, PODS
 
 pytestmark = pytest.mark.looptime
 
+LEDGER = ("default", "warmnode-first-seen")
 CLAIM = {"metadata": {"name": "claim", "uid": "claim-uid", "deletionTimestamp": "2026-11-01T12:00:00Z"}}
 OWNER = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": "claim", "uid": "claim-uid"}
 
 
-class WithoutKarpenter:
-    """A client for which every request about Karpenter's objects fails while ``error`` is set."""
+class Without:
+    """A client for which every request with ``part`` in its path fails while ``error`` is set."""
 
-    def __init__(self, client: KubeClient, error: KubeError | None = None) -> None:
+    def __init__(self, client: KubeClient, error: KubeError | None = None, part: str = "karpenter.sh") -> None:
         self.error = error
+        self.part = part
         self.refused = 0
         self._client = client
 
@@ -58,7 +61,7 @@ class WithoutKarpenter:
         return self._client.watch_stream(path, params=params, silence_limit=silence_limit)
 
     def _check(self, path: str) -> None:
-        if self.error is not None and "karpenter.sh" in path:
+        if self.error is not None and self.part in path:
             self.refused += 1
             raise self.error
 
@@ -81,22 +84,22 @@ async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
 class Followed:
     """A feed at work, its state, and how long it took until it began."""
 
-    def __init__(self, client: ListWatchClient) -> None:
+    def __init__(self, client: ListWatchClient, ledger: tuple[str, str] | None = None) -> None:
         self.state = ClusterState(clock=lambda: NOW)
         self.feed = ClusterFeed(
             client,
             self.state,
-            classify=lambda namespace, labels: None,
-            ledger=None,
+            classify=by_label,
+            ledger=ledger,
             observer=WatchMetrics(Metrics(), logging.getLogger("feed"), optional=OPTIONAL),
         )
         self.began_after = 0.0
 
 
 @asynccontextmanager
-async def following(client: ListWatchClient) -> AsyncIterator[Followed]:
+async def following(client: ListWatchClient, ledger: tuple[str, str] | None = None) -> AsyncIterator[Followed]:
     loop = asyncio.get_running_loop()
-    followed, started = Followed(client), loop.time()
+    followed, started = Followed(client, ledger), loop.time()
     tasks = [asyncio.create_task(reflector.run()) for reflector in followed.feed.reflectors]
     try:
         await followed.feed.begin()
@@ -166,7 +169,7 @@ async def test_permission_that_is_taken_away_leaves_fewer_signals(
     for resource in (NODE_CLAIMS, NODE_POOLS):
         server.store.enable(resource)
     server.store.create(NODE_CLAIMS, "", CLAIM)
-    limited = WithoutKarpenter(client)
+    limited = Without(client)
     async with following(limited) as followed:
         assert followed.state.departure("node") is Departure.NODE_CLAIM_DELETING
         await until(lambda: server.watching == len(followed.feed.reflectors))
@@ -188,7 +191,7 @@ async def test_claims_that_cannot_be_read_for_two_minutes_are_forgotten(
     for resource in (NODE_CLAIMS, NODE_POOLS):
         server.store.enable(resource)
     server.store.create(NODE_CLAIMS, "", CLAIM)
-    limited = WithoutKarpenter(client)
+    limited = Without(client)
     async with following(limited) as followed:
         await until(lambda: server.watching == len(followed.feed.reflectors))
         limited.error = Unavailable(500, "InternalError", "conversion webhook failed")
@@ -202,7 +205,7 @@ async def test_claims_that_cannot_be_read_for_two_minutes_are_forgotten(
 
 async def test_broken_collection_delays_the_start_by_seconds_and_no_more(client: KubeClient) -> None:
     """A CRD whose conversion webhook fails answers 500 for ever: the rest begins, is ready and stays fresh."""
-    broken = WithoutKarpenter(client, Unavailable(500, "InternalError", "conversion webhook failed"))
+    broken = Without(client, Unavailable(500, "InternalError", "conversion webhook failed"))
     async with following(broken) as followed:
         assert 4.9 < followed.began_after < 5.5
         await asyncio.sleep(50)
@@ -255,3 +258,27 @@ async def test_watch_that_goes_silent_is_found_out_and_begun_anew(server: FakeAp
         await until(lambda: "late" in followed.state.nodes)
         await becomes_fresh(followed.feed)
         assert followed.feed.reasons() == []
+
+
+async def test_a_ledger_that_may_be_read_only_later_is_not_overwritten(
+    server: FakeApiServer, client: KubeClient
+) -> None:
+    """A control plane that answers 403 until its roles are loaded: the ledger stays as it is."""
+    created, recorded = minutes_ago(500), minutes_ago(50)
+    node = {"name": "a", "uid": "uid-of-a", "creationTimestamp": created.isoformat()}
+    server.store.create(NODES, "", {"metadata": node})
+    condition = {"type": "Ready", "status": "True", "lastTransitionTime": minutes_ago(40).isoformat()}
+    status = {"phase": "Running", "conditions": [condition]}
+    metadata = {"name": "w", "labels": {POOL_LABEL: "ducks"}}
+    server.store.create(PODS, "default", {"metadata": metadata, "spec": {"nodeName": "a"}, "status": status})
+    data = {"uid-of-a": str(int(recorded.timestamp()))}
+    server.store.create(CONFIG_MAPS, LEDGER[0], {"metadata": {"name": LEDGER[1]}, "data": data})
+    limited = Without(client, Forbidden(403, "Forbidden", "RBAC is not loaded"), part="configmaps")
+    async with following(limited, LEDGER) as followed:
+        state = followed.state
+        assert state.first_seen(state.nodes["a"]) == created
+        assert state.unrecorded() == {"uid-of-a": minutes_ago(40)}
+        limited.error = None
+        await asyncio.sleep(60)
+        assert state.first_seen(state.nodes["a"]) == recorded
+        assert state.unrecorded() == {}

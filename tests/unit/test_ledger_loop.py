@@ -25,7 +25,7 @@ from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import AN_HOUR_AGO, HALF_AN_HOUR_AGO, NOW, minutes_ago, node, worker
 from tests.fakes.apiserver import FakeApiServer
-from tests.fakes.faults import Fault, Where, answer
+from tests.fakes.faults import Fault, Where, answer, stream
 from tests.fakes.store import CONFIG_MAPS, NODES
 
 pytestmark = pytest.mark.looptime
@@ -304,6 +304,19 @@ async def test_a_refusal_is_told_once_tried_each_half_minute_and_its_end_is_told
     assert told == ["the ledger is not written; ages stay in memory", "the ledger is written again"]
     pauses = [later - earlier for earlier, later in pairwise(writes(server))]
     assert min(pauses) >= 30, pauses
+
+
+async def test_an_answer_that_is_no_config_map_is_a_failure_and_ends_nothing(
+    server: FakeApiServer, store: LedgerStore, metrics: Metrics
+) -> None:
+    """A proxy in between may say anything with 200."""
+    server.fail(Where.WRITE, stream(b"<html>"))
+    state = seeing("a")
+    async with running(keep_ledger(state, store, metrics)):
+        await asyncio.sleep(3)
+        assert counted(metrics, "failed") == 1
+        await asyncio.sleep(32)
+        assert set(data(server)) == {"uid-of-a"}
 
 
 async def test_a_full_ledger_is_a_problem_and_no_request(

@@ -126,6 +126,16 @@ def test_protect_with_nothing_left_vetoes() -> None:
     assert choice == Choice(nodes=(), verdict=Verdict.VETOED)
 
 
+def test_a_victim_that_is_being_deleted_goes_anyway() -> None:
+    """It protects no node, and a node where only such workers are busy comes before one with a busy worker."""
+    going = worker("w1", node="new", terminating=True)
+    seen_by = view(going, seen=OLD_AND_NEW, busy=BusyVictims.PROTECT)
+    assert choose(None, {"new": victims(going.uid)}, seen_by).nodes == ("new",)
+    pods = [worker("w1", node="old", terminating=True), worker("w2", node="new")]
+    candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
+    assert choose(None, candidates, view(*pods, seen=OLD_AND_NEW)).nodes == ("old",)
+
+
 def test_do_not_disrupt_counts_as_busy() -> None:
     """An idle worker that says do-not-disrupt is taken after one that does not."""
     pods = [

@@ -258,6 +258,65 @@ async def test_leadership_and_freshness_are_asked_before_each(lost: str) -> None
     assert len(await scene.one_pass()) == 1
 
 
+@pytest.mark.parametrize("how", ["dry-run", "switched off", "higher floor"])
+async def test_settings_are_asked_for_before_each(how: str) -> None:
+    """Dry-run is the brake: a pass that goes on must not outlive the moment at which it was pulled."""
+    scene = Scene(floor=0)
+    braked = {
+        "dry-run": replace(scene.reaping, dry_run=True),
+        "switched off": replace(scene.reaping, rules=replace(scene.reaping.rules, enabled=False)),
+        "higher floor": replace(scene.reaping, limits=replace(scene.reaping.limits, floor=2)),
+    }[how]
+    scene.pods.before_answer = lambda pod: setattr(scene, "reaping", braked)
+    assert len(await scene.one_pass()) == 1
+
+
+async def test_dry_run_that_comes_while_a_worker_is_read_spares_it() -> None:
+    """Between the last look and the request nothing is awaited."""
+    scene = Scene(floor=0)
+    read = scene.pods.read
+
+    async def read_slowly(pod: Pod) -> FreshPod | None:
+        scene.reaping = replace(scene.reaping, dry_run=True)
+        return await read(pod)
+
+    scene.pods.read = read_slowly  # type: ignore[method-assign]
+    assert await scene.one_pass() == []
+
+
+async def test_worker_that_finished_meanwhile_is_left_to_whoever_looks_at_its_end() -> None:
+    """An eviction would delete it, with its exit code and its log."""
+    scene = Scene(floor=0)
+    for pod in list(scene.state.pods.values()):
+        scene.pods.newer[pod.uid] = replace(pod, finished=True)
+    report = await scene.reaper.one_pass("pool")
+    assert scene.pods.asked == []
+    assert set(report.skipped.values()) == {SkipReason.TERMINATING}
+
+
+async def test_clock_that_is_set_back_does_not_stop_passes() -> None:
+    """The next pass is waited for by a time that never jumps."""
+    scene, steady = Scene(floor=2), [NOW]
+    reaper = Reaper(
+        state=scene.state,
+        pods=scene.pods,
+        announcer=scene.told,
+        metrics=Metrics(),
+        pool_settings=lambda pool: scene.reaping,
+        is_leader=lambda: True,
+        is_fresh=lambda: True,
+        clock=scene.clock,
+        steady=lambda: steady[0],
+    )
+    scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.THROTTLED)]
+    await reaper.pass_where_due()
+    assert len(scene.pods.asked) == 1
+    scene.now -= timedelta(minutes=4)  # all are idle still
+    steady[0] += timedelta(seconds=31)
+    await reaper.pass_where_due()
+    assert len(scene.pods.evicted) == 1
+
+
 async def test_worker_that_waits_for_a_node_stops_the_pass() -> None:
     """A pending worker may need the room, before the pass and during it."""
     waiting = worker("pending", node=None, ready_since=None)

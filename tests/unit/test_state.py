@@ -119,6 +119,33 @@ def test_begin_with_ledger_seeds_nothing() -> None:
     assert state.first_seen(state.nodes["a"]) == minutes_ago(1)
 
 
+def test_seeds_in_place_of_a_ledger_that_could_not_be_read_are_never_recorded() -> None:
+    """Recorded times only move earlier: a guess that is written once would be the order for ever."""
+    state = new_state()
+    state.replace_nodes([node("a", created=minutes_ago(99)), node("b", created=minutes_ago(300))])
+    state.replace_pods(
+        [worker(node="a", ready_since=minutes_ago(1)), worker("w2", node="b", ready_since=minutes_ago(2))]
+    )
+    state.begin(may_have_ledger=True)
+    assert state.first_seen(state.nodes["a"]) == minutes_ago(99)
+    assert state.unrecorded() == {state.nodes["a"].uid: minutes_ago(1), state.nodes["b"].uid: minutes_ago(2)}
+    state.take_ledger(ledger({state.nodes["a"].uid: minutes_ago(50), state.nodes["b"].uid: minutes_ago(40)}))
+    assert state.first_seen(state.nodes["a"]) == minutes_ago(50)
+    assert list(state.preference) == ["a", "b"]
+    assert state.unrecorded() == {}
+
+
+def test_seeds_are_recorded_once_it_is_known_that_there_is_no_ledger() -> None:
+    """Then it is a first installation, as it is where the ledger could be read at once."""
+    state = new_state()
+    state.replace_nodes([node("a", created=minutes_ago(99))])
+    state.replace_pods([worker(node="a", ready_since=minutes_ago(1))])
+    state.begin(may_have_ledger=True)
+    state.take_ledger(None)
+    assert state.first_seen(state.nodes["a"]) == minutes_ago(99)
+    assert state.unrecorded() == {state.nodes["a"].uid: minutes_ago(99)}
+
+
 def test_unrecorded_leaves_nonsense_keys_alone() -> None:
     """What the ledger lacks is written, but a key with a value that makes no sense is not destroyed."""
     state = new_state()
