@@ -215,6 +215,11 @@ class Metrics:
             "warmnode_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
         build.labels(version).set(1)
+        self._of_the_leader = (
+            *(self.reap_last_success, self.reap_skips, self.reap_paused),
+            *(self.pool_workers, self.pool_claimable, self.pool_floor),
+            *(self.source_workers, self.cost_foreign, self.cost_contested),
+        )
         self._pools: set[str] = set()
 
     def show_cluster(self, figures: Callable[[], ClusterFigures]) -> None:
@@ -228,6 +233,11 @@ class Metrics:
                 return "(others)"
             self._pools.add(pool)
         return pool
+
+    def forget_passes(self) -> None:
+        """Forget what only the leader knows: another one shows it now, and old figures here would contradict it."""
+        for gauge in self._of_the_leader:
+            gauge.clear()
 
     def exposition(self) -> bytes:
         """Write the text format."""

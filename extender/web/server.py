@@ -38,7 +38,7 @@ class ListenerProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. Port 0 takes a free one."""
+    """Where to listen. Port 0 takes a free one; an empty host means all interfaces, of IPv4 and IPv6."""
 
     host: str
     port: int
@@ -54,7 +54,7 @@ class Address:
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError(f'write host:port, like "127.0.0.1:8888" or "[::1]:8888" (got {text!r})')
-        return cls(host or "0.0.0.0", int(port))
+        return cls(host, int(port))
 
     @property
     def is_loopback(self) -> bool:
@@ -114,7 +114,7 @@ class Listener:
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds() / 2)
         await runner.setup()
         site = web.TCPSite(
-            runner, self.address.host, self.address.port, ssl_context=self.tls.context if self.tls else None
+            runner, self.address.host or None, self.address.port, ssl_context=self.tls.context if self.tls else None
         )
         try:
             await site.start()

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extender.kube.errors import Unavailable
 from extender.kube.observer import UndecodableObject
+from extender.loops.election_observer import ElectionTelemetry, LossReason
 from extender.telemetry import ClusterFigures, Metrics, WatchMetrics
 from tests.listening import synced_state, webhook_over
 
@@ -154,3 +155,15 @@ def test_pools_beyond_the_hundredth_share_one_series() -> None:
     assert len(set(labels)) == 101
     assert labels[-1] == "(others)"
     assert metrics.pool_label("pool-7") == "pool-7"
+
+
+def test_who_lost_the_lead_shows_nothing_of_its_passes() -> None:
+    """Alerts take the highest figure of all replicas: a pool that was paused once would be so for ever."""
+    metrics = Metrics()
+    observer = ElectionTelemetry(metrics, identity="one")
+    observer.acquired()
+    metrics.reap_paused.labels("pool").set(1)
+    metrics.reap_skips.labels("pool", "floor").set(3)
+    observer.lost(LossReason.TAKEN)
+    samples = [sample.name for family in metrics.registry.collect() for sample in family.samples if sample.labels]
+    assert not [name for name in samples if name.startswith("warmnode_reap_")]

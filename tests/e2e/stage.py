@@ -65,7 +65,7 @@ class Stage:
     def build(self) -> None:
         """Make the nodes, the namespaces and a ledger that knows when the nodes were first seen."""
         for name in FAKES:  # created in the wrong order: what counts is first sight
-            self.cluster.api.create(node(name, labels=FAKE, cpu="2", taints=[TAINT]))
+            self.cluster.api.create(node(name, labels=FAKE, cpu="2500m", taints=[TAINT]))
         for name in (WORKERS, NAMESPACE):
             self.cluster.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         seen = {self._uid(name): str(int(time.time()) - 60 * minutes) for name, minutes in AGES_MINUTES.items()}

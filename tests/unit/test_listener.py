@@ -25,7 +25,7 @@ def listener(port: int = 0, host: str = "127.0.0.1") -> Listener:
     [
         ("127.0.0.1:8888", Address("127.0.0.1", 8888)),
         ("[::1]:8888", Address("::1", 8888)),
-        (":9888", Address("0.0.0.0", 9888)),
+        (":9888", Address("", 9888)),
         ("localhost:0", Address("localhost", 0)),
         ("[::]:65535", Address("::", 65535)),
     ],
@@ -70,6 +70,27 @@ async def test_port_0_is_replaced_by_the_port_that_was_taken() -> None:
     with socket.create_connection(("127.0.0.1", first.address.port)):
         pass
     await first.stop()
+
+
+async def test_an_empty_host_is_every_interface_of_both_families() -> None:
+    """In a cluster of IPv6 a pod has no other address, and the kubelet probes it there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    everywhere = listener(port, host="")
+    await everywhere.start()
+    hosts = ["127.0.0.1", "::1"] if has_ipv6() else ["127.0.0.1"]
+    for host in hosts:
+        with socket.create_connection((host, port)):
+            pass
+    await everywhere.stop()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 async def test_a_taken_port_is_one_line_with_the_flag_to_use() -> None:
