@@ -7,12 +7,14 @@ differences are taken seed by seed, so that what is particular to a seed drops o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.figures import ratios, shown
 from tests.benchmarks.report import Table, with_section
 from tests.experiment.arms import ARMS
+from tests.experiment.conditions import SAMPLE_SECONDS
 from tests.experiment.frontier import at_equal_cost
 from tests.experiment.measures import (
     CACHES,
@@ -241,9 +243,17 @@ def _conditions(records: Sequence[Record]) -> str:
         f"{_percent([each[3] for each in samples])}, the load average was {shown([each[2] for each in samples], 1)}",
         f"One run took {shown(own)} of a core; a pod that found room at once was bound after {shown(binds, 0)} ms; one "
         f"action of the harness in twenty came {shown([each.conditions.late_p95 for each in records])} s late or more",
+        f"After the warm-up the harness's own sample, one every {SAMPLE_SECONDS:.0f} s, came "
+        f"{max(_latest_sample(each) for each in records):.1f} s late at most, in all runs",
         f"Disturbed runs: {', '.join(disturbed) if disturbed else 'none'}",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _latest_sample(record: Record) -> float:
+    """Return by how much the most belated sample after the warm-up came too late, in seconds."""
+    times = [sample[0] for sample in record.conditions.samples if sample[0] >= record.run.warm_up]
+    return max((later - earlier - SAMPLE_SECONDS for earlier, later in pairwise(times)), default=0.0)
 
 
 def _percent(shares: Sequence[float]) -> str:
