@@ -78,7 +78,7 @@ def cache_key(module: Path, ldflags: str) -> str:
 
 
 def required_version(module: Path, path: str) -> str:
-    """Return the version, such as ``v1.36.3``, at which the tool module ``module`` requires the Go module ``path``."""
+    """Return the version, such as ``v1.37.2``, at which the tool module ``module`` requires the Go module ``path``."""
     found = re.search(rf"^(?:require)?\s*{re.escape(path)} (v\S+)", (module / "go.mod").read_text(), re.MULTILINE)
     if found is None:
         raise ControlPlaneError(f"{module / 'go.mod'} does not require {path}")

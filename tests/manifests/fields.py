@@ -20,7 +20,7 @@ import yaml
 
 from tests.controlplane.binaries import TOOL_MODULES
 
-MINORS = (33, 34, 35, 36)
+MINORS = (33, 34, 35, 36, 37)
 FILE = Path(__file__).with_name("fields.json")
 KINDS = {
     ("v1", "ConfigMap"): "core.v1.ConfigMap",

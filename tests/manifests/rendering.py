@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 NAMESPACE = "warmnode"
-KUBERNETES = "v1.36.3"
+KUBERNETES = "v1.37.2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,10 +51,10 @@ def test_parse_version_reads_what_the_programs_print(text: str, version: tuple[i
 def test_known_binaries_take_their_versions_from_the_tool_modules() -> None:
     """What may come from PATH is the minor version that the tool module pins; Karpenter never comes from there."""
     known = known_binaries()
-    assert known["kube-apiserver"].accepts == ((1, 36),)
+    assert known["kube-apiserver"].accepts == ((1, 37),)
     assert known["kwok"].accepts == ((0, 8),)
     assert known["karpenter-1.14.1"].accepts == ()
-    assert "gitVersion=v1.36." in known["kubectl"].ldflags
+    assert "gitVersion=v1.37." in known["kubectl"].ldflags
 
 
 @pytest.mark.parametrize("binary", known_binaries().values(), ids=lambda binary: binary.name)
@@ -65,8 +65,8 @@ def test_known_binaries_have_a_tool_module(binary: Binary) -> None:
 
 def test_locate_prefers_kubebuilder_assets_over_path(tmp_path: Path) -> None:
     """KUBEBUILDER_ASSETS comes before PATH."""
-    write_program(tmp_path / "path" / "kube-apiserver", prints="Kubernetes v1.36.1")
-    wanted = write_program(tmp_path / "assets" / "kube-apiserver", prints="Kubernetes v1.36.0")
+    write_program(tmp_path / "path" / "kube-apiserver", prints="Kubernetes v1.37.1")
+    wanted = write_program(tmp_path / "assets" / "kube-apiserver", prints="Kubernetes v1.37.0")
     values = environment(tmp_path, KUBEBUILDER_ASSETS=str(tmp_path / "assets"))
     assert locate(known_binaries()["kube-apiserver"], values, print) == wanted
 
@@ -76,7 +76,7 @@ def test_locate_passes_over_another_minor_version_and_says_so(tmp_path: Path) ->
     found = write_program(tmp_path / "path" / "kube-apiserver", prints="Kubernetes v1.34.1")
     said: list[str] = []
     assert locate(known_binaries()["kube-apiserver"], environment(tmp_path), said.append) is None
-    assert said == [f"{found} is 1.34, not 1.36: not used"]
+    assert said == [f"{found} is 1.34, not 1.37: not used"]
 
 
 def test_locate_uses_the_cache_silently_where_path_has_another_version(tmp_path: Path) -> None:

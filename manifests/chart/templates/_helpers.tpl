@@ -9,7 +9,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{- /* The version of the cluster, without what a provider appends (v1.36.3-eks-1a2b3c4, v1.36.3+k3s1). */ -}}
+{{- /* The version of the cluster, without what a provider appends (v1.37.2-eks-1a2b3c4, v1.36.3+k3s1). */ -}}
 {{- define "warmnode.kubeSchedulerImage" -}}
 {{ .Values.kubeScheduler.image.repository }}:{{ .Values.kubeScheduler.image.tag | default (regexFind "v[0-9]+\\.[0-9]+\\.[0-9]+" .Capabilities.KubeVersion.Version) }}
 {{- end }}
