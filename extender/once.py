@@ -17,7 +17,7 @@ from extender.kube.errors import Conflict
 from extender.kube.lease import is_held
 from extender.plan.explain import Look
 from extender.plan.live import take_snapshot
-from extender.plan.report import Plan, look_at
+from extender.plan.report import look_at
 from extender.plan.snapshot import parse_snapshot, read_snapshot_bytes
 from extender.settings import Configuration
 from extender.survey.live import Asked, gather
@@ -33,11 +33,6 @@ class ClusterOptions:
     kubeconfig: str | None = None
     context: str | None = None
     namespace: str | None = None
-
-
-async def plan_live(options: ClusterOptions, configuration: Configuration) -> Plan:
-    """Look at the cluster once and plan. Raises as `look_live`."""
-    return (await look_live(options, configuration)).plan
 
 
 async def look_live(options: ClusterOptions, configuration: Configuration) -> Look:
@@ -107,11 +102,6 @@ async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry
         )
     finally:
         await client.close()
-
-
-def plan_snapshot(source: str, configuration: Configuration) -> Plan:
-    """Plan from a snapshot. Raises as `look_at_snapshot`."""
-    return look_at_snapshot(source, configuration).plan
 
 
 def look_at_snapshot(source: str, configuration: Configuration) -> Look:

@@ -32,6 +32,7 @@ class Reaping:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        steady = SteadyClock()
         election = shared.in_force.configuration.leader_election
         identity = make_identity(Random())  # noqa: S311 - a name, no secret
         self.elector = LeaderElector(
@@ -51,6 +52,7 @@ class Reaping:
             pool_settings=shared.in_force.costs,
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
             clock=utc_now,
+            steady=steady,
         )
         self._session = session = AskingSession(user_agent=USER_AGENT)
         self.sources = IdleSources(
@@ -67,6 +69,7 @@ class Reaping:
             asks_anybody=lambda: shared.in_force.asks_anybody,
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
             clock=utc_now,
+            steady=steady,
         )
         self.reaper = Reaper(
             state=shared.state,
@@ -77,7 +80,7 @@ class Reaping:
             is_leader=self.is_leading,
             is_fresh=shared.feed.is_fresh,
             clock=utc_now,
-            steady=SteadyClock(),
+            steady=steady,
             view=self.sources.view,
         )
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from extender import once
-from extender.cli.flags import cluster_flags, cluster_options, command, path
+from extender.cli.flags import cluster_flags, cluster_options, command, look, path, snapshot_flag
 from extender.cli.outcome import CLEAN, FAILURE, BadUsage, fail, refuse, show
 from extender.diagnosis.evidence import SchedulerConfig
 from extender.diagnosis.findings import Verdict
@@ -52,9 +52,7 @@ def add_to(commands: Any) -> None:
     explain.add_argument("subject", choices=[str(subject) for subject in Subject], help="what NAME is")
     explain.add_argument("name", metavar="NAME", help="its name; of a pod NAMESPACE/NAME where several have that name")
     cluster_flags(explain)
-    explain.add_argument(
-        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
-    )
+    snapshot_flag(explain)
     explain.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
 
     doctor = command(commands, "doctor", "check the installation and the cluster around it", _DOCTOR, _doctor)
@@ -65,20 +63,14 @@ def add_to(commands: Any) -> None:
         help="the KubeSchedulerConfiguration, or a ConfigMap that holds it; - is standard input; default: look for a "
         "ConfigMap in warmnode's namespace",
     )
-    doctor.add_argument(
-        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
-    )
+    snapshot_flag(doctor)
     doctor.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
 
 
 def _explain(options: argparse.Namespace) -> int:
     try:
-        configuration = read_configuration(path(options.config))
-        if options.snapshot is not None:
-            look = once.look_at_snapshot(options.snapshot, configuration)
-        else:
-            look = asyncio.run(once.look_live(cluster_options(options), configuration))
-        explanation = explain(look, Subject(options.subject), options.name)
+        seen = look(options)
+        explanation = explain(seen, Subject(options.subject), options.name)
     except (SettingsError, SnapshotError, ConfigurationProblem) as error:
         return refuse(str(error))
     except KubeError as error:
@@ -86,7 +78,7 @@ def _explain(options: argparse.Namespace) -> int:
     except NotThere as error:
         return fail(printable(str(error)))
     render = render_explanation if options.output == "json" else render_explanation_page
-    return show(render(explanation, look.plan))
+    return show(render(explanation, seen.plan))
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -6,12 +6,16 @@ Owns how a flag is read. An empty variable counts as absent; a bad one stops onl
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from extender import once
 from extender.once import ClusterOptions
+from extender.plan.explain import Look
+from extender.settings import read_configuration
 
 
 def command(
@@ -46,6 +50,21 @@ def cluster_flags(parser: argparse.ArgumentParser) -> None:
 def cluster_options(options: argparse.Namespace) -> ClusterOptions:
     """Read the flags of `cluster_flags`."""
     return ClusterOptions(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
+
+
+def snapshot_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of commands that can look at a file in place of a cluster."""
+    parser.add_argument(
+        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
+    )
+
+
+def look(options: argparse.Namespace) -> Look:
+    """Look at what `cluster_flags` and `snapshot_flag` name. Raises as `once.look_live` and `once.look_at_snapshot`."""
+    configuration = read_configuration(path(options.config))
+    if options.snapshot is not None:
+        return once.look_at_snapshot(options.snapshot, configuration)
+    return asyncio.run(once.look_live(cluster_options(options), configuration))
 
 
 def path(text: str | None) -> Path | None:

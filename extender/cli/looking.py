@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 
 from extender import once
-from extender.cli.flags import cluster_flags, cluster_options, command, flag, path
+from extender.cli.flags import cluster_flags, cluster_options, command, flag, look, path, snapshot_flag
 from extender.cli.outcome import CLEAN, fail, refuse, show
 from extender.kube.errors import ConfigurationProblem, KubeError
 from extender.plan.render import render_json, render_table
@@ -33,9 +33,7 @@ def add_to(commands: Any) -> None:
     """Add the commands."""
     plan = command(commands, "plan", "show what would be scored, and why", _PLAN, _plan)
     cluster_flags(plan)
-    plan.add_argument(
-        "--snapshot", metavar="FILE", help="read this List in JSON instead of the cluster; - is standard input"
-    )
+    snapshot_flag(plan)
     plan.add_argument("--output", choices=("table", "json"), default="table", help="default: table")
     plan.add_argument("--all", action="store_true", help="show nodes without a score too")
 
@@ -46,11 +44,7 @@ def add_to(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     try:
-        configuration = read_configuration(path(options.config))
-        if options.snapshot is not None:
-            plan = once.plan_snapshot(options.snapshot, configuration)
-        else:
-            plan = asyncio.run(once.plan_live(cluster_options(options), configuration))
+        plan = look(options).plan
     except (SettingsError, SnapshotError, ConfigurationProblem) as error:
         return refuse(str(error))
     except KubeError as error:

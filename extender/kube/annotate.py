@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.errors import Unavailable
+from extender.kube.codec import decode_answer
 from extender.kube.objects import COST_MARK, DELETION_COST, IDLE_SINCE, IDLE_SOURCE, Classify, PodObject, pod_from
 from extender.model import Pod
 from extender.policy.marks import CONFIRMED, MARKED, format_idle_mark
@@ -36,11 +36,8 @@ _POD = msgspec.json.Decoder(PodObject)
 
 
 def decode_pod(body: bytes) -> PodObject:
-    """Give the pod in a successful answer. Raises Unavailable where there is none: a proxy may have answered."""
-    try:
-        return _POD.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Unavailable(200, "Unreadable", f"the answer is no pod: {error}") from error
+    """Give the pod in a successful answer. Raises as `decode_answer`."""
+    return decode_answer(body, _POD, "no pod")
 
 
 async def patch_metadata(

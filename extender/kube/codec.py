@@ -21,6 +21,14 @@ S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
+def decode_answer(body: bytes, decoder: msgspec.json.Decoder[T], otherwise: str) -> T:
+    """Decode a successful answer. Raises Unavailable, saying that it is ``otherwise``: a proxy may have answered."""
+    try:
+        return decoder.decode(body)
+    except _UNDECODABLE as error:
+        raise Unavailable(200, "Unreadable", f"the answer is {otherwise}: {error}") from error
+
+
 class Event(msgspec.Struct):
     """One line of a watch. ``type``: ADDED, MODIFIED, DELETED, BOOKMARK, ERROR, and whatever comes later."""
 

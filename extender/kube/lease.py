@@ -14,7 +14,8 @@ from typing import Annotated
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.errors import Conflict, Forbidden, NotFound, Unavailable
+from extender.kube.codec import decode_answer
+from extender.kube.errors import Conflict, Forbidden, NotFound
 from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "leader-election"}
@@ -108,12 +109,12 @@ class _Lease(msgspec.Struct):
     spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
 
 
+_LEASE = msgspec.json.Decoder(_Lease)
+
+
 def stored_lease_from(body: bytes) -> StoredLease:
     """Read a Lease's JSON. What is absent or makes no sense in its spec is None, empty or 0 in the record."""
-    try:
-        lease = msgspec.json.decode(body, type=_Lease)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Unavailable(200, "Undecodable", f"not a Lease: {error}") from error
+    lease = decode_answer(body, _LEASE, "not a Lease")
     try:
         spec = msgspec.json.decode(lease.spec, type=_Spec)
     except msgspec.ValidationError:  # null, or not an object

@@ -12,7 +12,8 @@ from datetime import datetime
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.errors import Conflict, NotFound, Unavailable
+from extender.kube.codec import decode_answer
+from extender.kube.errors import Conflict, NotFound
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.model import Ledger
 from extender.policy.ages import missing_from
@@ -24,6 +25,7 @@ LABELS = {"app.kubernetes.io/name": "warmnode", COMPONENT_LABEL: "ledger"}
 """By these labels `warmnode plan` finds an installed ledger in any namespace."""
 
 _ATTEMPTS = 3
+_CONFIG_MAP = msgspec.json.Decoder(ConfigMapObject)
 _MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -97,7 +99,4 @@ class LedgerStore:
 
 
 def _decode(body: bytes) -> Ledger:
-    try:
-        return ledger_from(msgspec.json.decode(body, type=ConfigMapObject))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Unavailable(200, "Unreadable", f"the answer is no ConfigMap: {error}") from error
+    return ledger_from(decode_answer(body, _CONFIG_MAP, "no ConfigMap"))

@@ -130,15 +130,15 @@ class CallWatch:
 
         Times to come were written by a clock that is wrong, and count as none: they would hide any silence for so long.
         """
-        latest = self._clock() + CLOCK_TOLERANCE
-        self._last_call_anywhere = _later(_until(latest, self._last_call_anywhere), _until(latest, self._last_call))
-        if self._last_refusal is not None and self._last_refusal.at > latest:
+        limit = self._clock() + CLOCK_TOLERANCE
+        self._last_call_anywhere = _latest(limit, self._last_call_anywhere, self._last_call)
+        if self._last_refusal is not None and self._last_refusal.at > limit:
             self._last_refusal = None
         try:
             stored = await self._record.read()
             if stored is not None:
-                self._last_call_anywhere = _later(self._last_call_anywhere, _until(latest, stored.record.last_call))
-                if (refusal := stored.record.last_refusal) is not None and refusal.at <= latest:
+                self._last_call_anywhere = _latest(limit, self._last_call_anywhere, stored.record.last_call)
+                if (refusal := stored.record.last_refusal) is not None and refusal.at <= limit:
                     self._last_refusal = more_telling(self._last_refusal, refusal)
             if self._is_due(stored):
                 record = WebhookRecord(
@@ -177,11 +177,6 @@ def _time_of(refusal: Refusal | None) -> datetime | None:
     return None if refusal is None else refusal.at
 
 
-def _until(latest: datetime, at: datetime | None) -> datetime | None:
-    return at if at is not None and at <= latest else None
-
-
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return max(one, other)
+def _latest(limit: datetime, *times: datetime | None) -> datetime | None:
+    """Find the latest time that is not after ``limit``, None where there is none."""
+    return max((time for time in times if time is not None and time <= limit), default=None)

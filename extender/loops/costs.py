@@ -42,6 +42,7 @@ class CostWriter:
         pool_settings: Callable[[str], PoolCosts],
         may_write: Callable[[], bool],
         clock: Callable[[], datetime],
+        steady: Callable[[], datetime] | None = None,
     ) -> None:
         self._state = state
         self._write = write
@@ -52,7 +53,7 @@ class CostWriter:
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._written: dict[str, str] = {}
-        self._refusals = Refusals(clock)
+        self._refusals = Refusals(steady or clock)
         self._vanished: Counter[str] = Counter()
         self._counted_since = clock()
         self._contested: set[str] = set()

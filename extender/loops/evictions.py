@@ -110,22 +110,24 @@ class Evictions:
 
     def _why_not_now(self, pool: str, victim: Pod, claimable: ClaimableCount, rooms: Rooms) -> SkipReason | None:
         """Ask everything again that may have changed since the plan, from the live state."""
-        now, settings = self._clock(), self._pool_settings(pool)
         if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._steady()):
             return SkipReason.BACKING_OFF
-        if settings.dry_run:
-            return SkipReason.DISABLED
         if self._state.where.unscheduled(pool):
             return SkipReason.PENDING_WORKERS
         pod = self._state.pods.get(victim.uid)
         if pod is None:
             return SkipReason.TERMINATING
+        return self._why_it_stays(pod, pool, claimable) or rooms.why_not(pod, self._clock())
+
+    def _why_it_stays(self, pod: Pod, pool: str, claimable: ClaimableCount) -> SkipReason | None:
+        """Judge a version of a worker by the settings that are in force now."""
+        now, settings = self._clock(), self._pool_settings(pool)
+        if settings.dry_run:
+            return SkipReason.DISABLED
         reason = why_not_reapable(pod, settings.rules, now)
-        if reason is not None:
-            return reason
-        if self._is_held_by_floor(pod, settings, claimable, now):
+        if reason is None and self._is_held_by_floor(pod, settings, claimable, now):
             return SkipReason.FLOOR
-        return rooms.why_not(pod, now)
+        return reason
 
     def _is_held_by_floor(self, pod: Pod, settings: PoolReaping, claimable: ClaimableCount, now: datetime) -> bool:
         """True where fewer than ``floor`` claimable workers are left without this one; never on a leaving node."""
@@ -161,14 +163,9 @@ class Evictions:
         return result.outcome
 
     def _why_not_fresh(self, fresh: FreshPod, pool: str, claimable: ClaimableCount) -> SkipReason | None:
-        now, settings = self._clock(), self._pool_settings(pool)
-        if settings.dry_run:
-            return SkipReason.DISABLED
-        reason = why_not_reapable(fresh.pod, settings.rules, now)
+        reason = self._why_it_stays(fresh.pod, pool, claimable)
         if reason is not None:
             return reason
-        if self._is_held_by_floor(fresh.pod, settings, claimable, now):
-            return SkipReason.FLOOR
         return SkipReason.BUDGET_BLOCKED if self._holds.is_covered(fresh, self._steady()) else None
 
     async def _settle(self, pool: str, victim: Pod, result: EvictionResult) -> None:

@@ -48,6 +48,7 @@ class IdleSources:
         asks_anybody: Callable[[], bool],
         may_write: Callable[[], bool],
         clock: Callable[[], datetime],
+        steady: Callable[[], datetime] | None = None,
     ) -> None:
         self._state = state
         self._answers = answers
@@ -58,7 +59,7 @@ class IdleSources:
         self._may_write = may_write
         self._clock = clock
         self._marked: set[str] = set()
-        self._refusals = Refusals(clock)
+        self._refusals = Refusals(steady or clock)
         self._not_before: dict[str, datetime] = {}
         self._verdicts: dict[str, Said] = {}
         self._shown: dict[tuple[str, str], Counter[Said]] = {}

@@ -40,7 +40,10 @@ class WriteOutcome(StrEnum):
 
 
 class Refusals:
-    """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes."""
+    """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes.
+
+    ``clock`` is a time of day that never jumps: it is only waited for.
+    """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -59,16 +62,12 @@ class Refusals:
 
     def holds(self, uid: str) -> bool:
         """A write of this pod is not worth a try now."""
-        return uid in self._until and self._lasts(self._until[uid])
+        until = self._until.get(uid)
+        return until is not None and self._clock() < until
 
     def keep_only(self, living: Container[str]) -> None:
         """Forget refusals that are over, and those of pods that are gone."""
-        self._until = {uid: until for uid, until in self._until.items() if uid in living and self._lasts(until)}
-
-    def _lasts(self, until: datetime) -> bool:
-        """A refusal that seems to last longer than any does was noted before the clock was set back: it is over."""
-        now = self._clock()
-        return now < until <= now + REFUSED_PAUSE
+        self._until = {uid: until for uid, until in self._until.items() if uid in living and self._clock() < until}
 
 
 def batch_of(writes: Sequence[T], is_urgent: Callable[[T], bool]) -> Sequence[T]:

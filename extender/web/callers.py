@@ -20,6 +20,7 @@ import msgspec
 from aiohttp import web
 from cachetools import TTLCache
 
+from extender.kube.codec import decode_answer
 from extender.kube.errors import Unavailable
 from extender.web.server import Address, ListenerProblem
 
@@ -147,10 +148,7 @@ class TokenCallers:
         audiences = (AUDIENCE,) if AUDIENCE in claimed_audiences(token) else ()
         review = _Review(spec=_ReviewSpec(token=token, audiences=audiences))
         answer = await self._client.send("POST", _REVIEWS, msgspec.json.encode(review), timeout=REVIEW_TIMEOUT)
-        try:
-            status = msgspec.json.decode(answer, type=_Answer).status
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Unavailable(200, "Unreadable", f"the answer is no TokenReview: {error}") from error
+        status = decode_answer(answer, _ANSWER, "no TokenReview").status
         # authentication/v1 TokenReviewSpec.audiences: a server that does not say for whom the token is has not looked.
         if not status.authenticated or (audiences and AUDIENCE not in status.audiences):
             return None
@@ -272,3 +270,6 @@ class _ReviewStatus(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     status: _ReviewStatus
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
