@@ -196,4 +196,5 @@ def reaping_of(settings: PoolSettings) -> PoolReaping:
         ),
         interval=reap.interval,
         dry_run=settings.dry_run,
+        pending_for=reap.pending_for,
     )

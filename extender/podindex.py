@@ -6,7 +6,7 @@ Owns the indexes over pods and nothing else. Finished pods are in none of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from extender.model import Pod
 from extender.policy.idleness import is_bound_to_its_node
@@ -19,7 +19,8 @@ class PodIndex:
         self._workers_on: dict[str, dict[str, Pod]] = {}
         self._marked_on: dict[str, dict[str, Pod]] = {}
         self._strangers_on: dict[str, dict[str, Pod]] = {}
-        self._unscheduled: dict[str, set[str]] = {}
+        self._waiting: dict[str, dict[str, Pod]] = {}
+        self._schedulers: dict[str, Counter[str]] = {}
         self._placed: Counter[str] = Counter()
         self._with_claim: dict[str, Pod] = {}
 
@@ -31,12 +32,13 @@ class PodIndex:
             self._with_claim[pod.uid] = pod
         if pod.node is None:
             if pod.pool is not None and not pod.terminating and not pod.gated:
-                self._unscheduled.setdefault(pod.pool, set()).add(pod.uid)
+                self._waiting.setdefault(pod.pool, {})[pod.uid] = pod
         elif pod.pool is not None:
             self._workers_on.setdefault(pod.node, {})[pod.uid] = pod
             if pod.idle_since is not None:
                 self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
             self._placed[pod.pool] += 1
+            self._schedulers.setdefault(pod.pool, Counter())[pod.scheduler] += 1
         elif not is_bound_to_its_node(pod):
             self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
 
@@ -44,11 +46,7 @@ class PodIndex:
         """Take a pod out, as it was when it was put in."""
         self._with_claim.pop(pod.uid, None)
         if pod.node is None:
-            waiting = self._unscheduled.get(pod.pool or "")
-            if waiting is not None:
-                waiting.discard(pod.uid)
-                if not waiting:
-                    del self._unscheduled[pod.pool or ""]
+            _drop(self._waiting, pod.pool or "", pod.uid)
         elif pod.pool is None:
             _drop(self._strangers_on, pod.node, pod.uid)
         else:
@@ -57,6 +55,12 @@ class PodIndex:
                 self._placed[pod.pool] -= 1
                 if not self._placed[pod.pool]:
                     del self._placed[pod.pool]
+                schedulers = self._schedulers[pod.pool]
+                schedulers[pod.scheduler] -= 1
+                if not schedulers[pod.scheduler]:
+                    del schedulers[pod.scheduler]
+                if not schedulers:
+                    del self._schedulers[pod.pool]
 
     def workers_on(self, node_name: str) -> Mapping[str, Pod]:
         """Give the workers on a node by UID, terminating ones included, finished ones not."""
@@ -97,9 +101,13 @@ class PodIndex:
         """Name the nodes that have a worker."""
         return frozenset(self._workers_on)
 
-    def unscheduled(self, pool: str) -> int:
-        """Count the workers of a pool that wait for a node, and not for the removal of a scheduling gate."""
-        return len(self._unscheduled.get(pool, ()))
+    def waiting(self, pool: str) -> Mapping[str, Pod]:
+        """Give the workers of a pool that wait for a node by UID, not those that wait for a gate's removal."""
+        return self._waiting.get(pool, {})
+
+    def schedulers(self, pool: str) -> Collection[str]:
+        """Name the schedulers that placed a worker of the pool that is still there."""
+        return self._schedulers.get(pool, {}).keys()
 
     @property
     def placed(self) -> Mapping[str, int]:
@@ -108,14 +116,14 @@ class PodIndex:
 
     def pool_names(self) -> set[str]:
         """Name the pools that have a worker, placed or not."""
-        return self._placed.keys() | self._unscheduled.keys()
+        return self._placed.keys() | self._waiting.keys()
 
 
-def _drop(index: dict[str, dict[str, Pod]], node_name: str, uid: str) -> bool:
-    """Take a pod out of an index by node; False where it was not there."""
-    there = index.get(node_name, {})
+def _drop(index: dict[str, dict[str, Pod]], key: str, uid: str) -> bool:
+    """Take a pod out of an index by node or pool; False where it was not there."""
+    there = index.get(key, {})
     if there.pop(uid, None) is None:
         return False
     if not there:
-        del index[node_name]
+        del index[key]
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf
 
 from extender.model import (
@@ -28,6 +28,7 @@ from extender.model import (
 from extender.podindex import PodIndex
 from extender.policy import ages
 from extender.policy.affinity import KeyHistory
+from extender.policy.brakes import holds_up
 from extender.policy.departure import EndingRules, departure_of, ending_of, expiry_nears_at
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
@@ -277,6 +278,18 @@ class ClusterState:
             return None
         workers = self.where.workers_on(node_name).values()
         return ending_of(workers, self.claim_of(node), self._ending_rules, self._clock())
+
+    def is_held_up(self, pool: str, pending_for: timedelta) -> bool:
+        """True while a worker that waits for a node holds up the reaping of its pool, see `brakes.holds_up`."""
+        now, schedulers = self._clock(), self.where.schedulers(pool)
+        return any(holds_up(each, schedulers, pending_for, now) for each in self.where.waiting(pool).values())
+
+    def unplaced(self, pool: str, pending_for: timedelta) -> list[Pod]:
+        """Give the workers that wait for a node and do not hold up their pool, or no longer."""
+        now, schedulers = self._clock(), self.where.schedulers(pool)
+        return [
+            each for each in self.where.waiting(pool).values() if not holds_up(each, schedulers, pending_for, now)
+        ]
 
     def key_use(self, worker: Pod) -> float:
         """Say how much a placed worker's cache key was used on its node, see `KeyHistory.use`; -inf: it has none."""

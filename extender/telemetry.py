@@ -172,6 +172,11 @@ class Metrics:
         self.reap_paused = self._gauge(
             "warmnode_reap_paused", "1 while a pool is not reaped because evicted workers came back.", "pool"
         )
+        self.reap_unplaced = self._gauge(
+            "warmnode_reap_unplaced_workers",
+            "Workers without a node that no longer hold up the reaping of their pool, as of the last pass.",
+            "pool",
+        )
         self.evictions = self._counter("warmnode_evictions", "Evictions by outcome.", "pool", "outcome")
         self.pool_workers = self._gauge(
             "warmnode_pool_workers", "Placed workers, idle, busy and claimed, as of the last pass.", "pool", "state"
@@ -216,7 +221,7 @@ class Metrics:
         )
         build.labels(version).set(1)
         self._of_the_leader = (
-            *(self.reap_last_success, self.reap_skips, self.reap_paused),
+            *(self.reap_last_success, self.reap_skips, self.reap_paused, self.reap_unplaced),
             *(self.pool_workers, self.pool_claimable, self.pool_floor),
             *(self.source_workers, self.cost_foreign, self.cost_contested),
         )

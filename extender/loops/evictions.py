@@ -112,7 +112,7 @@ class Evictions:
         """Ask everything again that may have changed since the plan, from the live state."""
         if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._steady()):
             return SkipReason.BACKING_OFF
-        if self._state.where.unscheduled(pool):
+        if self._state.is_held_up(pool, self._pool_settings(pool).pending_for):
             return SkipReason.PENDING_WORKERS
         pod = self._state.pods.get(victim.uid)
         if pod is None:

@@ -139,7 +139,7 @@ class Reaper:
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}
-        waits = await self._why_pool_waits(pool, settings.rules, memory)
+        waits = await self._why_pool_waits(pool, settings, memory)
         if waits is not None:
             skipped.update(dict.fromkeys((victim.uid for victim in plan.victims), waits))
         elif settings.dry_run:
@@ -179,13 +179,17 @@ class Reaper:
             node_pool=node.node_pool,
         )
 
-    async def _why_pool_waits(self, pool: str, rules: ReapRules, memory: _PoolMemory) -> SkipReason | None:
+    async def _why_pool_waits(self, pool: str, settings: PoolReaping, memory: _PoolMemory) -> SkipReason | None:
         now = self._clock()
         arrivals: Sequence[tuple[Pod, OrderKey]] = ()
         if memory.episodes:
             arrivals = await in_slices(self._arrivals(pool, memory.episodes))
-            memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=rules.idle_timeout, now=now)
-        waits = why_pool_waits(unscheduled=self._state.where.unscheduled(pool), episodes=memory.episodes, now=now)
+            idle_timeout = settings.rules.idle_timeout
+            memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=idle_timeout, now=now)
+        unplaced = len(self._state.unplaced(pool, settings.pending_for))
+        self._metrics.reap_unplaced.labels(self._metrics.pool_label(pool)).set(unplaced)
+        is_held_up = self._state.is_held_up(pool, settings.pending_for)
+        waits = why_pool_waits(is_held_up=is_held_up, episodes=memory.episodes, now=now)
         is_paused = waits is SkipReason.POOL_PAUSED
         self._metrics.reap_paused.labels(self._metrics.pool_label(pool)).set(is_paused)
         if is_paused and not memory.told_paused:

@@ -145,6 +145,7 @@ def _settings_tree(settings: PoolSettings) -> dict[str, object]:
         "floor": reap.floor,
         "idleTimeout": format_duration(reap.idle_timeout),
         "minPodAge": format_duration(reap.min_pod_age),
+        "pendingFor": format_duration(reap.pending_for),
         "maxPerPass": reap.max_per_pass,
         "maxPerNode": reap.max_per_node,
         "wholeNode": reap.whole_node,

@@ -77,7 +77,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
     rooms = Rooms(state, changed=set())
     deque(rooms.counting(), maxlen=0)
     plan = plan_evictions(assessments, reaping.limits, rooms=rooms.left(now), key_use=state.key_use)
-    waits = why_pool_waits(unscheduled=state.where.unscheduled(settings.name), episodes=(), now=now)
+    waits = why_pool_waits(is_held_up=state.is_held_up(settings.name, reaping.pending_for), episodes=(), now=now)
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(
         pool=settings.name,

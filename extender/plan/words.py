@@ -22,7 +22,7 @@ REASONS = {
     "nodeKeepsOthers": "a pod would stay on its node: any with wholeNode, else one that Karpenter does not move",
     "maxPerPass": "a pass takes no more than maxPerPass: its turn comes",
     "maxPerNode": "a pass takes no more than maxPerNode from a node: its turn comes",
-    "pendingWorkers": "a worker of the pool waits for a node, and while it does nothing is evicted",
+    "pendingWorkers": "a worker of the pool waits for a node: nothing is evicted for up to pendingFor",
     "poolPaused": "evicted workers came back, so the pool pauses",
     "budgetBlocked": "a PodDisruptionBudget refused just now",
     "backingOff": "the API server refused or failed a moment ago",

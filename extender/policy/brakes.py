@@ -5,7 +5,7 @@ Owns the rules that stop a loop of our own making: workers that wait for a node,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -106,13 +106,24 @@ def paused_until(episodes: Sequence[Episode]) -> datetime | None:
     return ends[-1] + PAUSE if ends else None
 
 
-def why_pool_waits(*, unscheduled: int, episodes: Sequence[Episode], now: datetime) -> SkipReason | None:
+def holds_up(waiting: Pod, schedulers: Collection[str], pending_for: timedelta, now: datetime) -> bool:
+    """A worker that waits for a node holds up the reaping of its pool: it may take the room of the idle ones, or the
+    pool needs all it has.
+
+    1. its scheduler is one of ``schedulers``, those that placed the pool's other workers: one that nobody runs places
+    nothing; 2. it is no older than ``pending_for``, 0: however old it is. One that is older fits nowhere, and to keep
+    idle workers makes no room for it.
+    """
+    return waiting.scheduler in schedulers and (not pending_for or now - waiting.created <= pending_for)
+
+
+def why_pool_waits(*, is_held_up: bool, episodes: Sequence[Episode], now: datetime) -> SkipReason | None:
     """Say why nothing of a pool is evicted now, None where nothing forbids it.
 
-    1. a worker waits for a node: it may take the room of the idle ones, or the pool needs all it has; 2. workers came
-    back after evictions, again and again: something recreates them, and evicting only moves them about.
+    1. a worker that waits for a node holds it up (`holds_up`); 2. workers came back after evictions, again and again:
+    something recreates them, and evicting only moves them about.
     """
-    if unscheduled:
+    if is_held_up:
         return SkipReason.PENDING_WORKERS
     until = paused_until(episodes)
     if until is not None and now < until:

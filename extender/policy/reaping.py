@@ -35,12 +35,16 @@ class ReapLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReaping:
-    """How one pool is reaped, and how often a pass looks at it."""
+    """How one pool is reaped, and how often a pass looks at it.
+
+    ``pending_for`` is how long a worker without a node holds the pool up, 0: for as long as it waits.
+    """
 
     rules: ReapRules
     limits: ReapLimits
     interval: timedelta
     dry_run: bool
+    pending_for: timedelta = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,9 @@ class ReapSettings(Section):
     """Time between two passes, at least 1s. Short against idleTimeout is enough."""
     min_pod_age: Duration = timedelta(minutes=1)
     """Never evict a younger pod. 0s: no limit. 1m: a worker that has just started has not had its chance yet."""
+    pending_for: Duration = timedelta(minutes=15)
+    """While a worker waits for a node, evict nothing, but no longer than this for one. 0s: no limit. 15m: a node is
+    there by then, and one worker that fits nowhere must not hold the pool for ever."""
     max_per_pass: Count = 50
     """Evictions in one pass. 0: no limit. 50 empties large pools in minutes, and a mistake stays small."""
     max_per_node: Count = 0

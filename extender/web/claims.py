@@ -131,7 +131,7 @@ class ClaimsApi:
         try:
             granted = await self._claiming.claim(request)
         except NothingToClaim as error:
-            waiting = self._state.where.unscheduled(asked.pool)
+            waiting = len(self._state.where.waiting(asked.pool))
             raise none_idle(asked.pool, asked.settings, error, waiting) from error
         outcome = Outcome.CLAIMED if granted.is_new else Outcome.FOUND
         self._tell(outcome, granted)

@@ -39,6 +39,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_reap_last_success_timestamp_seconds": ("gauge", {"pool"}),
     "warmnode_reap_skipped": ("gauge", {"pool", "reason"}),
     "warmnode_reap_paused": ("gauge", {"pool"}),
+    "warmnode_reap_unplaced_workers": ("gauge", {"pool"}),
     "warmnode_evictions": ("counter", {"pool", "outcome"}),
     "warmnode_pool_workers": ("gauge", {"pool", "state"}),
     "warmnode_pool_claimable_workers": ("gauge", {"pool"}),
@@ -163,6 +164,7 @@ def test_who_lost_the_lead_shows_nothing_of_its_passes() -> None:
     observer = ElectionTelemetry(metrics, identity="one")
     observer.acquired()
     metrics.reap_paused.labels("pool").set(1)
+    metrics.reap_unplaced.labels("pool").set(1)
     metrics.reap_skips.labels("pool", "floor").set(3)
     observer.lost(LossReason.TAKEN)
     samples = [sample.name for family in metrics.registry.collect() for sample in family.samples if sample.labels]

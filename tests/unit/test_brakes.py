@@ -10,7 +10,7 @@ import pytest
 
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.ages import order_key
-from extender.policy.brakes import Episode, judge_episodes, paused_until, why_pool_waits, with_pass
+from extender.policy.brakes import Episode, holds_up, judge_episodes, paused_until, why_pool_waits, with_pass
 from tests.builders import NOW, minutes_ago, node, worker
 
 OLD, NEW = order_key(node("old"), minutes_ago(500)), order_key(node("new"), minutes_ago(5))
@@ -124,11 +124,32 @@ def test_pool_pauses_after_three_strikes_in_a_row() -> None:
     assert paused_until([struck[0], quiet[1], struck[2], struck[3]]) is None
     assert paused_until(struck[:3]) == minutes_ago(10) + timedelta(hours=1)
     assert paused_until([*struck[:3], quiet[3]]) == minutes_ago(10) + timedelta(hours=1)
-    assert why_pool_waits(unscheduled=0, episodes=struck, now=NOW) is SkipReason.POOL_PAUSED
-    assert why_pool_waits(unscheduled=0, episodes=struck, now=NOW + timedelta(hours=1)) is None
+    assert why_pool_waits(is_held_up=False, episodes=struck, now=NOW) is SkipReason.POOL_PAUSED
+    assert why_pool_waits(is_held_up=False, episodes=struck, now=NOW + timedelta(hours=1)) is None
 
 
 def test_pool_waits_while_a_worker_has_no_node() -> None:
     """A pending worker may take the room of the idle ones."""
-    assert why_pool_waits(unscheduled=1, episodes=[], now=NOW) is SkipReason.PENDING_WORKERS
-    assert why_pool_waits(unscheduled=0, episodes=[], now=NOW) is None
+    assert why_pool_waits(is_held_up=True, episodes=[], now=NOW) is SkipReason.PENDING_WORKERS
+    assert why_pool_waits(is_held_up=False, episodes=[], now=NOW) is None
+
+
+def pending(minutes: float, scheduler: str = "warmnode") -> Pod:
+    return worker(node=None, ready_since=None, created=minutes_ago(minutes), scheduler=scheduler)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "pending_for", "expected"),
+    [
+        (pending(0), 15, True),
+        (pending(15), 15, True),
+        (pending(15.1), 15, False),
+        (pending(2 * 24 * 60), 0, True),
+        (pending(-5), 15, True),
+        (pending(1, "nobody-runs-it"), 15, False),
+        (pending(1, "nobody-runs-it"), 0, False),
+    ],
+)
+def test_a_waiting_worker_holds_up_its_pool_while_it_is_young(waiting: Pod, pending_for: int, expected: bool) -> None:
+    """One that fits nowhere must not keep idle workers for ever; nor one of a scheduler that places nobody."""
+    assert holds_up(waiting, {"warmnode"}, timedelta(minutes=pending_for), NOW) is expected

@@ -137,7 +137,7 @@ def test_a_claimed_worker_says_whose_it_is() -> None:
 
 def test_a_pool_that_waits_evicts_nobody_and_says_why() -> None:
     """A worker without a node holds all of them."""
-    seen = look(idle("a", "node-old"), idle("b"), worker("pending", node=None))
+    seen = look(idle("a", "node-old"), idle("b"), worker("pending", node=None, created=minutes_ago(14)))
     found = pod_of(seen, "b")
     assert found.worker is not None
     assert (found.worker.fate, found.worker.because) == (Fate.STAYS, SkipReason.PENDING_WORKERS)

@@ -235,12 +235,26 @@ def test_reaping_waits_for_a_pending_worker() -> None:
         pods=(
             worker("w", node="old", idle_since=minutes_ago(20)),
             worker("v", node="old", idle_since=minutes_ago(20)),
-            worker("p", node=None),
+            worker("p", node=None, created=minutes_ago(14)),
         ),
     )
     (reaping,) = as_json(made)["reaping"]
     assert reaping["waits"] == "pendingWorkers"
     assert "stays for now: pendingWorkers" in render_table(made)
+
+
+def test_reaping_goes_on_where_a_worker_waits_for_two_days() -> None:
+    """Four idle workers, and one that fits nowhere: three are evicted, in spite of it."""
+    made = plan(
+        *(node(name, created=minutes_ago(9000 - place)) for place, name in enumerate(("n0", "n1", "n2", "n3"))),
+        pods=(
+            *(worker(f"w-{name}", node=name, idle_since=minutes_ago(60)) for name in ("n0", "n1", "n2", "n3")),
+            worker("never", node=None, ready_since=None, created=minutes_ago(2 * 24 * 60)),
+        ),
+    )
+    (reaping,) = as_json(made)["reaping"]
+    assert reaping["waits"] is None
+    assert len(reaping["evictions"]) == 3
 
 
 def test_json_shows_what_is_not_known_as_null() -> None:

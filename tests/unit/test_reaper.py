@@ -87,11 +87,12 @@ class Scene:
         self.reaping = PoolReaping(
             rules=ReapRules(), limits=ReapLimits(floor=floor), interval=timedelta(seconds=30), dry_run=dry_run
         )
+        self.metrics = Metrics()
         self.reaper = Reaper(
             state=self.state,
             pods=self.pods,
             announcer=self.told,
-            metrics=Metrics(),
+            metrics=self.metrics,
             pool_settings=lambda pool: self.reaping,
             is_leader=lambda: self.leader,
             is_fresh=lambda: self.fresh,
@@ -319,11 +320,23 @@ async def test_clock_that_is_set_back_does_not_stop_passes() -> None:
 
 async def test_worker_that_waits_for_a_node_stops_the_pass() -> None:
     """A pending worker may need the room, before the pass and during it."""
-    waiting = worker("pending", node=None, ready_since=None)
+    waiting = worker("pending", node=None, ready_since=None, created=minutes_ago(14))
     assert await Scene(waiting, floor=0).one_pass() == []
     scene = Scene(floor=0)
     scene.pods.before_answer = lambda pod: scene.state.upsert_pod(waiting)
     assert len(await scene.one_pass()) == 1
+
+
+async def test_worker_that_waits_for_longer_than_pending_for_is_counted_and_stops_nothing() -> None:
+    """It fits nowhere; the pool goes on, and the gauge says so. With 0 it holds the pool up for as long as it waits."""
+    never = worker("never", node=None, ready_since=None, created=minutes_ago(15.1))
+    scene = Scene(never, floor=0)
+    assert len(await scene.one_pass()) == 3
+    assert scene.metrics.registry.get_sample_value("warmnode_reap_unplaced_workers", {"pool": "pool"}) == 1
+    scene = Scene(never, floor=0)
+    scene.reaping = replace(scene.reaping, pending_for=timedelta(0))
+    assert await scene.one_pass() == []
+    assert scene.metrics.registry.get_sample_value("warmnode_reap_unplaced_workers", {"pool": "pool"}) == 0
 
 
 async def test_floor_is_checked_again_on_the_live_state() -> None:

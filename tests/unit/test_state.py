@@ -261,21 +261,41 @@ def test_holders_are_pods_that_keep_a_node() -> None:
     assert state.where.holders_on("a", besides="pool") == 1
 
 
-def test_unscheduled_counts_workers_without_a_node() -> None:
+def test_waiting_workers_are_those_without_a_node() -> None:
     """Until they are placed, finish or go; one behind a scheduling gate waits for somebody else."""
     state = new_state()
     state.upsert_pod(worker("gated", node=None, gated=True))
     state.upsert_pod(worker("w", node=None))
     state.upsert_pod(worker("v", node=None))
     state.upsert_pod(worker("going", node=None, terminating=True))
-    assert state.where.unscheduled("pool") == 2
+    assert waiting(state) == ["v", "w"]
     state.upsert_pod(worker("w", node="a"))
-    assert state.where.unscheduled("pool") == 1
+    assert waiting(state) == ["v"]
     state.delete_pod(worker("v", node=None))
-    assert state.where.unscheduled("pool") == 0
+    assert waiting(state) == []
     state.upsert_pod(worker("gated", node=None))
-    assert state.where.unscheduled("pool") == 1
+    assert waiting(state) == ["gated"]
     assert state.where.pool_names() == {"pool"}
+
+
+def waiting(state: ClusterState) -> list[str]:
+    return sorted(pod.name for pod in state.where.waiting("pool").values())
+
+
+def test_schedulers_of_a_pool_are_those_that_placed_its_workers() -> None:
+    """As long as such a worker is there."""
+    state = new_state()
+    state.upsert_pod(worker("w", node=None, scheduler="nobody-runs-it"))
+    assert set(state.where.schedulers("pool")) == set()
+    state.upsert_pod(worker("v", node="a", scheduler="warmnode"))
+    state.upsert_pod(worker("u", node="a", scheduler="warmnode"))
+    state.upsert_pod(worker("t", node="a", scheduler="other"))
+    state.delete_pod(worker("u", node="a", scheduler="warmnode"))
+    assert set(state.where.schedulers("pool")) == {"warmnode", "other"}
+    state.delete_pod(worker("v", node="a", scheduler="warmnode"))
+    assert set(state.where.schedulers("pool")) == {"other"}
+    state.delete_pod(worker("t", node="a", scheduler="other"))
+    assert set(state.where.schedulers("pool")) == set()
 
 
 def test_placed_counts_workers_on_nodes_by_pool() -> None:
