@@ -287,9 +287,7 @@ class ClusterState:
     def unplaced(self, pool: str, pending_for: timedelta) -> list[Pod]:
         """Give the workers that wait for a node and do not hold up their pool, or no longer."""
         now, schedulers = self._clock(), self.where.schedulers(pool)
-        return [
-            each for each in self.where.waiting(pool).values() if not holds_up(each, schedulers, pending_for, now)
-        ]
+        return [each for each in self.where.waiting(pool).values() if not holds_up(each, schedulers, pending_for, now)]
 
     def key_use(self, worker: Pod) -> float:
         """Say how much a placed worker's cache key was used on its node, see `KeyHistory.use`; -inf: it has none."""
