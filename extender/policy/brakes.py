@@ -15,6 +15,8 @@ COME_BACK_WITHIN = timedelta(minutes=1)
 """A replacement is made within the idle timeout, or within this where that is shorter."""
 FIRST_MARK_WITHIN = 0.1
 """Of the idle timeout, after Ready: a worker idle since then has had no work. Some mark themselves a little late."""
+FIRST_MARK_AT_LEAST = timedelta(seconds=5)
+"""However short the idle timeout: a worker that starts, and says so, takes seconds."""
 UNNEEDED_AFTER = 0.5
 """Of the idle timeout: a worker without work for so long was not made for work that was just arriving."""
 STRIKES = 3
@@ -87,7 +89,8 @@ def is_unneeded(worker: Pod, idle_timeout: timedelta, now: datetime) -> bool:
     half of the idle timeout already."""
     if worker.idle_since is None or worker.ready_since is None:
         return False
-    had_no_work = worker.idle_since <= worker.ready_since + FIRST_MARK_WITHIN * idle_timeout
+    little_late = max(FIRST_MARK_WITHIN * idle_timeout, FIRST_MARK_AT_LEAST)
+    had_no_work = worker.idle_since <= worker.ready_since + little_late
     return had_no_work and now - worker.idle_since >= UNNEEDED_AFTER * idle_timeout
 
 

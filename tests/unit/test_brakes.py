@@ -65,6 +65,25 @@ def test_worker_that_marks_itself_a_little_late_came_back() -> None:
     assert came_back(arrival(19, idle_after=timedelta(seconds=30)))
 
 
+def test_loop_with_a_short_idle_timeout_is_noticed() -> None:
+    """A Deployment of three, a timeout of 5 s, first marks 2 s after Ready: what is evicted is there again."""
+    timeout, now = timedelta(seconds=5), NOW
+    episodes: tuple[Episode, ...] = ()
+    turns = 0
+    while paused_until(episodes) is None and turns < 10:
+        turns += 1
+        ready = now + timedelta(seconds=2)
+        again = [
+            worker(f"w{turns}-{number}", created=now, ready_since=ready, idle_since=ready + timedelta(seconds=2))
+            for number in range(2)
+        ]
+        now += timedelta(seconds=10)
+        episodes = judge_episodes(episodes, [(pod, NEW) for pod in again], idle_timeout=timeout, now=now)
+        if paused_until(episodes) is None:
+            episodes = with_pass(episodes, oldest=NEW, evicted=2, idle_timeout=timeout, now=now)
+    assert turns == 4
+
+
 def test_worker_that_is_idle_for_a_moment_may_still_get_work() -> None:
     """Half of the idle timeout has to pass before it is known that nobody needs it."""
     episode = replace(EVICTED, began=minutes_ago(4), ended=minutes_ago(4))
