@@ -108,8 +108,8 @@ def test_worker_whose_owner_would_recreate_it_stays(ground: Ground, reapers: Rea
         "stateful",
         {"selector": selector, "serviceName": "none", "template": reapers.template(node, "stateful")},
     )
-    ray = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": "ray", "uid": str(uuid.uuid4()), "controller": True}
-    reapers.pod_with("ray-worker", node, ownerReferences=[ray])
+    owner = {"apiVersion": "example.com/v1", "kind": "Session", "name": "one", "controller": True}
+    reapers.pod_with("of-a-session", node, ownerReferences=[owner | {"uid": str(uuid.uuid4())}])
     reapers.pod_with("bare", node)
     ground.wait(lambda: sum(map(is_ready, ground.pods().values())) == 4, lambda: f"{list(ground.pods())}")
     ground.wait(lambda: len(ground.pods()) == 5, lambda: f"{list(ground.pods())}")
@@ -121,10 +121,10 @@ def test_worker_whose_owner_would_recreate_it_stays(ground: Ground, reapers: Rea
     assert reapers.skipped(reaper, "ownerRecreates") == 4
     reaper.stop()
 
-    reaper = reapers.start(evictOwners=["RayCluster.ray.io"])
+    reaper = reapers.start(evictOwners=["Session.example.com"])
     ground.wait(lambda: evicted(reaper), lambda: reaper.text()[-2000:])
     reapers.wait_passes(reaper)
-    wait_evicted(reaper, "ray-worker")
+    wait_evicted(reaper, "of-a-session")
     assert reapers.skipped(reaper, "ownerRecreates") == 3
 
 
