@@ -108,7 +108,7 @@ LabelValue: TypeAlias = Annotated[
 
 OwnerKind: TypeAlias = Annotated[
     StrictStr,
-    _check(_OWNER, 317, 'must be Kind.group as in an ownerReference, such as "ReplicaSet.apps" or "Session.example.com"'),
+    _check(_OWNER, 317, 'must be Kind.group as in an ownerReference, such as "ReplicaSet.apps" or "Job.batch"'),
     AfterValidator(_evictable_owner),
     _text(_OWNER, 317),
 ]
