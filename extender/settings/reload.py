@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from extender.settings.load import decode, load_configuration, read_bytes
+from extender.settings.load import load_configuration, read_bytes
 from extender.settings.mistakes import SettingsError
 from extender.settings.models import Configuration
 
@@ -53,7 +53,7 @@ class ConfigurationFile:
             return
         self._signature = _signature(path)
         self._seen = read_bytes(path)
-        self.configuration = self._parsed(path, self._seen)
+        self.configuration = load_configuration(self._seen, source=str(path))
 
     def poll(self) -> Reload:
         """Look at the file once. Each version, good or bad, is reported once.
@@ -74,7 +74,7 @@ class ConfigurationFile:
             self._signature = signature
             return Unchanged()
         try:
-            self.configuration = self._parsed(self._path, content)
+            self.configuration = load_configuration(content, source=str(self._path))
         except SettingsError as error:
             return self._refused(error, signature, content)
         self._signature, self._seen = signature, content
@@ -85,15 +85,11 @@ class ConfigurationFile:
         self._signature, self._seen = signature, seen
         return Unchanged() if is_known else Refused(error=error)
 
-    @staticmethod
-    def _parsed(path: Path, content: bytes) -> Configuration:
-        return load_configuration(decode(content, source=str(path)), source=str(path))
-
 
 def _signature(path: Path) -> _Signature | None:
     """What changes when the content does; None where the file cannot be looked at."""
     try:
         status = path.stat()
-    except (OSError, ValueError):
+    except OSError:
         return None
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
