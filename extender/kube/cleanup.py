@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
-from extender.kube.annotate import cost_annotations, patch_metadata
+from extender.kube.annotate import cost_annotations, decode_pod, patch_metadata
 from extender.kube.client import KubeClient
+from extender.kube.codec import check_answer
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.listing import list_objects
 from extender.kube.objects import CLAIMED_BY, DO_NOT_DISRUPT, PREFIX, PodObject, pod_from
@@ -37,9 +36,9 @@ async def clean_up(
         owned[f"Lease {namespace}/{name}"] = path
     for what, path in owned.items():
         try:
-            await client.get_bytes(path)
+            check_answer(await client.get_bytes(path))
             if not dry_run:
-                await client.send("DELETE", path, b"{}")
+                check_answer(await client.send("DELETE", path, b"{}"))
         except NotFound:
             continue
         removed.append(what)
@@ -87,7 +86,7 @@ async def _strip(client: KubeClient, ours: _Ours) -> None:
                 body = await client.get_bytes(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}")
             except NotFound:
                 return
-            ours = _ours_on(msgspec.json.decode(body, type=PodObject))
+            ours = _ours_on(decode_pod(body))
             if ours.pod.uid != pod.uid or not ours:
                 return
     raise Conflict(409, "Conflict", f"pod {pod.namespace}/{pod.name} changes all the time")

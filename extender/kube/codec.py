@@ -15,18 +15,31 @@ import msgspec
 from extender.kube.errors import Unavailable
 from extender.kube.observer import UndecodableObject
 
-_UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)  # ValueError includes UnicodeDecodeError
+UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)  # ValueError includes UnicodeDecodeError
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
-def decode_answer(body: bytes, decoder: msgspec.json.Decoder[T], otherwise: str) -> T:
+def decode_answer(body: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T], otherwise: str) -> T:
     """Decode a successful answer. Raises Unavailable, saying that it is ``otherwise``: a proxy may have answered."""
     try:
         return decoder.decode(body)
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise Unavailable(200, "Unreadable", f"the answer is {otherwise}: {error}") from error
+
+
+def check_answer(body: bytes) -> None:
+    """Check that a successful answer, which nobody reads, is some object of an API server. Raises Unavailable."""
+    decode_answer(body, _ANY_KIND, "no object")
+
+
+def decode_part(raw: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Decode a part of an object that anybody may have written. None where it does not fit."""
+    try:
+        return decoder.decode(raw)
+    except UNDECODABLE:
+        return None
 
 
 class Event(msgspec.Struct):
@@ -49,6 +62,10 @@ class _AnyObject(msgspec.Struct):
     metadata: Metadata
 
 
+class _AnyKind(msgspec.Struct):
+    kind: str
+
+
 class _ListMeta(msgspec.Struct, rename="camel"):
     resource_version: str
     continue_: str = msgspec.field(name="continue", default="")
@@ -60,6 +77,7 @@ class _Page(msgspec.Struct, Generic[S]):
 
 
 _EVENT = msgspec.json.Decoder(Event)
+_ANY_KIND = msgspec.json.Decoder(_AnyKind)
 _ANY_OBJECT = msgspec.json.Decoder(_AnyObject)
 _RAW_PAGE = msgspec.json.Decoder(_Page[msgspec.Raw])  # type: ignore[type-var]
 
@@ -92,7 +110,7 @@ class Codec(Generic[S, T]):
         try:
             whole = self._page.decode(body)
             meta, items = whole.metadata, [self._trim(each) for each in whole.items or ()]
-        except _UNDECODABLE:
+        except UNDECODABLE:
             meta, items = self._one_by_one(body, skipped)
         return Page(items=items, skipped=skipped, resource_version=meta.resource_version, continue_=meta.continue_)
 
@@ -100,7 +118,7 @@ class Codec(Generic[S, T]):
         """One object. Raises UndecodableObject."""
         try:
             return self._trim(self._object.decode(raw))
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             about = metadata(raw)
             key = f"{about.namespace}/{about.name}" if about.namespace else about.name
             raise UndecodableObject(key, about.uid, error) from error
@@ -108,7 +126,7 @@ class Codec(Generic[S, T]):
     def _one_by_one(self, body: bytes, skipped: list[UndecodableObject]) -> tuple[_ListMeta, list[T]]:
         try:
             page = _RAW_PAGE.decode(body)
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             raise Unavailable(0, "Malformed", f"the answer is no list of objects: {error}") from error
         items = []
         for raw in page.items or ():
@@ -123,13 +141,11 @@ def decode_event(line: bytes) -> Event:
     """One event. Raises Unavailable where the line is none."""
     try:
         return _EVENT.decode(line)
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise Unavailable(0, "Malformed", f"the stream holds something that is no event: {error}") from error
 
 
 def metadata(raw: msgspec.Raw) -> Metadata:
     """The object's metadata, empty where even that cannot be read."""
-    try:
-        return _ANY_OBJECT.decode(raw).metadata
-    except _UNDECODABLE:
-        return Metadata()
+    found = decode_part(raw, _ANY_OBJECT)
+    return Metadata() if found is None else found.metadata

@@ -14,8 +14,10 @@ import msgspec
 from cachetools import TTLCache
 
 from extender.kube.client import KubeClient
+from extender.kube.codec import check_answer
 from extender.kube.errors import KubeError
 from extender.model import Pod
+from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.events")
 
@@ -85,6 +87,6 @@ class EventRecorder:
         }
         path = f"/apis/events.k8s.io/v1/namespaces/{pod.namespace}/events"
         try:
-            await self._client.send("POST", path, msgspec.json.encode(body), timeout=EVENT_TIMEOUT)
+            check_answer(await self._client.send("POST", path, msgspec.json.encode(body), timeout=EVENT_TIMEOUT))
         except KubeError as error:
-            log.warning("an Event is not written: %s", error)
+            log.warning("an Event is not written", extra=fields(pod=pod.name, problem=str(error)))

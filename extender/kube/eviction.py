@@ -15,6 +15,7 @@ import msgspec
 
 from extender.kube.annotate import decode_pod
 from extender.kube.client import KubeClient
+from extender.kube.codec import check_answer, decode_answer
 from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
 from extender.kube.objects import Classify, labels_of, pod_from
 from extender.model import Expression, Pod, Selector
@@ -84,22 +85,23 @@ class Evictor:
             "deleteOptions": {"preconditions": {"uid": pod.uid, "resourceVersion": pod.resource_version}},
         }
         try:
-            await self._client.send(
+            answer = await self._client.send(
                 "POST", f"{_path(pod)}/eviction", msgspec.json.encode(body), timeout=EVICTION_TIMEOUT
             )
+            check_answer(answer)
         except KubeError as error:
             return result_of(error)
         return EvictionResult(outcome=EvictionOutcome.EVICTED)
 
     async def budget_selector(self, namespace: str, name: str) -> Selector | None:
-        """Read which pods a PodDisruptionBudget covers, None where it is gone or may not be read."""
+        """Read which pods a PodDisruptionBudget covers, None where it is gone or cannot be read."""
         try:
             body = await self._client.get_bytes(
                 f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}", timeout=EVICTION_TIMEOUT
             )
+            spec = decode_answer(body, _BUDGET, "no PodDisruptionBudget").spec
         except KubeError:
             return None
-        spec = msgspec.json.decode(body, type=_Budget).spec
         return spec.selector.value() if spec is not None and spec.selector is not None else None
 
 
@@ -167,3 +169,6 @@ class _BudgetSpec(msgspec.Struct):
 
 class _Budget(msgspec.Struct):
     spec: _BudgetSpec | None = None
+
+
+_BUDGET = msgspec.json.Decoder(_Budget)

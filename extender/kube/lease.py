@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from extender.kube.client import KubeClient
-from extender.kube.codec import decode_answer
+from extender.kube.codec import decode_answer, decode_part
 from extender.kube.errors import Conflict, Forbidden, NotFound
 from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
@@ -110,15 +110,13 @@ class _Lease(msgspec.Struct):
 
 
 _LEASE = msgspec.json.Decoder(_Lease)
+_SPEC = msgspec.json.Decoder(_Spec)
 
 
 def stored_lease_from(body: bytes) -> StoredLease:
     """Read a Lease's JSON. What is absent or makes no sense in its spec is None, empty or 0 in the record."""
     lease = decode_answer(body, _LEASE, "not a Lease")
-    try:
-        spec = msgspec.json.decode(lease.spec, type=_Spec)
-    except msgspec.ValidationError:  # null, or not an object
-        spec = _Spec()
+    spec = decode_part(lease.spec, _SPEC) or _Spec()  # null, or not an object
     seconds = _whole(spec.lease_duration_seconds, _MAX_SECONDS)
     record = LeaseRecord(
         holder=spec.holder_identity if isinstance(spec.holder_identity, str) else "",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from extender.kube.client import KubeClient
+from extender.kube.codec import decode_answer
 from extender.kube.errors import KubeError
 from extender.kube.permissions import Access
 
@@ -43,11 +44,11 @@ class ServiceAccount:
 
 
 class _Status(msgspec.Struct, frozen=True):
-    allowed: bool = False
+    allowed: bool
 
 
 class _Review(msgspec.Struct):
-    status: _Status = _Status()
+    status: _Status
 
 
 class _UserInfo(msgspec.Struct, frozen=True):
@@ -62,13 +63,17 @@ class _SelfReview(msgspec.Struct):
     status: _SelfStatus = _SelfStatus()
 
 
+_REVIEW = msgspec.json.Decoder(_Review)
+_SELF_REVIEW = msgspec.json.Decoder(_SelfReview)
+
+
 async def who_am_i(client: KubeClient) -> str | None:
     """Ask for our own user name, None where the API server does not say (before 1.28, or not allowed)."""
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         answer = await client.send("POST", _WHO, msgspec.json.encode(body))
-        return msgspec.json.decode(answer, type=_SelfReview).status.user_info.username or None
-    except (KubeError, msgspec.DecodeError):
+        return decode_answer(answer, _SELF_REVIEW, "no SelfSubjectReview").status.user_info.username or None
+    except KubeError:
         return None
 
 
@@ -95,7 +100,7 @@ async def refused(
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         async with limit:
             answer = await client.send("POST", _SELF if account is None else _OTHERS, msgspec.json.encode(body))
-        return not msgspec.json.decode(answer, type=_Review).status.allowed
+        return not decode_answer(answer, _REVIEW, f"no {kind}").status.allowed
 
     wanted = list(accesses)
     answers = await asyncio.gather(*map(is_refused, wanted), return_exceptions=True)

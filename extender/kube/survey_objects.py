@@ -20,6 +20,7 @@ from extender.diagnosis.evidence import (
     WebhookFacts,
     WorkerFacts,
 )
+from extender.kube.codec import decode_answer, decode_part
 from extender.kube.eviction import LabelSelectorObject
 from extender.kube.lease import StoredLease, stored_lease_from
 from extender.kube.objects import (
@@ -85,6 +86,10 @@ class ManagedFields(Struct, rename="camel", gc=False, frozen=True):
 
 class SurveyedMeta(ObjectMeta, rename="camel", gc=False, frozen=True):
     managed_fields: Raw = msgspec.field(default_factory=lambda: Raw(b"[]"))
+
+
+_MANAGED_FIELDS = msgspec.json.Decoder(list[ManagedFields])
+_META = msgspec.json.Decoder(SurveyedMeta)
 
 
 class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
@@ -183,10 +188,7 @@ def _cost_writer(raw: SurveyedPod) -> str | None:
 
 def managed_fields(raw: Raw) -> list[ManagedFields]:
     """Read who wrote which fields and when, by the API server's clock; empty where that was left out."""
-    try:
-        return msgspec.json.decode(raw, type=list[ManagedFields])
-    except msgspec.DecodeError:
-        return []
+    return decode_part(raw, _MANAGED_FIELDS) or []
 
 
 # -- PodDisruptionBudgets ---------------------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ class LeaseObject(Struct, frozen=True):
 
 def lease_facts(raw: LeaseObject) -> LeaseFacts:
     """Reduce a Lease."""
-    meta = msgspec.json.decode(raw.metadata, type=SurveyedMeta)
+    meta = decode_answer(raw.metadata, _META, "a Lease without metadata")
     body = b'{"metadata":' + bytes(raw.metadata) + b',"spec":' + bytes(raw.spec) + b"}"
     taken = max(
         (

@@ -12,6 +12,7 @@ from datetime import datetime
 import msgspec
 
 from extender.kube.client import KubeClient
+from extender.kube.codec import decode_answer
 from extender.kube.lease import LeaseStore, StoredLease, micro_time
 from extender.kube.objects import PREFIX
 from extender.policy.calling import HandshakeFailure, Refusal
@@ -51,6 +52,10 @@ class _Metadata(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
+_METADATA = msgspec.json.Decoder(_Metadata)
+_FIELDS = msgspec.json.Decoder(dict[str, object])
+
+
 class WebhookLease:
     """Reads and writes the Lease ``name`` in ``namespace``. Raises as `LeaseStore`; needs get, create and update."""
 
@@ -72,8 +77,8 @@ class WebhookLease:
             annotations[LAST_REFUSAL] = f"{micro_time(record.last_refusal.at)} {record.last_refusal.failure}"
         if based_on is None:
             return stored_record_from(await self._store.create(spec, annotations))
-        metadata = msgspec.json.decode(based_on.lease.metadata, type=dict[str, object])
-        known = msgspec.json.decode(based_on.lease.metadata, type=_Metadata).annotations or {}
+        metadata = decode_answer(based_on.lease.metadata, _FIELDS, "a Lease without metadata")
+        known = _annotations(based_on.lease)
         for ours in (LAST_CALL, LAST_REFUSAL):
             known.pop(ours, None)
         metadata["annotations"] = known | annotations
@@ -83,7 +88,7 @@ class WebhookLease:
 
 def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
     """Read the record out of a Lease."""
-    annotations = msgspec.json.decode(lease.metadata, type=_Metadata).annotations or {}
+    annotations = _annotations(lease)
     record = WebhookRecord(
         holder=lease.record.holder,
         version=annotations.get(VERSION, ""),
@@ -92,6 +97,10 @@ def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
         last_refusal=_refusal_from(annotations.get(LAST_REFUSAL, "")),
     )
     return StoredWebhookRecord(record=record, lease=lease)
+
+
+def _annotations(lease: StoredLease) -> dict[str, str]:
+    return decode_answer(lease.metadata, _METADATA, "a Lease without metadata").annotations or {}
 
 
 def _refusal_from(text: str) -> Refusal | None:

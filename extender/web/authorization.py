@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 from cachetools import TTLCache
 
+from extender.kube.codec import decode_answer
 from extender.web.callers import REMEMBERED, REVIEW_TIMEOUT, Caller, Sender
 
 GROUP = "warmnode.dev"
@@ -70,7 +71,7 @@ class Authorization:
         known = self._known.get(key)
         if known is None:
             answer = await self._client.send("POST", _REVIEWS, question, timeout=REVIEW_TIMEOUT)
-            status = msgspec.json.decode(answer, type=_Answer).status
+            status = decode_answer(answer, _ANSWER, "no SubjectAccessReview").status
             known = self._known[key] = Decision(status.allowed and not status.denied, status.reason)
         return known
 
@@ -98,10 +99,13 @@ class _Review(msgspec.Struct, rename="camel"):
 
 
 class _Status(msgspec.Struct):
-    allowed: bool = False
+    allowed: bool
     denied: bool = False
     reason: str = ""
 
 
 class _Answer(msgspec.Struct):
     status: _Status
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
