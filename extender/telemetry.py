@@ -161,6 +161,9 @@ class Metrics:
         self.leader_changes = self._counter("warmnode_leader_changes", "Leadership won and lost.", "change")
         self.loop_crashes = self._counter("warmnode_loop_crashes", "Looks that a bug ended, by the loop.", "loop")
         self.reap_passes = self._counter("warmnode_reap_passes", "Passes of the reaper by outcome.", "outcome")
+        for loop in ("costs", "claims", "sources"):  # from 0, as the next one: an alert needs the increase
+            self.loop_crashes.labels(loop)
+        self.reap_passes.labels("crashed")
         self.reap_last_success = self._gauge(
             "warmnode_reap_last_success_timestamp_seconds",
             "When a pass last looked at the cluster and finished, epoch seconds.",

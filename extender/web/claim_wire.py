@@ -45,6 +45,7 @@ class Outcome(StrEnum):
     CHANGING = "changing"
     CALLER_GONE = "callerGone"
     UNAVAILABLE = "unavailable"
+    CRASHED = "crashed"
 
 
 SUCCESSES = frozenset({Outcome.CLAIMED, Outcome.FOUND, Outcome.RENEWED, Outcome.RELEASED, Outcome.LISTED})

@@ -41,7 +41,7 @@ from extender.web.claiming import Claiming
 from extender.web.grants import Granted, NothingToClaim, Request
 from extender.web.http import PathHandler, PathRoutes, json_response, read_body
 from extender.web.limits import RateLimit
-from extender.web.refusals import DEADLINE, Refused, bad_request, is_awaited, rate_limited, unavailable
+from extender.web.refusals import DEADLINE, Refused, bad_request, crashed, is_awaited, rate_limited, unavailable
 
 log = logging.getLogger("warmnode.claims")
 
@@ -179,6 +179,9 @@ class ClaimsApi:
                 outcome, response = Outcome(refused.reason), refused.response()
                 if outcome is Outcome.UNAVAILABLE:
                     log.warning("no answer for a caller", extra=fields(verb=verb, problem=str(refused)))
+            except Exception:
+                outcome, response = Outcome.CRASHED, crashed().response()
+                log.exception("a call failed", extra=fields(verb=verb))
             self._counters[verb, outcome].inc()
             self._seconds[verb].observe(perf_counter() - started)
             return response

@@ -17,6 +17,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 """5,000 full Node objects are about 40 MB; the names alone are 0.3 MB."""
 BODY_DEADLINE_SECONDS = 10.0
+CRASHED = "this is a bug of warmnode: its log has the traceback, please report it"
+"""What a caller is told who met one."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Routes = Mapping[tuple[str, str], Handler]

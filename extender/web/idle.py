@@ -32,6 +32,7 @@ from extender.web.refusals import (
     REFUSALS,
     Refused,
     bad_request,
+    crashed,
     is_awaited,
     rate_limited,
     refusal_of,
@@ -69,6 +70,7 @@ class Outcome(StrEnum):
     CHANGING = "changing"
     CALLER_GONE = "callerGone"
     UNAVAILABLE = "unavailable"
+    CRASHED = "crashed"
 
 
 SUCCESSES = frozenset({Outcome.MARKED, Outcome.KEPT, Outcome.REMOVED})
@@ -202,6 +204,9 @@ class IdleApi:
                 outcome, response = Outcome(refused.reason), refused.response()
                 if outcome is Outcome.UNAVAILABLE:
                     log.warning("no answer for a worker", extra=fields(verb=verb, problem=str(refused)))
+            except Exception:
+                outcome, response = Outcome.CRASHED, crashed().response()
+                log.exception("a call failed", extra=fields(verb=verb))
             self._counters[verb, outcome].inc()
             log.debug("idle", extra=fields(verb=verb, outcome=outcome, **place))
             return response

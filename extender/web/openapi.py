@@ -258,12 +258,13 @@ _REFUSALS = {
     "409": "The pool is in dry-run (dryRun), or hands out no workers (disabled): nothing is written.",
     "413": "The body is too large (badRequest).",
     "429": "The user, or the pod, calls too often (rateLimited). Wait as long as Retry-After says.",
+    "500": "A bug of warmnode (crashed): its log has the traceback. Nobody knows what was done.",
     "503": "Not done, or nobody knows (notSynced, changing, unavailable). The same request again is right.",
 }
 
 
 def _refusals(*statuses: str) -> Json:
-    return {status: _problem(_REFUSALS[status]) for status in statuses}
+    return {status: _problem(_REFUSALS[status]) for status in sorted({*statuses, "500"})}
 
 
 def _problem(description: str) -> Json:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from extender.kube.errors import Forbidden, KubeError
 from extender.web.callers import NotAuthenticated
-from extender.web.http import BodyRefused, problem
+from extender.web.http import CRASHED, BodyRefused, problem
 
 DEADLINE = timedelta(seconds=8)
 """Callers are told to wait for ten seconds: whatever is done is done while they wait."""
@@ -85,6 +85,11 @@ def rate_limited(who: str, per_second: int, wait: timedelta) -> Refused:
 def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> Refused:
     """503: not done, or nobody knows; the same call again is right."""
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))
+
+
+def crashed() -> Refused:
+    """500: a bug of ours. Nobody knows what was done."""
+    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "crashed", CRASHED)
 
 
 def retry_after(pause: timedelta) -> dict[str, str]:

@@ -21,7 +21,16 @@ from extender.policy.scoring import score_nodes
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 from extender.web import wire
-from extender.web.http import BODY_DEADLINE_SECONDS, BodyRefused, Handler, json_response, problem, read_body, route
+from extender.web.http import (
+    BODY_DEADLINE_SECONDS,
+    CRASHED,
+    BodyRefused,
+    Handler,
+    json_response,
+    problem,
+    read_body,
+    route,
+)
 
 log = logging.getLogger("warmnode.webhook")
 
@@ -37,6 +46,7 @@ class Outcome(StrEnum):
     NOT_SYNCED = "notSynced"
     BAD_REQUEST = "badRequest"
     NOT_FOUND = "notFound"
+    CRASHED = "crashed"
 
 
 class Webhook:
@@ -160,6 +170,9 @@ class Webhook:
                 status = error.status if isinstance(error, BodyRefused) else HTTPStatus.BAD_REQUEST
                 outcome, response = str(Outcome.BAD_REQUEST), problem(status, str(error))
                 log.warning("bad request", extra=fields(verb=verb, status=int(status), problem=str(error)[:200]))
+            except Exception:
+                outcome, response = str(Outcome.CRASHED), problem(HTTPStatus.INTERNAL_SERVER_ERROR, CRASHED)
+                log.exception("a call failed", extra=fields(verb=verb))
             counters[outcome].inc()
             seconds.observe(perf_counter() - started)
             return response

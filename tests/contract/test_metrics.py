@@ -71,9 +71,9 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
 """Counters are scraped with ``_total`` after the name, histograms with ``_bucket``, ``_count`` and ``_sum``."""
 
 OUTCOMES = {
-    "prioritize": {"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound"},
+    "prioritize": {"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound", "crashed"},
     "preempt": {
-        *{"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound"},
+        *{"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound", "crashed"},
         *{"chosen", "vetoed", "noWorker", "unknownNode", "unknownPod", "unknownPriority", "noVictims"},
     },
     "none": {"badRequest", "notFound"},
@@ -168,4 +168,4 @@ def test_who_lost_the_lead_shows_nothing_of_its_passes() -> None:
     metrics.reap_skips.labels("pool", "floor").set(3)
     observer.lost(LossReason.TAKEN)
     samples = [sample.name for family in metrics.registry.collect() for sample in family.samples if sample.labels]
-    assert not [name for name in samples if name.startswith("warmnode_reap_")]
+    assert not [name for name in samples if name.startswith("warmnode_reap_") and not name.endswith("_total")]

@@ -235,6 +235,15 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             await client.close()
 
 
+async def test_a_bug_is_counted_and_answered_in_one_line(desk: Desk) -> None:
+    """It is the one outcome to wake somebody for: an answer of 500 that is not counted shows nowhere."""
+    desk.rbac.problem = ZeroDivisionError("an inside")
+    status, body, _ = await desk.call("POST", body={"claimant": "query-1"})
+    assert (status, body["reason"]) == (500, "crashed")
+    assert "an inside" not in body["detail"]
+    assert desk.counted("create", Outcome.CRASHED) == 1
+
+
 # --- a claim -----------------------------------------------------------------------------------------------------
 
 

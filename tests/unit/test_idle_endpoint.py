@@ -42,7 +42,7 @@ class KnownTokens:
 
     def __init__(self) -> None:
         self.callers: dict[str, Caller] = {}
-        self.problem: Unavailable | None = None
+        self.problem: Exception | None = None
         self.seen: list[web.BaseRequest] = []
 
     async def identify(self, request: web.BaseRequest) -> Caller:
@@ -151,6 +151,16 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         finally:
             await listener.stop()
             await client.close()
+
+
+async def test_a_bug_is_counted_and_answered_in_one_line(scene: Scene) -> None:
+    """It is the one outcome to wake somebody for: an answer of 500 that is not counted shows nowhere."""
+    headers = scene.token_of(scene.worker())
+    scene.tokens.problem = ZeroDivisionError("an inside")
+    status, body, _ = await scene.call("DELETE", headers=headers)
+    assert (status, body["reason"]) == (500, "crashed")
+    assert "an inside" not in body["detail"]
+    assert scene.counted("delete", Outcome.CRASHED) == 1
 
 
 # --- PUT ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""The webhook's handlers: what they tell besides their answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.streams import StreamReader
+from aiohttp.test_utils import make_mocked_request
+
+from extender.policy.pools import PoolsInForce
+from extender.state import ClusterState
+from extender.telemetry import Metrics
+from extender.web.webhook import Webhook
+from tests.builders import NOW, node
+from tests.listening import synced_state
+
+WORKER = {"metadata": {"name": "w", "namespace": "default", "uid": "u", "labels": {"warmnode.dev/pool": "ducks"}}}
+PRIORITIZE = {"Pod": WORKER, "NodeNames": ["a"]}
+PREEMPT = {"Pod": WORKER, "NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "x"}], "NumPDBViolations": 0}}}
+
+
+class Calls:
+    """A webhook, and how often it said that a scheduler calls."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self.count = 0
+        self.metrics = Metrics()
+        self.webhook = Webhook(state=state, pools=PoolsInForce(), metrics=self.metrics, called=self._called)
+
+    def _called(self) -> None:
+        self.count += 1
+
+    async def post(self, path: str, body: object) -> int:
+        """Call it: the status."""
+        loop = asyncio.get_running_loop()
+        protocol = BaseProtocol(loop)
+        protocol.connection_made(asyncio.Transport())
+        content = StreamReader(protocol, 2**30, loop=loop)
+        content.feed_data(json.dumps(body).encode())
+        content.feed_eof()
+        response = await self.webhook.handler()(make_mocked_request("POST", path, payload=content))
+        assert isinstance(response, web.Response)
+        return response.status
+
+    def counted(self, verb: str, outcome: str) -> float:
+        """Read the metric."""
+        labels = {"verb": verb, "outcome": outcome}
+        return self.metrics.registry.get_sample_value("warmnode_webhook_requests_total", labels) or 0.0
+
+
+@pytest.mark.parametrize(("path", "body"), [("/prioritize", PRIORITIZE), ("/preempt", PREEMPT)])
+async def test_a_call_that_is_answered_shows_that_a_scheduler_calls(path: str, body: object) -> None:
+    """`doctor` and the alert on a scheduler that does not call go by it. A body that is no request shows nothing."""
+    calls = Calls(synced_state([node("a")]))
+    assert await calls.post(path, body) == 200
+    assert calls.count == 1
+    assert await calls.post(path, "no request") == 400
+    assert calls.count == 1
+
+
+async def test_a_call_before_everything_is_loaded_is_no_call_that_was_answered() -> None:
+    """The scheduler goes on without us."""
+    calls = Calls(ClusterState(clock=lambda: NOW))
+    assert await calls.post("/prioritize", PRIORITIZE) == 503
+    assert calls.count == 0
+
+
+class Broken(ClusterState):
+    """A state with a bug."""
+
+    @property
+    def preference(self) -> dict[str, tuple[bool, tuple[bool, float, int, str]]]:  # type: ignore[override]
+        raise ZeroDivisionError("a bug")
+
+    def preemption_view(self, *_: object) -> None:  # type: ignore[override]
+        raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize(("path", "body"), [("/prioritize", PRIORITIZE), ("/preempt", PREEMPT)])
+async def test_a_bug_is_counted(path: str, body: object) -> None:
+    """It is the one outcome to wake somebody for, and the scheduler goes on without us."""
+    state = Broken(clock=lambda: NOW)
+    state.begin()
+    calls = Calls(state)
+    assert await calls.post(path, body) == 500
+    assert calls.counted(path.strip("/"), "crashed") == 1
+    assert calls.count == 0
