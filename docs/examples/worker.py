@@ -15,10 +15,12 @@ answer is 200, says idle when no job is left, and finishes its job after SIGTERM
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import os
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -27,6 +29,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 10.0  # longer than warmnode takes for one request (8 s), so that nothing is done after we gave up
 TRY_AGAIN_SECONDS = 5.0
+SILENCE_SECONDS = 30.0  # a client that sends or takes nothing for so long is hung up on
 
 
 def do(job: bytes) -> bytes:
@@ -125,19 +128,38 @@ class Worker:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Its end waits for answers that are being written."""
+    """Its end waits for answers that are being written, and not for clients that have asked for nothing yet."""
 
     daemon_threads = False
 
     def __init__(self, port: int, worker: Worker) -> None:
         super().__init__(("", port), Handler)
         self.worker = worker
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:
+        """Handle one connection, in a thread of its own."""
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:
+        """End one connection."""
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Read nothing more: a handler that waits for a request ends, one that answers goes on."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RD)
+        super().server_close()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """POST /jobs, and GET for probes: a busy worker is as ready as an idle one."""
 
     server: Server
+    timeout = SILENCE_SECONDS
 
     def do_POST(self) -> None:
         if self.path != "/jobs":
@@ -168,11 +190,17 @@ def main() -> None:
         )
     )
     server = Server(int(environment.get("PORT", "8080")), worker)
-    signal.signal(signal.SIGTERM, lambda number, frame: worker.drain())
+    # A socket and not an Event: the system may give the signal to any thread, Python runs handlers in the main thread
+    # only, and a lock that the main thread waits for does not let it go for that.
+    ending, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno())
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=server.serve_forever).start()
     threading.Thread(target=worker.stay_marked).start()
     print(f"taking jobs on port {server.server_port}", flush=True)
-    worker.draining.wait()
+    ending.recv(1)
+    worker.drain()
     with worker.turn:  # the job at hand is done
         server.shutdown()
     server.server_close()
