@@ -19,7 +19,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -29,7 +30,11 @@ __all__ = ["Claim", "ClaimLost", "Client", "NothingIdle", "Refused", "Unreachabl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A worker that is yours until ``expires``. Times are aware; ``first_seen`` is of its node, None: unknown."""
+    """A worker that is yours until ``expires``. Times are aware; ``first_seen`` is of its node, None: unknown.
+
+    ``left`` is what was left of it when warmnode answered, by the clock of the one that answered: a clock here that is
+    wrong changes nothing. (Date says whole seconds, so it may be a second less.) None: the answer had no Date.
+    """
 
     id: str
     pool: str
@@ -42,6 +47,7 @@ class Claim:
     first_seen: datetime | None
     since: datetime
     expires: datetime
+    left: timedelta | None = field(default=None, compare=False)
 
 
 class Refused(Exception):
@@ -117,11 +123,11 @@ class Client:
         """
         optional = {"ttl": ttl, "cacheKey": cache_key}
         body = {"claimant": claimant} | {name: value for name, value in optional.items() if value is not None}
-        return _claim(self._call("POST", _path(pool), body))
+        return _claim(*self._call("POST", _path(pool), body))
 
     def renew(self, claim: Claim, *, ttl: str | None = None) -> Claim:
         """Keep the worker for ``ttl`` from now, at least. Raises `ClaimLost`, `Refused`, `Unreachable`."""
-        return _claim(self._call("PUT", _path(claim.pool, claim.id), {} if ttl is None else {"ttl": ttl}))
+        return _claim(*self._call("PUT", _path(claim.pool, claim.id), _lasting(ttl)))
 
     def release(self, claim: Claim) -> None:
         """Give the worker back. A claim that is over already is released. Raises `Refused`, `Unreachable`."""
@@ -132,7 +138,8 @@ class Client:
 
     def claims(self, pool: str) -> list[Claim]:
         """List what this user holds in the pool. Raises `Refused`, `Unreachable`."""
-        return [_claim(each) for each in self._call("GET", _path(pool))["claims"]]
+        tree, at = self._call("GET", _path(pool))
+        return [_claim(each, at) for each in tree["claims"]]
 
     @contextmanager
     def hold(
@@ -154,17 +161,26 @@ class Client:
             self.release(claim)
 
     def _keep(self, claim: Claim, ttl: str | None, done: threading.Event) -> None:
-        """Renew at a third of the claim's life, until told to end or the claim is lost."""
-        life = max((claim.expires - claim.since).total_seconds(), 0.1)
-        while not done.wait(life / 3):
+        """Renew when a third of what is left has passed, until told to end or the claim is lost.
+
+        A renewal that fails is tried again when a third of the rest has passed, a thirtieth of the whole at least.
+        """
+        whole = _seconds_left(claim)
+        ends, wanted = time.monotonic() + whole, 0.0
+        while not done.wait(max((ends - time.monotonic()) / 3, whole / 30, wanted)):
             try:
-                self._attempt("PUT", _path(claim.pool, claim.id), {} if ttl is None else {"ttl": ttl})
+                renewed = _claim(*self._attempt("PUT", _path(claim.pool, claim.id), _lasting(ttl)))
             except ClaimLost:
                 return
-            except (Refused, Unreachable, OSError, http.client.HTTPException):
-                continue  # the claim lasts for two more attempts
+            except Refused as error:
+                wanted = error.retry_after
+            except (Unreachable, OSError, http.client.HTTPException):
+                wanted = 0.0
+            else:
+                whole = _seconds_left(renewed)
+                ends, wanted = time.monotonic() + whole, 0.0
 
-    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> _Answer:
         """Call, and call again while that may help: every call of the API may be repeated."""
         deadline = time.monotonic() + self.patience
         pause = 0.1
@@ -188,8 +204,8 @@ class Client:
                 raise Unreachable(f"{method} {self.url}{path}: {problem}") from problem
             time.sleep(wait)
 
-    def _attempt(self, method: str, path: str, body: Mapping[str, str] | None) -> dict[str, Any]:
-        """Call once. Raises `Refused`, OSError, HTTPException."""
+    def _attempt(self, method: str, path: str, body: Mapping[str, str] | None) -> _Answer:
+        """Call once. Gives the answer, and when it was given. Raises `Refused`, OSError, HTTPException."""
         headers = {"Accept": "application/json"}
         if self.token_file is not None:
             headers["Authorization"] = f"Bearer {self._token()}"
@@ -208,11 +224,12 @@ class Client:
             answer = response.read()
         finally:
             connection.close()
+        at = _date(response.headers.get("Date", ""))
         if response.status == 204:
-            return {}
+            return {}, at
         tree = _decoded(answer)
         if response.status in (200, 201):
-            return tree
+            return tree, at
         pause = response.headers.get("Retry-After", "")
         kind = _KINDS.get(str(tree.get("reason")), Refused)
         raise kind(response.status, tree, float(pause) if pause.isdigit() else 0.0)
@@ -223,6 +240,8 @@ class Client:
         except OSError as error:
             raise Unreachable(f"the token cannot be read: {error}") from error
 
+
+_Answer = tuple[dict[str, Any], datetime | None]
 
 _KINDS: Mapping[str, type[Refused]] = {"noneIdle": NothingIdle, "noClaim": ClaimLost, "terminating": ClaimLost}
 
@@ -237,13 +256,30 @@ def _decoded(answer: bytes) -> dict[str, Any]:
     return tree
 
 
+def _date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return None
+
+
+def _lasting(ttl: str | None) -> dict[str, str]:
+    return {} if ttl is None else {"ttl": ttl}
+
+
+def _seconds_left(claim: Claim) -> float:
+    left = (claim.left if claim.left is not None else claim.expires - datetime.now(UTC)).total_seconds()
+    return max(left, 0.1)
+
+
 def _path(pool: str, claim: str | None = None) -> str:
     path = f"/v1/pools/{quote(pool, safe='')}/claims"
     return path if claim is None else f"{path}/{quote(claim, safe='')}"
 
 
-def _claim(tree: Mapping[str, Any]) -> Claim:
-    """Read a claim; keys that a newer warmnode adds are left out."""
+def _claim(tree: Mapping[str, Any], at: datetime | None) -> Claim:
+    """Read a claim out of an answer of the time ``at``; keys that a newer warmnode adds are left out."""
+    expires = datetime.fromisoformat(tree["expires"])
     return Claim(
         id=tree["id"],
         pool=tree["pool"],
@@ -255,5 +291,11 @@ def _claim(tree: Mapping[str, Any]) -> Claim:
         node=tree["node"],
         first_seen=None if tree["firstSeen"] is None else datetime.fromisoformat(tree["firstSeen"]),
         since=datetime.fromisoformat(tree["since"]),
-        expires=datetime.fromisoformat(tree["expires"]),
+        expires=expires,
+        left=None if at is None else _left(expires - at),
     )
+
+
+def _left(left: timedelta) -> timedelta:
+    """Take off the second that may have passed since the Date, but never the most of it."""
+    return max(left - timedelta(seconds=1), left / 10)

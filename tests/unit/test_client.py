@@ -42,6 +42,8 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[Answer] = [(200, GRANTED, {})]
         self.seen: list[tuple[str, str, Any, str | None]] = []
+        self.ahead = timedelta()  # its clock
+        self.renewed = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,6 +59,11 @@ class Server:
                     self.send_header(key, value)
                 self.end_headers()
                 self.wfile.write(content)
+                if self.command == "PUT":
+                    outer.renewed.set()
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string((datetime.now(UTC) + outer.ahead).timestamp())
 
             do_GET = do_POST = do_PUT = do_DELETE = do
 
@@ -194,3 +201,31 @@ def test_a_held_claim_is_renewed_and_released(server: Server) -> None:
         work()
     assert [method for method, *_ in server.seen][:3] == ["POST", "PUT", "PUT"]
     assert server.seen[-1][0] == "DELETE"
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=-1), timedelta(hours=1)])
+def test_a_claim_found_again_is_renewed_by_what_is_left_of_it(server: Server, ahead: timedelta) -> None:
+    """Not by its age: a claimant that comes back after an hour gets the worker for a ttl. And not by the clock here."""
+    server.ahead = ahead
+    now = datetime.now(UTC) + ahead
+    found = {
+        **GRANTED,
+        "since": (now - timedelta(hours=1)).isoformat(),
+        "expires": (now + timedelta(seconds=2)).isoformat(),
+    }
+    server.answers = [(200, found, {})]
+    with Client(server.url).hold("ducks", "q") as held:
+        assert server.renewed.wait(2), "it ran out in use"
+        assert held.left is not None
+        assert timedelta(0) < held.left <= timedelta(seconds=2)
+
+
+def test_a_renewed_claim_is_renewed_by_what_the_renewal_gave(server: Server) -> None:
+    """An early end that a renewal has moved away is no reason to ask again soon."""
+    now = datetime.now(UTC)
+    short, long = ({**GRANTED, "expires": (now + timedelta(seconds=each)).isoformat()} for each in (0.3, 3600))
+    server.answers = [(201, short, {}), (200, long, {})]
+    with Client(server.url).hold("ducks", "q"):
+        assert server.renewed.wait(2)
+        server.renewed.clear()
+        assert not server.renewed.wait(0.5)
