@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
 
+from extender.clock import Clock, Moment, Steady
 from extender.model import Claim, Ledger, Membership, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
 from extender.policy.pools import pool_of
 
@@ -175,3 +176,18 @@ def ledger(first_seen: Mapping[str, datetime], *ignored: str) -> Ledger:
 
 times = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 uids = st.uuids().map(str)
+
+
+def steady(time: datetime) -> Steady:
+    """Give the steady moment that goes with a time of day, where nobody has set the clock."""
+    return Steady((time - NOW).total_seconds())
+
+
+def moment(time: datetime) -> Moment:
+    """Give that time of day and the steady moment that goes with it."""
+    return Moment(now=time, steady=steady(time))
+
+
+def clock_of(now: Callable[[], datetime], ahead: Callable[[], timedelta] = timedelta) -> Clock:
+    """Make a clock from what is right; ``ahead`` says how far its time of day was set ahead of that."""
+    return Clock(now=lambda: now() + ahead(), steady=lambda: steady(now()), skew=lambda: -ahead())

@@ -28,7 +28,7 @@ from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.claiming import Claiming
 from extender.web.grants import Granted, NoSuchClaim, NothingToClaim, Request, StillChanging, WorkerEnds
-from tests.builders import NOW, by_label, ledger, minutes_ago, node
+from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node
 from tests.fakes.store import NAMESPACES, PODS, Change, Store
 from tests.stepping import Stepper, SteppingClient
 
@@ -108,7 +108,7 @@ class Race:
         return Claiming(
             state=state,
             claims=ClaimStore(self.client, by_label),
-            clock=lambda: NOW,
+            clock=clock_of(lambda: NOW),
             nonce=lambda: str(next(self.nonces)),
             sleep=self.stepper.sleep,
         )
@@ -122,7 +122,7 @@ class Race:
             pool_settings=lambda pool: REAPING,
             is_leader=lambda: True,
             is_fresh=lambda: True,
-            clock=lambda: NOW,
+            clock=clock_of(lambda: NOW),
         )
 
     async def claim(self, claiming: Claiming, claimant: str) -> None:

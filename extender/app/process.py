@@ -12,7 +12,7 @@ from extender.app.files import follow_files
 from extender.app.options import Role, RunOptions
 from extender.app.reaping import Reaping
 from extender.app.serving import Serving
-from extender.app.shared import Shared, utc_now
+from extender.app.shared import Shared, real_clock
 from extender.feed import OPTIONAL, ClusterFeed
 from extender.inforce import InForce
 from extender.kube.client import KubeClient
@@ -47,7 +47,10 @@ class Process:
         self.namespace = options.cluster.namespace or client.namespace
         self.metrics = Metrics(version=__version__)
         self.in_force = InForce(configuration, dry_run=options.dry_run)
-        self.state = ClusterState(clock=utc_now, age=configuration.age, ending_rules=self.in_force.ending_rules())
+        self.clock = real_clock(client)
+        self.state = ClusterState(
+            clock=self.clock.now, age=configuration.age, ending_rules=self.in_force.ending_rules()
+        )
         self.stopping = stopping
         self.feed = ClusterFeed(
             client,
@@ -66,6 +69,7 @@ class Process:
             state=self.state,
             feed=self.feed,
             stopping=stopping,
+            clock=self.clock,
         )
         self.serving = Serving(options, shared, tls) if Role.SERVE in options.roles else None
         self.reaping = Reaping(shared) if Role.REAP in options.roles else None

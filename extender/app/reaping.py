@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Coroutine
 from random import Random
 from typing import Any
 
-from extender.app.shared import Shared, SteadyClock, utc_now
+from extender.app.shared import Shared
 from extender.kube.annotate import annotate, cost_annotations, mark_annotations
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
@@ -32,7 +31,7 @@ class Reaping:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        steady = SteadyClock()
+        clock = shared.clock
         election = shared.in_force.configuration.leader_election
         identity = make_identity(Random())  # noqa: S311 - a name, no secret
         self.elector = LeaderElector(
@@ -42,7 +41,7 @@ class Reaping:
             renew_deadline=election.renew_deadline,
             retry_period=election.retry_period,
             random=Random(),  # noqa: S311 - jitter
-            wall_clock=utc_now,
+            clock=clock,
             observer=ElectionTelemetry(shared.metrics, identity=identity),
         )
         self.costs = CostWriter(
@@ -51,36 +50,33 @@ class Reaping:
             metrics=shared.metrics,
             pool_settings=shared.in_force.costs,
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
-            clock=utc_now,
-            steady=steady,
+            clock=clock,
         )
         self._session = session = AskingSession(user_agent=USER_AGENT)
         self.sources = IdleSources(
             state=shared.state,
             answers=Answers(
-                ask_worker=lambda probe, address: ask_worker(session, probe, address, utc_now),
-                ask_prometheus=lambda query: ask_prometheus(session, query, utc_now),
+                ask_worker=lambda probe, address: ask_worker(session, probe, address, clock),
+                ask_prometheus=lambda query: ask_prometheus(session, query, clock),
                 metrics=shared.metrics,
-                clock=utc_now,
+                clock=clock,
             ),
             write=self._write_mark,
             metrics=shared.metrics,
             rules=shared.in_force.sources,
             asks_anybody=lambda: shared.in_force.asks_anybody,
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
-            clock=utc_now,
-            steady=steady,
+            clock=clock,
         )
         self.reaper = Reaper(
             state=shared.state,
             pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
-            announcer=EventRecorder(shared.client, instance=identity, clock=utc_now, timer=time.monotonic),
+            announcer=EventRecorder(shared.client, instance=identity, clock=clock),
             metrics=shared.metrics,
             pool_settings=shared.in_force.reaping,
             is_leader=self.is_leading,
             is_fresh=shared.feed.is_fresh,
-            clock=utc_now,
-            steady=steady,
+            clock=clock,
             view=self.sources.view,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from extender import __version__
 from extender.app.options import CLAIMS, WEBHOOK, RunOptions
-from extender.app.shared import Shared, utc_now
+from extender.app.shared import Shared
 from extender.kube.claims import ClaimStore
 from extender.kube.marks import Marks
 from extender.kube.webhook_lease import WebhookLease
@@ -17,7 +17,6 @@ from extender.loops.calls import CallWatch
 from extender.loops.claims import ClaimTidier
 from extender.loops.elector import make_identity
 from extender.policy.calling import HandshakeFailure
-from extender.policy.claims import is_too_skewed
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claiming import Claiming
@@ -46,7 +45,7 @@ class Serving:
             metrics=shared.metrics,
             schedulers=lambda: frozenset(shared.in_force.configuration.webhook.schedulers),
             schedulable_nodes=lambda: len(shared.state.preference),
-            clock=utc_now,
+            clock=shared.clock,
         )
         self.webhook = Webhook(
             state=shared.state,
@@ -88,7 +87,7 @@ class Serving:
                 claims=store,
                 metrics=shared.metrics,
                 may_write=self._may_tidy,
-                clock=utc_now,
+                clock=shared.clock,
                 jitter=Random().random,  # noqa: S311 - when to look, no secret
             )
 
@@ -104,11 +103,7 @@ class Serving:
         self.webhook.pools = self._shared.in_force.pools
 
     def _may_tidy(self, pool: str) -> bool:
-        skew = self._shared.client.clock_skew
-        is_clock_right = skew is None or not is_too_skewed(skew)
-        return (
-            is_clock_right and not self._shared.in_force.settings(pool).dry_run and not self._shared.stopping.is_set()
-        )
+        return not self._shared.in_force.settings(pool).dry_run and not self._shared.stopping.is_set()
 
     def _handshake_failed(self, failure: HandshakeFailure) -> None:
         self._count_handshake(WEBHOOK, failure)
@@ -125,13 +120,13 @@ class Serving:
             is_dry_run=lambda pool: shared.in_force.settings(pool).dry_run,
             takes_marks=lambda pool: shared.in_force.sources(pool).annotation,
             metrics=shared.metrics,
-            clock=utc_now,
+            clock=shared.clock,
         )
         claims = ClaimsApi(
             claiming=Claiming(
                 state=shared.state,
                 claims=store,
-                clock=utc_now,
+                clock=shared.clock,
                 nonce=lambda: secrets.token_hex(NONCE_BYTES),
                 lost_race=shared.metrics.claim_lost_races.inc,
             ),
@@ -142,8 +137,7 @@ class Serving:
             unlisted=shared.in_force.unlisted_claims,
             namespace=shared.namespace,
             metrics=shared.metrics,
-            clock=utc_now,
-            clock_skew=lambda: shared.client.clock_skew,
+            clock=shared.clock,
         )
         return route(
             {("GET", DOCUMENT_PATH): document_handler()},

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from extender.clock import Clock, Steady
 from extender.feed import ClusterFeed
 from extender.inforce import InForce
 from extender.kube.client import KubeClient
@@ -25,18 +26,9 @@ class Shared:
     state: ClusterState
     feed: ClusterFeed
     stopping: asyncio.Event
+    clock: Clock
 
 
-class SteadyClock:
-    """A time of day that never jumps: that of its making, and what a monotonic clock has counted since."""
-
-    def __init__(self) -> None:
-        self._began, self._counted = utc_now(), time.monotonic()
-
-    def __call__(self) -> datetime:
-        return self._began + timedelta(seconds=time.monotonic() - self._counted)
-
-
-def utc_now() -> datetime:
-    """Read the clock."""
-    return datetime.now(UTC)
+def real_clock(client: KubeClient) -> Clock:
+    """Give the clock of this machine, which ``client`` compares with the API server's."""
+    return Clock(now=lambda: datetime.now(UTC), steady=lambda: Steady(time.monotonic()), skew=lambda: client.clock_skew)

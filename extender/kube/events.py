@@ -6,13 +6,13 @@ Owns the request and the damping. An Event that cannot be written is a log line 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 import msgspec
 from cachetools import TTLCache
 
+from extender.clock import Clock
 from extender.kube.client import KubeClient
 from extender.kube.codec import check_answer
 from extender.kube.errors import KubeError
@@ -42,14 +42,12 @@ class EventRecorder:
     Forgetting what was written is harmless: an Event more. So a bounded cache is enough.
     """
 
-    def __init__(
-        self, client: KubeClient, *, instance: str, clock: Callable[[], datetime], timer: Callable[[], float]
-    ) -> None:
+    def __init__(self, client: KubeClient, *, instance: str, clock: Clock) -> None:
         self._client = client
         self._instance = instance
         self._clock = clock
         self._written: TTLCache[tuple[str, str], bool] = TTLCache(
-            DAMPED_SUBJECTS, DAMPED_FOR.total_seconds(), timer=timer
+            DAMPED_SUBJECTS, DAMPED_FOR.total_seconds(), timer=lambda: clock.steady().seconds
         )
 
     async def evicted(self, pod: Pod, why: str) -> None:
@@ -70,7 +68,7 @@ class EventRecorder:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"generateName": f"{pod.name[:200]}-", "namespace": pod.namespace},
-            "eventTime": self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "eventTime": self._clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance[:128],
             "reason": reason,

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from extender.clock import Clock, Steady
 from extender.model import Pod
 from extender.policy.sources import Answer, HttpProbe, PrometheusQuery, Series, Source, SourceRules, series_of
 from extender.sources.prometheus import PrometheusAnswer
@@ -40,7 +41,7 @@ class Asked:
     """
 
     source: Source
-    began: datetime
+    began: Steady
     said: dict[str, Answer] = field(default_factory=dict)
     series: Series | None = None
     waiting: set[str] = field(default_factory=set)
@@ -52,7 +53,7 @@ class Asked:
             return self.said.get(worker.uid)
         return None if self.series is None else series_of(self.series, worker)
 
-    def last_asked(self, worker: Pod) -> datetime | None:
+    def last_asked(self, worker: Pod) -> Steady | None:
         """Say when the question behind that answer went out."""
         last = self.said.get(worker.uid) if isinstance(self.source, HttpProbe) else self.series
         return None if last is None else last.asked
@@ -71,7 +72,7 @@ class Answers:
         ask_worker: AskWorker,
         ask_prometheus: AskPrometheus,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._ask_worker = ask_worker
         self._ask_prometheus = ask_prometheus
@@ -95,7 +96,7 @@ class Answers:
         """Give what the sources of a pool were asked and said. Pools with the same source share it."""
         return [self._asked.get(source) or self._begin(source) for source in rules.outside]
 
-    def ask_due(self, sources: Sequence[Asked], worker: Pod, now: datetime) -> None:
+    def ask_due(self, sources: Sequence[Asked], worker: Pod, now: Steady) -> None:
         """Queue the questions about a worker whose interval is over, unless they are under way."""
         for asked in sources:
             last, subject = asked.last_asked(worker), asked.subject(worker)
@@ -105,7 +106,7 @@ class Answers:
 
     async def ask_now(self, sources: Sequence[Asked], worker: Pod) -> None:
         """Ask all these about one worker, at once; what they say is their last answer then."""
-        now = self._clock()
+        now = self._clock.steady()
         async with asyncio.TaskGroup() as group:
             for asked in sources:
                 last = asked.last_asked(worker)
@@ -126,7 +127,7 @@ class Answers:
             self._queue.get_nowait()
 
     def _begin(self, source: Source) -> Asked:
-        asked = self._asked[source] = Asked(source, self._clock())
+        asked = self._asked[source] = Asked(source, self._clock.steady())
         return asked
 
     async def _ask(self, asked: Asked, worker: Pod) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from extender.clock import Clock, Moment, Steady
 from extender.kube.errors import Conflict, Forbidden, KubeError
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookRecord
 from extender.model import Pod
@@ -49,7 +50,7 @@ class CallWatch:
         metrics: Metrics,
         schedulers: Callable[[], frozenset[str]],
         schedulable_nodes: Callable[[], int],
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._record = record
         self._identity = identity
@@ -58,27 +59,30 @@ class CallWatch:
         self._schedulers = schedulers
         self._schedulable_nodes = schedulable_nodes
         self._clock = clock
-        self._began = clock()
+        self._began = clock.steady()
         self._last_call: datetime | None = None
         self._last_call_anywhere: datetime | None = None
+        self._told_of: datetime | None = None
+        self._called: Steady | None = None
         self._last_refusal: Refusal | None = None
-        self._last_bound: datetime | None = None
+        self._last_bound: Steady | None = None
         self._wake = asyncio.Event()
         self._told: str | None = None
         self._is_silent = False
 
     def called(self) -> None:
         """Take note of a call. The first one after a silence is written down at once."""
-        now = self._last_call = self._clock()
-        self._metrics.webhook_last_call.set(now.timestamp())
-        if self._last_call_anywhere is None or now - self._last_call_anywhere > SILENCE:
+        now, before = self._clock.moment(), self._called
+        self._called, self._last_call = now.steady, now.now
+        self._metrics.webhook_last_call.set(now.now.timestamp())
+        if before is None or now.steady - before > SILENCE:
             self._wake.set()
 
     def refused(self, failure: HandshakeFailure) -> None:
         """Take note of a caller that came no further than the TLS handshake. The first one is written down at once."""
         if failure is HandshakeFailure.OTHER:
             return  # anybody's noise: the metric has it
-        known, refusal = self._last_refusal, Refusal(self._clock(), failure)
+        known, refusal = self._last_refusal, Refusal(self._clock.now(), failure)
         self._last_refusal = more_telling(known, refusal)
         if known is None or refusal.at - known.at > SILENCE:
             self._wake.set()
@@ -86,7 +90,7 @@ class CallWatch:
     def bound(self, worker: Pod) -> None:
         """Take note of a worker that got its node."""
         if should_have_called(worker, self._schedulers()):
-            self._last_bound = self._clock()
+            self._last_bound = self._clock.steady()
 
     async def run(self) -> None:
         """Look every 15 s, for ever. Ends only by cancellation."""
@@ -109,13 +113,12 @@ class CallWatch:
         if problem is not None and problem != self._told:
             log.warning("the Lease with the last call is not kept; doctor cannot see it", extra=fields(problem=problem))
         self._told = problem
-        now = self._clock()
         silent = is_not_called(
-            last_call=self._last_call_anywhere,
+            last_call=self._called,
             last_bound=self._last_bound,
             watching_since=self._began,
             schedulable_nodes=self._schedulable_nodes(),
-            now=now,
+            now=self._clock.steady(),
         )
         self._metrics.webhook_not_called.set(silent)
         if silent and not self._is_silent:
@@ -129,22 +132,27 @@ class CallWatch:
         """Read and write the Lease; None where it is as it should be, else what stands in the way.
 
         Times to come were written by a clock that is wrong, and count as none: they would hide any silence for so long.
+        With a clock that is off here the times in the Lease mean nothing, and none is written.
         """
-        limit = self._clock() + CLOCK_TOLERANCE
+        now = self._clock.moment()
+        limit = now.now + CLOCK_TOLERANCE
         self._last_call_anywhere = _latest(limit, self._last_call_anywhere, self._last_call)
         if self._last_refusal is not None and self._last_refusal.at > limit:
             self._last_refusal = None
         try:
             stored = await self._record.read()
+            if self._clock.is_off:
+                return f"the clock here is {self._clock.told_off}"
             if stored is not None:
                 self._last_call_anywhere = _latest(limit, self._last_call_anywhere, stored.record.last_call)
+                self._hear_of(stored.record.last_call, now)
                 if (refusal := stored.record.last_refusal) is not None and refusal.at <= limit:
                     self._last_refusal = more_telling(self._last_refusal, refusal)
             if self._is_due(stored):
                 record = WebhookRecord(
                     holder=self._identity,
                     version=self._version,
-                    written=self._clock(),
+                    written=self._clock.now(),
                     last_call=self._last_call_anywhere,
                     last_refusal=self._last_refusal,
                 )
@@ -158,11 +166,19 @@ class CallWatch:
             return str(error)
         return None
 
+    def _hear_of(self, call: datetime | None, now: Moment) -> None:
+        """Take note of a call that the Lease tells of, once: how long ago it was is counted from then on."""
+        if call is None or call == self._told_of or call > now.now + CLOCK_TOLERANCE:
+            return
+        self._told_of = call
+        at = now.steady + min(call - now.now, timedelta(0))
+        self._called = at if self._called is None else max(self._called, at)
+
     def _is_due(self, stored: StoredWebhookRecord | None) -> bool:
         """Say whether to write: there is none, none for a minute, or it lacks the first call or refusal for long."""
         if stored is None or stored.record.written is None:
             return True
-        if abs(self._clock() - stored.record.written) >= WRITE_INTERVAL:
+        if abs(self._clock.now() - stored.record.written) >= WRITE_INTERVAL:
             return True
         return _ends_silence(stored.record.last_call, self._last_call) or _ends_silence(
             _time_of(stored.record.last_refusal), _time_of(self._last_refusal)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from extender.clock import Clock
 from extender.kube.claims import FoundPod
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.model import Pod
@@ -42,7 +43,7 @@ class ClaimTidier:
         claims: Freeing,
         metrics: Metrics,
         may_write: Callable[[str], bool],
-        clock: Callable[[], datetime],
+        clock: Clock,
         jitter: Callable[[], float],
     ) -> None:
         self._state = state
@@ -94,5 +95,5 @@ class ClaimTidier:
         return removed
 
     def _run_out(self) -> list[Pod]:
-        now = self._clock() - PATIENCE
+        now = self._clock.now() - PATIENCE
         return [pod for pod in self._state.where.with_claim.values() if not is_claimed(pod, now)]

@@ -11,8 +11,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from extender.clock import Clock
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write, is_untouched
@@ -41,8 +42,7 @@ class CostWriter:
         metrics: Metrics,
         pool_settings: Callable[[str], PoolCosts],
         may_write: Callable[[], bool],
-        clock: Callable[[], datetime],
-        steady: Callable[[], datetime] | None = None,
+        clock: Clock,
     ) -> None:
         self._state = state
         self._write = write
@@ -53,9 +53,9 @@ class CostWriter:
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._written: dict[str, str] = {}
-        self._refusals = Refusals(steady or clock)
+        self._refusals = Refusals(clock)
         self._vanished: Counter[str] = Counter()
-        self._counted_since = clock()
+        self._counted_since = clock.steady()
         self._contested: set[str] = set()
 
     def changed(self, worker: Pod) -> None:
@@ -111,9 +111,9 @@ class CostWriter:
         """Decide about every placed worker, and count foreign values per pool."""
         writes: list[CostWrite] = []
         settings = {pool: self._pool_settings(pool) for pool in self._state.where.placed}
-        if self._clock() - self._counted_since > CONTEST_WINDOW:
+        if self._clock.steady() - self._counted_since > CONTEST_WINDOW:
             self._vanished.clear()
-            self._counted_since = self._clock()
+            self._counted_since = self._clock.steady()
         foreign: Counter[str] = Counter(dict.fromkeys(settings, 0))
         overwritten: Counter[str] = Counter()
         for position, name in enumerate(list(self._state.nodes), 1):
@@ -152,7 +152,7 @@ class CostWriter:
             self._state.order.get(worker.node or ""),
             enabled=settings.enabled,
             settle=settings.settle,
-            now=self._clock(),
+            now=self._clock.now(),
         )
         return [] if write is None or self._refusals.holds(worker.uid) else [write]
 

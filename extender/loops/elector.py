@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import inf
 from random import Random
 from typing import Never, Protocol, TypeVar
 
+from extender.clock import Clock
 from extender.kube.errors import Conflict, KubeError, Unavailable
 from extender.kube.lease import StoredLease
 from extender.loops.election_observer import ElectionObserver, LossReason
@@ -47,8 +48,8 @@ class Leases(Protocol):
 class LeaderElector:
     """Contends for one Lease. Make it inside a running loop, and keep a task in `run`.
 
-    ``identity`` must be this process's alone, see `make_identity`. ``clock`` gives monotonic seconds that go on while
-    the process is stopped; by default the loop's. ``wall_clock`` (aware UTC) only makes the times that people read.
+    ``identity`` must be this process's alone, see `make_identity`. The steady time goes on while the process is
+    stopped; the time of day only makes the times that people read.
     leaseDuration must be longer than renewDeadline, which the settings check.
     """
 
@@ -62,8 +63,7 @@ class LeaderElector:
         retry_period: timedelta,
         random: Random,
         observer: ElectionObserver,
-        clock: Callable[[], float] | None = None,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Clock,
     ) -> None:
         self.identity = identity
         self.leader = ""
@@ -76,8 +76,7 @@ class LeaderElector:
         self._random = random
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._clock = clock or self._loop.time
-        self._wall_clock = wall_clock
+        self._clock = clock
         self._seen: Sighting | None = None
         self._leads_until_seconds = -inf
         self._is_released = False
@@ -90,7 +89,7 @@ class LeaderElector:
     @property
     def is_leader(self) -> bool:
         """True less than renewDeadline after the last successful renewal was sent. Ask again before each write."""
-        return self._clock() < self._leads_until_seconds
+        return self._clock.steady().seconds < self._leads_until_seconds
 
     async def run(self) -> Never:
         """Contend for ever. Ends only by cancellation, which does not give the Lease back: see `release`."""
@@ -140,16 +139,19 @@ class LeaderElector:
         lease = await self._bounded(self._store.read())
         self._look_at(lease)
         if self._is_released or not may_take(
-            self._seen, identity=self.identity, lease_duration=self._lease_duration, now_seconds=self._clock()
+            self._seen,
+            identity=self.identity,
+            lease_duration=self._lease_duration,
+            now_seconds=self._clock.steady().seconds,
         ):
             return
         record = next_record(
             None if lease is None else lease.record,
             identity=self.identity,
             lease_duration=self._lease_duration,
-            now=self._wall_clock(),
+            now=self._clock.now(),
         )
-        sent_seconds = self._clock()
+        sent_seconds = self._clock.steady().seconds
         try:
             if lease is None:
                 written = await self._bounded(self._store.create(record))
@@ -164,7 +166,7 @@ class LeaderElector:
         """Repeat what a last renewal of ours, still under way when `run` was cancelled, has made a Conflict of."""
         while (lease := await self._store.read()) is not None and lease.record.holder == self.identity:
             with suppress(Conflict):
-                await self._store.update(released(lease.record, now=self._wall_clock()), lease)
+                await self._store.update(released(lease.record, now=self._clock.now()), lease)
         self._look_at(lease)
 
     async def _bounded(self, call: Awaitable[T]) -> T:
@@ -185,14 +187,14 @@ class LeaderElector:
         if asked is not None:
             return max(pause, min(asked, self._renew_deadline / 2).total_seconds())
         takeable = takeable_at_seconds(self._seen, identity=self.identity, lease_duration=self._lease_duration)
-        if takeable > self._clock():
-            pause = min(pause, max(takeable - self._clock(), retry / 10))
+        if takeable > self._clock.steady().seconds:
+            pause = min(pause, max(takeable - self._clock.steady().seconds, retry / 10))
         return pause
 
     # -- what changes -------------------------------------------------------------------------------------------------
 
     def _look_at(self, lease: StoredLease | None) -> None:
-        self._seen = sight(self._seen, None if lease is None else lease.record, self._clock())
+        self._seen = sight(self._seen, None if lease is None else lease.record, self._clock.steady().seconds)
         holder = "" if lease is None else lease.record.holder
         if holder not in ("", self.identity):
             self._end(LossReason.TAKEN)
@@ -232,7 +234,7 @@ class LeaderElector:
         """Wake those who wait for the end. The timer only tells: `is_leader` does not depend on it."""
         if self._end_timer is not None:
             self._end_timer.cancel()
-        left = max(self._leads_until_seconds - self._clock(), 0.001)
+        left = max(self._leads_until_seconds - self._clock.steady().seconds, 0.001)
         self._end_timer = self._loop.call_later(left, self._time_is_up)
 
     def _time_is_up(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from extender.clock import Clock
 from extender.emptying import Rooms
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
@@ -69,8 +70,7 @@ class Evictions:
         pool_settings: Callable[[str], PoolReaping],
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
-        clock: Callable[[], datetime],
-        steady: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._state = state
         self._pods = pods
@@ -81,7 +81,6 @@ class Evictions:
         self._is_leader = is_leader
         self._is_fresh = is_fresh
         self._clock = clock
-        self._steady = steady
 
     async def carry_out(self, pool: str, plan: EvictionPlan, claimable: ClaimableCount, rooms: Rooms) -> Carried:
         """Evict the plan's victims in its order. After three failures the rest is left for a later pass.
@@ -110,18 +109,18 @@ class Evictions:
 
     def _why_not_now(self, pool: str, victim: Pod, claimable: ClaimableCount, rooms: Rooms) -> SkipReason | None:
         """Ask everything again that may have changed since the plan, from the live state."""
-        if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._steady()):
+        if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._clock.steady()):
             return SkipReason.BACKING_OFF
         if self._state.is_held_up(pool, self._pool_settings(pool).pending_for):
             return SkipReason.PENDING_WORKERS
         pod = self._state.pods.get(victim.uid)
         if pod is None:
             return SkipReason.TERMINATING
-        return self._why_it_stays(pod, pool, claimable) or rooms.why_not(pod, self._clock())
+        return self._why_it_stays(pod, pool, claimable) or rooms.why_not(pod, self._clock.now())
 
     def _why_it_stays(self, pod: Pod, pool: str, claimable: ClaimableCount) -> SkipReason | None:
         """Judge a version of a worker by the settings that are in force now."""
-        now, settings = self._clock(), self._pool_settings(pool)
+        now, settings = self._clock.now(), self._pool_settings(pool)
         if settings.dry_run:
             return SkipReason.DISABLED
         reason = why_not_reapable(pod, settings.rules, now)
@@ -166,15 +165,15 @@ class Evictions:
         reason = self._why_it_stays(fresh.pod, pool, claimable)
         if reason is not None:
             return reason
-        return SkipReason.BUDGET_BLOCKED if self._holds.is_covered(fresh, self._steady()) else None
+        return SkipReason.BUDGET_BLOCKED if self._holds.is_covered(fresh, self._clock.steady()) else None
 
     async def _settle(self, pool: str, victim: Pod, result: EvictionResult) -> None:
-        now = self._steady()
+        now = self._clock.steady()
         match result.outcome:
             case EvictionOutcome.EVICTED:
                 why = f"idle since {idle_since(victim):%Y-%m-%dT%H:%M:%SZ} on node {victim.node}"
                 self._state.overlay_eviction(victim.uid)
-                log.info("evicted", extra=about(victim, pool, self._clock()))
+                log.info("evicted", extra=about(victim, pool, self._clock.now()))
                 await self._announcer.evicted(victim, why)
                 return
             case EvictionOutcome.BLOCKED:

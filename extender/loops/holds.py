@@ -8,8 +8,9 @@ which costs one question each.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from extender.clock import Steady
 from extender.kube.eviction import FreshPod
 from extender.model import Pod, Selector, SkipReason
 from extender.policy.pools import selects
@@ -27,7 +28,7 @@ def backoff(failures: int) -> timedelta:
 class _Blocked:
     """A budget that said no: until when it is not asked again, and whom it covers (None: the whole namespace)."""
 
-    until: datetime
+    until: Steady
     pause: timedelta
     selector: Selector | None
 
@@ -36,20 +37,20 @@ class _Blocked:
 class _Refused:
     """A worker whose eviction was refused: until when it is not asked for, and how often in a row that was."""
 
-    until: datetime
+    until: Steady
     times: int
 
 
 class Holds:
-    """Remembers refusals. ``now`` is aware UTC."""
+    """Remembers refusals."""
 
     def __init__(self) -> None:
         self._blocked: dict[tuple[str, str], _Blocked] = {}
-        self._held: dict[str, datetime] = {}
+        self._held: dict[str, Steady] = {}
         self._refused: dict[str, _Refused] = {}
-        self._throttled_until: datetime | None = None
+        self._throttled_until: Steady | None = None
 
-    def held(self, now: datetime) -> dict[str, SkipReason]:
+    def held(self, now: Steady) -> dict[str, SkipReason]:
         """Give the workers, by UID, that would be refused now, and forget what is over.
 
         A budget, and a worker that was refused, is remembered for five minutes longer, so that its next refusal lasts
@@ -61,11 +62,11 @@ class Holds:
         refused = (uid for uid, each in self._refused.items() if now < each.until)
         return dict.fromkeys(refused, SkipReason.BACKING_OFF) | dict.fromkeys(self._held, SkipReason.BUDGET_BLOCKED)
 
-    def is_throttled(self, now: datetime) -> bool:
+    def is_throttled(self, now: Steady) -> bool:
         """The API server asked for patience, and the time that it asked for is not over."""
         return self._throttled_until is not None and now < self._throttled_until
 
-    def is_covered(self, fresh: FreshPod, now: datetime) -> bool:
+    def is_covered(self, fresh: FreshPod, now: Steady) -> bool:
         """A budget that said no covers this pod too; then it is held as long as the budget."""
         for (namespace, _), blocked in self._blocked.items():
             if (
@@ -78,7 +79,7 @@ class Holds:
         return False
 
     def block(
-        self, pod: Pod, budget: str | None, selector: Selector | None, retry_after: timedelta | None, now: datetime
+        self, pod: Pod, budget: str | None, selector: Selector | None, retry_after: timedelta | None, now: Steady
     ) -> None:
         """Hold a pod whose budget said no, and those that ``selector`` covers. ``budget`` None: it was not told."""
         key = (pod.namespace, budget or "")
@@ -87,16 +88,16 @@ class Holds:
         self._blocked[key] = _Blocked(until=now + pause, pause=pause, selector=selector)
         self._held[pod.uid] = now + pause
 
-    def block_for_long(self, pod: Pod, now: datetime) -> None:
+    def block_for_long(self, pod: Pod, now: Steady) -> None:
         """Hold a pod alone, for five minutes: several budgets cover it, so that no eviction is ever granted."""
         self._held[pod.uid] = now + LONGEST
 
-    def refuse(self, pod: Pod, now: datetime) -> None:
+    def refuse(self, pod: Pod, now: Steady) -> None:
         """Hold a pod alone whose eviction was refused or failed: 10 s, doubled each time, 5 min at most."""
         known = self._refused.get(pod.uid)
         times = 1 if known is None else known.times + 1
         self._refused[pod.uid] = _Refused(until=now + backoff(times), times=times)
 
-    def throttle(self, retry_after: timedelta | None, now: datetime) -> None:
+    def throttle(self, retry_after: timedelta | None, now: Steady) -> None:
         """Hold everything for as long as the API server asks, 10 s where it does not say."""
         self._throttled_until = now + (retry_after or SHORTEST)

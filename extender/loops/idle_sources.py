@@ -12,8 +12,9 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from extender.clock import Clock, Moment, Steady
 from extender.kube.eviction import EvictionResult, FreshPod
 from extender.loops.answers import AT_ONCE, Answers, Asked
 from extender.loops.evictions import Pods
@@ -47,8 +48,7 @@ class IdleSources:
         rules: Callable[[str], SourceRules],
         asks_anybody: Callable[[], bool],
         may_write: Callable[[], bool],
-        clock: Callable[[], datetime],
-        steady: Callable[[], datetime] | None = None,
+        clock: Clock,
     ) -> None:
         self._state = state
         self._answers = answers
@@ -59,12 +59,12 @@ class IdleSources:
         self._may_write = may_write
         self._clock = clock
         self._marked: set[str] = set()
-        self._refusals = Refusals(steady or clock)
-        self._not_before: dict[str, datetime] = {}
+        self._refusals = Refusals(clock)
+        self._not_before: dict[str, Steady] = {}
         self._verdicts: dict[str, Said] = {}
         self._shown: dict[tuple[str, str], Counter[Said]] = {}
-        self._leftovers_at: datetime | None = None
-        self._no_writes_until: datetime | None = None
+        self._leftovers_at: Steady | None = None
+        self._no_writes_until: Steady | None = None
 
     async def run(self) -> None:
         """Ask and write for ever. Ends only by cancellation.
@@ -89,18 +89,18 @@ class IdleSources:
             self._marked.clear()
             self._show({})
             return
-        now = self._clock()
-        with_leftovers = self._leftovers_at is None or now - self._leftovers_at >= LEFTOVERS
+        now = self._clock.moment()
+        with_leftovers = self._leftovers_at is None or now.steady - self._leftovers_at >= LEFTOVERS
         if not with_leftovers and not self._asks_anybody():
             self._show({})
             return
         if with_leftovers:
-            self._leftovers_at = now
+            self._leftovers_at = now.steady
         writes = await self._judge_all(now)
-        if self._no_writes_until is None or now >= self._no_writes_until:
+        if self._no_writes_until is None or now.steady >= self._no_writes_until:
             batch = batch_of(writes, lambda write: write.since is None)
             healthy = await write_all(batch, self._write_one, self._may_write)
-            self._no_writes_until = None if healthy else self._clock() + PROBLEM_PAUSE
+            self._no_writes_until = None if healthy else self._clock.steady() + PROBLEM_PAUSE
             if len(writes) > BATCH:
                 self._leftovers_at = None
 
@@ -112,7 +112,7 @@ class IdleSources:
         rules = self._rules(pool)
         if not rules.outside:
             return workers
-        now, sources = self._clock(), self._answers.of(rules)
+        now, sources = self._clock.moment(), self._answers.of(rules)
         return [_as_judged(worker, self._judge(worker, rules, sources, now), rules) for worker in workers]
 
     async def confirm(self, worker: Pod) -> Pod:
@@ -122,14 +122,14 @@ class IdleSources:
             return worker
         sources = self._answers.of(rules)
         await self._answers.ask_now(sources, worker)
-        verdict = self._judge(worker, rules, sources, self._clock())
+        verdict = self._judge(worker, rules, sources, self._clock.moment())
         if verdict.idle_since is None:
             log.info("idle no more", extra=fields(pool=worker.pool, pod=worker.name, said=verdict.said))
         return _as_judged(worker, verdict, rules)
 
     # -- a look -------------------------------------------------------------------------------------------------------
 
-    async def _judge_all(self, now: datetime) -> list[MarkWrite]:
+    async def _judge_all(self, now: Moment) -> list[MarkWrite]:
         writes: list[MarkWrite] = []
         known: dict[str, tuple[SourceRules, list[Asked]]] = {}
         counts: dict[tuple[str, str], Counter[Said]] = {}
@@ -150,7 +150,7 @@ class IdleSources:
                 if sources:
                     looked_at.add(worker.uid)
                     verdict = self._look_at(worker, rules, sources, now, counts)
-                    asking_for = now - max(asked.began for asked in sources)
+                    asking_for = now.steady - max(asked.began for asked in sources)
                 elif worker.source_mark is None:
                     continue
                 write = mark_write(worker, rules, verdict, asking_for)
@@ -169,14 +169,14 @@ class IdleSources:
         worker: Pod,
         rules: SourceRules,
         sources: Sequence[Asked],
-        now: datetime,
+        now: Moment,
         counts: dict[tuple[str, str], Counter[Said]],
     ) -> Verdict:
         """Judge one worker, and queue what is to be asked about it: nothing while its own mark says busy already."""
         self._notice_removed(worker, rules, now)
         verdict = self._judge(worker, rules, sources, now)
         if not worker.terminating and not (rules.annotation and worker.own_mark is None):
-            self._answers.ask_due(sources, worker, now)
+            self._answers.ask_due(sources, worker, now.steady)
         pool = worker.pool or ""
         counts.setdefault((pool, "all"), Counter())[verdict.said] += 1
         for asked in sources:
@@ -187,11 +187,11 @@ class IdleSources:
             log.debug("verdict", extra=fields(pool=pool, pod=worker.name, said=verdict.said, dry_run=rules.dry_run))
         return verdict
 
-    def _judge(self, worker: Pod, rules: SourceRules, sources: Sequence[Asked], now: datetime) -> Verdict:
+    def _judge(self, worker: Pod, rules: SourceRules, sources: Sequence[Asked], now: Moment) -> Verdict:
         answers = [asked.about(worker) for asked in sources]
         return combine(rules, worker, answers, now, not_before=self._not_before.get(worker.uid))
 
-    def _notice_removed(self, worker: Pod, rules: SourceRules, now: datetime) -> None:
+    def _notice_removed(self, worker: Pod, rules: SourceRules, now: Moment) -> None:
         """Remember when a mark of ours was gone: what was asked before that does not set it again."""
         if rules.basis is not IdleBasis.SOURCES:
             return
@@ -199,7 +199,7 @@ class IdleSources:
             self._marked.add(worker.uid)
         elif worker.uid in self._marked:
             self._marked.discard(worker.uid)
-            self._not_before[worker.uid] = now
+            self._not_before[worker.uid] = now.steady
 
     def _show(self, counts: dict[tuple[str, str], Counter[Said]]) -> None:
         for key in self._shown.keys() | counts.keys():

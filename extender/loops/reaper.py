@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from extender.clock import Clock, Steady
 from extender.emptying import Rooms, why_stays
 from extender.kube.eviction import EvictionOutcome
 from extender.loops.evictions import Announcer, Evictions, Pods
@@ -33,7 +34,7 @@ TICK = timedelta(seconds=1)
 
 @dataclass(slots=True)
 class _PoolMemory:
-    next_pass: datetime | None = None
+    next_pass: Steady | None = None
     episodes: tuple[Episode, ...] = ()
     failures: int = 0
     told_paused: bool = False
@@ -43,8 +44,7 @@ class Reaper:
     """Runs the passes of every pool.
 
     ``is_leader`` and ``is_fresh`` are asked before each eviction. ``pool_settings`` gives a pool's settings as they are
-    in force now, ``view`` a pool's workers as its idle sources have them. ``steady`` is a time of day that never jumps,
-    for what is only waited for: a clock that is set back must not end reaping. Without it ``clock`` is used.
+    in force now, ``view`` a pool's workers as its idle sources have them.
     """
 
     def __init__(
@@ -57,8 +57,7 @@ class Reaper:
         pool_settings: Callable[[str], PoolReaping],
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
-        clock: Callable[[], datetime],
-        steady: Callable[[], datetime] | None = None,
+        clock: Clock,
         view: Callable[[str, list[Pod]], list[Pod]] = lambda pool, workers: workers,
     ) -> None:
         self._state = state
@@ -68,7 +67,6 @@ class Reaper:
         self._is_leader = is_leader
         self._is_fresh = is_fresh
         self._clock = clock
-        self._steady = steady or clock
         self._view = view
         self._memory: dict[str, _PoolMemory] = {}
         self._holds = Holds()
@@ -82,7 +80,6 @@ class Reaper:
             is_leader=is_leader,
             is_fresh=is_fresh,
             clock=clock,
-            steady=self._steady,
         )
 
     async def run(self) -> None:
@@ -108,13 +105,13 @@ class Reaper:
         """
         names = self._state.where.pool_names()
         for absent in self._memory.keys() - names:
-            if all(self._clock() - episode.ended >= PAUSE for episode in self._memory[absent].episodes):
+            if all(self._clock.steady() - episode.ended.steady >= PAUSE for episode in self._memory[absent].episodes):
                 del self._memory[absent]
         for pool in sorted(names):
             memory = self._memory.setdefault(pool, _PoolMemory())
-            if memory.next_pass is not None and self._steady() < memory.next_pass:
+            if memory.next_pass is not None and self._clock.steady() < memory.next_pass:
                 continue
-            memory.next_pass = self._steady() + self._pool_settings(pool).interval
+            memory.next_pass = self._clock.steady() + self._pool_settings(pool).interval
             try:
                 await self.one_pass(pool)
             except Exception:
@@ -131,10 +128,10 @@ class Reaper:
     async def _one_pass(self, pool: str, changed: set[str], rooms: Rooms) -> PassReport:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
-        assessments = await in_slices(self._assessing(pool, settings.rules, self._clock()))
+        assessments = await in_slices(self._assessing(pool, settings.rules, self._clock.now()))
         if any(each.reapable for each in assessments):
             await in_slices(rooms.counting())
-        held, left = self._holds.held(self._steady()), rooms.left(self._clock())
+        held, left = self._holds.held(self._clock.steady()), rooms.left(self._clock.now())
         plan = await in_slices(planning(assessments, settings.limits, held, left, self._state.key_use))
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
@@ -144,13 +141,13 @@ class Reaper:
             skipped.update(dict.fromkeys((victim.uid for victim in plan.victims), waits))
         elif settings.dry_run:
             for victim in plan.victims:
-                log.info("would evict", extra=about(victim, pool, self._clock()))
+                log.info("would evict", extra=about(victim, pool, self._clock.now()))
         else:
             claimable = ClaimableCount(self._state, pool, assessments, changed, self._view)
             outcomes = await self._carry_out(pool, plan, settings, memory, claimable, rooms, skipped)
         await asyncio.sleep(0)
         report = PassReport(pool=pool, plan=plan, outcomes=outcomes, skipped=skipped, dry_run=settings.dry_run)
-        tell_pass(report, assessments, settings, self._metrics, self._clock())
+        tell_pass(report, assessments, settings, self._metrics, self._clock.now())
         return report
 
     def _assessing(self, pool: str, rules: ReapRules, now: datetime) -> Generator[None, None, list[Assessment]]:
@@ -180,7 +177,7 @@ class Reaper:
         )
 
     async def _why_pool_waits(self, pool: str, settings: PoolReaping, memory: _PoolMemory) -> SkipReason | None:
-        now = self._clock()
+        now = self._clock.moment()
         arrivals: Sequence[tuple[Pod, OrderKey]] = ()
         if memory.episodes:
             arrivals = await in_slices(self._arrivals(pool, memory.episodes))
@@ -189,11 +186,13 @@ class Reaper:
         unplaced = len(self._state.unplaced(pool, settings.pending_for))
         self._metrics.reap_unplaced.labels(self._metrics.pool_label(pool)).set(unplaced)
         is_held_up = self._state.is_held_up(pool, settings.pending_for)
-        waits = why_pool_waits(is_held_up=is_held_up, episodes=memory.episodes, now=now)
+        waits = why_pool_waits(is_held_up=is_held_up, episodes=memory.episodes, now=now.steady)
         is_paused = waits is SkipReason.POOL_PAUSED
         self._metrics.reap_paused.labels(self._metrics.pool_label(pool)).set(is_paused)
-        if is_paused and not memory.told_paused:
-            why = f"workers came back after evictions; no more until {paused_until(memory.episodes):%H:%M:%S} UTC"
+        until = paused_until(memory.episodes)
+        if is_paused and not memory.told_paused and until is not None:
+            end = now.now + (until - now.steady)
+            why = f"workers came back after evictions; no more until {end:%H:%M:%S} UTC"
             log.warning("pool paused", extra=fields(pool=pool, why=why))
             if arrivals:
                 await self._announcer.paused(pool, arrivals[-1][0], why)
@@ -202,7 +201,9 @@ class Reaper:
 
     def _arrivals(self, pool: str, episodes: Sequence[Episode]) -> Generator[None, None, list[tuple[Pod, OrderKey]]]:
         """Find the placed workers of a pool that may have come back, with their nodes' keys."""
-        since = min(episode.began for episode in episodes).replace(microsecond=0)  # creation times have whole seconds
+        since = min(episode.began.now for episode in episodes).replace(
+            microsecond=0
+        )  # creation times have whole seconds
         oldest = min(episode.oldest for episode in episodes)
         found: list[tuple[Pod, OrderKey]] = []
         for name in list(self._state.order):
@@ -223,7 +224,7 @@ class Reaper:
         rooms: Rooms,
         skipped: dict[str, SkipReason],
     ) -> dict[str, EvictionOutcome]:
-        began = self._clock()
+        began = self._clock.moment()
         carried = await self._evictions.carry_out(pool, plan, claimable, rooms)
         skipped.update(carried.skipped)
         if carried.taken_from:
@@ -236,5 +237,5 @@ class Reaper:
             )
         memory.failures = memory.failures + 1 if carried.failures else 0
         if memory.failures:
-            memory.next_pass = self._steady() + backoff(memory.failures)
+            memory.next_pass = self._clock.steady() + backoff(memory.failures)
         return carried.outcomes

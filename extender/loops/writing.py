@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from itertools import chain, islice
 from typing import TypeVar
 
+from extender.clock import Clock, Steady
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.model import Pod
 from extender.state import ClusterState
@@ -40,20 +41,17 @@ class WriteOutcome(StrEnum):
 
 
 class Refusals:
-    """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes.
+    """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes."""
 
-    ``clock`` is a time of day that never jumps: it is only waited for.
-    """
-
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._until: dict[str, datetime] = {}
+        self._until: dict[str, Steady] = {}
         self._in_a_row = 0
 
     def goes_on(self, uid: str, outcome: WriteOutcome) -> bool:
         """Take note of what came of a write. False where others are to wait: after a failure, and many refusals."""
         if outcome is WriteOutcome.REFUSED:
-            self._until[uid] = self._clock() + REFUSED_PAUSE
+            self._until[uid] = self._clock.steady() + REFUSED_PAUSE
             self._in_a_row += 1
             return self._in_a_row % REFUSED_IN_A_ROW != 0
         if outcome in (WriteOutcome.WRITTEN, WriteOutcome.REMOVED):
@@ -63,11 +61,13 @@ class Refusals:
     def holds(self, uid: str) -> bool:
         """A write of this pod is not worth a try now."""
         until = self._until.get(uid)
-        return until is not None and self._clock() < until
+        return until is not None and self._clock.steady() < until
 
     def keep_only(self, living: Container[str]) -> None:
         """Forget refusals that are over, and those of pods that are gone."""
-        self._until = {uid: until for uid, until in self._until.items() if uid in living and self._clock() < until}
+        self._until = {
+            uid: until for uid, until in self._until.items() if uid in living and self._clock.steady() < until
+        }
 
 
 def batch_of(writes: Sequence[T], is_urgent: Callable[[T], bool]) -> Sequence[T]:

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
+from extender.clock import Steady
 from extender.emptying import Rooms, why_stays
 from extender.inforce import reaping_of
 from extender.model import Pod, SkipReason
@@ -77,7 +78,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
     rooms = Rooms(state, changed=set())
     deque(rooms.counting(), maxlen=0)
     plan = plan_evictions(assessments, reaping.limits, rooms=rooms.left(now), key_use=state.key_use)
-    waits = why_pool_waits(is_held_up=state.is_held_up(settings.name, reaping.pending_for), episodes=(), now=now)
+    waits = why_pool_waits(is_held_up=state.is_held_up(settings.name, reaping.pending_for), episodes=(), now=Steady(0))
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(
         pool=settings.name,

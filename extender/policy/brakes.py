@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from extender.clock import Moment, Steady
 from extender.model import OrderKey, Pod, SkipReason
 
 COME_BACK_WITHIN = timedelta(minutes=1)
@@ -30,21 +31,21 @@ class Episode:
     ``ended`` is the last of its passes, ``oldest`` the oldest node that they took from, ``evicted`` how many workers.
     """
 
-    began: datetime
-    ended: datetime
+    began: Moment
+    ended: Moment
     oldest: OrderKey
     evicted: int
     came_back: bool = False
 
 
 def with_pass(
-    episodes: Sequence[Episode], *, oldest: OrderKey, evicted: int, idle_timeout: timedelta, now: datetime
+    episodes: Sequence[Episode], *, oldest: OrderKey, evicted: int, idle_timeout: timedelta, now: Moment
 ) -> tuple[Episode, ...]:
     """Add a pass that evicted: to the last episode while that is younger than the idle timeout, else as a new one.
 
     In a loop the replacements have to be idle for the timeout before they can be evicted: they make a new episode.
     """
-    if episodes and now - episodes[-1].began < idle_timeout:
+    if episodes and now.steady - episodes[-1].began.steady < idle_timeout:
         last = episodes[-1]
         joined = replace(last, ended=now, oldest=min(last.oldest, oldest), evicted=last.evicted + evicted)
         return (*episodes[:-1], joined)
@@ -56,7 +57,7 @@ def judge_episodes(
     arrivals: Iterable[tuple[Pod, OrderKey]],
     *,
     idle_timeout: timedelta,
-    now: datetime,
+    now: Moment,
 ) -> tuple[Episode, ...]:
     """Mark the episodes after which the workers came back, and forget those that no longer matter.
 
@@ -65,18 +66,18 @@ def judge_episodes(
     is growth, however soon it follows an eviction. ``arrivals`` are the pool's placed workers with their nodes' keys.
     An episode is kept for the length of a pause.
     """
-    recent = [episode for episode in episodes if now - episode.began < PAUSE]
+    recent = [episode for episode in episodes if now.steady - episode.began.steady < PAUSE]
     if not recent:
         return ()
     soon = max(idle_timeout, COME_BACK_WITHIN)
-    born = [(pod.created, key) for pod, key in arrivals if is_unneeded(pod, idle_timeout, now)]
+    born = [(pod.created, key) for pod, key in arrivals if is_unneeded(pod, idle_timeout, now.now)]
     return tuple(
         replace(
             episode,
             came_back=episode.came_back
             or episode.evicted
             <= sum(
-                _second(episode.began) <= created <= episode.ended + soon and key >= episode.oldest
+                _second(episode.began.now) <= created <= episode.ended.now + soon and key >= episode.oldest
                 for created, key in born
             ),
         )
@@ -99,10 +100,10 @@ def _second(time: datetime) -> datetime:
     return time.replace(microsecond=0)
 
 
-def paused_until(episodes: Sequence[Episode]) -> datetime | None:
+def paused_until(episodes: Sequence[Episode]) -> Steady | None:
     """Say until when a pool pauses, None where it does not: workers came back after three episodes in a row."""
     ends = [
-        episodes[last].ended
+        episodes[last].ended.steady
         for last in range(STRIKES - 1, len(episodes))
         if all(each.came_back for each in episodes[last - STRIKES + 1 : last + 1])
     ]
@@ -120,7 +121,7 @@ def holds_up(waiting: Pod, schedulers: Collection[str], pending_for: timedelta, 
     return waiting.scheduler in schedulers and (not pending_for or now - waiting.created <= pending_for)
 
 
-def why_pool_waits(*, is_held_up: bool, episodes: Sequence[Episode], now: datetime) -> SkipReason | None:
+def why_pool_waits(*, is_held_up: bool, episodes: Sequence[Episode], now: Steady) -> SkipReason | None:
     """Say why nothing of a pool is evicted now, None where nothing forbids it.
 
     1. a worker that waits for a node holds it up (`holds_up`); 2. workers came back after evictions, again and again:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from extender.clock import Steady
 from extender.model import Pod
 from extender.policy.idleness import is_bound_to_its_node
 
@@ -67,11 +68,11 @@ def should_have_called(worker: Pod, schedulers: frozenset[str]) -> bool:
 
 def is_not_called(
     *,
-    last_call: datetime | None,
-    last_bound: datetime | None,
-    watching_since: datetime,
+    last_call: Steady | None,
+    last_bound: Steady | None,
+    watching_since: Steady,
     schedulable_nodes: int,
-    now: datetime,
+    now: Steady,
 ) -> bool:
     """Say whether a scheduler that should call does not.
 

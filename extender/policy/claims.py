@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from extender.model import CacheKeyRule, Claim, Pod, SkipReason
 from extender.policy.deletion_cost import PoolCosts
-from extender.policy.idleness import CLAIM_GRACE, idle_since, is_claimed, why_not_claimable
+from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
 
 OBJECT_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """What pods and namespaces can be called (apimachinery validation: DNS-1123 subdomain). Nothing else goes in a path."""
@@ -72,14 +72,6 @@ class ClaimReference:
         namespace, _, rest = self.id.partition(".")
         name, _, nonce = rest.rpartition(".")
         return (namespace, name) if nonce and OBJECT_NAME.fullmatch(namespace) and OBJECT_NAME.fullmatch(name) else None
-
-
-def is_too_skewed(skew: timedelta) -> bool:
-    """Say whether a clock so far off the API server's must not judge which claims have ended: other clocks disagree.
-
-    The API server's time is known to a second.
-    """
-    return abs(skew) > CLAIM_GRACE + timedelta(seconds=1)
 
 
 def claim_id(worker: Pod, nonce: str) -> str:

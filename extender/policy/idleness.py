@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from extender.clock import MOST_OFF
 from extender.model import Departure, Pod, ScaleIn, SkipReason
 
 FUTURE_TOLERANCE = timedelta(seconds=30)
-CLAIM_GRACE = timedelta(seconds=5)
+CLAIM_GRACE = MOST_OFF
 """A worker is free this long after its claim has expired: the clocks of replicas differ."""
 SYSTEM_NAMESPACE = "kube-system"
 DAEMON_SET = "DaemonSet.apps"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
+from extender.clock import Moment, Steady
 from extender.model import IdleBasis, Pod
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
 from extender.policy.marks import CONFIRMED, confirmed_since
@@ -92,7 +93,7 @@ class SourceRules:
 class Answer:
     """What one source said of one worker. ``asked`` is when the question went out, ``idle_since`` is set for idle."""
 
-    asked: datetime
+    asked: Steady
     said: Said
     idle_since: datetime | None = None
 
@@ -101,7 +102,7 @@ class Answer:
 class Series:
     """What Prometheus said of all pods in one answer, by (namespace, name). ``failed`` is why there is none."""
 
-    asked: datetime
+    asked: Steady
     by_pod: Mapping[tuple[str, str], Answer]
     failed: Said | None = None
 
@@ -127,20 +128,19 @@ def combine(
     rules: SourceRules,
     worker: Pod,
     answers: Sequence[Answer | None],
-    now: datetime,
+    now: Moment,
     *,
-    not_before: datetime | None = None,
+    not_before: Steady | None = None,
 ) -> Verdict:
     """Put together what the sources say, one answer for each of ``rules.outside``; None: none yet.
 
     Busy, with the first reason of: 1. ``annotation`` is a source and the worker has no valid mark of its own; 2. a
-    source was not asked, or not since ``not_before``; 3. its answer is older than ``stale_after`` (or from the future:
-    the clock was set back); 4. it is not idle; 5. it is idle from more than 30 s ahead of ``now`` on. Else idle since
-    the latest.
+    source was not asked, or not since ``not_before``; 3. its answer is older than ``stale_after``; 4. it is not idle;
+    5. it is idle from more than 30 s ahead of ``now`` on. Else idle since the latest.
     """
     times: list[datetime] = []
     if rules.annotation:
-        if worker.own_mark is None or not is_valid_mark(worker.own_mark, now):
+        if worker.own_mark is None or not is_valid_mark(worker.own_mark, now.now):
             return Verdict(said=Said.NOT_MARKED if worker.own_mark is None else Said.FUTURE)
         times.append(worker.own_mark)
     for answer in answers:
@@ -153,20 +153,20 @@ def combine(
     return Verdict(said=Said.IDLE, idle_since=max(times)) if times else Verdict(said=Said.NOT_ASKED)
 
 
-def standing(answer: Answer | None, stale_after: timedelta, now: datetime) -> Said:
+def standing(answer: Answer | None, stale_after: timedelta, now: Moment) -> Said:
     """Say what an answer is worth now. None is no answer yet."""
     if answer is None:
         return Said.NOT_ASKED
-    if now - answer.asked > stale_after or answer.asked > now + FUTURE_TOLERANCE:
+    if now.steady - answer.asked > stale_after:
         return Said.STALE
     if answer.said is not Said.IDLE:
         return answer.said
     if answer.idle_since is None:
         return Said.NO_TIME
-    return Said.IDLE if is_valid_mark(answer.idle_since, now) else Said.FUTURE
+    return Said.IDLE if is_valid_mark(answer.idle_since, now.now) else Said.FUTURE
 
 
-def series_answer(value: str, asked: datetime) -> Answer:
+def series_answer(value: str, asked: Steady) -> Answer:
     """Read the value of a series: since when its pod is idle, in seconds of the epoch. No such time: busy."""
     try:
         seconds = float(value)

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
 from ipaddress import ip_address
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from extender.clock import Clock, Steady
 from extender.policy.marks import parse_idle_mark
 from extender.policy.sources import Answer, HttpProbe, Said
 from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
@@ -25,11 +24,9 @@ class _Body(msgspec.Struct, rename="camel"):
     idle_since: str | None = None
 
 
-async def ask_worker(
-    session: AskingSession, probe: HttpProbe, address: str | None, clock: Callable[[], datetime]
-) -> Answer:
+async def ask_worker(session: AskingSession, probe: HttpProbe, address: str | None, clock: Clock) -> Answer:
     """Ask the worker at ``address`` (an IP, None: it has none yet), for as long as ``probe.timeout``. Never raises."""
-    asked = clock()
+    asked = clock.steady()
     try:
         async with asyncio.timeout(probe.timeout.total_seconds()):
             return await _ask(session, probe, address, asked)
@@ -42,7 +39,7 @@ async def ask_worker(
     return Answer(asked=asked, said=said)
 
 
-async def _ask(session: AskingSession, probe: HttpProbe, address: str | None, asked: datetime) -> Answer:
+async def _ask(session: AskingSession, probe: HttpProbe, address: str | None, asked: Steady) -> Answer:
     url = _url(address, probe) if address else None
     if url is None:
         return Answer(asked=asked, said=Said.NO_ADDRESS)
@@ -68,7 +65,7 @@ def _url(address: str, probe: HttpProbe) -> URL | None:
     return URL(f"http://{host}:{probe.port}{probe.path}", encoded=True)
 
 
-def _read(body: bytes, asked: datetime) -> Answer:
+def _read(body: bytes, asked: Steady) -> Answer:
     try:
         text = msgspec.json.decode(body, type=_Body).idle_since
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -7,15 +7,15 @@ API is https://prometheus.io/docs/prometheus/latest/querying/api/#instant-querie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import aiohttp
 import msgspec
 from msgspec import Raw, Struct
 from yarl import URL
 
+from extender.clock import Clock, Steady
 from extender.policy.sources import Answer, PrometheusQuery, Said, Series, series_answer
 from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
 
@@ -59,11 +59,9 @@ class _Vector(Struct, rename="camel"):
     data: _Result | None = None
 
 
-async def ask_prometheus(
-    session: AskingSession, query: PrometheusQuery, clock: Callable[[], datetime]
-) -> PrometheusAnswer:
+async def ask_prometheus(session: AskingSession, query: PrometheusQuery, clock: Clock) -> PrometheusAnswer:
     """Ask the server, for as long as ``query.timeout``. Never raises."""
-    asked = clock()
+    asked = clock.steady()
     try:
         async with asyncio.timeout(query.timeout.total_seconds()):
             status, body = await _ask(session, query)
@@ -89,7 +87,7 @@ async def _ask(session: AskingSession, query: PrometheusQuery) -> tuple[int, byt
         return response.status, await read_body(response, limit_bytes=BODY_LIMIT_BYTES)
 
 
-async def _read(status: int, body: bytes, asked: datetime) -> PrometheusAnswer:
+async def _read(status: int, body: bytes, asked: Steady) -> PrometheusAnswer:
     try:
         answer = msgspec.json.decode(body, type=_Vector)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -126,7 +124,7 @@ async def _read(status: int, body: bytes, asked: datetime) -> PrometheusAnswer:
     return PrometheusAnswer(series=Series(asked=asked, by_pod=by_pod), unnamed=unnamed)
 
 
-def _failed(asked: datetime, said: Said, problem: str) -> PrometheusAnswer:
+def _failed(asked: Steady, said: Said, problem: str) -> PrometheusAnswer:
     line = "".join(each if each.isprintable() else "?" for each in problem[:300])
     return PrometheusAnswer(series=Series(asked=asked, by_pod={}, failed=said), problem=line)
 

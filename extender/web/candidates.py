@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 
 from cachetools import TTLCache
 
+from extender.clock import Clock, Steady
 from extender.model import Pod, SkipReason
 from extender.policy.affinity import Affinity
 from extender.policy.claims import claimable_on, reasons_on
@@ -32,13 +33,13 @@ MOST_PASSED_BY = 4096
 class Candidates:
     """Looks at a state that goes on changing meanwhile."""
 
-    def __init__(self, state: ClusterState, clock: Callable[[], datetime]) -> None:
+    def __init__(self, state: ClusterState, clock: Clock) -> None:
         self._state = state
         self._clock = clock
         self._refused: TTLCache[str, None] = TTLCache(
-            maxsize=MOST_PASSED_BY, ttl=PASSED_BY.total_seconds(), timer=lambda: clock().timestamp()
+            maxsize=MOST_PASSED_BY, ttl=PASSED_BY.total_seconds(), timer=lambda: clock.steady().seconds
         )
-        self._tallies: dict[str, tuple[datetime, Mapping[SkipReason, int]]] = {}
+        self._tallies: dict[str, tuple[Steady, Mapping[SkipReason, int]]] = {}
 
     async def in_order(self, pool: str, affinity: Affinity | None = None) -> AsyncIterator[Pod]:
         """Give the workers that can be handed out, by the state as it is when each is given.
@@ -97,18 +98,18 @@ class Candidates:
         return staying if affinity is None else key_first(staying, preference, affinity)
 
     def _on(self, name: str, pool: str) -> list[Pod]:
-        return claimable_on(self._state.where.marked_on(name).values(), pool, self._clock())
+        return claimable_on(self._state.where.marked_on(name).values(), pool, self._clock.now())
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
         return (
             worker.pool == pool
             and worker.node in self._state.preference
-            and why_not_claimable(worker, None, self._clock()) is None
+            and why_not_claimable(worker, None, self._clock.now()) is None
         )
 
     async def tally(self, pool: str) -> Mapping[SkipReason, int]:
-        now = self._clock()
-        self._tallies = {name: entry for name, entry in self._tallies.items() if now - entry[0] < TALLY_LASTS}
+        now = self._clock.moment()
+        self._tallies = {name: entry for name, entry in self._tallies.items() if now.steady - entry[0] < TALLY_LASTS}
         if pool not in self._tallies:
             counts: Counter[SkipReason] = Counter()
             for position, name in enumerate(list(self._state.nodes), 1):
@@ -116,7 +117,7 @@ class Candidates:
                     await asyncio.sleep(0)
                 is_leaving = name not in self._state.preference
                 counts.update(
-                    reasons_on(self._state.where.workers_on(name).values(), pool, is_leaving=is_leaving, now=now)
+                    reasons_on(self._state.where.workers_on(name).values(), pool, is_leaving=is_leaving, now=now.now)
                 )
-            self._tallies[pool] = (now, dict(counts))
+            self._tallies[pool] = (now.steady, dict(counts))
         return self._tallies[pool][1]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from extender.clock import Clock
 from extender.kube.claims import FoundPod
 from extender.kube.errors import Conflict, Forbidden, Gone, KubeError, NotFound
 from extender.model import Claim, Pod
@@ -72,7 +73,7 @@ class Claiming:
         *,
         state: ClusterState,
         claims: Claims,
-        clock: Callable[[], datetime],
+        clock: Clock,
         nonce: Callable[[], str],
         lost_race: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -128,7 +129,7 @@ class Claiming:
                 raise WorkerEnds
             claimant = Claimant(user=claim.user, pool=claim.pool, name=claim.claimant)
             try:
-                return _granted(await self._hold(found.pod, prolonged(claim, ttl, self._clock()), claimant))
+                return _granted(await self._hold(found.pod, prolonged(claim, ttl, self._clock.now()), claimant))
             except Conflict:
                 self._lost_race()
             except NotFound as error:
@@ -140,7 +141,7 @@ class Claiming:
         for _ in range(ATTEMPTS):
             found, claim = await self._meant(reference)
             try:
-                freed = await self._claims.free(found.pod, claim_end(claim, self._clock()))
+                freed = await self._claims.free(found.pod, claim_end(claim, self._clock.now()))
             except Conflict:
                 self._lost_race()
             except NotFound as error:
@@ -152,7 +153,7 @@ class Claiming:
 
     async def held(self, user: str, pool: str, settings: PoolClaims) -> list[Granted]:
         """List what a user holds in a pool, by claim ID. Raises `KubeError`."""
-        now = self._clock()
+        now = self._clock.now()
         found = await self._claims.find(None, settings.namespace)
         held = [_granted(each) for each in found if is_held_in(each.pod, user, pool, now)]
         return sorted(held, key=lambda granted: granted.claim.id)
@@ -161,7 +162,7 @@ class Claiming:
 
     async def _held(self, request: Request) -> list[FoundPod]:
         found = {each.pod.uid: each for each in await self._find(request)}
-        held = held_by((each.pod for each in found.values()), request.claimant, self._clock())
+        held = held_by((each.pod for each in found.values()), request.claimant, self._clock.now())
         return [found[worker.uid] for worker in held]
 
     async def _find(self, request: Request) -> list[FoundPod]:
@@ -171,7 +172,7 @@ class Claiming:
         """Prolong what the claimant holds; None where it holds it no more."""
         found: FoundPod | None = held
         for _ in range(ATTEMPTS):
-            now = self._clock()
+            now = self._clock.now()
             if found is None or found.pod.claim is None or not is_held_by(found.pod, claimant, now):
                 return None
             try:
@@ -231,7 +232,7 @@ class Claiming:
     def _count_key(self, worker: Pod, request: Request) -> None:
         """A worker that is handed out for a key counts for it on its node, as one that is placed does."""
         if request.affinity is not None and worker.node is not None and worker.node in self._state.nodes:
-            self._state.keys.record(worker.node, request.affinity.key, self._clock())
+            self._state.keys.record(worker.node, request.affinity.key, self._clock.now())
 
     async def _take_one(self, worker: Pod, request: Request) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""
@@ -267,7 +268,7 @@ class Claiming:
             done.set()
 
     def _new_claim(self, worker: Pod, request: Request) -> Claim:
-        now = self._clock()
+        now = self._clock.now()
         is_theirs = asks_not_to_be_disturbed(worker, now)
         return Claim(
             id=claim_id(worker, self._nonce()),
@@ -284,7 +285,7 @@ class Claiming:
 
         Which of two was first nobody can say by clocks, so the other pod is read as it was at our own write.
         """
-        now = self._clock()
+        now = self._clock.now()
         for other in await self._find(request):
             if other.pod.uid == taken.pod.uid or not is_held_by(other.pod, request.claimant, now):
                 continue
@@ -318,7 +319,7 @@ class Claiming:
     async def _meant(self, reference: ClaimReference) -> tuple[FoundPod, Claim]:
         found = await self._claims.read(*reference.place) if reference.place is not None else None
         claim = found.pod.claim if found is not None else None
-        if found is None or claim is None or not reference.means(claim) or not is_claimed(found.pod, self._clock()):
+        if found is None or claim is None or not reference.means(claim) or not is_claimed(found.pod, self._clock.now()):
             raise NoSuchClaim
         return found, claim
 

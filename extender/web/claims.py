@@ -10,15 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from http import HTTPStatus
 from time import perf_counter
 
 import msgspec
 from aiohttp import web
 
+from extender.clock import Clock
 from extender.policy.affinity import Affinity
-from extender.policy.claims import Claimant, ClaimReference, PoolClaims, is_too_skewed
+from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.marks import format_idle_mark
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
@@ -88,8 +88,7 @@ class ClaimsApi:
         unlisted: Callable[[str], PoolClaims],
         namespace: str,
         metrics: Metrics,
-        clock: Callable[[], datetime],
-        clock_skew: Callable[[], timedelta | None] = lambda: None,
+        clock: Clock,
         limit: RateLimit | None = None,
     ) -> None:
         self._claiming = claiming
@@ -100,7 +99,6 @@ class ClaimsApi:
         self._unlisted = unlisted
         self._namespace = namespace
         self._clock = clock
-        self._clock_skew = clock_skew
         self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
         self._counters = {
             (verb, outcome): metrics.claim_requests.labels(verb, outcome) for verb in Verb for outcome in Outcome
@@ -215,10 +213,8 @@ class ClaimsApi:
             settings = self._unlisted(pool)
         if not self._state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Outcome.NOT_SYNCED)
-        skew = self._clock_skew()
-        if verb in (Verb.CREATE, Verb.UPDATE) and skew is not None and is_too_skewed(skew):
-            off = f"{abs(skew.total_seconds()):.0f} s off the API server's"
-            raise unavailable(f"the clock here is {off}, so when claims end is not known")
+        if verb in (Verb.CREATE, Verb.UPDATE) and self._clock.is_off:
+            raise unavailable(f"the clock here is {self._clock.told_off}, so when claims end is not known")
         return _Asked(
             caller=caller,
             pool=pool,

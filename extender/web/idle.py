@@ -17,6 +17,7 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
+from extender.clock import Clock
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.marks import Marks
 from extender.model import Pod
@@ -91,7 +92,6 @@ class IdleApi:
     """Answers workers.
 
     ``is_dry_run`` is asked with a pool's name, and ``takes_marks`` too: whether ``annotation`` is one of its sources.
-    ``clock`` gives aware UTC times.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class IdleApi:
         is_dry_run: Callable[[str], bool],
         takes_marks: Callable[[str], bool],
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
         limit: RateLimit | None = None,
     ) -> None:
         self._marks = marks
@@ -123,7 +123,7 @@ class IdleApi:
 
     async def _put(self, asked: _Asked) -> tuple[Pod, Outcome]:
         """Mark the pod idle. Without a time in the body a mark that is there stays, and else it is now."""
-        now = self._clock()
+        now = self._clock.now()
         wanted = _idle_since(asked.body, now)
         for _ in range(ATTEMPTS):
             pod, pool = await self._worker(asked)

@@ -23,7 +23,7 @@ from extender.telemetry import Metrics
 from tests.benchmarks import machine
 from tests.benchmarks.figures import ratios, shown, spread
 from tests.benchmarks.report import Report, Table, Target
-from tests.builders import node, worker
+from tests.builders import clock_of, node, worker
 
 Note = Callable[[str], None]
 POOL = "pool"
@@ -102,7 +102,7 @@ async def _one(size: Size, scene: Scene) -> Cost:
         pool_settings=lambda pool: settings,
         is_leader=lambda: True,
         is_fresh=lambda: True,
-        clock=_now,
+        clock=clock_of(_now),
     )
     await reaper.one_pass(POOL)
     gc.collect()

@@ -28,7 +28,7 @@ from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.claiming import Claiming
 from extender.web.grants import NothingToClaim, Request, StillChanging
-from tests.builders import by_label, node
+from tests.builders import by_label, clock_of, node
 from tests.controlplane import ControlPlane, Json, wait_for
 from tests.integration.ground import POOL, Ground
 from tests.integration.reapers import LONG_AGO, Reapers, reaping
@@ -101,7 +101,7 @@ class Round:
         claiming = Claiming(
             state=self.state(),
             claims=ClaimStore(self.client, by_label),
-            clock=now,
+            clock=clock_of(now),
             nonce=lambda: secrets.token_hex(10),
         )
         claimant = Claimant(user="u", pool=self.pool, name=f"q{number}")
@@ -121,7 +121,7 @@ class Round:
             pool_settings=lambda pool: REAPING,
             is_leader=lambda: True,
             is_fresh=lambda: True,
-            clock=now,
+            clock=clock_of(now),
         )
         await reaper.one_pass(self.pool)
 

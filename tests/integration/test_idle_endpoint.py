@@ -34,7 +34,7 @@ from extender.web.http import route
 from extender.web.idle import IdleApi
 from extender.web.server import Address, Listener
 from extender.web.tls import ServerTls
-from tests.builders import by_label
+from tests.builders import by_label, clock_of
 from tests.controlplane import ApiError, ControlPlane, Json, wait_for
 from tests.controlplane.building import find_or_build
 from tests.controlplane.fixtures import RequireBinaries
@@ -85,7 +85,7 @@ class Endpoint:
             is_dry_run=lambda pool: False,
             takes_marks=lambda pool: True,
             metrics=Metrics(),
-            clock=lambda: datetime.now(UTC),
+            clock=clock_of(lambda: datetime.now(UTC)),
         )
         handler = route({}, templates=api.routes(), refused=lambda status: None)
         listener = Listener(name="claims", address=address, handler=handler, tls=self._tls)

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from extender.clock import Clock, Steady
 from extender.kube.client import KubeClient
 from extender.kube.lease import LeaseStore
 from extender.loops.election_observer import ElectionTelemetry
@@ -65,6 +66,7 @@ class Replica:
             retry_period=RETRY,
             random=random,
             observer=ElectionTelemetry(Metrics(), identity=identity),
+            clock=Clock(now=lambda: datetime.now(UTC), steady=lambda: Steady(time.monotonic())),
         )
         self._client = client
         self._task: asyncio.Task[None] | None = None

@@ -30,7 +30,7 @@ from extender.policy.idleness import ReapRules
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from tests.builders import by_label
+from tests.builders import by_label, clock_of
 from tests.controlplane import ApiError, ControlPlane, Options, wait_for
 from tests.controlplane.client import Api
 from tests.controlplane.fixtures import RequireBinaries
@@ -257,7 +257,7 @@ class InProcess:
             pool_settings=lambda pool: settings,
             is_leader=lambda: True,
             is_fresh=self.feed.is_fresh,
-            clock=_now,
+            clock=clock_of(_now),
         )
         return await reaper.one_pass(POOL)
 

@@ -11,15 +11,15 @@ import pytest
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.brakes import Episode, holds_up, judge_episodes, paused_until, why_pool_waits, with_pass
-from tests.builders import NOW, minutes_ago, node, worker
+from tests.builders import NOW, minutes_ago, moment, node, steady, worker
 
 OLD, NEW = order_key(node("old"), minutes_ago(500)), order_key(node("new"), minutes_ago(5))
 TIMEOUT = timedelta(minutes=5)
-EVICTED = Episode(began=minutes_ago(20), ended=minutes_ago(18), oldest=NEW, evicted=1)
+EVICTED = Episode(began=moment(minutes_ago(20)), ended=moment(minutes_ago(18)), oldest=NEW, evicted=1)
 
 
 def judge(episodes: Sequence[Episode], *arrivals: tuple[Pod, OrderKey], now: datetime = NOW) -> tuple[Episode, ...]:
-    return judge_episodes(episodes, arrivals, idle_timeout=TIMEOUT, now=now)
+    return judge_episodes(episodes, arrivals, idle_timeout=TIMEOUT, now=moment(now))
 
 
 def arrival(minutes: float, key: OrderKey = NEW, idle_after: timedelta | None = timedelta()) -> tuple[Pod, OrderKey]:
@@ -44,7 +44,7 @@ def test_replacement_made_in_the_same_second_is_noticed() -> None:
     at = NOW - timedelta(minutes=5)
     began = at + timedelta(microseconds=400_000)
     again = worker("again", created=at, ready_since=at, idle_since=at)
-    assert came_back((again, NEW), episode=replace(EVICTED, began=began, ended=began))
+    assert came_back((again, NEW), episode=replace(EVICTED, began=moment(began), ended=moment(began)))
 
 
 def test_fewer_than_were_evicted_did_not_come_back() -> None:
@@ -78,15 +78,15 @@ def test_loop_with_a_short_idle_timeout_is_noticed() -> None:
             for number in range(2)
         ]
         now += timedelta(seconds=10)
-        episodes = judge_episodes(episodes, [(pod, NEW) for pod in again], idle_timeout=timeout, now=now)
+        episodes = judge_episodes(episodes, [(pod, NEW) for pod in again], idle_timeout=timeout, now=moment(now))
         if paused_until(episodes) is None:
-            episodes = with_pass(episodes, oldest=NEW, evicted=2, idle_timeout=timeout, now=now)
+            episodes = with_pass(episodes, oldest=NEW, evicted=2, idle_timeout=timeout, now=moment(now))
     assert turns == 4
 
 
 def test_worker_that_is_idle_for_a_moment_may_still_get_work() -> None:
     """Half of the idle timeout has to pass before it is known that nobody needs it."""
-    episode = replace(EVICTED, began=minutes_ago(4), ended=minutes_ago(4))
+    episode = replace(EVICTED, began=moment(minutes_ago(4)), ended=moment(minutes_ago(4)))
     assert not came_back(arrival(2.4), episode=episode)
     assert came_back(arrival(2.5), episode=episode)
 
@@ -110,9 +110,9 @@ def test_worker_from_before_or_long_after_did_not_come_back() -> None:
 
 def test_short_idle_timeout_leaves_a_minute_to_come_back() -> None:
     """A controller that looks once a minute is a loop all the same."""
-    episode = replace(EVICTED, began=minutes_ago(10), ended=minutes_ago(10))
+    episode = replace(EVICTED, began=moment(minutes_ago(10)), ended=moment(minutes_ago(10)))
     for minutes, expected in ((9, True), (8.9, False)):
-        judged = judge_episodes([episode], [arrival(minutes)], idle_timeout=timedelta(seconds=5), now=NOW)
+        judged = judge_episodes([episode], [arrival(minutes)], idle_timeout=timedelta(seconds=5), now=moment(NOW))
         assert judged[0].came_back is expected
 
 
@@ -129,28 +129,28 @@ def test_episodes_are_forgotten_after_an_hour() -> None:
 
 def test_passes_within_the_idle_timeout_are_one_episode() -> None:
     """A wave that ebbs takes many passes. What comes back has to be idle first, so it makes a new one."""
-    episodes = with_pass((), oldest=NEW, evicted=2, idle_timeout=TIMEOUT, now=NOW)
-    episodes = with_pass(episodes, oldest=OLD, evicted=3, idle_timeout=TIMEOUT, now=NOW + timedelta(minutes=4))
-    assert episodes == (Episode(began=NOW, ended=NOW + timedelta(minutes=4), oldest=OLD, evicted=5),)
-    assert len(with_pass(episodes, oldest=NEW, evicted=1, idle_timeout=TIMEOUT, now=NOW + TIMEOUT)) == 2
+    episodes = with_pass((), oldest=NEW, evicted=2, idle_timeout=TIMEOUT, now=moment(NOW))
+    episodes = with_pass(episodes, oldest=OLD, evicted=3, idle_timeout=TIMEOUT, now=moment(NOW + timedelta(minutes=4)))
+    assert episodes == (Episode(began=moment(NOW), ended=moment(NOW + timedelta(minutes=4)), oldest=OLD, evicted=5),)
+    assert len(with_pass(episodes, oldest=NEW, evicted=1, idle_timeout=TIMEOUT, now=moment(NOW + TIMEOUT))) == 2
 
 
 def test_pool_pauses_after_three_strikes_in_a_row() -> None:
     """Now and then is growth; every time is a loop."""
-    quiet = [replace(EVICTED, ended=minutes_ago(minutes)) for minutes in (20, 15, 10, 5)]
+    quiet = [replace(EVICTED, ended=moment(minutes_ago(minutes))) for minutes in (20, 15, 10, 5)]
     struck = [replace(each, came_back=True) for each in quiet]
     assert paused_until(struck[:2]) is None
     assert paused_until([struck[0], quiet[1], struck[2], struck[3]]) is None
-    assert paused_until(struck[:3]) == minutes_ago(10) + timedelta(hours=1)
-    assert paused_until([*struck[:3], quiet[3]]) == minutes_ago(10) + timedelta(hours=1)
-    assert why_pool_waits(is_held_up=False, episodes=struck, now=NOW) is SkipReason.POOL_PAUSED
-    assert why_pool_waits(is_held_up=False, episodes=struck, now=NOW + timedelta(hours=1)) is None
+    assert paused_until(struck[:3]) == steady(minutes_ago(10)) + timedelta(hours=1)
+    assert paused_until([*struck[:3], quiet[3]]) == steady(minutes_ago(10)) + timedelta(hours=1)
+    assert why_pool_waits(is_held_up=False, episodes=struck, now=steady(NOW)) is SkipReason.POOL_PAUSED
+    assert why_pool_waits(is_held_up=False, episodes=struck, now=steady(NOW + timedelta(hours=1))) is None
 
 
 def test_pool_waits_while_a_worker_has_no_node() -> None:
     """A pending worker may take the room of the idle ones."""
-    assert why_pool_waits(is_held_up=True, episodes=[], now=NOW) is SkipReason.PENDING_WORKERS
-    assert why_pool_waits(is_held_up=False, episodes=[], now=NOW) is None
+    assert why_pool_waits(is_held_up=True, episodes=[], now=steady(NOW)) is SkipReason.PENDING_WORKERS
+    assert why_pool_waits(is_held_up=False, episodes=[], now=steady(NOW)) is None
 
 
 def pending(minutes: float, scheduler: str = "warmnode") -> Pod:

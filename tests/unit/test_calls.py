@@ -19,7 +19,7 @@ from extender.kube.webhook_lease import WebhookLease
 from extender.loops.calls import CallWatch
 from extender.policy.calling import SILENCE, HandshakeFailure, is_not_called, should_have_called
 from extender.telemetry import Metrics
-from tests.builders import NOW, minutes_ago, times, worker
+from tests.builders import NOW, clock_of, minutes_ago, steady, times, worker
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where, answer
 from tests.fakes.store import LEASES
@@ -39,7 +39,10 @@ def judged(**given: Any) -> bool:
         "schedulable_nodes": 2,
         "now": NOW,
     }
-    return is_not_called(**(facts | given))
+    on_one_clock: dict[str, Any] = {
+        name: steady(each) if isinstance(each, datetime) else each for name, each in (facts | given).items()
+    }
+    return is_not_called(**on_one_clock)
 
 
 def test_silence_while_workers_are_bound_is_a_fault() -> None:
@@ -70,8 +73,8 @@ def test_a_process_that_has_just_started_knows_nothing_yet() -> None:
 def test_a_later_call_never_makes_it_worse(call: datetime, later: datetime, bound: datetime, now: datetime) -> None:
     """Monotonic in the last call."""
     early, late = sorted((call, later))
-    if is_not_called(last_call=late, last_bound=bound, watching_since=now, schedulable_nodes=2, now=now):
-        assert is_not_called(last_call=early, last_bound=bound, watching_since=now, schedulable_nodes=2, now=now)
+    if judged(last_call=late, last_bound=bound, watching_since=now, now=now):
+        assert judged(last_call=early, last_bound=bound, watching_since=now, now=now)
 
 
 def test_only_workers_of_our_schedulers_should_bring_a_call() -> None:
@@ -92,6 +95,7 @@ class Replicas:
     client: KubeClient
     now: datetime = NOW
     nodes: int = 2
+    ahead: timedelta = timedelta(0)
 
     def start(self, name: str) -> tuple[CallWatch, Metrics]:
         metrics = Metrics()
@@ -102,7 +106,7 @@ class Replicas:
             metrics=metrics,
             schedulers=lambda: OURS,
             schedulable_nodes=lambda: self.nodes,
-            clock=lambda: self.now,
+            clock=clock_of(lambda: self.now, lambda: self.ahead),
         )
         return watch, metrics
 

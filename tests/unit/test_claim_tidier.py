@@ -15,7 +15,7 @@ from extender.loops.claims import PATIENCE, ClaimTidier
 from extender.model import Pod
 from extender.policy.idleness import CLAIM_GRACE
 from extender.telemetry import Metrics
-from tests.builders import NOW, claim, node, worker
+from tests.builders import NOW, claim, clock_of, node, worker
 from tests.listening import synced_state
 
 OVER = claim(expires=NOW - CLAIM_GRACE - PATIENCE)
@@ -41,7 +41,7 @@ def tidier(freed: Freed, *workers: Pod, dry_run: bool = False, metrics: Metrics 
         claims=freed,
         metrics=metrics or Metrics(),
         may_write=lambda pool: not dry_run,
-        clock=lambda: NOW,
+        clock=clock_of(lambda: NOW),
         jitter=lambda: 0.0,
     )
 

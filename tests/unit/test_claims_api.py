@@ -45,7 +45,7 @@ from extender.web.http import route
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document, document_handler
 from extender.web.server import Address, Listener
-from tests.builders import NOW, by_label, ledger, minutes_ago, node
+from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Fault, Where, answer, reset
 from tests.fakes.store import PODS, Change
@@ -117,7 +117,7 @@ class Desk:
         self.claiming = Claiming(
             state=self.state,
             claims=ClaimStore(client, by_label),
-            clock=lambda: self.now,
+            clock=clock_of(lambda: self.now),
             nonce=lambda: f"n{next(numbers)}",
             lost_race=self.metrics.claim_lost_races.inc,
         )
@@ -130,8 +130,7 @@ class Desk:
             unlisted=lambda pool: self.unlisted,
             namespace="warmnode",
             metrics=self.metrics,
-            clock=lambda: self.now,
-            clock_skew=lambda: self.skew,
+            clock=replace(clock_of(lambda: self.now), skew=lambda: self.skew),
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
         )
         self.url = ""

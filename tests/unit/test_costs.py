@@ -16,7 +16,7 @@ from extender.model import Pod
 from extender.policy.deletion_cost import CostWrite, PoolCosts
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from tests.builders import NOW, minutes_ago, node, worker
+from tests.builders import NOW, clock_of, minutes_ago, node, worker
 
 
 class Scene:
@@ -24,6 +24,7 @@ class Scene:
 
     def __init__(self, *pods: Pod) -> None:
         self.now = NOW
+        self.ahead = timedelta(0)
         self.may_write = True
         self.settings = PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False)
         self.writes: list[tuple[str, int | None]] = []
@@ -40,7 +41,7 @@ class Scene:
             metrics=self.metrics,
             pool_settings=lambda pool: self.settings,
             may_write=lambda: self.may_write,
-            clock=self.clock,
+            clock=clock_of(self.clock, lambda: self.ahead),
         )
 
     def clock(self) -> datetime:

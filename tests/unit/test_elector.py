@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extender.clock import Clock, Steady
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound, Throttled, Unavailable
 from extender.loops.election_observer import LossReason
 from extender.loops.elector import JITTER, LeaderElector, make_identity
@@ -73,8 +74,10 @@ class Contender:
             retry_period=RETRY,
             random=Random(name),  # noqa: S311
             observer=self.told,
-            clock=lambda: loop.time() * rate + self.clock_ahead,
-            wall_clock=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=loop.time()),
+            clock=Clock(
+                now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=loop.time()),
+                steady=lambda: Steady(loop.time() * rate + self.clock_ahead),
+            ),
         )
         self.task: asyncio.Task[None] | None = None
 

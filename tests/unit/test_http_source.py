@@ -12,10 +12,10 @@ from extender.policy.sources import Answer, HttpProbe, Said
 from extender.sources.http import ask_worker
 from extender.sources.session import AskingSession
 from tests.answering import BAD_ANSWERS, WELL, AnsweringWorker, answers
-from tests.builders import NOW
+from tests.builders import NOW, clock_of, steady
 from tests.controlplane.processes import free_ports
 
-IDLE = Answer(asked=NOW, said=Said.IDLE, idle_since=datetime(2026, 1, 1, tzinfo=UTC))
+IDLE = Answer(asked=steady(NOW), said=Said.IDLE, idle_since=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def probe(port: int, *, path: str = "/idle", within: float = 10) -> HttpProbe:
 
 
 async def ask(session: AskingSession, worker: AnsweringWorker, *, within: float = 10) -> Answer:
-    return await ask_worker(session, probe(worker.port, within=within), worker.host, lambda: NOW)
+    return await ask_worker(session, probe(worker.port, within=within), worker.host, clock_of(lambda: NOW))
 
 
 async def test_time_in_the_body_is_idle_since_then(session: AskingSession) -> None:
@@ -40,7 +40,7 @@ async def test_time_in_the_body_is_idle_since_then(session: AskingSession) -> No
         assert await ask(session, worker) == IDLE
         worker.behaviour = answers(200, b'{"idleSince": "2026-01-01T01:00:00+01:00", "queries": 0}')
         other = probe(worker.port, path="/a%20b?c=d")
-        assert await ask_worker(session, other, worker.host, lambda: NOW) == IDLE
+        assert await ask_worker(session, other, worker.host, clock_of(lambda: NOW)) == IDLE
         assert worker.asked == ["GET /idle", "GET /a%20b?c=d"]
 
 
@@ -50,7 +50,7 @@ async def test_bad_answer_is_busy(session: AskingSession, name: str) -> None:
     behaviour, said = BAD_ANSWERS[name]
     with AnsweringWorker(behaviour) as worker:
         found = await ask(session, worker, within=0.2 if said == "timeout" else 10)
-    assert found == Answer(asked=NOW, said=Said(said))
+    assert found == Answer(asked=steady(NOW), said=Said(said))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -65,7 +65,7 @@ async def test_redirect_is_busy_and_not_followed(session: AskingSession, status:
 
 async def test_nobody_there_is_busy(session: AskingSession) -> None:
     """Nobody listens on the port."""
-    found = await ask_worker(session, probe(free_ports(1)[0]), "127.0.0.1", lambda: NOW)
+    found = await ask_worker(session, probe(free_ports(1)[0]), "127.0.0.1", clock_of(lambda: NOW))
     assert found.said is Said.FAILED
 
 
@@ -74,7 +74,7 @@ async def test_nobody_there_is_busy(session: AskingSession) -> None:
 )
 async def test_only_an_address_is_asked(session: AskingSession, address: str | None) -> None:
     """What stands in the pod's status may be no host name and no part of a URL."""
-    assert (await ask_worker(session, probe(80), address, lambda: NOW)).said in (Said.NO_ADDRESS, Said.FAILED)
+    assert (await ask_worker(session, probe(80), address, clock_of(lambda: NOW))).said in (Said.NO_ADDRESS, Said.FAILED)
 
 
 async def test_worker_with_an_ipv6_address_is_asked(session: AskingSession) -> None:

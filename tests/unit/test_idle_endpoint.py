@@ -26,7 +26,7 @@ from extender.web.http import route
 from extender.web.idle import ATTEMPTS, BURST, CALLS_PER_SECOND, IdleApi, Outcome
 from extender.web.limits import RateLimit
 from extender.web.server import Address, Listener
-from tests.builders import by_label
+from tests.builders import by_label, clock_of
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where, answer, reset
 from tests.fakes.store import PODS
@@ -73,7 +73,7 @@ class Scene:
             is_dry_run=lambda pool: pool in self.dry_run,
             takes_marks=lambda pool: pool not in self.sourced,
             metrics=self.metrics,
-            clock=lambda: NOW,
+            clock=clock_of(lambda: NOW),
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
         )
         self.url = ""

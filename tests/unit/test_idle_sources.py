@@ -35,7 +35,7 @@ from extender.policy.sources import (
 from extender.sources.prometheus import PrometheusAnswer
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from tests.builders import NOW, minutes_ago, node, worker
+from tests.builders import NOW, clock_of, minutes_ago, node, steady, worker
 from tests.unit.test_reaper import Told
 
 SECOND = timedelta(seconds=1)
@@ -51,6 +51,7 @@ class Scene:
 
     def __init__(self, *outside: Source, annotation: bool = False, dry_run: bool = False) -> None:
         self.now = NOW
+        self.ahead = timedelta(0)
         self.leads = True
         self.rules = SourceRules(annotation=annotation, outside=outside or (PROBE,), dry_run=dry_run)
         self.says: dict[str, Answer] = {}
@@ -70,7 +71,10 @@ class Scene:
         self.state.replace_pods([worker(f"w-{n}", ip=f"10.0.0.{n}") for n in (1, 2, 3)])
         self.state.begin()
         self.answers = Answers(
-            ask_worker=self._ask_worker, ask_prometheus=self._ask_prometheus, metrics=self.metrics, clock=self.clock
+            ask_worker=self._ask_worker,
+            ask_prometheus=self._ask_prometheus,
+            metrics=self.metrics,
+            clock=clock_of(self.clock, lambda: self.ahead),
         )
         self.sources = IdleSources(
             state=self.state,
@@ -80,7 +84,7 @@ class Scene:
             rules=lambda pool: self.rules,
             asks_anybody=lambda: bool(self.rules.outside),
             may_write=lambda: self.leads,
-            clock=self.clock,
+            clock=clock_of(self.clock, lambda: self.ahead),
         )
 
     def clock(self) -> datetime:
@@ -95,12 +99,12 @@ class Scene:
 
     def idle(self, number: int = 1, minutes: float = 10) -> None:
         """Have a worker, or the series about it, say idle from now on."""
-        answer = Answer(asked=self.now, said=Said.IDLE, idle_since=minutes_ago(minutes))
+        answer = Answer(asked=steady(self.now), said=Said.IDLE, idle_since=minutes_ago(minutes))
         self.says[f"10.0.0.{number}"] = answer
         self.series[("default", f"w-{number}")] = answer
 
     def busy(self, number: int = 1, said: Said = Said.BUSY) -> None:
-        self.says[f"10.0.0.{number}"] = Answer(asked=self.now, said=said)
+        self.says[f"10.0.0.{number}"] = Answer(asked=steady(self.now), said=said)
         self.series.pop(("default", f"w-{number}"), None)
 
     async def look(self, *, seconds: float = 0) -> None:
@@ -120,7 +124,7 @@ class Scene:
         return self.metrics.registry.get_sample_value("warmnode_idle_mark_writes_total", labels) or 0.0
 
     async def _ask_worker(self, probe: HttpProbe, address: str | None) -> Answer:
-        asked = self.now
+        asked = steady(self.now)
         self.asked.append(address or "")
         await self.gate.wait()
         return replace(self.says.get(address or "", Answer(asked=asked, said=Said.BUSY)), asked=asked)
@@ -128,8 +132,8 @@ class Scene:
     async def _ask_prometheus(self, query: PrometheusQuery) -> PrometheusAnswer:
         self.asked.append("prometheus")
         await self.gate.wait()
-        by_pod = {key: replace(answer, asked=self.now) for key, answer in self.series.items()}
-        series = Series(asked=self.now, by_pod=by_pod, failed=self.failed)
+        by_pod = {key: replace(answer, asked=steady(self.now)) for key, answer in self.series.items()}
+        series = Series(asked=steady(self.now), by_pod=by_pod, failed=self.failed)
         return PrometheusAnswer(series=series, problem=self.problem, unnamed=self.unnamed)
 
     async def _write(self, write: MarkWrite) -> Pod:
@@ -315,7 +319,7 @@ async def test_worker_that_marks_itself_is_asked_then_and_only_confirmed(both: S
 async def test_one_query_answers_for_all_workers(measured: Scene) -> None:
     """No series is busy, and each worker is counted by what is known of it."""
     measured.idle(1)
-    measured.series[("default", "w-2")] = Answer(asked=NOW, said=Said.SEVERAL_SERIES)
+    measured.series[("default", "w-2")] = Answer(asked=steady(NOW), said=Said.SEVERAL_SERIES)
     await measured.look()
     assert measured.asked == ["prometheus"]
     assert [write.pod.name for write in measured.written] == ["w-1"]
@@ -350,7 +354,7 @@ async def test_two_sources_must_agree(scene: Scene) -> None:
     """Idle since the latest; one that turns busy is enough to unmark."""
     scene.rules = replace(scene.rules, outside=(PROBE, QUERY))
     scene.idle(1)
-    scene.says["10.0.0.1"] = Answer(asked=NOW, said=Said.IDLE, idle_since=minutes_ago(2))
+    scene.says["10.0.0.1"] = Answer(asked=steady(NOW), said=Said.IDLE, idle_since=minutes_ago(2))
     await scene.look()
     assert scene.pod(1).idle_since == minutes_ago(2)
     scene.series.clear()
@@ -469,7 +473,7 @@ def reaper(scene: Scene, server: Server) -> Reaper:
         pool_settings=lambda pool: settings,
         is_leader=lambda: True,
         is_fresh=lambda: True,
-        clock=scene.clock,
+        clock=clock_of(scene.clock),
         view=scene.sources.view,
     )
 

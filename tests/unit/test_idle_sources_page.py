@@ -16,6 +16,7 @@ from extender.settings import load_configuration
 from extender.sources.http import ask_worker
 from extender.sources.session import AskingSession
 from extender.telemetry import Metrics
+from tests.builders import clock_of
 from tests.controlplane.client import wait_for
 from tests.controlplane.processes import free_ports
 
@@ -56,7 +57,7 @@ async def test_worker_of_the_page_answers_idle() -> None:
     probe = HttpProbe(port=port, path="/idle", interval=timedelta(seconds=10), timeout=timedelta(seconds=10))
     try:
         wait_for(lambda: is_open(port), 20, "the worker to listen")
-        answer = await ask_worker(session, probe, "127.0.0.1", lambda: datetime.now(UTC))
+        answer = await ask_worker(session, probe, "127.0.0.1", clock_of(lambda: datetime.now(UTC)))
     finally:
         process.kill()
         process.wait()

@@ -14,7 +14,7 @@ from extender.policy.sources import Answer, PrometheusQuery, Said
 from extender.sources.prometheus import PrometheusAnswer, ask_prometheus
 from extender.sources.session import AskingSession
 from tests.answering import AnsweringWorker, Behaviour, answers, hangs, never_ends, no_http, promises_too_much, resets
-from tests.builders import NOW
+from tests.builders import NOW, clock_of, steady
 from tests.controlplane.processes import free_ports
 
 
@@ -39,7 +39,7 @@ def query(url: str, *, within: float = 10) -> PrometheusQuery:
 async def ask(session: AskingSession, behaviour: Behaviour, *, within: float = 10) -> PrometheusAnswer:
     with AnsweringWorker(behaviour) as server:
         url = f"http://{server.host}:{server.port}/prefix/"
-        return await ask_prometheus(session, query(url, within=within), lambda: NOW)
+        return await ask_prometheus(session, query(url, within=within), clock_of(lambda: NOW))
 
 
 def vector(*samples: tuple[dict[str, str], Any]) -> Behaviour:
@@ -55,7 +55,7 @@ def of(pod: str, namespace: str = "ns") -> dict[str, str]:
 async def test_question_is_one_instant_query_below_the_url(session: AskingSession) -> None:
     """The query as it is written, the time that it may take, and how old a sample may be."""
     with AnsweringWorker(vector()) as server:
-        await ask_prometheus(session, query(f"http://{server.host}:{server.port}/prefix/"), lambda: NOW)
+        await ask_prometheus(session, query(f"http://{server.host}:{server.port}/prefix/"), clock_of(lambda: NOW))
         asked = server.asked[0]
     line, _, body = asked.rpartition(" ")
     assert line == "POST /prefix/api/v1/query"
@@ -78,12 +78,12 @@ async def test_series_become_answers_by_namespace_and_name(session: AskingSessio
     found = (await ask(session, behaviour)).series
     noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
     assert found.by_pod == {
-        ("ns", "a"): Answer(asked=NOW, said=Said.IDLE, idle_since=noon),
-        ("other", "a"): Answer(asked=NOW, said=Said.IDLE, idle_since=noon + timedelta(seconds=0.5)),
-        ("ns", "nan"): Answer(asked=NOW, said=Said.NO_TIME),
-        ("ns", "inf"): Answer(asked=NOW, said=Said.NO_TIME),
-        ("ns", "before"): Answer(asked=NOW, said=Said.NO_TIME),
-        ("ns", "twice"): Answer(asked=NOW, said=Said.SEVERAL_SERIES),
+        ("ns", "a"): Answer(asked=steady(NOW), said=Said.IDLE, idle_since=noon),
+        ("other", "a"): Answer(asked=steady(NOW), said=Said.IDLE, idle_since=noon + timedelta(seconds=0.5)),
+        ("ns", "nan"): Answer(asked=steady(NOW), said=Said.NO_TIME),
+        ("ns", "inf"): Answer(asked=steady(NOW), said=Said.NO_TIME),
+        ("ns", "before"): Answer(asked=steady(NOW), said=Said.NO_TIME),
+        ("ns", "twice"): Answer(asked=steady(NOW), said=Said.SEVERAL_SERIES),
     }
 
 
@@ -140,10 +140,10 @@ async def test_native_histogram_is_no_time(session: AskingSession) -> None:
     """A series without a value."""
     result = [{"metric": of("a"), "histogram": [1.5, {"count": "1", "sum": "1"}]}]
     found = await ask(session, success({"resultType": "vector", "result": result}))
-    assert found.series.by_pod == {("ns", "a"): Answer(asked=NOW, said=Said.NO_TIME)}
+    assert found.series.by_pod == {("ns", "a"): Answer(asked=steady(NOW), said=Said.NO_TIME)}
 
 
 async def test_nobody_there_says_nothing(session: AskingSession) -> None:
     """The server is away."""
-    found = await ask_prometheus(session, query(f"http://127.0.0.1:{free_ports(1)[0]}"), lambda: NOW)
+    found = await ask_prometheus(session, query(f"http://127.0.0.1:{free_ports(1)[0]}"), clock_of(lambda: NOW))
     assert found.series.failed is Said.FAILED

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from extender.clock import Clock
 from extender.kube.errors import Forbidden, Gone, KubeError, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.reaper import Reaper
@@ -16,7 +17,7 @@ from extender.policy.idleness import ReapRules
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from tests.builders import NOW, ledger, minutes_ago, node, node_pool, worker
+from tests.builders import NOW, clock_of, ledger, minutes_ago, node, node_pool, steady, worker
 
 BLOCKED = EvictionResult(outcome=EvictionOutcome.BLOCKED, budget="guard")
 
@@ -70,9 +71,10 @@ class Scene:
 
     def __init__(self, *extra: Pod, floor: int = 1, dry_run: bool = False) -> None:
         self.now = NOW
+        self.ahead = timedelta(0)
         self.leader = True
         self.fresh = True
-        self.state = ClusterState(clock=lambda: self.now)
+        self.state = ClusterState(clock=lambda: self.now + self.ahead)
         self.state.replace_nodes([node("old"), node("mid"), node("new")])
         ready = {"old": 59, "mid": 30, "new": 20}
         workers = [
@@ -96,7 +98,7 @@ class Scene:
             pool_settings=lambda pool: self.reaping,
             is_leader=lambda: self.leader,
             is_fresh=lambda: self.fresh,
-            clock=self.clock,
+            clock=clock_of(self.clock, lambda: self.ahead),
         )
 
     def clock(self) -> datetime:
@@ -297,7 +299,7 @@ async def test_worker_that_finished_meanwhile_is_left_to_whoever_looks_at_its_en
 
 async def test_clock_that_is_set_back_does_not_stop_passes() -> None:
     """The next pass is waited for by a time that never jumps."""
-    scene, steady = Scene(floor=2), [NOW]
+    scene, at = Scene(floor=2), [NOW]
     reaper = Reaper(
         state=scene.state,
         pods=scene.pods,
@@ -306,14 +308,13 @@ async def test_clock_that_is_set_back_does_not_stop_passes() -> None:
         pool_settings=lambda pool: scene.reaping,
         is_leader=lambda: True,
         is_fresh=lambda: True,
-        clock=scene.clock,
-        steady=lambda: steady[0],
+        clock=Clock(now=scene.clock, steady=lambda: steady(at[0])),
     )
     scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.THROTTLED)]
     await reaper.pass_where_due()
     assert len(scene.pods.asked) == 1
     scene.now -= timedelta(minutes=4)  # all are idle still
-    steady[0] += timedelta(seconds=31)
+    at[0] += timedelta(seconds=31)
     await reaper.pass_where_due()
     assert len(scene.pods.evicted) == 1
 

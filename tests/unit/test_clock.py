@@ -1,0 +1,154 @@
+"""One clock for all loops: a time of day that jumps stops nothing and starts nothing, and is not believed while off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from operator import lt, sub
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extender.clock import Clock, Steady
+from extender.model import Pod, SkipReason
+from extender.web.candidates import PASSED_BY, TALLY_LASTS, Candidates
+from tests.builders import NOW, clock_of, minutes_ago, node, steady, worker
+from tests.listening import synced_state
+from tests.unit.test_costs import Scene as Costs
+from tests.unit.test_costs import idle
+from tests.unit.test_idle_sources import Scene as Sources
+from tests.unit.test_reaper import Scene as Reaping
+from tests.unit.test_reaper import arrive
+
+HOUR = timedelta(hours=1)
+JUMPS = st.sampled_from([timedelta(0), HOUR, -HOUR, timedelta(days=400), timedelta(minutes=-7), timedelta(seconds=9)])
+STEPS = st.lists(st.tuples(st.integers(1, 20), JUMPS), max_size=12)
+"""Seconds that pass, and how far the time of day is ahead then."""
+Steps = Sequence[tuple[int, timedelta]]
+
+
+def test_a_deadline_is_never_compared_with_a_time_of_day() -> None:
+    """The types do not mix: what is only waited for cannot be made from a clock that jumps."""
+    mixed: tuple[Any, Any] = (steady(NOW), NOW)
+    for one, other in (mixed, mixed[::-1]):
+        for operation in (lt, sub):
+            with pytest.raises((TypeError, AttributeError)):
+                operation(one, other)
+    assert steady(NOW) + HOUR - steady(NOW) == HOUR
+    assert steady(NOW) < steady(NOW) + timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("skew", "off"), [(None, False), (timedelta(seconds=6), False), (timedelta(seconds=6.1), True), (-HOUR, True)]
+)
+def test_a_clock_is_off_beyond_what_claims_allow(skew: timedelta | None, off: bool) -> None:
+    """Five seconds, and the one to which the API server tells its time. Where it is not known it is taken as right."""
+    assert Clock(now=lambda: NOW, steady=lambda: Steady(0), skew=lambda: skew).is_off is off
+
+
+# -- idle sources -----------------------------------------------------------------------------------------------------
+
+
+async def asked_in(steps: Steps, *, with_jumps: bool) -> list[int]:
+    """Let a scene go through the steps; say how many questions were put until the end of each."""
+    scene, counts = Sources(), []
+    asking = [asyncio.create_task(scene.answers.work()) for _ in range(4)]
+    scene.idle(1)
+    for seconds, ahead in steps:
+        scene.ahead = ahead if with_jumps else timedelta(0)
+        await scene.look(seconds=seconds)
+        counts.append(len(scene.asked))
+    for task in asking:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    return counts
+
+
+@given(STEPS)
+def test_workers_are_asked_at_their_interval_whatever_the_time_of_day(steps: Steps) -> None:
+    """A clock that is set back by an hour must not end the questions for an hour, and none ahead puts more of them."""
+    assert asyncio.run(asked_in(steps, with_jumps=True)) == asyncio.run(asked_in(steps, with_jumps=False))
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+async def test_counts_of_a_full_pool_last_a_second_whatever_the_time_of_day(ahead: timedelta) -> None:
+    """After the clock was set back a claimant is not told the counts of an hour ago."""
+    state, now, off = synced_state([node()], [worker("a")]), [NOW], [timedelta(0)]
+    candidates = Candidates(state, clock_of(lambda: now[0], lambda: off[0]))
+    assert await candidates.tally("pool") == {SkipReason.BUSY: 1}
+    state.upsert_pod(worker("b"))
+    off[0] = ahead
+    now[0] += TALLY_LASTS / 2
+    assert await candidates.tally("pool") == {SkipReason.BUSY: 1}
+    now[0] += TALLY_LASTS / 2
+    assert await candidates.tally("pool") == {SkipReason.BUSY: 2}
+
+
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+async def test_a_worker_is_passed_by_for_two_minutes_whatever_the_time_of_day(ahead: timedelta) -> None:
+    """A refusal of the API server is neither forgotten at once nor remembered for an hour."""
+    pods = [worker("a", idle_since=minutes_ago(200)), worker("b", idle_since=minutes_ago(190))]
+    now, off = [NOW], [timedelta(0)]
+    candidates = Candidates(synced_state([node()], pods), clock_of(lambda: now[0], lambda: off[0]))
+
+    async def first() -> Pod:
+        return await anext(candidates.in_order("pool"))
+
+    candidates.pass_by(pods[0].uid)
+    off[0] = ahead
+    now[0] += PASSED_BY / 2
+    assert (await first()).name == "b"
+    now[0] += PASSED_BY / 2
+    assert (await first()).name == "a"
+
+
+# -- costs and brakes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [HOUR * 2, -HOUR * 2])
+async def test_removed_costs_are_counted_for_an_hour_whatever_the_time_of_day(ahead: timedelta) -> None:
+    """Two that vanish before the clock was set and one after it are three within an hour."""
+    scene = Costs(*(idle(name) for name in "abc"))
+    await scene.look()
+    for name in "ab":
+        scene.change(name, deletion_cost=None, cost_mark=None)
+    await scene.look()
+    scene.ahead = ahead
+    await scene.look()
+    scene.ahead = timedelta(0)
+    scene.change("c", deletion_cost=None, cost_mark=None)
+    await scene.look()
+    assert scene.sample("warmnode_deletion_cost_contested", pool="pool") == 1
+
+
+@pytest.mark.parametrize("ahead", [HOUR * 2, -HOUR * 2])
+async def test_a_pause_lasts_as_long_whatever_the_time_of_day(ahead: timedelta) -> None:
+    """Neither ended at once nor made longer, and its workers that are gone for a moment are remembered."""
+    scene = Reaping(floor=0)
+    for turn in range(3):
+        evicted = await scene.one_pass()
+        for pod in [pod for pod in scene.state.pods.values() if pod.terminating]:
+            scene.state.delete_pod(pod)
+        arrive(scene, [f"again-{turn}-{number}" for number in range(len(evicted))])
+        scene.now += timedelta(minutes=8)
+    assert await scene.one_pass() == []
+    scene.ahead = ahead
+    await scene.reaper.one_pass("pool")
+    here = list(scene.state.pods.values())
+    scene.state.replace_pods([])
+    await scene.reaper.pass_where_due()
+    scene.ahead = timedelta(0)
+    scene.state.replace_pods([replace(pod, resource_version="9") for pod in here])
+    scene.now += timedelta(minutes=30)
+    assert await scene.one_pass() == []
+    scene.now += timedelta(minutes=8)
+    assert await scene.one_pass() != []
