@@ -49,6 +49,7 @@ async def look_live(options: ClusterOptions, configuration: Configuration) -> Lo
             InForce(configuration).classify,
             namespace=options.namespace or client.namespace,
             ledger_name=configuration.ledger.name,
+            lease_name=configuration.leader_election.name,
         )
     finally:
         await client.close()

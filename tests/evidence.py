@@ -90,7 +90,7 @@ def evidence(**given: Any) -> Evidence:
         "ledger": ledger({"uid-of-node-a": minutes_ago(30)}),
         "scheduler_configs": (config(),),
         "webhook": called(minutes_ago(1)),
-        "leader": LeaderFacts(holder="reap_1", renewed=NOW, duration=timedelta(seconds=15)),
+        "leader": LeaderFacts(holder="reap_1", renewed=NOW, duration=timedelta(seconds=15), brakes={}),
         "budgets": (),
         "access": AccessFacts(asked_for=("service account warmnode/warmnode",)),
         "clocks": (ClockReading(whose="warmnode serve", ahead=timedelta(0)),),

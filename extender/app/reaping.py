@@ -8,6 +8,7 @@ from typing import Any
 
 from extender.app.shared import Shared
 from extender.kube.annotate import annotate, cost_annotations, mark_annotations
+from extender.kube.brake_notes import brake_note
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
 from extender.kube.lease import LeaseStore
@@ -35,7 +36,12 @@ class Reaping:
         election = shared.in_force.configuration.leader_election
         identity = make_identity(Random())  # noqa: S311 - a name, no secret
         self.elector = LeaderElector(
-            LeaseStore(shared.client, namespace=shared.namespace, name=election.name),
+            LeaseStore(
+                shared.client,
+                namespace=shared.namespace,
+                name=election.name,
+                notes=lambda: brake_note(self.reaper.brakes),
+            ),
             identity=identity,
             lease_duration=election.lease_duration,
             renew_deadline=election.renew_deadline,

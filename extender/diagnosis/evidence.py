@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from extender.model import AgeSource, Ledger, Node, NodePool, Pod, Selector
+from extender.policy.brakes import BrakeRecord
 from extender.policy.calling import Refusal
 
 
@@ -115,11 +116,13 @@ class WebhookFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderFacts:
-    """What the Lease of the reapers says. ``holder`` empty: nobody leads."""
+    """What the Lease of the reapers says. ``holder`` empty: nobody leads. ``brakes`` is what the one that leads
+    remembers of its pools, None where it does not say."""
 
     holder: str
     renewed: datetime | None
     duration: timedelta | None = None
+    brakes: Mapping[str, BrakeRecord] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from extender.diagnosis.evidence import Evidence, Kind
@@ -9,12 +11,15 @@ from extender.diagnosis.findings import Check, Finding, Verdict, worst
 from extender.model import AgeSource
 from extender.page import count, some, span
 from extender.policy.ages import observed_first_seen
+from extender.policy.brakes import BrakeRecord
 
 LEDGER_LIMIT = 1024 * 1024
 NEARLY_FULL = 0.8
 RECORDED_WITHIN = timedelta(minutes=2)
 """The ledger is written every two seconds; a worker that was Ready for two minutes is in it, or nobody writes."""
 SILENT_LEADER = timedelta(minutes=1)
+MANY, SEVERAL_TIMES = 20, 5
+"""So many evictions within the hour, and so many times what a pool has, look like a circle."""
 SKEW_SEEN = timedelta(seconds=5)
 SKEW_HURTS = timedelta(seconds=30)
 """A mark that is further in the future counts as busy."""
@@ -121,7 +126,43 @@ def check_reaper(evidence: Evidence) -> Finding:
         since = f"for {span(silent)}" if silent is not None else "ever"
         summary = f"{leader.holder} holds the Lease and has not renewed it {since}"
         return Finding(check=check, verdict=Verdict.PROBLEM, summary=summary, remedy=look)
-    return Finding(check=check, verdict=Verdict.OK, summary=f"{leader.holder} leads")
+    if leader.brakes is None:
+        summary = f"{leader.holder} leads; its version does not say which pools it pauses"
+        return Finding(check=check, verdict=Verdict.OK, summary=summary)
+    faults = [*_paused(leader.brakes), *_in_a_circle(evidence, leader.brakes)]
+    if not faults:
+        return Finding(check=check, verdict=Verdict.OK, summary=f"{leader.holder} leads")
+    return Finding(
+        check=check,
+        verdict=Verdict.WARNING,
+        summary=f"{leader.holder} leads; {faults[0]}",
+        details=tuple(faults[1:]),
+        remedy="something makes a new worker for each that is evicted: use scaleIn: auto, or raise reap.floor to what "
+        "is needed. A pause ends by itself; restarting the reaper ends it now",
+    )
+
+
+def _paused(brakes: Mapping[str, BrakeRecord]) -> Iterator[str]:
+    for pool, record in sorted(brakes.items()):
+        if record.paused_until is not None:
+            yield (
+                f"pool {pool} is paused until {record.paused_until:%H:%M:%S} UTC: workers came back after "
+                f"{count(record.evicted, 'eviction')}"
+            )
+
+
+def _in_a_circle(evidence: Evidence, brakes: Mapping[str, BrakeRecord]) -> Iterator[str]:
+    """Name the pools that lost several times as many workers as they have: somebody made them anew."""
+    if evidence.workers is None:
+        return
+    sizes = Counter(worker.pod.pool for worker in evidence.workers)
+    for pool, record in sorted(brakes.items()):
+        again = record.evicted / max(sizes[pool], 1)
+        if record.paused_until is None and record.evicted >= MANY and again >= SEVERAL_TIMES and sizes[pool]:
+            yield (
+                f"pool {pool} has {count(sizes[pool], 'worker')}, and lost {record.evicted:,} by eviction within "
+                f"{span(evidence.now - record.since)}"
+            )
 
 
 def _is_reaper(program: str, arguments: tuple[str, ...]) -> bool:

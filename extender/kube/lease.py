@@ -5,7 +5,7 @@ Every write names the resourceVersion that was read, so of two that read the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -32,15 +32,23 @@ class StoredLease:
 
 
 class LeaseStore:
-    """Reads and writes the Lease ``name`` in ``namespace``.
+    """Reads and writes the Lease ``name`` in ``namespace``. ``notes`` are annotations that every write brings up to
+    date; None takes one away, and those of others stay.
 
     Every method raises `KubeError`; an answer that is no Lease is `Unavailable`. Needs the verbs get, create, update.
     """
 
     def __init__(
-        self, client: KubeClient, *, namespace: str, name: str, labels: Mapping[str, str] | None = None
+        self,
+        client: KubeClient,
+        *,
+        namespace: str,
+        name: str,
+        labels: Mapping[str, str] | None = None,
+        notes: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
         self._client = client
+        self._notes = notes
         self._labels = LABELS if labels is None else labels
         self._namespace = namespace
         self._name = name
@@ -53,24 +61,24 @@ class LeaseStore:
         except NotFound:
             return None
 
-    async def create(self, record: LeaseRecord, annotations: Mapping[str, str] | None = None) -> StoredLease:
+    async def create(self, record: LeaseRecord) -> StoredLease:
         """Create the Lease. Raises Conflict where it exists, NotFound where the namespace does not."""
-        metadata = {
-            "name": self._name,
-            "namespace": self._namespace,
-            "labels": self._labels,
-            "annotations": annotations or {},
-        }
+        metadata: dict[str, object] = {"name": self._name, "namespace": self._namespace, "labels": self._labels}
         return await self._write("POST", self._collection, metadata, record)
 
     async def update(self, record: LeaseRecord, based_on: StoredLease) -> StoredLease:
         """Replace the record. Raises Conflict where the Lease changed since it was read, or is gone."""
+        metadata = decode_answer(based_on.metadata, _FIELDS, "a Lease without metadata")
+        metadata["annotations"] = annotations_of(based_on)
         try:
-            return await self._write("PUT", f"{self._collection}/{self._name}", based_on.metadata, record)
+            return await self._write("PUT", f"{self._collection}/{self._name}", metadata, record)
         except NotFound as error:  # the API server says Conflict, because of the uid: a PUT may create a Lease
             raise Conflict(409, "Conflict", error.message) from error
 
-    async def _write(self, method: str, path: str, metadata: object, record: LeaseRecord) -> StoredLease:
+    async def _write(self, method: str, path: str, metadata: dict[str, object], record: LeaseRecord) -> StoredLease:
+        known = metadata.get("annotations")
+        notes = {**(known if isinstance(known, dict) else {}), **self._notes()}
+        metadata["annotations"] = {key: value for key, value in notes.items() if value is not None}
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -94,6 +102,18 @@ async def is_held(client: KubeClient, *, namespace: str, name: str, within: time
     return datetime.now(UTC) - lease.record.renewed < within
 
 
+class LeaseObject(msgspec.Struct, frozen=True):
+    """A Lease as a list has it, not read yet."""
+
+    metadata: msgspec.Raw
+    spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+
+
+def stored_lease_of(raw: LeaseObject) -> StoredLease:
+    """Read a Lease of a list."""
+    return stored_lease_from(b'{"metadata":' + bytes(raw.metadata) + b',"spec":' + bytes(raw.spec) + b"}")
+
+
 class _Spec(msgspec.Struct, rename="camel"):
     """Every field may be anything: one that makes no sense must not keep us from reading the others."""
 
@@ -104,12 +124,19 @@ class _Spec(msgspec.Struct, rename="camel"):
     lease_transitions: object = None
 
 
+class _Metadata(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
 class _Lease(msgspec.Struct):
     metadata: msgspec.Raw
     spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
 
 
 _LEASE = msgspec.json.Decoder(_Lease)
+_METADATA = msgspec.json.Decoder(_Metadata)
+_FIELDS = msgspec.json.Decoder(dict[str, object])
 _SPEC = msgspec.json.Decoder(_Spec)
 
 
@@ -126,6 +153,21 @@ def stored_lease_from(body: bytes) -> StoredLease:
         transitions=_whole(spec.lease_transitions, MAX_TRANSITIONS),
     )
     return StoredLease(record=record, metadata=lease.metadata)
+
+
+def annotations_of(lease: StoredLease) -> dict[str, str]:
+    """Read a Lease's annotations."""
+    return _metadata_of(lease).annotations or {}
+
+
+def is_of_reapers(lease: StoredLease) -> bool:
+    """True for a Lease that carries the labels of the one that says which reaper leads."""
+    return LABELS.items() <= (_metadata_of(lease).labels or {}).items()
+
+
+def _metadata_of(lease: StoredLease) -> _Metadata:
+    """Read what is needed of the metadata. What is no metadata at all, as a file may have it, has none of it."""
+    return decode_part(lease.metadata, _METADATA) or _Metadata()
 
 
 def spec_of(record: LeaseRecord) -> dict[str, object]:

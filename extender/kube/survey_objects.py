@@ -20,9 +20,10 @@ from extender.diagnosis.evidence import (
     WebhookFacts,
     WorkerFacts,
 )
+from extender.kube.brake_notes import brakes_from
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.eviction import LabelSelectorObject
-from extender.kube.lease import StoredLease, stored_lease_from
+from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.objects import (
     DELETION_COST,
     IDLE_SINCE,
@@ -249,7 +250,8 @@ class LeaseFacts:
     def leader(self) -> LeaderFacts:
         """Read it as the reapers'."""
         record = self.stored.record
-        return LeaderFacts(holder=record.holder, renewed=record.renewed, duration=record.duration)
+        brakes = brakes_from(self.stored)
+        return LeaderFacts(holder=record.holder, renewed=record.renewed, duration=record.duration, brakes=brakes)
 
     def clock(self, whose: str) -> ClockReading | None:
         """Compare the writer's clock with the API server's: a renewal has one time from each."""
@@ -260,15 +262,9 @@ class LeaseFacts:
         return ClockReading(whose=whose, ahead=ahead if abs(ahead) > timedelta(seconds=1) else timedelta(0))
 
 
-class LeaseObject(Struct, frozen=True):
-    metadata: Raw
-    spec: Raw = msgspec.field(default_factory=lambda: Raw(b"{}"))
-
-
 def lease_facts(raw: LeaseObject) -> LeaseFacts:
     """Reduce a Lease."""
     meta = decode_answer(raw.metadata, _META, "a Lease without metadata")
-    body = b'{"metadata":' + bytes(raw.metadata) + b',"spec":' + bytes(raw.spec) + b"}"
     taken = max(
         (
             entry.time
@@ -277,4 +273,4 @@ def lease_facts(raw: LeaseObject) -> LeaseFacts:
         ),
         default=None,
     )
-    return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored_lease_from(body), taken=utc(taken))
+    return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored_lease_of(raw), taken=utc(taken))

@@ -6,14 +6,12 @@ the last call, the last TLS handshake that failed, and the version. Nobody leads
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
-
 from extender.kube.client import KubeClient
-from extender.kube.codec import decode_answer
-from extender.kube.lease import LeaseStore, StoredLease, micro_time
+from extender.kube.lease import LeaseStore, StoredLease, annotations_of, micro_time
 from extender.kube.objects import PREFIX
 from extender.policy.calling import HandshakeFailure, Refusal
 from extender.policy.election import LeaseRecord
@@ -48,19 +46,12 @@ class StoredWebhookRecord:
     lease: StoredLease
 
 
-class _Metadata(msgspec.Struct):
-    annotations: dict[str, str] | None = None
-
-
-_METADATA = msgspec.json.Decoder(_Metadata)
-_FIELDS = msgspec.json.Decoder(dict[str, object])
-
-
 class WebhookLease:
     """Reads and writes the Lease ``name`` in ``namespace``. Raises as `LeaseStore`; needs get, create and update."""
 
     def __init__(self, client: KubeClient, *, namespace: str, name: str) -> None:
-        self._store = LeaseStore(client, namespace=namespace, name=name, labels=LABELS)
+        self._notes: Mapping[str, str | None] = {}
+        self._store = LeaseStore(client, namespace=namespace, name=name, labels=LABELS, notes=lambda: self._notes)
 
     async def read(self) -> StoredWebhookRecord | None:
         """Read it as it is now, None where there is none."""
@@ -70,25 +61,20 @@ class WebhookLease:
     async def write(self, record: WebhookRecord, based_on: StoredWebhookRecord | None) -> StoredWebhookRecord:
         """Write it, or create it where ``based_on`` is None. Raises Conflict where others wrote since."""
         spec = LeaseRecord(holder=record.holder, renewed=record.written)
-        annotations = {VERSION: record.version}
-        if record.last_call is not None:
-            annotations[LAST_CALL] = micro_time(record.last_call)
-        if record.last_refusal is not None:
-            annotations[LAST_REFUSAL] = f"{micro_time(record.last_refusal.at)} {record.last_refusal.failure}"
+        refusal = record.last_refusal
+        self._notes = {
+            VERSION: record.version,
+            LAST_CALL: None if record.last_call is None else micro_time(record.last_call),
+            LAST_REFUSAL: None if refusal is None else f"{micro_time(refusal.at)} {refusal.failure}",
+        }
         if based_on is None:
-            return stored_record_from(await self._store.create(spec, annotations))
-        metadata = decode_answer(based_on.lease.metadata, _FIELDS, "a Lease without metadata")
-        known = _annotations(based_on.lease)
-        for ours in (LAST_CALL, LAST_REFUSAL):
-            known.pop(ours, None)
-        metadata["annotations"] = known | annotations
-        base = StoredLease(record=based_on.lease.record, metadata=msgspec.Raw(msgspec.json.encode(metadata)))
-        return stored_record_from(await self._store.update(spec, base))
+            return stored_record_from(await self._store.create(spec))
+        return stored_record_from(await self._store.update(spec, based_on.lease))
 
 
 def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
     """Read the record out of a Lease."""
-    annotations = _annotations(lease)
+    annotations = annotations_of(lease)
     record = WebhookRecord(
         holder=lease.record.holder,
         version=annotations.get(VERSION, ""),
@@ -97,10 +83,6 @@ def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
         last_refusal=_refusal_from(annotations.get(LAST_REFUSAL, "")),
     )
     return StoredWebhookRecord(record=record, lease=lease)
-
-
-def _annotations(lease: StoredLease) -> dict[str, str]:
-    return decode_answer(lease.metadata, _METADATA, "a Lease without metadata").annotations or {}
 
 
 def _refusal_from(text: str) -> Refusal | None:

@@ -21,7 +21,15 @@ from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, tell_pass
 from extender.loops.slices import in_slices
 from extender.model import OrderKey, Pod, SkipReason
-from extender.policy.brakes import PAUSE, Episode, judge_episodes, paused_until, why_pool_waits, with_pass
+from extender.policy.brakes import (
+    PAUSE,
+    BrakeRecord,
+    Episode,
+    brake_record,
+    judge_episodes,
+    why_pool_waits,
+    with_pass,
+)
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, planning
 from extender.state import ClusterState
@@ -97,6 +105,13 @@ class Reaper:
     def remembered(self) -> set[str]:
         """The pools of which something is kept between passes."""
         return set(self._memory)
+
+    @property
+    def brakes(self) -> dict[str, BrakeRecord]:
+        """What is remembered of each pool that lost workers within the last hour."""
+        now = self._clock.moment()
+        records = {pool: brake_record(memory.episodes, now) for pool, memory in self._memory.items()}
+        return {pool: record for pool, record in records.items() if record is not None}
 
     async def pass_where_due(self) -> None:
         """Run a pass of every pool whose interval is over.
@@ -186,13 +201,13 @@ class Reaper:
         unplaced = len(self._state.unplaced(pool, settings.pending_for))
         self._metrics.reap_unplaced.labels(self._metrics.pool_label(pool)).set(unplaced)
         is_held_up = self._state.is_held_up(pool, settings.pending_for)
-        waits = why_pool_waits(is_held_up=is_held_up, episodes=memory.episodes, now=now.steady)
+        record = brake_record(memory.episodes, now)
+        until = None if record is None else record.paused_until
+        waits = why_pool_waits(is_held_up=is_held_up, is_paused=until is not None)
         is_paused = waits is SkipReason.POOL_PAUSED
         self._metrics.reap_paused.labels(self._metrics.pool_label(pool)).set(is_paused)
-        until = paused_until(memory.episodes)
-        if is_paused and not memory.told_paused and until is not None:
-            end = now.now + (until - now.steady)
-            why = f"workers came back after evictions; no more until {end:%H:%M:%S} UTC"
+        if is_paused and not memory.told_paused:
+            why = f"workers came back after evictions; no more until {until:%H:%M:%S} UTC"
             log.warning("pool paused", extra=fields(pool=pool, why=why))
             if arrivals:
                 await self._announcer.paused(pool, arrivals[-1][0], why)

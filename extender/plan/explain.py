@@ -93,6 +93,7 @@ class PodExplanation:
     worker: WorkerFate | None = None
     not_reapable: SkipReason | None = None
     waits: SkipReason | None = None
+    paused_until: datetime | None = None
     evictions: int = 0
     before: tuple[Pod, ...] = ()
     cost: CostMeaning | None = None
@@ -169,6 +170,7 @@ def explain_pod(look: Look, name: str) -> PodExplanation:
         worker=fate,
         not_reapable=why_not_reapable(pod, InForce(look.configuration).reaping(pod.pool).rules, look.plan.now),
         waits=reap.waits,
+        paused_until=reap.paused_until,
         evictions=len(reap.victims),
         before=before,
         cost=_cost(look, pod, reap),

@@ -50,6 +50,7 @@ def _pod_tree(explanation: PodExplanation, plan: Plan) -> dict[str, object]:
         "notReapable": explanation.not_reapable,
         "pass": None if worker is None else _fate_tree(worker),
         "waits": explanation.waits,
+        "pausedUntil": explanation.paused_until,
         "before": [_name_tree(each) for each in explanation.before],
         "deletionCost": None
         if cost is None
@@ -104,6 +105,7 @@ def _pool_tree(explanation: PoolExplanation, plan: Plan) -> dict[str, object]:
         "cacheKey": None if key is None else {"label": key.label, "window": key.window},
         "claimable": [_name_tree(pod) for pod in explanation.claimable],
         "waits": reap.waits,
+        "pausedUntil": reap.paused_until,
         "evictions": [_name_tree(pod) for pod in reap.victims],
         "stays": [{**_name_tree(pod), "reason": reason} for pod, reason in reap.stays],
         "deletionCostsToWrite": len(reap.costs),

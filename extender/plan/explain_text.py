@@ -125,7 +125,9 @@ def _fate_words(worker: WorkerFate, explanation: PodExplanation, *, dry_run: boo
         case Fate.STAYS:
             if worker.because is None or worker.because is explanation.not_reapable:  # said in the line above
                 return f"keeps it: {worker.because}" if worker.because is not None else "keeps it"
-            return f"keeps it: {words_of(worker.because)} ({worker.because})"
+            until = explanation.paused_until
+            ends = f", until {until:%H:%M:%S} UTC" if until is not None and worker.because is explanation.waits else ""
+            return f"keeps it: {words_of(worker.because)}{ends} ({worker.because})"
         case _:
             assert_never(worker.fate)
 
@@ -251,7 +253,8 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
     handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in explanation.claimable)
     yield "claimable", f"{len(explanation.claimable):,}, warmest first: {handed}" if handed else "none"
     if reap.waits is not None:
-        yield "a pass now", f"waits: {words_of(reap.waits)} ({reap.waits})"
+        until = f", until {reap.paused_until:%H:%M:%S} UTC" if reap.paused_until is not None else ""
+        yield "a pass now", f"waits: {words_of(reap.waits)}{until} ({reap.waits})"
     victims = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in reap.victims)
     yield "would evict", f"{len(reap.victims):,}, in this order: {victims}" if victims else "nobody"
     for reason, number in _stays(explanation).items():

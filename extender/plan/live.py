@@ -4,13 +4,14 @@ Karpenter's objects, where they are there and may be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
 
+from extender.kube.brake_notes import brakes_from
 from extender.kube.client import KubeClient
 from extender.kube.errors import Forbidden, KubeError, NotFound
 from extender.kube.karpenter_objects import (
@@ -21,11 +22,14 @@ from extender.kube.karpenter_objects import (
     node_claim_from,
     node_pool_from,
 )
+from extender.kube.lease import LABELS as LEASE_LABELS
+from extender.kube.lease import LeaseObject, LeaseStore, stored_lease_of
 from extender.kube.ledger import LABELS, LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.model import Ledger
-from extender.plan.snapshot import Snapshot
+from extender.plan.snapshot import Snapshot, brakes_among
+from extender.policy.brakes import BrakeRecord
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -39,14 +43,18 @@ class LiveSnapshot:
     ledger_note: str
 
 
-async def take_snapshot(client: KubeClient, classify: Classify, *, namespace: str, ledger_name: str) -> LiveSnapshot:
-    """List nodes and pods and read the ledger. Raises `KubeError` where nodes or pods cannot be listed."""
+async def take_snapshot(
+    client: KubeClient, classify: Classify, *, namespace: str, ledger_name: str, lease_name: str
+) -> LiveSnapshot:
+    """List nodes and pods, read the ledger and the reapers' Lease. Raises `KubeError` where nodes or pods cannot be
+    listed."""
     nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
     pods = await list_objects(client, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, classify))
     ledger, note = await _find_ledger(client, namespace=namespace, name=ledger_name)
     unread: dict[str, str] = {}
     claims = await _list_optional(client, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, "NodeClaim", unread)
     node_pools = await _list_optional(client, NODE_POOLS_PATH, NodePoolObject, node_pool_from, "NodePool", unread)
+    brakes = await _find_brakes(client, namespace, lease_name, unread)
     counts = {"Node": len(nodes), "Pod": len(pods), "NodeClaim": len(claims), "NodePool": len(node_pools)}
     return LiveSnapshot(
         snapshot=Snapshot(
@@ -58,6 +66,7 @@ async def take_snapshot(client: KubeClient, classify: Classify, *, namespace: st
             kinds={kind: count for kind, count in counts.items() if kind not in unread},
             taken=datetime.now(UTC),
             unread=unread,
+            brakes=brakes,
         ),
         ledger_note=note,
     )
@@ -72,6 +81,29 @@ async def _list_optional(
     except KubeError as error:
         unread[kind] = "not in this cluster" if isinstance(error, NotFound) else str(error)
         return []
+
+
+async def _find_brakes(
+    client: KubeClient, namespace: str, name: str, unread: dict[str, str]
+) -> Mapping[str, BrakeRecord] | None:
+    """Read what the reaper that leads remembers: by the Lease of ``namespace``, else by the one that carries our labels
+    in any namespace."""
+    try:
+        lease = await LeaseStore(client, namespace=namespace, name=name).read()
+        if lease is not None:
+            return brakes_from(lease)
+        return brakes_among(
+            await list_objects(
+                client,
+                "/apis/coordination.k8s.io/v1/leases",
+                LeaseObject,
+                stored_lease_of,
+                label_selector=",".join(f"{key}={value}" for key, value in LEASE_LABELS.items()),
+            )
+        )
+    except KubeError as error:
+        unread["Lease"] = str(error)
+        return None
 
 
 async def _find_ledger(client: KubeClient, *, namespace: str, name: str) -> tuple[Ledger | None, str]:

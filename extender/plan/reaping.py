@@ -1,18 +1,18 @@
 """What a pass of the reaper would do with each pool, and which deletion costs would be written. Pure, and the same
-policies as the loops: a plan differs from a pass only by what a look at one moment cannot know (budgets, come-backs).
+policies as the loops: a plan differs from a pass only by what a look at one moment cannot know (budgets).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from extender.clock import Steady
 from extender.emptying import Rooms, why_stays
 from extender.inforce import reaping_of
 from extender.model import Pod, SkipReason
-from extender.policy.brakes import why_pool_waits
+from extender.policy.brakes import BrakeRecord, why_pool_waits
 from extender.policy.deletion_cost import CostWrite, cost_write
 from extender.policy.reaping import assess_node, plan_evictions
 from extender.settings import Configuration, PoolSettings
@@ -24,6 +24,7 @@ class PoolReap:
     """One pool: whom a pass would evict, in order, why each other idle worker stays, and the costs it would write.
 
     ``waits`` is why the whole pool waits, None where it does not: then nothing of ``victims`` goes now.
+    ``paused_until``: until when, where it pauses, by what the reaper that leads says.
     """
 
     pool: str
@@ -33,18 +34,21 @@ class PoolReap:
     victims: tuple[Pod, ...]
     stays: tuple[tuple[Pod, SkipReason], ...]
     costs: tuple[CostWrite, ...]
+    paused_until: datetime | None = None
 
 
-def reap_pools(state: ClusterState, configuration: Configuration, now: datetime) -> tuple[PoolReap, ...]:
-    """Plan a pass for every pool that has a worker, by name."""
+def reap_pools(
+    state: ClusterState, configuration: Configuration, now: datetime, brakes: Mapping[str, BrakeRecord]
+) -> tuple[PoolReap, ...]:
+    """Plan a pass for every pool that has a worker, by name. ``brakes`` is what the reaper that leads remembers."""
     listed = {pool.name: pool for pool in configuration.pools or ()}
     return tuple(
-        _reap_pool(state, listed.get(name) or configuration.pool_defaults_for(name), now)
+        _reap_pool(state, listed.get(name) or configuration.pool_defaults_for(name), now, brakes.get(name))
         for name in sorted(state.where.pool_names())
     )
 
 
-def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> PoolReap:
+def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake: BrakeRecord | None) -> PoolReap:
     reaping = reaping_of(settings)
     assessments = []
     costs = []
@@ -78,7 +82,10 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
     rooms = Rooms(state, changed=set())
     deque(rooms.counting(), maxlen=0)
     plan = plan_evictions(assessments, reaping.limits, rooms=rooms.left(now), key_use=state.key_use)
-    waits = why_pool_waits(is_held_up=state.is_held_up(settings.name, reaping.pending_for), episodes=(), now=Steady(0))
+    until = None if brake is None else brake.paused_until
+    waits = why_pool_waits(
+        is_held_up=state.is_held_up(settings.name, reaping.pending_for), is_paused=until is not None and now < until
+    )
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(
         pool=settings.name,
@@ -88,4 +95,5 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime) -> Po
         victims=plan.victims,
         stays=tuple(sorted(stays, key=lambda entry: (entry[1], entry[0].namespace, entry[0].name))),
         costs=tuple(sorted(costs, key=lambda write: (write.pod.namespace, write.pod.name))),
+        paused_until=until if waits is SkipReason.POOL_PAUSED else None,
     )

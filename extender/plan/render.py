@@ -130,6 +130,7 @@ def _reap_tree(reap: PoolReap) -> dict[str, object]:
         "floor": reap.floor,
         "dryRun": reap.dry_run,
         "waits": reap.waits,
+        "pausedUntil": reap.paused_until,
         "evictions": [_pod_tree(pod) for pod in reap.victims],
         "stays": [{**_pod_tree(pod), "reason": reason} for pod, reason in reap.stays],
         "deletionCosts": [
@@ -170,7 +171,8 @@ def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:
 
 def _fate(reap: PoolReap) -> str:
     if reap.waits is not None:
-        return f"stays for now: {reap.waits}"
+        until = f" until {reap.paused_until:%H:%M:%S} UTC" if reap.paused_until is not None else ""
+        return f"stays for now: {reap.waits}{until}"
     return "would be evicted, but for dry-run" if reap.dry_run else "evicted"
 
 

@@ -107,8 +107,11 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     unknown.extend(_unknown_of_karpenter(snapshot))
     if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
         unknown.append("which cache keys ran before and have gone: only the workers that are there count")
-    reaps = reap_pools(state, configuration, now)
+    reaps = reap_pools(state, configuration, now, snapshot.brakes or {})
     if any(reap.victims for reap in reaps):
+        if snapshot.brakes is None:
+            why = snapshot.unread.get("Lease")
+            unknown.append(f"which pools pause because evicted workers came back (no Lease{f': {why}' if why else ''})")
         unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
     unknown.extend(_asked_outside(state, configuration))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)

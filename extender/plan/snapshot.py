@@ -17,10 +17,13 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from extender.kube.brake_notes import brakes_from
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
+from extender.kube.lease import LeaseObject, StoredLease, is_of_reapers, stored_lease_of
 from extender.kube.ledger import COMPONENT_LABEL, LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod
+from extender.policy.brakes import BrakeRecord
 
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
@@ -80,7 +83,8 @@ class Snapshot:
     """One look at a cluster. ``taken`` is the newest time in it, None where it holds no time at all.
 
     ``ledger`` is None where the snapshot has none; ``kinds`` counts the objects of every kind that it holds.
-    ``unread`` is why a kind could not be read, by kind, where something is known of that.
+    ``unread`` is why a kind could not be read, by kind, where something is known of that. ``brakes`` is what the reaper
+    that leads remembers of its pools, None where nobody says.
     """
 
     nodes: tuple[Node, ...]
@@ -91,6 +95,7 @@ class Snapshot:
     node_claims: tuple[NodeClaim, ...] = ()
     node_pools: tuple[NodePool, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    brakes: Mapping[str, BrakeRecord] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +150,8 @@ def read_snapshot_bytes(source: str) -> bytes:
 
 
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
-    """Read Nodes, Pods, the ledger, NodeClaims and NodePools out of a List; other kinds are counted and left out.
+    """Read Nodes, Pods, the ledger, the reapers' Lease, NodeClaims and NodePools out of a List; other kinds are counted
+    and left out.
 
     Raises:
         SnapshotError: it is no JSON, no list, holds no Node, or an object in it cannot be read.
@@ -155,6 +161,7 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     ledgers: list[Ledger] = []
     claims: list[NodeClaim] = []
     node_pools: list[NodePool] = []
+    leases: list[StoredLease] = []
     kinds: dict[str, int] = {}
     times: list[datetime] = []
     for item in items_of(content, source):
@@ -170,6 +177,8 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 config_map = msgspec.json.decode(raw, type=ConfigMapObject)
                 if (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LABELS[COMPONENT_LABEL]:
                     ledgers.append(ledger_from(config_map))
+            elif kind == "Lease":
+                leases.append(stored_lease_of(msgspec.json.decode(raw, type=LeaseObject)))
             elif kind == "NodeClaim":
                 claims.append(node_claim_from(msgspec.json.decode(raw, type=NodeClaimObject)))
             elif kind == "NodePool":
@@ -189,8 +198,18 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
         node_claims=tuple(claims),
         node_pools=tuple(node_pools),
         kinds=kinds,
+        brakes=brakes_among(leases) if leases else None,
         taken=taken and max([taken, *(mark for mark in marks if mark - taken <= MARK_AHEAD)]),
     )
+
+
+def brakes_among(leases: Iterable[StoredLease]) -> Mapping[str, BrakeRecord] | None:
+    """Give what the reaper that leads remembers, by the Lease with the reapers' labels that was renewed last.
+
+    Nothing is remembered where there is none.
+    """
+    ours = [lease for lease in leases if is_of_reapers(lease) and lease.record.renewed is not None]
+    return brakes_from(max(ours, key=lambda lease: lease.record.renewed or FOREVER)) if ours else {}
 
 
 def _parse_list(content: bytes, source: str) -> _List:

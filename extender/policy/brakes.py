@@ -110,6 +110,29 @@ def paused_until(episodes: Sequence[Episode]) -> Steady | None:
     return ends[-1] + PAUSE if ends else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrakeRecord:
+    """What is remembered of a pool: how many workers were evicted ``since`` then, an hour ago at most, and until when
+    it is paused, None where it is not."""
+
+    evicted: int
+    since: datetime
+    paused_until: datetime | None = None
+
+
+def brake_record(episodes: Sequence[Episode], now: Moment) -> BrakeRecord | None:
+    """Sum up what is remembered, None where nothing is."""
+    recent = [episode for episode in episodes if now.steady - episode.began.steady < PAUSE]
+    if not recent:
+        return None
+    until = paused_until(recent)
+    return BrakeRecord(
+        evicted=sum(episode.evicted for episode in recent),
+        since=now.now - (now.steady - recent[0].began.steady),
+        paused_until=now.now + (until - now.steady) if until is not None and now.steady < until else None,
+    )
+
+
 def holds_up(waiting: Pod, schedulers: Collection[str], pending_for: timedelta, now: datetime) -> bool:
     """A worker that waits for a node holds up the reaping of its pool: it may take the room of the idle ones, or the
     pool needs all it has.
@@ -121,15 +144,12 @@ def holds_up(waiting: Pod, schedulers: Collection[str], pending_for: timedelta, 
     return waiting.scheduler in schedulers and (not pending_for or now - waiting.created <= pending_for)
 
 
-def why_pool_waits(*, is_held_up: bool, episodes: Sequence[Episode], now: Steady) -> SkipReason | None:
+def why_pool_waits(*, is_held_up: bool, is_paused: bool) -> SkipReason | None:
     """Say why nothing of a pool is evicted now, None where nothing forbids it.
 
-    1. a worker that waits for a node holds it up (`holds_up`); 2. workers came back after evictions, again and again:
-    something recreates them, and evicting only moves them about.
+    1. a worker that waits for a node holds it up (`holds_up`); 2. it is paused: workers came back after evictions,
+    again and again; something recreates them, and evicting only moves them about.
     """
     if is_held_up:
         return SkipReason.PENDING_WORKERS
-    until = paused_until(episodes)
-    if until is not None and now < until:
-        return SkipReason.POOL_PAUSED
-    return None
+    return SkipReason.POOL_PAUSED if is_paused else None

@@ -27,6 +27,7 @@ from extender.kube.client import KubeClient
 from extender.kube.errors import KubeError, NotFound
 from extender.kube.karpenter_objects import NODE_POOLS_PATH, NodePoolObject, node_pool_from
 from extender.kube.karpenter_version import BALANCED
+from extender.kube.lease import LeaseObject
 from extender.kube.ledger import LABELS as LEDGER_LABELS
 from extender.kube.listing import list_objects
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
@@ -35,7 +36,6 @@ from extender.kube.reviews import ServiceAccount, refused, who_am_i
 from extender.kube.survey_objects import (
     NAME_LABEL,
     BudgetObject,
-    LeaseObject,
     PodFacts,
     SurveyedPod,
     lease_facts,

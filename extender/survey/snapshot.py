@@ -11,10 +11,10 @@ from extender.diagnosis.karpenter import ABSENT as NO_KARPENTER
 from extender.inforce import InForce
 from extender.kube.karpenter_objects import NodePoolObject, node_pool_from
 from extender.kube.karpenter_version import BALANCED
+from extender.kube.lease import LeaseObject
 from extender.kube.objects import ConfigMapObject, NodeObject, node_from
 from extender.kube.survey_objects import (
     BudgetObject,
-    LeaseObject,
     PodFacts,
     SurveyedPod,
     lease_facts,

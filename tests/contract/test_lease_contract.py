@@ -13,7 +13,7 @@ import pytest
 
 from extender.kube.client import KubeClient
 from extender.kube.errors import Conflict, NotFound
-from extender.kube.lease import LeaseStore, is_held
+from extender.kube.lease import LeaseStore, annotations_of, is_held
 from extender.loops.elector import Leases
 from extender.policy.election import LeaseRecord, next_record, released
 from tests.fakes.apiserver import FakeApiServer
@@ -207,6 +207,22 @@ async def test_lease_without_a_spec_can_be_taken(server: tuple[KubeClient, str])
     assert found is not None
     assert found.record == LeaseRecord()
     assert (await store.update(RECORD, found)).record == RECORD
+
+
+async def test_notes_are_brought_up_to_date_with_each_write(server: tuple[KubeClient, str]) -> None:
+    """Those of others stay, and one that is None is taken away."""
+    client, namespace = server
+    notes: dict[str, str | None] = {"warmnode.dev/a": "1", "warmnode.dev/b": None}
+    store = LeaseStore(client, namespace=namespace, name=NAME, notes=lambda: notes)
+    lease = await store.create(RECORD)
+    assert annotations_of(lease) == {"warmnode.dev/a": "1"}
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{NAME}"
+    merge = "application/merge-patch+json"
+    await client.send("PATCH", path, b'{"metadata":{"annotations":{"theirs":"x"}}}', content_type=merge)
+    found = await store.read()
+    assert found is not None
+    notes |= {"warmnode.dev/a": None, "warmnode.dev/b": "2"}
+    assert annotations_of(await store.update(RECORD, found)) == {"theirs": "x", "warmnode.dev/b": "2"}
 
 
 async def test_held_is_what_was_renewed_lately(server: tuple[KubeClient, str]) -> None:

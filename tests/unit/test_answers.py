@@ -20,14 +20,14 @@ from extender.kube.cleanup import clean_up
 from extender.kube.client import KubeClient
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, Evictor
-from extender.kube.lease import LeaseStore, StoredLease
+from extender.kube.lease import LeaseObject, LeaseStore, StoredLease
 from extender.kube.ledger import LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.marks import Marks
 from extender.kube.objects import PodObject
 from extender.kube.permissions import Access
 from extender.kube.reviews import refused, who_am_i
-from extender.kube.survey_objects import LeaseObject, lease_facts
+from extender.kube.survey_objects import lease_facts
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease, WebhookRecord
 from extender.policy.election import LeaseRecord
 from extender.web.authorization import Authorization, Verb

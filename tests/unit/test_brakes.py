@@ -10,7 +10,16 @@ import pytest
 
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.ages import order_key
-from extender.policy.brakes import Episode, holds_up, judge_episodes, paused_until, why_pool_waits, with_pass
+from extender.policy.brakes import (
+    BrakeRecord,
+    Episode,
+    brake_record,
+    holds_up,
+    judge_episodes,
+    paused_until,
+    why_pool_waits,
+    with_pass,
+)
 from tests.builders import NOW, minutes_ago, moment, node, steady, worker
 
 OLD, NEW = order_key(node("old"), minutes_ago(500)), order_key(node("new"), minutes_ago(5))
@@ -143,14 +152,24 @@ def test_pool_pauses_after_three_strikes_in_a_row() -> None:
     assert paused_until([struck[0], quiet[1], struck[2], struck[3]]) is None
     assert paused_until(struck[:3]) == steady(minutes_ago(10)) + timedelta(hours=1)
     assert paused_until([*struck[:3], quiet[3]]) == steady(minutes_ago(10)) + timedelta(hours=1)
-    assert why_pool_waits(is_held_up=False, episodes=struck, now=steady(NOW)) is SkipReason.POOL_PAUSED
-    assert why_pool_waits(is_held_up=False, episodes=struck, now=steady(NOW + timedelta(hours=1))) is None
+    assert why_pool_waits(is_held_up=False, is_paused=True) is SkipReason.POOL_PAUSED
+
+
+def test_what_is_remembered_is_summed_up() -> None:
+    """How many were evicted within the hour, since when, and until when it is paused, by the time of day."""
+    struck = [replace(EVICTED, ended=moment(minutes_ago(minutes)), came_back=True) for minutes in (20, 15, 10)]
+    now = moment(NOW)
+    assert brake_record([], now) is None
+    assert brake_record(struck[:2], now) == BrakeRecord(evicted=2, since=EVICTED.began.now)
+    until = minutes_ago(10) + timedelta(hours=1)
+    assert brake_record(struck, now) == BrakeRecord(evicted=3, since=EVICTED.began.now, paused_until=until)
+    assert brake_record(struck, moment(NOW + timedelta(hours=1))) is None
 
 
 def test_pool_waits_while_a_worker_has_no_node() -> None:
     """A pending worker may take the room of the idle ones."""
-    assert why_pool_waits(is_held_up=True, episodes=[], now=steady(NOW)) is SkipReason.PENDING_WORKERS
-    assert why_pool_waits(is_held_up=False, episodes=[], now=steady(NOW)) is None
+    assert why_pool_waits(is_held_up=True, is_paused=False) is SkipReason.PENDING_WORKERS
+    assert why_pool_waits(is_held_up=False, is_paused=False) is None
 
 
 def pending(minutes: float, scheduler: str = "warmnode") -> Pod:

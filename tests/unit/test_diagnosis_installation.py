@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from extender.diagnosis.evidence import (
     MissingAccess,
     Program,
 )
-from extender.diagnosis.findings import Verdict
+from extender.diagnosis.findings import Finding, Verdict
 from extender.diagnosis.installation import (
     check_clocks,
     check_configuration,
@@ -25,6 +26,7 @@ from extender.diagnosis.installation import (
     check_reaper,
 )
 from extender.model import AgeSource, Ledger
+from extender.policy.brakes import BrakeRecord
 from tests.builders import NOW, ledger, minutes_ago, worker
 from tests.evidence import evidence, facts
 
@@ -186,3 +188,33 @@ def test_our_own_clock_is_a_warning_at_most() -> None:
 def test_a_file_has_no_clock() -> None:
     """Not known."""
     assert check_clocks(evidence(clocks=None)).verdict is UNKNOWN
+
+
+# -- what the reaper that leads says of its pools ---------------------------------------------------------------------
+
+
+def reaper_with(brakes: Mapping[str, BrakeRecord] | None) -> Finding:
+    leader = LeaderFacts(holder="reap_1", renewed=NOW, duration=timedelta(seconds=15), brakes=brakes)
+    return check_reaper(evidence(leader=leader))
+
+
+def test_a_paused_pool_is_told_with_its_end() -> None:
+    """The reaper that leads says so in its Lease."""
+    until = NOW + timedelta(minutes=50)
+    found = reaper_with({"pool": BrakeRecord(evicted=9, since=minutes_ago(20), paused_until=until)})
+    assert found.verdict is Verdict.WARNING
+    assert "pool pool is paused until 12:50:00 UTC: workers came back after 9 evictions" in found.summary
+
+
+def test_a_pool_that_lost_many_times_what_it_has_runs_in_a_circle() -> None:
+    """244 evictions of a pool that still has its worker: somebody made each anew, whatever the brake saw."""
+    found = reaper_with({"pool": BrakeRecord(evicted=244, since=minutes_ago(9))})
+    assert found.verdict is Verdict.WARNING
+    assert "has 1 worker, and lost 244 by eviction within 9m" in found.summary
+    assert reaper_with({"pool": BrakeRecord(evicted=19, since=minutes_ago(9))}).verdict is Verdict.OK
+    assert reaper_with({"gone": BrakeRecord(evicted=244, since=minutes_ago(9))}).verdict is Verdict.OK
+
+
+def test_a_reaper_that_says_nothing_of_its_pools_is_told() -> None:
+    """An earlier version: it leads, and more is not known."""
+    assert "does not say which pools" in reaper_with(None).summary

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from extender.plan.explain_text import render_page
 from extender.plan.report import look_at
 from extender.plan.snapshot import Snapshot
 from extender.plan.words import REASONS, words_of
+from extender.policy.brakes import BrakeRecord
 from extender.policy.deletion_cost import EPOCH_MINUTE, CostState, busy_cost, idle_cost, node_seen_of
 from extender.settings import Configuration, load_configuration
 from tests.builders import NOW, claim, ledger, minutes_ago, node, stranger, worker
@@ -46,12 +49,20 @@ def look(
     config: str = "",
     claims: tuple[NodeClaim, ...] = (),
     pools: tuple[NodePool, ...] = (),
+    brakes: Mapping[str, BrakeRecord] | None = None,
 ) -> Look:
     head = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
     configuration = load_configuration(head + config, source="f") if config else Configuration.default()
     kinds = {"Node": len(nodes), "Pod": len(pods), "NodeClaim": len(claims), "NodePool": len(pools)}
     snapshot = Snapshot(
-        nodes=nodes, pods=pods, ledger=recorded, kinds=kinds, taken=NOW, node_claims=claims, node_pools=pools
+        nodes=nodes,
+        pods=pods,
+        ledger=recorded,
+        kinds=kinds,
+        taken=NOW,
+        node_claims=claims,
+        node_pools=pools,
+        brakes=brakes,
     )
     state, plan = look_at(snapshot, configuration, source="the test")
     return Look(state=state, plan=plan, configuration=configuration)
@@ -142,6 +153,21 @@ def test_a_pool_that_waits_evicts_nobody_and_says_why() -> None:
     assert found.worker is not None
     assert (found.worker.fate, found.worker.because) == (Fate.STAYS, SkipReason.PENDING_WORKERS)
     assert "none yet: kube-scheduler has found no node" in page(seen, pod_of(seen, "pending"))
+
+
+def test_a_paused_pool_evicts_nobody_and_says_until_when() -> None:
+    """The reaper that leads says it in its Lease: no tool may say that a pass evicts then."""
+    brake = BrakeRecord(evicted=9, since=minutes_ago(20), paused_until=NOW + timedelta(minutes=50))
+    workers = (idle("a", "node-old"), idle("b"))
+    seen = look(*workers, brakes={"pool": brake})
+    found = pod_of(seen, "b")
+    assert found.worker is not None
+    assert (found.worker.fate, found.worker.because) == (Fate.STAYS, SkipReason.POOL_PAUSED)
+    assert "pool pauses, until 12:50:00 UTC (poolPaused)" in page(seen, found)
+    assert "pool pauses, until 12:50:00 UTC (poolPaused)" in page(seen, pool_of(seen))
+    assert tree(seen, pool_of(seen))["pool"]["pausedUntil"] == tree(seen, found)["pod"]["pausedUntil"]
+    over = look(*workers, brakes={"pool": replace(brake, paused_until=NOW)})
+    assert pod_of(over, "b").waits is None
 
 
 def test_a_pod_of_no_pool_is_told_why() -> None:
@@ -292,7 +318,7 @@ KEYS = {
     "pod": {
         *{"namespace", "name", "uid", "pool", "noPool", "node", "scheduler", "idle", "idleSince", "claim"},
         "cacheKey",
-        *{"notClaimable", "notReapable", "pass", "waits", "before", "deletionCost"},
+        *{"notClaimable", "notReapable", "pass", "waits", "pausedUntil", "before", "deletionCost"},
     },
     "node": {
         *{"name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "why"},
@@ -301,7 +327,7 @@ KEYS = {
     "pool": {
         *{"name", "idle", "busy", "claimed", "pending", "nodes", "schedulers", "settings"},
         "cacheKey",
-        *{"claimable", "waits", "evictions", "stays", "deletionCostsToWrite"},
+        *{"claimable", "waits", "pausedUntil", "evictions", "stays", "deletionCostsToWrite"},
     },
 }
 

@@ -16,6 +16,7 @@ from extender.page import span
 from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table
 from extender.plan.report import AgeBasis, NodeLine, Plan, plan_of
 from extender.plan.snapshot import Snapshot, parse_snapshot
+from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
 from tests.builders import NOW, by_label, claim, ledger, minutes_ago, node, stranger, worker
 
@@ -36,6 +37,23 @@ def plan(
     kinds = {"Node": len(nodes), "Pod": len(pods)}
     snapshot = Snapshot(nodes=nodes, pods=pods, ledger=recorded, kinds=kinds, taken=NOW)
     return plan_of(snapshot, Configuration.default().model_copy(update={"age": age}), source="the test")
+
+
+def test_paused_pool_evicts_nobody_and_says_until_when() -> None:
+    """What the reaper that leads remembers counts. Where nobody says, that is not known."""
+    pods = tuple(worker(name, node="node-new", idle_since=minutes_ago(20)) for name in "ab")
+    until = NOW + timedelta(minutes=50)
+    for brakes, fate, is_known in (
+        (None, "evicted", False),
+        ({}, "evicted", True),
+        ({"pool": BrakeRecord(evicted=9, since=minutes_ago(9), paused_until=until)}, "poolPaused until 12:50", True),
+    ):
+        kinds = {"Node": 1, "Pod": 2}
+        snapshot = Snapshot(nodes=(NEW,), pods=pods, ledger=AN_HOUR, kinds=kinds, taken=NOW, brakes=brakes)
+        made = plan_of(snapshot, Configuration.default(), source="the test")
+        page = render_table(made)
+        assert fate in page
+        assert ("not known: which pools pause" in page) is not is_known
 
 
 def line_of(made: Plan, name: str) -> NodeLine:
@@ -214,7 +232,7 @@ def test_reaping_is_what_a_pass_would_do() -> None:
         ),
     )
     (reaping,) = as_json(made)["reaping"]
-    assert list(reaping) == ["pool", "floor", "dryRun", "waits", "evictions", "stays", "deletionCosts"]
+    assert list(reaping) == ["pool", "floor", "dryRun", "waits", "pausedUntil", "evictions", "stays", "deletionCosts"]
     assert [each["pod"] for each in reaping["evictions"]] == ["n", "o"]
     assert [(each["pod"], each["reason"]) for each in reaping["stays"]] == [("owned", "ownerRecreates")]
     assert [(each["pod"], each["from"]) for each in reaping["deletionCosts"]] == [

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.kube.brake_notes import brake_note
+from extender.kube.lease import LABELS
 from extender.model import Departure, SkipReason
 from extender.plan.report import Plan, plan_of
 from extender.plan.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
+from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
 from tests.builders import by_label
 
@@ -309,6 +312,18 @@ def test_node_claims_of_a_snapshot_say_which_nodes_leave() -> None:
         "which nodes Karpenter has begun to take (no NodeClaim)",
         "which empty nodes Karpenter would take (no NodePool)",
     ]
+
+
+def test_pauses_are_read_from_the_lease_of_the_reapers() -> None:
+    """It is known by its labels, wherever it is; a snapshot without any Lease does not say."""
+    until = BrakeRecord(evicted=3, since=at(CREATED), paused_until=at(CREATED))
+    metadata = {"name": "my-reaper", "labels": LABELS, "annotations": brake_note({"pool": until})}
+    spec = {"holderIdentity": "reap_1", "renewTime": CREATED}
+    ours = {"kind": "Lease", "metadata": metadata, "spec": spec}
+    other = {"kind": "Lease", "metadata": {"name": "node-a"}, "spec": spec}
+    assert parse(listed(node_item(), other, ours)).brakes == {"pool": until}
+    assert parse(listed(node_item(), other)).brakes == {}
+    assert parse(listed(node_item())).brakes is None
 
 
 def test_clusters_without_karpenter_are_not_told_what_they_lack() -> None:

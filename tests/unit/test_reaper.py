@@ -13,6 +13,7 @@ from extender.kube.errors import Forbidden, Gone, KubeError, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.reaper import Reaper
 from extender.model import DisruptionBudget, Pod, Selector, SkipReason
+from extender.policy.brakes import BrakeRecord
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.state import ClusterState
@@ -382,6 +383,14 @@ async def test_workers_that_come_back_again_and_again_pause_the_pool() -> None:
     assert scene.told.events.count("paused pool") == 1
     scene.now += timedelta(hours=1)
     assert await scene.one_pass() != []
+
+
+async def test_what_the_brakes_remember_can_be_read() -> None:
+    """For the Lease: how many were evicted, and none of a pool that lost nobody."""
+    scene = Scene(floor=1)
+    assert scene.reaper.brakes == {}
+    await scene.one_pass()
+    assert scene.reaper.brakes == {"pool": BrakeRecord(evicted=2, since=NOW)}
 
 
 async def test_blocked_workers_do_not_starve_the_others() -> None:

@@ -16,9 +16,10 @@ from extender.diagnosis.diagnose import CHECKS, diagnose
 from extender.diagnosis.evidence import Evidence, Kind
 from extender.diagnosis.findings import Check, Finding, Verdict, worst
 from extender.diagnosis.render import TITLES, render_json, render_page
+from extender.kube.lease import LeaseObject
 from extender.kube.permissions import Duty
 from extender.kube.reviews import ServiceAccount
-from extender.kube.survey_objects import LeaseObject, lease_facts
+from extender.kube.survey_objects import lease_facts
 from extender.model import Selector
 from extender.survey.live import Asked, duties_of
 from extender.survey.snapshot import evidence_of_snapshot
