@@ -19,6 +19,7 @@ from extender.kube.client import KubeClient
 from extender.kube.lease import is_held
 from extender.kube.ledger import LedgerStore
 from extender.kube.listing import list_uids
+from extender.kube.transport import Lane
 from extender.loops.ledger import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
 from extender.model import AgeSource, Pod
 from extender.settings import Configuration
@@ -53,7 +54,7 @@ class Process:
         )
         self.stopping = stopping
         self.feed = ClusterFeed(
-            client,
+            client.on(Lane.FEED),
             self.state,
             classify=self.in_force.classify,
             ledger=(self.namespace, configuration.ledger.name) if configuration.age is AgeSource.FIRST_SEEN else None,

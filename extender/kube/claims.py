@@ -27,6 +27,7 @@ from extender.kube.objects import (
     pod_from,
 )
 from extender.kube.observer import UndecodableObject
+from extender.kube.transport import Lane
 from extender.model import Claim, Pod
 from extender.policy.marks import format_idle_mark
 
@@ -47,7 +48,7 @@ class ClaimStore:
     """
 
     def __init__(self, client: KubeClient, classify: Classify) -> None:
-        self._client = client
+        self._client = client.on(Lane.CLAIMS)
         self._codec = Codec(PodObject, lambda raw: _found(raw, classify))
 
     async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]:

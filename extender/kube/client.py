@@ -29,7 +29,7 @@ from extender.kube.access import (
 from extender.kube.errors import ConfigurationProblem, failure
 from extender.kube.exec_plugin import ExecConfig, ExecCredentials, cluster_info
 from extender.kube.proxy import environment_proxy
-from extender.kube.transport import Request, Transport
+from extender.kube.transport import Lane, Request, Transport
 
 Params: TypeAlias = Mapping[str, str]
 
@@ -47,9 +47,10 @@ class KubeClient:
     repeated once with refreshed credentials.
     """
 
-    def __init__(self, transport: Transport, *, namespace: str) -> None:
+    def __init__(self, transport: Transport, *, namespace: str, lane: Lane = Lane.OTHER) -> None:
         self.namespace = namespace
         self._transport = transport
+        self._lane = lane
 
     @classmethod
     async def connect(cls, *, kubeconfig: str | None = None, context: str | None = None, user_agent: str) -> KubeClient:
@@ -72,6 +73,10 @@ class KubeClient:
             raise
         return cls(transport, namespace=access.namespace)
 
+    def on(self, lane: Lane) -> KubeClient:
+        """The same client over the connections of ``lane``, for what must not wait for other requests."""
+        return KubeClient(self._transport, namespace=self.namespace, lane=lane)
+
     @property
     def clock_skew(self) -> timedelta | None:
         """The server's clock minus ours by the Date of the last answer, good to a second. None before the first."""
@@ -85,7 +90,7 @@ class KubeClient:
         timeout: timedelta = TIMEOUT,  # noqa: ASYNC109 - no call without a limit, so each has one by default
     ) -> bytes:
         """The body of a successful GET, complete within ``timeout``."""
-        return await self._call(Request(method="GET", path=path, params=params), timeout)
+        return await self._call(Request(method="GET", path=path, params=params, lane=self._lane), timeout)
 
     async def send(
         self,
@@ -103,7 +108,8 @@ class KubeClient:
         was done.
         """
         headers = {"Content-Type": content_type}
-        return await self._call(Request(method=method, path=path, body=body, params=params, headers=headers), timeout)
+        request = Request(method=method, path=path, body=body, params=params, headers=headers, lane=self._lane)
+        return await self._call(request, timeout)
 
     @asynccontextmanager
     async def watch_stream(
@@ -114,7 +120,7 @@ class KubeClient:
         A refusal raises its error on entry. The iterator raises Unavailable when the connection breaks, or when nothing
         has come for ``silence_limit``; there is no limit on the whole.
         """
-        request = Request(method="GET", path=path, params=params, silence_limit=silence_limit)
+        request = Request(method="GET", path=path, params=params, silence_limit=silence_limit, lane=self._lane)
         async with AsyncExitStack() as stack:
             with self._transport.failures(request):
                 response = await stack.enter_async_context(self._transport.answer(request))
@@ -124,7 +130,7 @@ class KubeClient:
             yield await stack.enter_async_context(aclosing(self._chunks(response, request)))
 
     async def close(self) -> None:
-        """Close all connections and remove credentials from the disk."""
+        """Close all connections, of every lane, and remove credentials from the disk."""
         await self._transport.close()
 
     async def _call(self, request: Request, limit: timedelta) -> bytes:

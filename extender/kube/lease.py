@@ -16,6 +16,7 @@ import msgspec
 from extender.kube.client import KubeClient
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.errors import Conflict, Forbidden, NotFound
+from extender.kube.transport import Lane
 from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "leader-election"}
@@ -47,7 +48,7 @@ class LeaseStore:
         labels: Mapping[str, str] | None = None,
         notes: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
-        self._client = client
+        self._client = client.on(Lane.LEASE)
         self._notes = notes
         self._labels = LABELS if labels is None else labels
         self._namespace = namespace

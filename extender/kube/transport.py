@@ -1,4 +1,4 @@
-"""One HTTP session to one API server: TLS, proxy, credentials, and failures of the transport as Unavailable.
+"""HTTP to one API server: TLS, proxy, credentials, and failures of the transport as Unavailable.
 
 Owns how a request gets there and proves its origin. Knows no path and no object, decodes nothing, and repeats nothing
 but a read that was refused with 401.
@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 
 import aiohttp
 
@@ -20,6 +21,15 @@ from extender.kube.errors import ConfigurationProblem, Unavailable
 
 _CONNECT_SECONDS = 10.0
 _REFRESH_PAUSE_SECONDS = 10.0  # refused over and over, an exec plugin is still not run more often than this
+
+
+class Lane(StrEnum):
+    """Whose requests share connections. There are at most a hundred in each lane, so none waits for another lane's."""
+
+    LEASE = "lease"
+    FEED = "feed"
+    CLAIMS = "claims"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +42,7 @@ class Request:
     params: Mapping[str, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     silence_limit: timedelta | None = None
+    lane: Lane = Lane.OTHER
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -58,13 +69,7 @@ class Transport:
         self._monotonic = monotonic
         self._refused = False  # a request was answered 401: refresh before the next one
         self._refreshed_at: float | None = None
-        self._session = aiohttp.ClientSession(
-            # Compression costs more time than it saves inside a cluster, and the API server gzips if asked.
-            headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_send_writes_once,),
-            trust_env=False,  # it would ignore CIDR entries of NO_PROXY, see `extender.kube.proxy`
-        )
+        self._sessions = {lane: _session(user_agent) for lane in Lane}
 
     async def prepare(self) -> None:
         """Get the first credentials and read the TLS files. Raises ConfigurationProblem."""
@@ -104,7 +109,8 @@ class Transport:
     async def close(self) -> None:
         """Close all connections and remove credentials from the disk."""
         self._access.credentials.close()
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def _attempt(self, request: Request) -> aiohttp.ClientResponse:
         credential = await self._credential()
@@ -112,7 +118,7 @@ class Transport:
         if credential.authorization is not None:
             headers["Authorization"] = credential.authorization
         silence = None if request.silence_limit is None else request.silence_limit.total_seconds()
-        response = await self._session.request(
+        response = await self._sessions[request.lane].request(
             request.method,
             self._access.server + request.path,
             data=request.body,
@@ -140,6 +146,16 @@ class Transport:
 
 class _ConnectionLost(aiohttp.ClientError):
     """The connection broke under a write."""
+
+
+def _session(user_agent: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # Compression costs more time than it saves inside a cluster, and the API server gzips if asked.
+        headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(_send_writes_once,),
+        trust_env=False,  # it would ignore CIDR entries of NO_PROXY, see `extender.kube.proxy`
+    )
 
 
 async def _send_writes_once(

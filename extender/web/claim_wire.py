@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     NOT_AUTHENTICATED = "notAuthenticated"
     FORBIDDEN = "forbidden"
     RATE_LIMITED = "rateLimited"
+    TOO_MANY = "tooMany"
     NOT_SYNCED = "notSynced"
     CHANGING = "changing"
     CALLER_GONE = "callerGone"

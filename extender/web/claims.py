@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
@@ -41,7 +42,16 @@ from extender.web.claiming import Claiming
 from extender.web.grants import Granted, NothingToClaim, Request
 from extender.web.http import PathHandler, PathRoutes, json_response, read_body
 from extender.web.limits import RateLimit
-from extender.web.refusals import DEADLINE, Refused, bad_request, crashed, is_awaited, rate_limited, unavailable
+from extender.web.refusals import (
+    DEADLINE,
+    Refused,
+    bad_request,
+    crashed,
+    is_awaited,
+    rate_limited,
+    too_many,
+    unavailable,
+)
 
 log = logging.getLogger("warmnode.claims")
 
@@ -53,6 +63,8 @@ LONGEST_ID = 400
 CALLS_PER_SECOND = 100
 """Of one user. A claim is three requests to the API server, which has others to serve."""
 BURST = 200
+CALLS_AT_ONCE = 500
+"""Of all users together, and above the burst of one: others would wait for the API server longer than callers do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +102,7 @@ class ClaimsApi:
         metrics: Metrics,
         clock: Clock,
         limit: RateLimit | None = None,
+        at_once: int = CALLS_AT_ONCE,
     ) -> None:
         self._claiming = claiming
         self._state = state
@@ -100,6 +113,8 @@ class ClaimsApi:
         self._namespace = namespace
         self._clock = clock
         self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
+        self._at_once = at_once
+        self._under_way = 0
         self._counters = {
             (verb, outcome): metrics.claim_requests.labels(verb, outcome) for verb in Verb for outcome in Outcome
         }
@@ -171,7 +186,9 @@ class ClaimsApi:
             try:
                 body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a claimant and a ttl")
                 async with asyncio.timeout(DEADLINE.total_seconds()):
-                    response, outcome = await answer(await self._asked(verb, request, place, body))
+                    caller = await self._identified(request)
+                    with self._one_of_those_at_once():
+                        response, outcome = await answer(await self._asked(verb, caller, request, place, body))
             except CLAIM_REFUSALS as error:
                 refused = claim_refusal(error)
                 outcome, response = Outcome(refused.reason), refused.response()
@@ -186,12 +203,28 @@ class ClaimsApi:
 
         return handle
 
-    async def _asked(self, verb: Verb, request: web.BaseRequest, place: Mapping[str, str], body: bytes) -> _Asked:
+    async def _identified(self, request: web.BaseRequest) -> Caller:
         caller = await self._callers.identify(request)
         if caller.authenticated:
             wait = self._limit.take(caller.user)
             if wait is not None:
                 raise rate_limited(caller.user, CALLS_PER_SECOND, wait)
+        return caller
+
+    @contextmanager
+    def _one_of_those_at_once(self) -> Iterator[None]:
+        """Count a call while it is under way. Whoever is not known is not counted, and so keeps nobody out."""
+        if self._under_way >= self._at_once:
+            raise too_many(self._under_way)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def _asked(
+        self, verb: Verb, caller: Caller, request: web.BaseRequest, place: Mapping[str, str], body: bytes
+    ) -> _Asked:
         pool, claim_id = place["pool"], place.get("id", "")
         if not LABEL_VALUE.fullmatch(pool):
             raise bad_request(f"{pool[:100]!r} is no name of a pool")

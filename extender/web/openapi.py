@@ -257,14 +257,21 @@ _REFUSALS = {
     "404": "There is no such thing: see reason.",
     "409": "The pool is in dry-run (dryRun), or hands out no workers (disabled): nothing is written.",
     "413": "The body is too large (badRequest).",
-    "429": "The user, or the pod, calls too often (rateLimited). Wait as long as Retry-After says.",
+    "429": "The user, or the pod, calls too often (rateLimited); for claims also: all together do (tooMany). "
+    "Wait as long as Retry-After says.",
     "500": "A bug of warmnode (crashed): its log has the traceback. Nobody knows what was done.",
     "503": "Not done, or nobody knows (notSynced, changing, unavailable). The same request again is right.",
 }
 
 
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "How many seconds to wait."}}
+
+
 def _refusals(*statuses: str) -> Json:
-    return {status: _problem(_REFUSALS[status]) for status in sorted({*statuses, "500"})}
+    return {
+        status: _problem(_REFUSALS[status]) | ({"headers": _RETRY_AFTER} if status in ("429", "503") else {})
+        for status in sorted({*statuses, "500"})
+    }
 
 
 def _problem(description: str) -> Json:

@@ -82,6 +82,12 @@ def rate_limited(who: str, per_second: int, wait: timedelta) -> Refused:
     return Refused(HTTPStatus.TOO_MANY_REQUESTS, "rateLimited", detail, headers=retry_after(wait))
 
 
+def too_many(under_way: int) -> Refused:
+    """429: all callers together ask for more than can be done at once."""
+    detail = f"{under_way} calls are under way, as many as are taken at once; try again"
+    return Refused(HTTPStatus.TOO_MANY_REQUESTS, "tooMany", detail, headers=retry_after(RETRY_AFTER))
+
+
 def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> Refused:
     """503: not done, or nobody knows; the same call again is right."""
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))

@@ -28,6 +28,7 @@ from extender.kube.objects import PodObject
 from extender.kube.permissions import Access
 from extender.kube.reviews import refused, who_am_i
 from extender.kube.survey_objects import lease_facts
+from extender.kube.transport import Lane
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease, WebhookRecord
 from extender.policy.election import LeaseRecord
 from extender.web.authorization import Authorization, Verb
@@ -44,6 +45,9 @@ class Answers(KubeClient):
     def __init__(self, body: bytes, by_path: Mapping[str, bytes] | None = None) -> None:
         self._body = body
         self._by_path = by_path or {}
+
+    def on(self, lane: Lane) -> KubeClient:
+        return self
 
     async def get_bytes(
         self,

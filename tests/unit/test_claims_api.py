@@ -40,7 +40,7 @@ from extender.web.authorization import Authorization
 from extender.web.callers import Caller, NotAuthenticated
 from extender.web.claim_wire import Outcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
-from extender.web.claims import BURST, CALLS_PER_SECOND, ClaimsApi
+from extender.web.claims import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, ClaimsApi
 from extender.web.http import route
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document, document_handler
@@ -99,7 +99,7 @@ class Rbac:
 class Desk:
     """An API server, one replica before it whose state follows at once, and a way to call it. The clock is ours."""
 
-    def __init__(self, server: FakeApiServer, client: KubeClient) -> None:
+    def __init__(self, server: FakeApiServer, client: KubeClient, *, at_once: int = CALLS_AT_ONCE) -> None:
         self.server = server
         self.now = NOW
         self.skew: timedelta | None = None
@@ -132,6 +132,7 @@ class Desk:
             metrics=self.metrics,
             clock=replace(clock_of(lambda: self.now), skew=lambda: self.skew),
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
+            at_once=at_once,
         )
         self.url = ""
 
@@ -215,13 +216,14 @@ def holds(schema: str, tree: Any) -> None:
 
 
 @pytest.fixture
-async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+async def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    """``param`` is how many calls are taken at once."""
     for name in ("HTTP_PROXY", "ALL_PROXY", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     async with FakeApiServer() as server:
         client = await KubeClient.connect(kubeconfig=str(server.write_kubeconfig(tmp_path / "config")), user_agent="t")
-        desk = Desk(server, client)
+        desk = Desk(server, client, at_once=getattr(request, "param", CALLS_AT_ONCE))
         exact = {("GET", DOCUMENT_PATH): document_handler()}
         handler = route(exact, templates=desk.api.routes(), refused=lambda status: None)
         listener = Listener(name="claims", address=Address("127.0.0.1", 0), handler=handler)
@@ -909,6 +911,28 @@ async def test_the_api_server_away_is_503(desk: Desk) -> None:
     status, body, _ = await desk.call("POST", body={"claimant": "q"})
     assert (status, body["reason"]) == (503, "unavailable")
     assert desk.annotation("a", CLAIM) is None
+
+
+@pytest.mark.parametrize("desk", [3], indirect=True)
+async def test_more_calls_than_can_be_done_at_once_are_429_until_some_are_done(desk: Desk) -> None:
+    """Of all users together: each of them is far below what one may ask for."""
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def held(request: web.Request) -> None:
+        begun.release()
+        await go_on.wait()
+
+    desk.server.fail(Where.LIST, held, held, held)
+    under_way = [asyncio.create_task(desk.call("GET", user=f"user-{number}")) for number in range(3)]
+    for _ in under_way:
+        await begun.acquire()
+    status, body, headers = await desk.call("POST", body={"claimant": "q"}, user="user-4")
+    assert (status, body["reason"], headers["Retry-After"]) == (429, "tooMany", "1")
+    assert desk.counted("create", Outcome.TOO_MANY) == 1
+    assert (await desk.call("GET", user=None))[0] == 401
+    go_on.set()
+    assert [(await each)[0] for each in under_way] == [200] * 3
+    assert (await desk.call("GET", user="user-4"))[0] == 200
 
 
 # --- the document ------------------------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 import trustme
+from aiohttp import web
 
 from extender.kube.access import Access, Credential, FixedCredentials, TlsContexts, TokenFile, in_cluster_access
+from extender.kube.claims import ClaimStore
 from extender.kube.client import KubeClient
 from extender.kube.errors import (
     Blocked,
@@ -32,8 +34,10 @@ from extender.kube.errors import (
     failure,
 )
 from extender.kube.exec_plugin import ExecConfig, ExecCredentials
+from extender.kube.lease import LeaseStore
 from extender.kube.proxy import bypasses_proxy, environment_proxy
-from extender.kube.transport import Transport
+from extender.kube.transport import Lane, Transport
+from tests.builders import by_label, worker
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Then, Where, answer, reset, silence, slow, stream, truncated
 from tests.fakes.proxy import FakeProxy
@@ -41,6 +45,8 @@ from tests.fakes.store import NODES, Refusal
 
 AGENT = "warmnode/test"
 NODES_PATH = "/api/v1/nodes"
+SOON = 2.5
+"""Seconds. A fourth of the renewDeadline: what one request about the Lease may take."""
 
 
 @pytest.fixture(autouse=True)
@@ -279,6 +285,33 @@ def test_wish_for_patience_is_read(headers: dict[str, str], details: dict[str, i
     error = failure(429, body, headers)
     assert error is not None
     assert error.retry_after == (None if expected is None else timedelta(seconds=expected))
+
+
+# --- lanes -------------------------------------------------------------------------------------------------------
+
+
+async def test_slow_claims_delay_neither_the_lease_nor_the_watches_nor_anything_else(
+    server: FakeApiServer, client: KubeClient
+) -> None:
+    """A hundred connections to a server are all that there are in one lane, and 300 claims want one each."""
+    pod = worker("a", node="n")
+    claims, held = ClaimStore(client, by_label), asyncio.Semaphore(0)
+
+    async def slow_write(request: web.Request) -> None:
+        held.release()
+        await asyncio.Event().wait()
+
+    server.fail(Where.WRITE, *[slow_write] * 300)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(claims.free(pod, None)) for _ in range(300)]
+        for _ in range(100):
+            await held.acquire()
+        async with asyncio.timeout(SOON):
+            assert await LeaseStore(client, namespace="default", name="lease").read() is None
+            await client.on(Lane.FEED).get_bytes(NODES_PATH)
+            await client.get_bytes(NODES_PATH)
+        for each in waiting:
+            each.cancel()
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
