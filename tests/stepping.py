@@ -17,6 +17,7 @@ import msgspec
 
 from extender.kube.client import TIMEOUT, KubeClient, Params
 from extender.kube.errors import failure
+from extender.kube.transport import Lane
 from tests.fakes.selectors import selection
 from tests.fakes.store import PODS, Refusal, Store
 
@@ -80,6 +81,10 @@ class SteppingClient(KubeClient):
         self.namespace = "default"
         self._store = store
         self._stepper = stepper
+
+    def on(self, lane: Lane) -> KubeClient:
+        """The same: there are no connections."""
+        return self
 
     async def get_bytes(self, path: str, *, params: Params | None = None, timeout: timedelta = TIMEOUT) -> bytes:  # noqa: ASYNC109
         """Read a pod or list pods."""
