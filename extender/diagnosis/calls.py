@@ -11,10 +11,12 @@ from extender.diagnosis.scheduler import calling_schedulers
 from extender.page import count, some, span
 from extender.policy.calling import SILENCE, HandshakeFailure, should_have_called
 
-ALIVE = timedelta(minutes=5)
-"""A replica of serve writes once a minute: after five minutes none runs."""
-RECORD_LAG = timedelta(minutes=2)
-"""The last call is written with a delay of up to a minute."""
+LATE, ALIVE = timedelta(minutes=2, seconds=30), timedelta(minutes=5)
+"""A replica of serve writes once a minute: after two writes that did not come it is late, after five none runs."""
+RECORD_LAG = timedelta(seconds=90)
+"""The last call is written with a delay of 75 s at most."""
+APART = timedelta(seconds=30)
+"""A worker gets its node seconds after the call, by another clock."""
 FEW = 2
 """So many workers without a call may have had one feasible node each."""
 _HANDSHAKE_REMEDIES = {
@@ -47,11 +49,12 @@ def check_calls(evidence: Evidence) -> Finding:
             f"no warmnode serve has run with namespace {evidence.namespace} (no Lease {evidence.webhook_lease})",
             remedy="install warmnode, or name the namespace where it is installed with --namespace",
         )
-    if webhook.written is None or now - webhook.written > ALIVE:
+    if webhook.written is None or now - webhook.written > LATE:
         since = "ever" if webhook.written is None else f"for {span(now - webhook.written)}"
         return _calls(
-            Verdict.PROBLEM,
-            f"no replica of warmnode serve has written its Lease {since}: none runs, or none reaches the API server",
+            Verdict.PROBLEM if webhook.written is None or now - webhook.written > ALIVE else Verdict.WARNING,
+            f"no replica of warmnode serve has written its Lease {since}, as one does each minute: none runs, or none "
+            "reaches the API server",
             remedy="look at its pods and their logs",
         )
     return _judge_calls(evidence)
@@ -67,7 +70,7 @@ def _judge_calls(evidence: Evidence) -> Finding:
         for worker in evidence.workers or ()
         if worker.scheduled is not None and should_have_called(worker.pod, schedulers)
     ]
-    missed = [at for at in placed if last is None or at > last + RECORD_LAG]
+    missed = [at for at in placed if (last is None or at > last + APART) and now - at > RECORD_LAG]
     schedulable = sum(not (node.deleting or node.disrupted or node.unschedulable) for node in evidence.nodes or ())
     refusal = webhook.last_refusal if webhook is not None else None
     if refusal is not None and refusal.failure in _HANDSHAKE_REMEDIES and (last is None or refusal.at > last):
@@ -86,6 +89,10 @@ def _judge_calls(evidence: Evidence) -> Finding:
             details = ("a worker that fits on one node only is placed without a call: then this is no fault",)
             return _calls(Verdict.WARNING, told, details=details, remedy=remedy)
         return _calls(Verdict.PROBLEM, told, remedy=remedy)
+    if last is not None and len(missed) > FEW and schedulable >= FEW:
+        told = f"{called}, and {count(len(missed), 'worker')} got a node since"
+        details = ("workers that fit on one node only, or whose volumes took long, bring no call, or an early one",)
+        return _calls(Verdict.WARNING, told, details=details, remedy=remedy)
     if (unread := evidence.why_unread(Kind.PODS, Kind.NODES)) is not None and (last is None or now - last >= SILENCE):
         return _calls(Verdict.UNKNOWN, f"{called}; {unread}")
     if last is None:
@@ -95,7 +102,8 @@ def _judge_calls(evidence: Evidence) -> Finding:
             remedy="place a worker with that spec.schedulerName, and look again after a minute",
         )
     if now - last < SILENCE:
-        return _calls(Verdict.OK, called)
+        since = f"; {count(len(missed), 'worker')} got a node since" if missed else ""
+        return _calls(Verdict.OK, called + since)
     return _calls(Verdict.OK, f"{called}; no worker had to be placed since")
 
 

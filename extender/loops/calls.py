@@ -175,14 +175,24 @@ class CallWatch:
         self._called = at if self._called is None else max(self._called, at)
 
     def _is_due(self, stored: StoredWebhookRecord | None) -> bool:
-        """Say whether to write: there is none, none for a minute, or it lacks the first call or refusal for long."""
+        """Say whether to write: there is none, none for a minute, or it lacks a call or the first refusal for long."""
         if stored is None or stored.record.written is None:
             return True
         if abs(self._clock.now() - stored.record.written) >= WRITE_INTERVAL:
             return True
-        return _ends_silence(stored.record.last_call, self._last_call) or _ends_silence(
+        return self._is_news(stored.record.last_call) or _ends_silence(
             _time_of(stored.record.last_refusal), _time_of(self._last_refusal)
         )
+
+    def _is_news(self, stored: datetime | None) -> bool:
+        """Say whether our last call is a minute later than the one that is stored, or was not stored for a minute.
+
+        A replica that is never called may always be the first to write, and does not know of it.
+        """
+        ours, now = self._last_call, self._clock.now()
+        if ours is None or ours > now or (stored is not None and ours <= stored):
+            return False
+        return stored is None or max(ours - stored, now - ours) >= WRITE_INTERVAL
 
 
 def _ends_silence(known: datetime | None, ours: datetime | None) -> bool:

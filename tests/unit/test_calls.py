@@ -164,6 +164,25 @@ async def test_any_number_of_replicas_write_once_a_minute(replicas: Replicas) ->
     assert replicas.last_call() == "2026-11-01T12:09:00.000000Z"
 
 
+async def test_a_call_stands_in_the_lease_within_75_seconds_whoever_writes(replicas: Replicas) -> None:
+    """Beside a standby scheduler that is never called, and whose replica is the first to write each minute."""
+    standby, _ = replicas.start("standby")
+    active, _ = replicas.start("active")
+    calls = {105, 120, 240, 310, 500}
+    for second in range(0, 600, 5):
+        if second in calls:
+            active.called()
+        if second % 15 == 0:
+            await standby.look()
+        if second % 15 == 5:
+            await active.look()
+        known = [call for call in calls if call <= second - 75]
+        if known:
+            assert (replicas.last_call() or "") >= f"{NOW + timedelta(seconds=max(known)):%Y-%m-%dT%H:%M:%S}.000000Z"
+        replicas.now += timedelta(seconds=5)
+    assert replicas.writes() <= 10 + len(calls)
+
+
 async def test_the_last_call_never_goes_back(replicas: Replicas) -> None:
     """A replica that was called long ago, or never, keeps what another one wrote; labels of others stay too."""
     called, _ = replicas.start("called")

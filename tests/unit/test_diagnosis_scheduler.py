@@ -53,6 +53,32 @@ def test_one_worker_placed_without_a_call_may_have_had_one_feasible_node() -> No
     assert "one node only" in finding.details[0]
 
 
+def test_three_workers_placed_since_the_last_call_are_told_at_once() -> None:
+    """A wrong port is not a matter of a quarter of an hour: five minutes of silence, and four workers placed since."""
+    workers = tuple(placed(4, f"worker-{number}") for number in range(4))
+    found = check_calls(evidence(webhook=called(minutes_ago(5)), workers=workers))
+    assert (found.verdict, found.summary) == (WARNING, "last called 5m ago, and 4 workers got a node since")
+    few = check_calls(evidence(webhook=called(minutes_ago(5)), workers=workers[:2]))
+    assert (few.verdict, few.summary) == (OK, "last called 5m ago; 2 workers got a node since")
+    one = check_calls(evidence(webhook=called(minutes_ago(5)), workers=workers, nodes=(node("a"),)))
+    assert one.verdict is OK
+
+
+def test_workers_whose_call_is_not_written_yet_count_for_nothing() -> None:
+    """The record is up to 75 s old, and a worker gets its node seconds after its call."""
+    for minutes, last in ((1.4, 5.0), (4.9, 5.0)):
+        workers = tuple(placed(minutes, f"worker-{number}") for number in range(4))
+        found = check_calls(evidence(webhook=called(minutes_ago(last)), workers=workers))
+        assert (found.verdict, found.summary) == (OK, "last called 5m ago")
+
+
+def test_a_lease_that_is_late_is_a_warning() -> None:
+    """It is written each minute, so that after two and a half nobody writes it, whatever it says of a last call."""
+    assert check_calls(evidence(webhook=called(minutes_ago(3), written=minutes_ago(2.4)))).verdict is OK
+    late = check_calls(evidence(webhook=called(minutes_ago(3), written=minutes_ago(3))))
+    assert (late.verdict, "none runs" in late.summary) == (WARNING, True)
+
+
 def test_never_called_although_a_worker_was_placed_is_a_problem() -> None:
     """One is enough then: nothing says that it was ever otherwise."""
     assert check_calls(evidence(webhook=called(None), workers=(placed(5),))).verdict is PROBLEM
@@ -104,8 +130,8 @@ def test_never_called_and_nothing_to_place_is_not_known() -> None:
 
 
 def test_silence_without_workers_to_place_is_well() -> None:
-    """The last call came with the last worker; the Lease may be a minute behind."""
-    assert check_calls(evidence(webhook=called(minutes_ago(36)), workers=(placed(35),))).verdict is OK
+    """The last call came with the last worker, which got its node some seconds later."""
+    assert check_calls(evidence(webhook=called(minutes_ago(35.4)), workers=(placed(35),))).verdict is OK
 
 
 @pytest.mark.parametrize(
