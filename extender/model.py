@@ -19,7 +19,10 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Departure(StrEnum):
-    """Why a node is *leaving*: certain and soon. It scores nothing and nothing is claimed there."""
+    """Why a node is *leaving*: certain and soon. It scores nothing and nothing is claimed there.
+
+    The last four are taints of others than Karpenter: `kube.objects.LEAVING_TAINTS`.
+    """
 
     NODE_DELETING = "nodeDeleting"
     DISRUPTED = "disrupted"
@@ -28,14 +31,24 @@ class Departure(StrEnum):
     INSTANCE_TERMINATING = "instanceTerminating"
     DISRUPTION_REASON = "disruptionReason"
     TERMINATION_TIMESTAMP = "terminationTimestamp"
+    OUT_OF_SERVICE = "outOfService"
+    SHUT_DOWN = "shutDown"
+    TERMINATION_NOTICE = "terminationNotice"
+    CLUSTER_AUTOSCALER = "clusterAutoscaler"
 
 
 class Ending(StrEnum):
-    """Why a node is *ending*: known to go, but not soon. It is ranked after all others and never refused."""
+    """Why a node is *ending*: known to go, but not soon. It is ranked after all others and never refused.
+
+    One that is not heard of may go or come back: nobody is claimed there meanwhile.
+    """
 
     WORKERS_TERMINATING = "workersTerminating"
     EXPIRES_SOON = "expiresSoon"
     DRIFTED = "drifted"
+    NOT_HEARD_OF = "notHeardOf"
+    DELETION_CANDIDATE = "deletionCandidate"
+    REBALANCE_RECOMMENDED = "rebalanceRecommended"
 
 
 class NodeClaimCondition(StrEnum):
@@ -95,6 +108,8 @@ class SkipReason(StrEnum):
     TERMINATING = "terminating"
     NOT_READY = "notReady"
     LEAVING_NODE = "leavingNode"
+    NODE_NOT_HEARD_OF = "nodeNotHeardOf"
+    OLD_MACHINE = "oldMachine"
     SYSTEM_NAMESPACE = "systemNamespace"
     DAEMON_SET = "daemonSet"
     STATIC_POD = "staticPod"
@@ -122,8 +137,10 @@ class SkipReason(StrEnum):
 class Node:
     """A Node object, reduced to what a decision about its age or its departure needs.
 
-    ``disrupted`` is Karpenter's disruption taint (v1 or v1beta1), ``unschedulable`` a cordon. ``node_claim`` is the UID
-    of the NodeClaim that owns it, ``node_pool`` the name of its NodePool: None where Karpenter does not manage it.
+    ``disrupted`` is Karpenter's disruption taint (v1 or v1beta1), ``unschedulable`` a cordon. ``announced`` and
+    ``announced_ending`` are what taints of others say of its departure. ``not_ready_since`` is since when Ready is
+    False, or Unknown (``unreachable``); None where it is True, or nobody says. ``node_claim`` is the UID of the
+    NodeClaim that owns it, ``node_pool`` the name of its NodePool: None where Karpenter does not manage it.
     ``initialized``: Karpenter has let pods in. ``do_not_disrupt``: ``karpenter.sh/do-not-disrupt`` is "true" on it.
     """
 
@@ -134,6 +151,10 @@ class Node:
     disrupted: bool = False
     unschedulable: bool = False
     ready: bool = True
+    not_ready_since: datetime | None = None
+    unreachable: bool = False
+    announced: Departure | None = None
+    announced_ending: Ending | None = None
     node_claim: str | None = None
     node_pool: str | None = None
     initialized: bool = False
@@ -222,6 +243,9 @@ class Pod:
     noted beside it for the sources outside, as it stands (`policy.marks`). ``do_not_disrupt_until`` is the end of
     ``karpenter.sh/do-not-disrupt`` (`FOREVER` for "true"). ``priority`` is None where admission set none.
     ``gated`` pods have a scheduling gate: no scheduler looks at them until somebody removes it.
+    ``going_until`` is when the grace of a ``terminating`` pod is over, None where that is not known yet. ``bound`` is
+    when a worker got its node, by the API server's clock, None where nobody says. ``old_machine`` is true for one that
+    ran on an earlier machine of its node's name and not yet on this one (`policy.ages.is_of_old_machine`).
     ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
     stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
@@ -243,6 +267,9 @@ class Pod:
     do_not_disrupt_until: datetime | None = None
     gated: bool = False
     terminating: bool = False
+    going_until: datetime | None = None
+    bound: datetime | None = None
+    old_machine: bool = False
     finished: bool = False
     resource_version: str = ""
     owner: str | None = None

@@ -24,12 +24,13 @@ from extender.model import (
     NodePool,
     OrderKey,
     Pod,
+    SkipReason,
 )
 from extender.podindex import PodIndex
 from extender.policy import ages
 from extender.policy.affinity import KeyHistory
 from extender.policy.brakes import holds_up
-from extender.policy.departure import EndingRules, departure_of, ending_of, expiry_nears_at
+from extender.policy.departure import EndingRules, departure_of, ending_of, is_not_heard_of, turns_at
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
 
@@ -38,9 +39,9 @@ class ClusterState:
     """Nodes, pods, first-seen times and Karpenter's objects, and the order that follows from them.
 
     ``preference`` (placement) has no leaving node; ``order`` has every node. Both map node names to keys, are changed
-    in place, and are exact after every event. ``preference`` also changes with time, when a node comes near its expiry:
-    take it from here for each decision. ``node_claims`` are by UID, ``node_pools`` by name, and both are empty where
-    there is no Karpenter, or it may not be read. ``where`` has the pods by node and by pool; it is another one
+    in place, and are exact after every event. ``preference`` also changes with time, as when a node comes near its
+    expiry: take it from here for each decision. ``node_claims`` are by UID, ``node_pools`` by name, and both are empty
+    where there is no Karpenter, or it may not be read. ``where`` has the pods by node and by pool; it is another one
     after each list, so take it from here each time. ``keys`` counts the workers that were placed since this process
     began, by node and cache key; it begins with those that are there.
     """
@@ -57,7 +58,8 @@ class ClusterState:
         self._ending_rules = ending_rules or EndingRules()
         self._ranking = Ranking()
         self._claimed: dict[str, str] = {}  # name of the node of each NodeClaim, by the claim's UID
-        self._next_expiry = FOREVER  # no node comes near its expiry before that
+        self._turns: dict[str, datetime] = {}  # when a node's rank next changes by the time alone
+        self._next_turn = FOREVER  # none does before that
         self._evicted: set[str] = set()
         self._followers: list[set[str]] = []
         self._observed: dict[str, datetime] = {}
@@ -87,7 +89,9 @@ class ClusterState:
         self.order.clear()
         self._ranking.clear()
         self._claimed.clear()
+        self._turns.clear()
         for node in self.nodes.values():
+            self._tell_machine(node)
             self._observe(node)
             if node.name not in before:
                 self._count_keys_on(node.name)
@@ -100,6 +104,7 @@ class ClusterState:
             self._forget_claim_of(known)
             self.keys.forget_node(node.name)
         self.nodes[node.name] = node
+        self._tell_machine(node)
         self._observe(node)
         if known is None:
             self._count_keys_on(node.name)
@@ -111,6 +116,7 @@ class ClusterState:
             del self.nodes[node.name]
             self.order.pop(node.name, None)
             self._ranking.put(node.name, None)
+            self._turns.pop(node.name, None)
             self._forget_claim_of(known)
             self._tell_changed([node.name])
             self.keys.forget_node(node.name)
@@ -217,7 +223,9 @@ class ClusterState:
         there is none, and forgotten where there is one: recorded times move earlier only, and a guess would stay.
         """
         if self.ledger is None:
-            seeds = ages.seeded_first_seen(self.nodes.values(), self.where.names_with_workers())
+            on_them = ((name, self.where.workers_on(name).values()) for name in self.where.names_with_workers())
+            occupied = [name for name, workers in on_them if any(not worker.old_machine for worker in workers)]
+            seeds = ages.seeded_first_seen(self.nodes.values(), occupied)
             if may_have_ledger:
                 self._guessed = seeds
             else:
@@ -233,8 +241,8 @@ class ClusterState:
     @property
     def preference(self) -> Ranking:
         """Nodes that are not leaving, most preferred first, as of now by the clock. The live one: use it at once."""
-        if self._clock() >= self._next_expiry:
-            self._rank_expiring()
+        if self._clock() >= self._next_turn:
+            self._rank_turned()
         return self._ranking
 
     def first_seen(self, node: Node) -> datetime | None:
@@ -277,7 +285,16 @@ class ClusterState:
         if node is None:
             return None
         workers = self.where.workers_on(node_name).values()
-        return ending_of(workers, self.claim_of(node), self._ending_rules, self._clock())
+        return ending_of(node, workers, self.claim_of(node), self._ending_rules, self._clock())
+
+    def why_barred(self, node_name: str | None) -> SkipReason | None:
+        """Say why nobody on a node can be handed out, None where that is not so, or the node is not known."""
+        node = self.nodes.get(node_name or "")
+        if node is None:
+            return None
+        if departure_of(node, self.claim_of(node)) is not None:
+            return SkipReason.LEAVING_NODE
+        return SkipReason.NODE_NOT_HEARD_OF if is_not_heard_of(node, self._clock()) else None
 
     def is_held_up(self, pool: str, pending_for: timedelta) -> bool:
         """True while a worker that waits for a node holds up the reaping of its pool, see `brakes.holds_up`."""
@@ -308,7 +325,16 @@ class ClusterState:
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
+    def _tell_machine(self, node: Node) -> None:
+        """Say of each worker on a node whether it ran on an earlier machine of that name."""
+        for worker in list(self.where.workers_on(node.name).values()):
+            if ages.is_of_old_machine(worker, node) != worker.old_machine:
+                self.upsert_pod(replace(worker, old_machine=not worker.old_machine))
+
     def _overlaid(self, pod: Pod) -> Pod:
+        node = self.nodes.get(pod.node) if pod.node is not None and pod.pool is not None else None
+        if node is not None and ages.is_of_old_machine(pod, node) != pod.old_machine:
+            pod = replace(pod, old_machine=not pod.old_machine)
         if pod.uid not in self._evicted:
             return pod
         if pod.terminating:
@@ -323,10 +349,12 @@ class ClusterState:
         """
         if pod.cache_key is None or pod.node is None or pod.node not in self.nodes or not self.synced:
             return
+        if pod.old_machine:
+            return
         if known is not None and known.node == pod.node and known.cache_key is not None:
-            if known.cache_key == pod.cache_key:
+            if known.cache_key == pod.cache_key and not known.old_machine:
                 return
-            self.key_changes += 1
+            self.key_changes += known.cache_key != pod.cache_key
         now = self._clock()
         self.keys.record(pod.node, pod.cache_key, min(pod.created, now) if known is None else now)
 
@@ -355,11 +383,14 @@ class ClusterState:
         claim, now = self.claim_of(node), self._clock()
         if node.node_claim is not None:
             self._claimed[node.node_claim] = node.name
-        if claim is not None and claim.expire_after is not None:
-            nears_at = expiry_nears_at(claim, self._ending_rules)
-            if nears_at > now:
-                self._next_expiry = min(self._next_expiry, nears_at)
-        ending = ending_of(self.where.workers_on(node.name).values(), claim, self._ending_rules, now)
+        workers = self.where.workers_on(node.name).values()
+        turn = turns_at(node, workers, claim, self._ending_rules, now)
+        if turn == FOREVER:
+            self._turns.pop(node.name, None)
+        else:
+            self._turns[node.name] = turn
+            self._next_turn = min(self._next_turn, turn)
+        ending = ending_of(node, workers, claim, self._ending_rules, now)
         self._ranking.put(node.name, preference_key(key, departure_of(node, claim), ending))
 
     def _rank_named(self, node_name: str | None) -> None:
@@ -371,18 +402,12 @@ class ClusterState:
         for node in self.nodes.values():
             self._rank(node)
 
-    def _rank_expiring(self) -> None:
-        """Rank the nodes again that have come near their expiry, and find out when the next one does."""
-        now, self._next_expiry = self._clock(), FOREVER
-        for node in self.nodes.values():
-            claim = self.claim_of(node)
-            if claim is None or claim.expire_after is None:
-                continue
-            nears_at = expiry_nears_at(claim, self._ending_rules)
-            if nears_at > now:
-                self._next_expiry = min(self._next_expiry, nears_at)
-            else:
-                self._rank(node)
+    def _rank_turned(self) -> None:
+        """Rank the nodes again whose time has come, and find out when the next one's does."""
+        now, self._next_turn = self._clock(), FOREVER
+        for name in [name for name, turn in self._turns.items() if turn <= now]:
+            self._rank(self.nodes[name])
+        self._next_turn = min(self._turns.values(), default=FOREVER)
 
     def _forget_claim_of(self, node: Node) -> None:
         if node.node_claim is not None and self._claimed.get(node.node_claim) == node.name:

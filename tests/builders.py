@@ -9,7 +9,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from extender.clock import Clock, Moment, Steady
-from extender.model import Claim, Ledger, Membership, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, Victims
+from extender.model import (
+    Claim,
+    Departure,
+    Ending,
+    Ledger,
+    Membership,
+    Node,
+    NodeClaim,
+    NodeClaimCondition,
+    NodePool,
+    Pod,
+    Victims,
+)
 from extender.policy.pools import pool_of
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -32,6 +44,10 @@ def node(
     deleting: bool = False,
     disrupted: bool = False,
     unschedulable: bool = False,
+    announced: Departure | None = None,
+    announced_ending: Ending | None = None,
+    not_ready_since: datetime | None = None,
+    unreachable: bool = False,
     node_claim: str | None = None,
     node_pool: str | None = None,
     initialized: bool = False,
@@ -45,6 +61,10 @@ def node(
         deleting=deleting,
         disrupted=disrupted,
         unschedulable=unschedulable,
+        announced=announced,
+        announced_ending=announced_ending,
+        not_ready_since=not_ready_since,
+        unreachable=unreachable,
         node_claim=node_claim,
         node_pool=node_pool,
         initialized=initialized,
@@ -88,6 +108,9 @@ def worker(
     idle_since: datetime | None = None,
     priority: int | None = 0,
     terminating: bool = False,
+    going_until: datetime | None = None,
+    bound: datetime | None = None,
+    old_machine: bool = False,
     gated: bool = False,
     finished: bool = False,
     do_not_disrupt_until: datetime | None = None,
@@ -124,6 +147,9 @@ def worker(
         ready_since=ready_since,
         idle_since=idle_since,
         terminating=terminating,
+        going_until=going_until,
+        bound=bound,
+        old_machine=old_machine,
         gated=gated,
         finished=finished,
         do_not_disrupt_until=do_not_disrupt_until,

@@ -14,7 +14,18 @@ from sys import intern
 import msgspec
 from msgspec import Struct
 
-from extender.model import FOREVER, UNREADABLE_CLAIM, Claim, IdleBasis, Ledger, Membership, Node, Pod
+from extender.model import (
+    FOREVER,
+    UNREADABLE_CLAIM,
+    Claim,
+    Departure,
+    Ending,
+    IdleBasis,
+    Ledger,
+    Membership,
+    Node,
+    Pod,
+)
 from extender.policy.marks import parse_idle_mark, read_marks
 
 PREFIX = "warmnode.dev/"
@@ -37,6 +48,33 @@ INITIALIZED_LABEL = "karpenter.sh/initialized"
 KARPENTER_GROUP = "karpenter.sh/"
 DISRUPTION_TAINTS = frozenset({"karpenter.sh/disrupted", "karpenter.sh/disruption"})
 """Karpenter v1, and v1beta1 (there with the value ``disrupting``)."""
+
+LEAVING_TAINTS = {
+    # k8s.io/api core/v1 well_known_taints.go: somebody says that the machine was shut down and will not come back
+    "node.kubernetes.io/out-of-service": Departure.OUT_OF_SERVICE,
+    # k8s.io/cloud-provider api/well_known_taints.go: the cloud provider says that the machine is stopped
+    "node.cloudprovider.kubernetes.io/shutdown": Departure.SHUT_DOWN,
+    # aws/aws-node-termination-handler pkg/node/node.go: two minutes before a spot instance goes; an auto scaling group
+    # takes the instance; a maintenance event, whose taint comes with the drain
+    "aws-node-termination-handler/spot-itn": Departure.TERMINATION_NOTICE,
+    "aws-node-termination-handler/asg-lifecycle-termination": Departure.TERMINATION_NOTICE,
+    "aws-node-termination-handler/scheduled-maintenance": Departure.TERMINATION_NOTICE,
+    # GoogleCloudPlatform/k8s-node-termination-handler, and GKE's own (taints.go below: gkeNodeTerminationHandlerTaint)
+    "cloud.google.com/impending-node-termination": Departure.TERMINATION_NOTICE,
+    # learn.microsoft.com/azure/aks/node-auto-drain; the older name is in the release notes of Azure/AKS
+    "remediator.kubernetes.azure.com/unschedulable": Departure.TERMINATION_NOTICE,
+    "remediator.aks.microsoft.com/unschedulable": Departure.TERMINATION_NOTICE,
+    # kubernetes/autoscaler cluster-autoscaler/utils/taints/taints.go: ToBeDeletedTaint, put on before the drain
+    "ToBeDeletedByClusterAutoscaler": Departure.CLUSTER_AUTOSCALER,
+}
+"""Taints by which others say that a node goes now, most certain first."""
+ENDING_TAINTS = {
+    # the same taints.go: DeletionCandidateTaint, PreferNoSchedule: not needed, and taken after scale-down-unneeded-time
+    "DeletionCandidateOfClusterAutoscaler": Ending.DELETION_CANDIDATE,
+    # the same node.go: the risk of an interruption is high; none need come
+    "aws-node-termination-handler/rebalance-recommendation": Ending.REBALANCE_RECOMMENDED,
+}
+"""Taints by which others say that a node will go, or may, but not now."""
 
 KUBERNETES_EPOCH = datetime(2014, 6, 6, tzinfo=UTC)
 """The first commit of Kubernetes: no node was seen before it."""
@@ -124,14 +162,21 @@ def node_from(raw: NodeObject) -> Node:
     meta = raw.metadata
     labels = meta.labels or {}
     pool = labels.get(NODE_POOL_LABEL)
+    taints = {taint.key for taint in raw.spec.taints or ()}
+    ready = next((each for each in raw.status.conditions or () if each.type == "Ready"), None)
+    is_ready = ready is not None and ready.status == "True"
     return Node(
         name=meta.name,
         uid=meta.uid,
         created=utc(meta.creation_timestamp) or FOREVER,
         deleting=meta.deletion_timestamp is not None,
-        disrupted=any(taint.key in DISRUPTION_TAINTS for taint in raw.spec.taints or ()),
+        disrupted=not taints.isdisjoint(DISRUPTION_TAINTS),
+        announced=next((reason for key, reason in LEAVING_TAINTS.items() if key in taints), None),
+        announced_ending=next((reason for key, reason in ENDING_TAINTS.items() if key in taints), None),
         unschedulable=bool(raw.spec.unschedulable),
-        ready=any(each.type == "Ready" and each.status == "True" for each in raw.status.conditions or ()),
+        ready=is_ready,
+        not_ready_since=utc(ready.last_transition_time) if ready is not None and not is_ready else None,
+        unreachable=ready is not None and ready.status == "Unknown",
         node_claim=_node_claim(meta.owner_references),
         node_pool=intern(pool) if pool else None,
         initialized=labels.get(INITIALIZED_LABEL) == "true",
@@ -148,6 +193,7 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
     source_mark = annotations.get(IDLE_SOURCE)
     marks = read_marks(annotations.get(IDLE_SINCE), source_mark, basis)
     created = utc(meta.creation_timestamp) or FOREVER
+    bound = _since(status.conditions, "PodScheduled") if member is not None else None
     return Pod(
         uid=meta.uid,
         namespace=intern(meta.namespace),
@@ -157,11 +203,13 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         pool=intern(member.pool) if member is not None else None,
         priority=spec.priority,
         scheduler=intern(spec.scheduler_name),
-        ready_since=_ready_since(status.conditions),
+        ready_since=_since(status.conditions, "Ready"),
         idle_since=marks.idle_since,
         do_not_disrupt_until=_protected_until(annotations.get(DO_NOT_DISRUPT), status.start_time or created),
         gated=bool(spec.scheduling_gates),
         terminating=meta.deletion_timestamp is not None,
+        going_until=utc(meta.deletion_timestamp),
+        bound=created if bound == created else bound,
         finished=status.phase in ("Succeeded", "Failed"),
         resource_version=meta.resource_version,
         owner=_controlling_owner(meta.owner_references),
@@ -298,9 +346,9 @@ def _node_claim(references: list[OwnerReference] | None) -> str | None:
     return None
 
 
-def _ready_since(conditions: list[Condition] | None) -> datetime | None:
+def _since(conditions: list[Condition] | None, kind: str) -> datetime | None:
     for condition in conditions or ():
-        if condition.type == "Ready":
+        if condition.type == kind:
             return utc(condition.last_transition_time) if condition.status == "True" else None
     return None
 

@@ -50,6 +50,6 @@ class ClaimableCount:
         ours = [worker for worker in workers if worker.pool == self._pool and not worker.finished]
         return sum(
             worker.node in self._state.nodes
-            and why_not_claimable(worker, self._state.departure(worker.node), now) is None
+            and why_not_claimable(worker, self._state.why_barred(worker.node), now) is None
             for worker in self._view(self._pool, ours)
         )

@@ -183,6 +183,7 @@ class Reaper:
             node=name,
             order_key=self._state.order[name],
             departure=self._state.departure(name),
+            barred=self._state.why_barred(name),
             workers=self._view(pool, workers),
             others=self._state.where.holders_on(name, besides=pool),
             rules=rules,

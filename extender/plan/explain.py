@@ -212,7 +212,6 @@ def _reap_of(plan: Plan, pool: str) -> PoolReap:
 
 
 def _fate(look: Look, pod: Pod, reap: PoolReap) -> WorkerFate:
-    departure = look.state.departure(pod.node) if pod.node is not None and pod.node in look.state.nodes else None
     position = next((place for place, victim in enumerate(reap.victims, 1) if victim.uid == pod.uid), None)
     because = next((reason for stays, reason in reap.stays if stays.uid == pod.uid), None)
     if position is not None:
@@ -228,7 +227,7 @@ def _fate(look: Look, pod: Pod, reap: PoolReap) -> WorkerFate:
         fate=fate,
         because=because,
         position=position,
-        not_claimable=why_not_claimable(pod, departure, look.plan.now),
+        not_claimable=why_not_claimable(pod, look.state.why_barred(pod.node), look.plan.now),
     )
 
 
@@ -306,7 +305,9 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
     settings = InForce(look.configuration).settings(name)
     workers = [pod for pod in state.pods.values() if pod.pool == name and not pod.finished]
     claimable = [
-        pod for node in state.preference for pod in claimable_on(state.where.workers_on(node).values(), name, plan.now)
+        pod
+        for node in state.preference
+        for pod in claimable_on(state.where.workers_on(node).values(), name, state.why_barred(node), plan.now)
     ]
     schedulers = Counter(pod.scheduler for pod in workers)
     empty = PoolReap(

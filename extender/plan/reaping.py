@@ -61,6 +61,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake
                 node=name,
                 order_key=state.order[name],
                 departure=state.departure(name),
+                barred=state.why_barred(name),
                 workers=workers,
                 others=state.where.holders_on(name, besides=settings.name),
                 rules=reaping.rules,

@@ -9,6 +9,8 @@ REASONS = {
     "terminating": "it is going already",
     "notReady": "it is not Ready",
     "leavingNode": "its node is leaving",
+    "nodeNotHeardOf": "its node is not Ready for longer than its Lease allows",
+    "oldMachine": "it ran on an earlier machine of its node's name, and has not started on this one",
     "systemNamespace": "pods in kube-system are never evicted",
     "daemonSet": "a DaemonSet's pod belongs to its node",
     "staticPod": "a static pod belongs to its node",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from zlib import crc32
 
-from extender.model import AgeSource, Node, OrderKey, Pod
+from extender.model import FOREVER, AgeSource, Node, OrderKey, Pod
 
 SLOTS = 8
 """Nodes first seen in the same minute are ordered by slot, then UID: a batch fills one node after the other."""
@@ -32,13 +32,27 @@ def order_key(node: Node, first_seen: datetime | None, age: AgeSource = AgeSourc
     return (1, int(node.created.timestamp()), slot(node.uid), node.uid)
 
 
+def is_of_old_machine(worker: Pod, node: Node) -> bool:
+    """A worker says nothing of this machine when: 1. it was created and bound before the Node was; 2. it became Ready
+    before that too.
+
+    Its name was another machine's then. A pod waits for a new node, so creation alone says nothing, and a Ready time of
+    a kubelet's clock does not either. Once the kubelet of this machine has started it, it is a worker like others.
+    """
+    if worker.created >= node.created or worker.bound is None or worker.bound >= node.created:
+        return False
+    if node.created == FOREVER:  # nobody says when
+        return False
+    return worker.ready_since is None or worker.ready_since < node.created
+
+
 def observed_first_seen(node: Node, worker: Pod, now: datetime) -> datetime | None:
-    """Say when this worker shows that its node was seen: its Ready time, None while it is not Ready.
+    """Say when this worker shows that its node was seen: its Ready time, None while it is not Ready on this machine.
 
     Held between the node's creation and ``now``: the Ready time comes from the kubelet's clock, and one node with a
     clock of 1970 must not become the oldest for ever.
     """
-    if worker.ready_since is None or worker.finished:
+    if worker.ready_since is None or worker.finished or worker.old_machine:
         return None
     return max(node.created, min(worker.ready_since, now))
 

@@ -79,11 +79,13 @@ def claim_id(worker: Pod, nonce: str) -> str:
     return f"{worker.namespace}.{worker.name}.{nonce}"
 
 
-def claimable_on(workers: Iterable[Pod], pool: str, now: datetime) -> list[Pod]:
+def claimable_on(workers: Iterable[Pod], pool: str, barred: SkipReason | None, now: datetime) -> list[Pod]:
     """Put the workers of one node that can be handed out in order: 1. idle longest; 2. pod UID.
 
-    Nodes come before: by preference, oldest first and ending ones last. The node itself is not leaving.
+    Nodes come before: by preference, oldest first and ending ones last. ``barred`` is why the node may not be used.
     """
+    if barred is not None:
+        return []
     found = [each for each in workers if each.pool == pool and why_not_claimable(each, None, now) is None]
     found.sort(key=lambda worker: (idle_since(worker) or now, worker.uid))
     return found
@@ -130,10 +132,10 @@ def claim_end(claim: Claim, now: datetime) -> datetime:
     return min(now, claim.expires)
 
 
-def reasons_on(workers: Iterable[Pod], pool: str, *, is_leaving: bool, now: datetime) -> Iterator[SkipReason]:
+def reasons_on(workers: Iterable[Pod], pool: str, barred: SkipReason | None, now: datetime) -> Iterator[SkipReason]:
     """Say for each worker of one node why it cannot be handed out. Those that can be are left out."""
     for worker in workers:
         if worker.pool == pool:
-            reason = why_not_claimable(worker, None, now) or (SkipReason.LEAVING_NODE if is_leaving else None)
+            reason = why_not_claimable(worker, barred, now)
             if reason is not None:
                 yield reason

@@ -1,6 +1,6 @@
 """Which nodes are going away: *leaving* (certain and soon) and *ending* (known, not soon).
 
-Owns the closed sets of reasons and their precedence. Only the scheduler and Karpenter act on a departure; we rank.
+Owns the closed sets of reasons and their precedence. Only the scheduler and whoever takes a node act on that; we rank.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod
+
+NOT_READY_FOR = timedelta(seconds=50)
+"""A node's Lease may be this old before the node controller gives it up (--node-monitor-grace-period). One that is
+Unknown has been given up; one that says itself that it is not Ready, as in a restart of its network, gets as long."""
+
+STUCK_AFTER = timedelta(minutes=5)
+"""A terminating worker that is there so long after its grace hangs, by a finalizer or a volume: it says nothing of its
+node."""
 
 EXPIRY_SHARE = 10
 """A node is never *ending* for more than a tenth of its ``expireAfter``: with 1h and a horizon of 1h all would be."""
@@ -28,7 +36,8 @@ def departure_of(node: Node, claim: NodeClaim | None = None) -> Departure | None
 
     The most certain reason: 1. the Node is being deleted; 2. its NodeClaim is (expiry, interruption, repair, by hand:
     up to seconds before any taint); 3. its machine is being terminated; 4. it has a deadline; 5. Karpenter's disruption
-    taint and 6. the condition that comes with it, which Karpenter takes back where a replacement fails; 7. a cordon.
+    taint and 6. the condition that comes with it, which Karpenter takes back where a replacement fails; 7. the taint of
+    somebody else who takes it; 8. a cordon.
     """
     conditions = claim.conditions if claim is not None else frozenset()
     if node.deleting:
@@ -43,20 +52,29 @@ def departure_of(node: Node, claim: NodeClaim | None = None) -> Departure | None
         return Departure.DISRUPTED
     if NodeClaimCondition.DISRUPTION_REASON in conditions:
         return Departure.DISRUPTION_REASON
+    if node.announced is not None:
+        return node.announced
     if node.unschedulable:
         return Departure.CORDONED
     return None
 
 
-def ending_of(workers: Iterable[Pod], claim: NodeClaim | None, rules: EndingRules, now: datetime) -> Ending | None:
+def ending_of(
+    node: Node, workers: Iterable[Pod], claim: NodeClaim | None, rules: EndingRules, now: datetime
+) -> Ending | None:
     """Say why a node is ending, None where it is not.
 
-    1. there are workers on it and every one of them is terminating; 2. it expires soon; 3. it has drifted, where the
-    rules say that this counts.
+    1. it was not heard of for longer than its Lease allows; 2. there are workers on it and every one of them is
+    terminating, those that hang left out; 3. somebody else says that it may go; 4. it expires soon; 5. it has drifted,
+    where the rules say that this counts.
     """
-    terminating = [worker.terminating for worker in workers]
+    if is_not_heard_of(node, now):
+        return Ending.NOT_HEARD_OF
+    terminating = [worker.terminating for worker in workers if not _hangs(worker, now)]
     if terminating and all(terminating):
         return Ending.WORKERS_TERMINATING
+    if node.announced_ending is not None:
+        return node.announced_ending
     if claim is None:
         return None
     if expiry_nears_at(claim, rules) <= now:
@@ -64,6 +82,38 @@ def ending_of(workers: Iterable[Pod], claim: NodeClaim | None, rules: EndingRule
     if rules.drifted and NodeClaimCondition.DRIFTED in claim.conditions:
         return Ending.DRIFTED
     return None
+
+
+def is_not_heard_of(node: Node, now: datetime) -> bool:
+    """A node is not heard of when it is Unknown, or was not Ready for longer than a Lease may be old.
+
+    Nobody is handed out there, and a new worker could not start there. It may come back, so it is not leaving: nothing
+    is refused, and no worker is evicted for it.
+    """
+    return _silent_from(node) <= now
+
+
+def _silent_from(node: Node) -> datetime:
+    if node.not_ready_since is None:
+        return FOREVER
+    return node.not_ready_since if node.unreachable else _later(node.not_ready_since, NOT_READY_FOR)
+
+
+def _hangs(worker: Pod, now: datetime) -> bool:
+    return worker.terminating and worker.going_until is not None and _later(worker.going_until, STUCK_AFTER) <= now
+
+
+def _later(time: datetime, by: timedelta) -> datetime:
+    return time + by if time < FOREVER - by else FOREVER
+
+
+def turns_at(
+    node: Node, workers: Iterable[Pod], claim: NodeClaim | None, rules: EndingRules, now: datetime
+) -> datetime:
+    """Say when `ending_of` may next say something else because of the time alone, `FOREVER` where it will not."""
+    turns = [_silent_from(node), expiry_nears_at(claim, rules) if claim is not None else FOREVER]
+    turns += [_later(worker.going_until, STUCK_AFTER) for worker in workers if worker.going_until is not None]
+    return min((turn for turn in turns if turn > now), default=FOREVER)
 
 
 def expiry_nears_at(claim: NodeClaim, rules: EndingRules) -> datetime:

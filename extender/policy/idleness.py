@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.clock import MOST_OFF
-from extender.model import Departure, Pod, ScaleIn, SkipReason
+from extender.model import Pod, ScaleIn, SkipReason
 
 FUTURE_TOLERANCE = timedelta(seconds=30)
 CLAIM_GRACE = MOST_OFF
@@ -78,16 +78,16 @@ def is_bound_to_its_node(pod: Pod) -> bool:
     return pod.static or pod.owner in (DAEMON_SET, NODE)
 
 
-def why_not_claimable(worker: Pod, departure: Departure | None, now: datetime) -> SkipReason | None:
+def why_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime) -> SkipReason | None:
     """Say why a worker cannot be handed out, None where it can: these are the workers that the floor counts.
 
-    1. reports idle; 2. not claimed; 3. not terminating; 4. Ready; 5. its node is not leaving (``departure`` is the
-    node's).
+    1. reports idle; 2. not claimed; 3. not terminating; 4. Ready, and on this machine; 5. its node may be used:
+    ``barred`` says why it may not, leaving or not heard of.
     """
-    return why_idle_not_claimable(worker, departure, now) if reports_idle(worker, now) else SkipReason.BUSY
+    return why_idle_not_claimable(worker, barred, now) if reports_idle(worker, now) else SkipReason.BUSY
 
 
-def why_idle_not_claimable(worker: Pod, departure: Departure | None, now: datetime) -> SkipReason | None:
+def why_idle_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime) -> SkipReason | None:
     """`why_not_claimable` for a worker that reports idle."""
     if worker.claim is not None and is_claimed(worker, now):
         return SkipReason.CLAIMED
@@ -95,9 +95,9 @@ def why_idle_not_claimable(worker: Pod, departure: Departure | None, now: dateti
         return SkipReason.TERMINATING
     if worker.ready_since is None:
         return SkipReason.NOT_READY
-    if departure is not None:
-        return SkipReason.LEAVING_NODE
-    return None
+    if worker.old_machine:
+        return SkipReason.OLD_MACHINE
+    return barred
 
 
 def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:

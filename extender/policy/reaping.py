@@ -87,6 +87,7 @@ def assess_node(
     node: str,
     order_key: OrderKey,
     departure: Departure | None,
+    barred: SkipReason | None = None,
     workers: Iterable[Pod],
     others: int,
     rules: ReapRules,
@@ -96,10 +97,12 @@ def assess_node(
 ) -> Assessment:
     """Judge the workers of one pool on one node.
 
+    ``barred`` is why nobody on the node can be handed out although it is not leaving, None where that is not so.
     ``others`` counts the node's pods that hold it and are not of this pool: neither DaemonSet pods, nor finished, nor
     terminating. ``stays`` is why the node would stay without its workers: then to evict them would gain nothing, unless
     it is leaving after all.
     """
+    barred = barred if departure is None else SkipReason.LEAVING_NODE
     reapable: list[Pod] = []
     uncounted: set[str] = set()
     skipped: dict[str, SkipReason] = {}
@@ -113,7 +116,7 @@ def assess_node(
             keeps = keeps or not worker.terminating
             continue
         idle += not is_held
-        is_counted = why_idle_not_claimable(worker, departure, now) is None
+        is_counted = why_idle_not_claimable(worker, barred, now) is None
         claimable += is_counted
         reason = why_idle_not_reapable(worker, rules, now)
         if reason is None and departure is None:

@@ -98,13 +98,14 @@ class Candidates:
         return staying if affinity is None else key_first(staying, preference, affinity)
 
     def _on(self, name: str, pool: str) -> list[Pod]:
-        return claimable_on(self._state.where.marked_on(name).values(), pool, self._clock.now())
+        marked, barred = self._state.where.marked_on(name).values(), self._state.why_barred(name)
+        return claimable_on(marked, pool, barred, self._clock.now())
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
         return (
             worker.pool == pool
             and worker.node in self._state.preference
-            and why_not_claimable(worker, None, self._clock.now()) is None
+            and why_not_claimable(worker, self._state.why_barred(worker.node), self._clock.now()) is None
         )
 
     async def tally(self, pool: str) -> Mapping[SkipReason, int]:
@@ -115,9 +116,7 @@ class Candidates:
             for position, name in enumerate(list(self._state.nodes), 1):
                 if position % NODES_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
-                is_leaving = name not in self._state.preference
-                counts.update(
-                    reasons_on(self._state.where.workers_on(name).values(), pool, is_leaving=is_leaving, now=now.now)
-                )
+                workers = self._state.where.workers_on(name).values()
+                counts.update(reasons_on(workers, pool, self._state.why_barred(name), now.now))
             self._tallies[pool] = (now.steady, dict(counts))
         return self._tallies[pool][1]

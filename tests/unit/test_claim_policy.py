@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extender.kube.claims import format_claim
 from extender.kube.objects import claim_from
-from extender.model import FOREVER, UNREADABLE_CLAIM, Claim, Departure, Pod, SkipReason
+from extender.model import FOREVER, UNREADABLE_CLAIM, Claim, Pod, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.claims import (
     Claimant,
@@ -136,7 +136,7 @@ def test_a_claimed_worker_is_neither_handed_out_nor_evicted_nor_disturbed() -> N
     assert is_undisturbed(held, NOW)
     free = replace(held, claim=OVER)
     assert why_not_claimable(free, None, NOW) is None
-    assert why_not_claimable(free, Departure.CORDONED, NOW) is SkipReason.LEAVING_NODE
+    assert why_not_claimable(free, SkipReason.LEAVING_NODE, NOW) is SkipReason.LEAVING_NODE
     assert not is_undisturbed(free, NOW)
 
 
@@ -262,18 +262,18 @@ workers = st.lists(
 @given(workers, st.randoms(use_true_random=False))
 def test_workers_of_a_node_come_idle_longest_first(drawn: list[Pod], random: Any) -> None:
     """Exactly the claimable ones of the pool, in an order that depends on them only."""
-    order = claimable_on(drawn, "pool", NOW)
+    order = claimable_on(drawn, "pool", None, NOW)
     assert {pod.uid for pod in order} == {
         pod.uid for pod in drawn if pod.pool == "pool" and why_not_claimable(pod, None, NOW) is None
     }
     assert order == sorted(order, key=lambda pod: (idle_since(pod), pod.uid))
     shuffled = list(drawn)
     random.shuffle(shuffled)
-    assert claimable_on(shuffled, "pool", NOW) == order
+    assert claimable_on(shuffled, "pool", None, NOW) == order
 
 
-@given(workers, st.booleans())
-def test_every_worker_is_handed_out_or_has_a_reason(drawn: list[Pod], is_leaving: bool) -> None:
-    reasons = list(reasons_on(drawn, "pool", is_leaving=is_leaving, now=NOW))
-    claimable = [] if is_leaving else claimable_on(drawn, "pool", NOW)
+@given(workers, st.sampled_from([None, SkipReason.LEAVING_NODE, SkipReason.NODE_NOT_HEARD_OF]))
+def test_every_worker_is_handed_out_or_has_a_reason(drawn: list[Pod], barred: SkipReason | None) -> None:
+    reasons = list(reasons_on(drawn, "pool", barred, NOW))
+    claimable = claimable_on(drawn, "pool", barred, NOW)
     assert len(reasons) + len(claimable) == sum(pod.pool == "pool" for pod in drawn)

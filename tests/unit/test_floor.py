@@ -43,9 +43,9 @@ def claimable(state: ClusterState) -> list[str]:
     """UIDs of the pool's claimable workers, by a look at all nodes."""
     return [
         pod.uid
-        for name, each in state.nodes.items()
+        for name in state.nodes
         for pod in state.where.workers_on(name).values()
-        if pod.pool == "pool" and why_not_claimable(pod, departure_of(each), NOW) is None
+        if pod.pool == "pool" and why_not_claimable(pod, state.why_barred(name), NOW) is None
     ]
 
 
@@ -65,6 +65,7 @@ def test_count_is_that_of_a_look_at_all_nodes(
                 node=name,
                 order_key=state.order[name],
                 departure=departure_of(each),
+                barred=state.why_barred(name),
                 workers=[pod for pod in state.where.workers_on(name).values() if pod.pool == "pool"],
                 others=0,
                 rules=ReapRules(),

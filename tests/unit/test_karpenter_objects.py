@@ -17,6 +17,7 @@ from extender.kube.objects import NodeObject, node_from
 from extender.model import FOREVER, Departure, DisruptionBudget, Ending, Node, NodeClaim, NodePool
 from extender.model import NodeClaimCondition as Condition
 from extender.policy.departure import EndingRules, departure_of, ending_of
+from tests.builders import node
 
 Json: TypeAlias = dict[str, Any]
 VERSIONS = ("1.14.1", "1.13.0")
@@ -104,8 +105,8 @@ def test_drifted_node_is_ending_only_where_the_setting_says_so(states: dict[str,
     _, claim, _ = read(states["drifted"])
     now = claim.created + timedelta(minutes=1)
     assert Condition.DRIFTED in claim.conditions
-    assert ending_of([], claim, EndingRules(), now) is None
-    assert ending_of([], claim, EndingRules(drifted=True), now) is Ending.DRIFTED
+    assert ending_of(node(), [], claim, EndingRules(), now) is None
+    assert ending_of(node(), [], claim, EndingRules(drifted=True), now) is Ending.DRIFTED
 
 
 def test_node_is_ending_for_a_tenth_of_its_life_at_most(states: dict[str, Json]) -> None:
@@ -118,8 +119,8 @@ def test_node_is_ending_for_a_tenth_of_its_life_at_most(states: dict[str, Json])
     ):
         assert claim.expire_after == life
         begins = claim.created + life - last
-        assert ending_of([], claim, EndingRules(), begins - timedelta(seconds=1)) is None
-        assert ending_of([], claim, EndingRules(), begins) is Ending.EXPIRES_SOON
+        assert ending_of(node(), [], claim, EndingRules(), begins - timedelta(seconds=1)) is None
+        assert ending_of(node(), [], claim, EndingRules(), begins) is Ending.EXPIRES_SOON
 
 
 def test_node_pool_settings_are_read(states: dict[str, Json]) -> None:
@@ -158,4 +159,4 @@ def test_duration_that_cannot_be_read_fails_closed() -> None:
     assert (budget.schedule, budget.duration) == ("@daily", None)
     raw = {"metadata": {"name": "c", "uid": "u", "creationTimestamp": "2026-11-01T12:00:00Z"}}
     claim = read_claim({**raw, "spec": {"expireAfter": "9" * 40 + "h"}})
-    assert ending_of([], claim, EndingRules(), datetime(9999, 1, 1, tzinfo=UTC)) is None
+    assert ending_of(node(), [], claim, EndingRules(), datetime(9999, 1, 1, tzinfo=UTC)) is None

@@ -256,18 +256,20 @@ def test_reapable_conditions(candidate: Pod, rules: ReapRules, reason: SkipReaso
 
 
 @pytest.mark.parametrize(
-    ("candidate", "departure", "reason"),
+    ("candidate", "barred", "reason"),
     [
         (idle("w", for_minutes=0), None, None),
         (worker(), None, SkipReason.BUSY),
         (idle("w", ready_since=None), None, SkipReason.NOT_READY),
         (idle("w", terminating=True), None, SkipReason.TERMINATING),
-        (idle("w"), Departure.CORDONED, SkipReason.LEAVING_NODE),
+        (idle("w", old_machine=True), None, SkipReason.OLD_MACHINE),
+        (idle("w"), SkipReason.LEAVING_NODE, SkipReason.LEAVING_NODE),
+        (idle("w"), SkipReason.NODE_NOT_HEARD_OF, SkipReason.NODE_NOT_HEARD_OF),
     ],
 )
-def test_claimable_conditions(candidate: Pod, departure: Departure | None, reason: SkipReason | None) -> None:
+def test_claimable_conditions(candidate: Pod, barred: SkipReason | None, reason: SkipReason | None) -> None:
     """Every condition of `why_not_claimable`, met and not met."""
-    assert why_not_claimable(candidate, departure, NOW) is reason
+    assert why_not_claimable(candidate, barred, NOW) is reason
 
 
 pods = st.builds(
