@@ -174,13 +174,11 @@ class ClusterFeed:
         for reflector in (self.nodes, self.pods):
             age = ages[reflector.name]
             if not reflector.synced:
-                problem = f" ({reflector.problem})" if reflector.problem else ""
-                reasons.append(f"{reflector.name}: not listed yet{problem}")
+                reasons.append(f"{reflector.name}: not listed yet{_because(reflector.problem)}")
             elif age is not None and age > STALE.total_seconds():
-                reasons.append(f"{reflector.name}: nothing heard for {age:.0f} s")
+                reasons.append(f"{reflector.name}: nothing heard for {age:.0f} s{_because(reflector.problem)}")
         if not reasons and not self._state.synced:
-            problem = f" ({self.ledger.problem})" if self.ledger is not None and self.ledger.problem else ""
-            reasons.append(f"{LEDGER}: not loaded yet{problem}")
+            reasons.append(f"{LEDGER}: not loaded yet{_because(self.ledger.problem if self.ledger else None)}")
         return reasons
 
     def shown(self) -> dict[str, dict[str, object]]:
@@ -273,6 +271,10 @@ class _LedgerSink:
 
     def delete(self, ledger: Ledger, /) -> None:
         self._state.take_ledger(None)
+
+
+def _because(problem: str | None) -> str:
+    return f" ({problem})" if problem else ""
 
 
 def _rounded(age: float | None) -> float | None:

@@ -147,6 +147,11 @@ class Metrics:
         self.workers_bound = self._counter(
             "warmnode_workers_bound", "Workers seen to be bound to a node, by pool.", "pool"
         )
+        self.api_server_silent = Gauge(
+            "warmnode_api_server_silent",
+            "1 while the API server answers nothing that is asked of it; /readyz has the reason.",
+            registry=self.registry,
+        )
         self.watch_lists = self._counter("warmnode_watch_lists", "Complete lists of a collection.", "collection")
         self.watch_failures = self._counter(
             "warmnode_watch_failures", "Lists and watches that failed, by error class.", "collection", "error"
@@ -258,7 +263,7 @@ class Metrics:
         return Counter(name, text, labels, registry=self.registry)
 
 
-_ROUTINE = frozenset({"Timeout", "barren"})
+_ROUTINE = frozenset({"Silent", "barren"})
 """What a collection without changes goes through all the time: its watch gets no bookmark, is ended and begun anew."""
 
 

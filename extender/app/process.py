@@ -74,6 +74,7 @@ class Process:
         )
         self.serving = Serving(options, shared, tls) if Role.SERVE in options.roles else None
         self.reaping = Reaping(shared) if Role.REAP in options.roles else None
+        self.metrics.api_server_silent.set_function(lambda: float(client.problem is not None))
         self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label))
 
     async def run(self) -> None:
@@ -155,7 +156,7 @@ class Process:
         ledger = self.feed.ledger
         if self.reaping is not None and ledger is not None and ledger.missing:
             reasons.append(f"ledger: cannot be read ({ledger.problem}); nothing is reaped")
-        return Readiness(reasons=tuple(reasons), collections=self.feed.shown())
+        return Readiness(reasons=tuple(reasons), api_server=self.client.problem, collections=self.feed.shown())
 
     async def _begin(self) -> None:
         state, ledger = self.state, self.feed.ledger

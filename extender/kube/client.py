@@ -34,6 +34,8 @@ from extender.kube.transport import Lane, Request, Transport
 Params: TypeAlias = Mapping[str, str]
 
 TIMEOUT = timedelta(seconds=30)
+ANSWER_LIMIT = timedelta(seconds=20)
+"""For the head of an answer to a GET: a list and a watch begin at once where an API server works."""
 _REFUSAL_TIMEOUT = timedelta(seconds=10)  # for the body of a refused watch
 
 
@@ -82,6 +84,11 @@ class KubeClient:
         """The server's clock minus ours by the Date of the last answer, good to a second. None before the first."""
         return self._transport.clock_skew
 
+    @property
+    def problem(self) -> str | None:
+        """Say why the API server cannot be reached, None while it answers, as far as anything was asked."""
+        return self._transport.problem
+
     async def get_bytes(
         self,
         path: str,
@@ -90,7 +97,8 @@ class KubeClient:
         timeout: timedelta = TIMEOUT,  # noqa: ASYNC109 - no call without a limit, so each has one by default
     ) -> bytes:
         """The body of a successful GET, complete within ``timeout``."""
-        return await self._call(Request(method="GET", path=path, params=params, lane=self._lane), timeout)
+        request = Request(method="GET", path=path, params=params, answer_limit=ANSWER_LIMIT, lane=self._lane)
+        return await self._call(request, timeout)
 
     async def send(
         self,
@@ -120,9 +128,16 @@ class KubeClient:
         A refusal raises its error on entry. The iterator raises Unavailable when the connection breaks, or when nothing
         has come for ``silence_limit``; there is no limit on the whole.
         """
-        request = Request(method="GET", path=path, params=params, silence_limit=silence_limit, lane=self._lane)
+        request = Request(
+            method="GET",
+            path=path,
+            params=params,
+            silence_limit=silence_limit,
+            answer_limit=ANSWER_LIMIT,
+            lane=self._lane,
+        )
         async with AsyncExitStack() as stack:
-            with self._transport.failures(request):
+            with self._transport.failures(request, _REFUSAL_TIMEOUT):
                 response = await stack.enter_async_context(self._transport.answer(request))
                 if response.status != 200:
                     async with asyncio.timeout(_REFUSAL_TIMEOUT.total_seconds()):

@@ -6,14 +6,32 @@ Owns the error classes of everything that talks to the API server. Knows HTTP an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 
 import msgspec
 
+LONGEST_TEXT = 600
+_SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+|\beyJ[\w-]{8,}[\w.-]*|(?<=://)[^/\s@]+@")
+_OBJECTS = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
+
+
+def one_line(text: object, limit: int = LONGEST_TEXT) -> str:
+    """Make what a library or a server said fit for a log: one printable line, cut, without credentials in it.
+
+    A proxy may show on its page what it was sent, and a library the header that it cannot read.
+    """
+    line = " ".join("".join(each if each.isprintable() else " " for each in str(text)).split())
+    line = _OBJECTS.sub("...", _SECRETS.sub("...", line))
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
 
 class ConfigurationProblem(Exception):
     """The API server cannot be addressed with the configuration at hand. The text is one line and names the remedy."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class KubeError(Exception):
@@ -24,10 +42,10 @@ class KubeError(Exception):
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: timedelta | None = None) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.status = status
-        self.reason = reason
-        self.message = message
+        self.reason = one_line(reason, 60)
+        self.message = one_line(message)
         self.retry_after = retry_after
 
     @property
@@ -117,7 +135,7 @@ def failure(status: int, body: bytes | msgspec.Raw, headers: Mapping[str, str]) 
     if answer is None:
         if 200 <= status < 300:
             return None
-        text = " ".join(bytes(body)[:200].decode(errors="replace").split())
+        text = one_line(bytes(body)[:2000].decode(errors="replace"), 200)
         return _class(status, None)(status, "NoStatus", text or "empty answer", _retry_after(headers, None))
     code = answer.code or (status if status >= 300 else 500)
     message = answer.message or answer.reason or "failure without a message"

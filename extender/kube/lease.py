@@ -21,6 +21,8 @@ from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "leader-election"}
 
+LEASE_TIMEOUT = timedelta(seconds=10)
+"""An object of some hundred bytes: whoever waits longer waits for an API server in trouble, and should say so."""
 _MAX_SECONDS = 2**31 - 1
 
 
@@ -58,7 +60,8 @@ class LeaseStore:
     async def read(self) -> StoredLease | None:
         """Read the Lease as it is now (no cache is asked), None where there is none."""
         try:
-            return stored_lease_from(await self._client.get_bytes(f"{self._collection}/{self._name}"))
+            body = await self._client.get_bytes(f"{self._collection}/{self._name}", timeout=LEASE_TIMEOUT)
+            return stored_lease_from(body)
         except NotFound:
             return None
 
@@ -86,7 +89,8 @@ class LeaseStore:
             "metadata": metadata,
             "spec": spec_of(record),
         }
-        return stored_lease_from(await self._client.send(method, path, msgspec.json.encode(body)))
+        content = msgspec.json.encode(body)
+        return stored_lease_from(await self._client.send(method, path, content, timeout=LEASE_TIMEOUT))
 
 
 async def is_held(client: KubeClient, *, namespace: str, name: str, within: timedelta) -> bool:

@@ -6,6 +6,7 @@ but a read that was refused with 401.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -17,9 +18,10 @@ from enum import StrEnum
 import aiohttp
 
 from extender.kube.access import Access, Credential, TlsContexts
-from extender.kube.errors import ConfigurationProblem, Unavailable
+from extender.kube.errors import ConfigurationProblem, Unavailable, one_line
 
 _CONNECT_SECONDS = 10.0
+_SILENT_SECONDS = 15.0  # something was asked, and nothing at all was answered since
 _REFRESH_PAUSE_SECONDS = 10.0  # refused over and over, an exec plugin is still not run more often than this
 
 
@@ -34,7 +36,10 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. ``path`` is below the server's URL; ``silence_limit`` None leaves the limit to the caller."""
+    """One request. ``path`` is below the server's URL; ``silence_limit`` None leaves the limit to the caller.
+
+    ``answer_limit`` is how long the answer's head may take.
+    """
 
     method: str
     path: str
@@ -42,6 +47,7 @@ class Request:
     params: Mapping[str, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     silence_limit: timedelta | None = None
+    answer_limit: timedelta | None = None
     lane: Lane = Lane.OTHER
 
     def __str__(self) -> str:
@@ -67,9 +73,20 @@ class Transport:
         self._tls = TlsContexts(access)
         self._now = now
         self._monotonic = monotonic
+        self._failure: str | None = None  # of the last request that was not answered, None once one was
+        self._waiting_since: float | None = None  # the first request after the last answer
         self._refused = False  # a request was answered 401: refresh before the next one
         self._refreshed_at: float | None = None
         self._sessions = {lane: _session(user_agent) for lane in Lane}
+
+    @property
+    def problem(self) -> str | None:
+        """Say why the API server cannot be reached, None while it answers, as far as anything was asked."""
+        if self._failure is None and self._waiting_since is not None:
+            silent = self._monotonic() - self._waiting_since
+            if silent >= _SILENT_SECONDS:
+                return one_line(f"the API server {self._access.server} has not answered for {silent:.0f} s")
+        return self._failure
 
     async def prepare(self) -> None:
         """Get the first credentials and read the TLS files. Raises ConfigurationProblem."""
@@ -94,17 +111,28 @@ class Transport:
 
     @contextmanager
     def failures(self, request: Request, timeout: timedelta | None = None) -> Iterator[None]:
-        """Raise what goes wrong on the way as Unavailable. Its text names the request and never a header."""
+        """Raise what goes wrong on the way as Unavailable. Its text names the API server and never a header.
+
+        Reason ``Silent``: an answer began and nothing more came of it, as at each watch of what does not change.
+        """
+        server = f"the API server {self._access.server}"
         try:
             yield
         except ConfigurationProblem as error:  # credentials that were there at the start cannot be renewed
-            raise Unavailable(0, "Credentials", f"{request}: {error}") from error
+            raise self._unavailable("Credentials", f"{request}: {error}") from error
         except TimeoutError as error:
-            limit = timeout or request.silence_limit
-            within = f" for {limit.total_seconds():g} s" if limit else ""
-            raise Unavailable(0, "Timeout", f"{request}: {self._access.server} was silent{within}") from error
+            if timeout is None and request.silence_limit is not None:
+                seconds = f"{request.silence_limit.total_seconds():g}"
+                raise Unavailable(0, "Silent", f"{request}: {server} was silent for {seconds} s") from error
+            within = f" for {timeout.total_seconds():g} s" if timeout else ""
+            raise self._unavailable("Timeout", f"{request}: {server} did not answer{within}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(0, "Connection", f"{request}: {error or type(error).__name__}") from error
+            raise self._unavailable("Connection", f"{request}: {server}: {_said(error)}") from error
+
+    def _unavailable(self, reason: str, text: str) -> Unavailable:
+        error = Unavailable(0, reason, text)
+        self._failure = str(error)
+        return error
 
     async def close(self) -> None:
         """Close all connections and remove credentials from the disk."""
@@ -116,21 +144,38 @@ class Transport:
         credential = await self._credential()
         headers = dict(request.headers)
         if credential.authorization is not None:
+            if not (credential.authorization.isascii() and credential.authorization.isprintable()):
+                raise ConfigurationProblem("the token holds a line break or another character that no header may hold")
             headers["Authorization"] = credential.authorization
+        if self._waiting_since is None:
+            self._waiting_since = self._monotonic()
         silence = None if request.silence_limit is None else request.silence_limit.total_seconds()
-        response = await self._sessions[request.lane].request(
-            request.method,
-            self._access.server + request.path,
-            data=request.body,
-            params=request.params,
-            headers=headers,
-            allow_redirects=False,  # a redirect would carry the token elsewhere
-            ssl=self._tls.context(credential) if self._access.server.startswith("https:") else True,
-            server_hostname=self._access.server_name,
-            proxy=self._access.proxy,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence),
-        )
-        self.clock_skew = _skew(response.headers.get("Date"), self._now()) or self.clock_skew
+        limit = None if request.answer_limit is None else request.answer_limit.total_seconds()
+        try:
+            async with asyncio.timeout(limit):
+                response = await self._sessions[request.lane].request(
+                    request.method,
+                    self._access.server + request.path,
+                    data=request.body,
+                    params=request.params,
+                    headers=headers,
+                    allow_redirects=False,  # a redirect would carry the token elsewhere
+                    ssl=self._tls.context(credential) if self._access.server.startswith("https:") else True,
+                    server_hostname=self._access.server_name,
+                    proxy=self._access.proxy,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence),
+                )
+        except TimeoutError as error:
+            text = f"{request}: the API server {self._access.server}"
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise self._unavailable("Timeout", f"{text} took no connection for {_CONNECT_SECONDS:g} s") from error
+            raise self._unavailable("Timeout", f"{text} did not answer for {limit or silence or 0:g} s") from error
+        self._waiting_since = None
+        if response.status < 500:  # else it may be of whatever stands before it
+            self._failure = None
+        skew = _skew(response.headers.get("Date"), self._now())
+        if skew is not None:
+            self.clock_skew = skew
         return response
 
     async def _credential(self) -> Credential:
@@ -168,6 +213,16 @@ async def _send_writes_once(
         if request.method == "GET":
             raise
         raise _ConnectionLost(str(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """Say what a library's error says, without the objects that it shows."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not accepted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        return f"no connection to {error.host}:{error.port}: {cause.strerror or cause}"
+    return str(error) or type(error).__name__
 
 
 def _skew(date: str | None, now: datetime) -> timedelta | None:

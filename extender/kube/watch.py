@@ -83,10 +83,10 @@ class Reflector(Generic[S, T]):
     ``last_contact``: the clock's time of the last page, opened watch, event or bookmark, None before the first; older
     than two minutes means stale. (A server that accepts a watch sends all that is newer, and where etcd reports no
     progress, a quiet collection gets no bookmarks.) ``following_since``: the clock's time since when a watch is open,
-    None while none is: what happens meanwhile is not known. ``missing``: the collection does not exist or may not be
-    read (404, 403), ``problem`` says why, and it is looked for about every half minute; what was seen before stays in
-    the sink, unless ``forgets_missing``. With ``forgets_after`` the sink is emptied too when the collection cannot be
-    read for so long for any other reason.
+    None while none is: what happens meanwhile is not known. ``problem``: what the last list or watch failed for, None
+    once one works. ``missing``: the collection does not exist or may not be read (404, 403), and it is looked for about
+    every half minute; what was seen before stays in the sink, unless ``forgets_missing``. With ``forgets_after`` the
+    sink is emptied too when the collection cannot be read for so long for any other reason.
     """
 
     def __init__(
@@ -175,6 +175,8 @@ class Reflector(Generic[S, T]):
                 self._expiries += 1
             if isinstance(error, NotFound) or (isinstance(error, Forbidden) and error.status == 403):
                 return self._lost(error)
+            if error.reason != "Silent":  # what does not change is silent: its watch is opened anew
+                self.problem = str(error)
             self._observer.watch_failed(self.name, error)
             self._forget_stale()
             wish = min(error.retry_after or timedelta(0), _LONGEST_WISH)
@@ -225,6 +227,7 @@ class Reflector(Generic[S, T]):
         try:
             async with self._client.watch_stream(self._path, params=params, silence_limit=silence) as chunks:
                 opened = self.last_contact = self.following_since = self._clock()
+                self.problem = None
                 async for chunk in chunks:
                     complete, newline, rest = chunk.rpartition(b"\n")
                     if not newline:

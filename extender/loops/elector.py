@@ -175,7 +175,7 @@ class LeaderElector:
                 return await call
         except TimeoutError as error:
             limit = f"{self._call_timeout.total_seconds():g} s"
-            raise Unavailable(0, "Timeout", f"the Lease: no answer for {limit}") from error
+            raise Unavailable(0, "Timeout", f"the API server gave no answer about the Lease for {limit}") from error
 
     def _pause_seconds(self, asked: timedelta | None) -> float:
         """A retry period and some jitter; less where the holder's term ends before, more where the server asks for it.

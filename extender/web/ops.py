@@ -16,9 +16,14 @@ from extender.web.http import Handler, json_response, route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Ready when ``reasons`` is empty. ``collections`` shows each collection's state, ages in seconds."""
+    """Ready when ``reasons`` is empty. ``collections`` shows each collection's state, ages in seconds.
+
+    ``api_server`` is why the API server cannot be reached, None while it answers. Answers go on without it for a while:
+    by itself it is no reason.
+    """
 
     reasons: tuple[str, ...]
+    api_server: str | None = None
     collections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
@@ -30,7 +35,12 @@ def operations(metrics: Metrics, readiness: Callable[[], Readiness]) -> Handler:
 
     async def readyz(request: web.BaseRequest) -> web.StreamResponse:
         now = readiness()
-        body = {"ready": not now.reasons, "reasons": list(now.reasons), "collections": now.collections}
+        body = {
+            "ready": not now.reasons,
+            "reasons": list(now.reasons),
+            "apiServer": now.api_server or "answers",
+            "collections": now.collections,
+        }
         return json_response(
             json.dumps(body, indent=2).encode() + b"\n",
             HTTPStatus.SERVICE_UNAVAILABLE if now.reasons else HTTPStatus.OK,

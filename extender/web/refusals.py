@@ -68,7 +68,8 @@ def refusal_of(error: Exception, *, grant: str) -> Refused:
             detail = f"the API server gave no answer, so nobody knows what was done; try again ({error})"
             return unavailable(detail, error.retry_after or RETRY_AFTER)
         case _:
-            return unavailable(f"not done within {DEADLINE.total_seconds():.0f} s, or nobody knows; try again")
+            silent = f"the API server gave no answer for {DEADLINE.total_seconds():.0f} s"
+            return unavailable(f"{silent}, so nobody knows what was done; try again")
 
 
 def bad_request(detail: str) -> Refused:

@@ -21,6 +21,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_webhook_lease_writes": ("counter", {"outcome"}),
     "warmnode_tls_handshake_failures": ("counter", {"listener", "reason"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
+    "warmnode_api_server_silent": ("gauge", set()),
     "warmnode_watch_lists": ("counter", {"collection"}),
     "warmnode_watch_failures": ("counter", {"collection", "error"}),
     "warmnode_watch_events": ("counter", {"collection"}),

@@ -119,6 +119,37 @@ async def until(condition: Callable[[], object]) -> None:
     raise TimeoutError
 
 
+@pytest.mark.parametrize("ledger", [None, LEDGER])
+async def test_an_api_server_that_never_answers_is_told_within_half_a_minute(
+    server: FakeApiServer, client: KubeClient, caplog: pytest.LogCaptureFixture, ledger: tuple[str, str] | None
+) -> None:
+    """A first installation whose API server hangs: at INFO or above, and as the reason that `/readyz` gives."""
+    caplog.set_level(logging.INFO)
+    server.fail(Where.ANY, *[silence()] * 100)
+    followed = Followed(client, ledger)
+    tasks = [asyncio.create_task(reflector.run()) for reflector in followed.feed.reflectors]
+    await asyncio.sleep(30)
+    told = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    assert {each["collection"] for each in told} == {each.name for each in followed.feed.reflectors}
+    assert all(f"the API server {server.url} did not answer" in each["error"] for each in told)
+    assert f"nodes: not listed yet (GET /api/v1/nodes: the API server {server.url} did" in followed.feed.reasons()[0]
+    assert "did not answer" in str(followed.feed.shown()["pods"]["problem"])
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_stale_collection_says_why(server: FakeApiServer, client: KubeClient) -> None:
+    """Two minutes after the API server began to hang, `/readyz` has its name."""
+    server.fail(Where.WATCH, *[stream(then=Then.HANG)] * 2)
+    async with following(client) as followed:
+        await asyncio.sleep(1)
+        server.fail(Where.ANY, *[silence()] * 100)
+        await asyncio.sleep(130)
+        assert followed.feed.reasons()[0].startswith("nodes: nothing heard for ")
+        assert f"the API server {server.url} did not answer for 20 s" in followed.feed.reasons()[0]
+
+
 def about_karpenter(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if getattr(record, "fields", {}).get("collection") in OPTIONAL]
 

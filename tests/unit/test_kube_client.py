@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extender.kube.access import Access, Credential, FixedCredentials, TlsContexts, TokenFile, in_cluster_access
 from extender.kube.claims import ClaimStore
@@ -32,6 +34,7 @@ from extender.kube.errors import (
     Throttled,
     Unavailable,
     failure,
+    one_line,
 )
 from extender.kube.exec_plugin import ExecConfig, ExecCredentials
 from extender.kube.lease import LeaseStore
@@ -125,12 +128,61 @@ async def test_a_server_below_a_path_is_reached(server: FakeApiServer, tmp_path:
 async def test_read_without_an_answer_is_unavailable_after_its_timeout(
     server: FakeApiServer, client: KubeClient
 ) -> None:
-    server.fail(Where.ANY, silence(), slow(20))
+    server.fail(Where.ANY, silence(), slow(15))
     started = asyncio.get_running_loop().time()
-    with pytest.raises(Unavailable, match="silent for 5 s"):
+    with pytest.raises(Unavailable, match=r"API server http://.* did not answer for 5 s"):
         await client.get_bytes(NODES_PATH, timeout=timedelta(seconds=5))
     assert asyncio.get_running_loop().time() - started == pytest.approx(5, abs=0.5)
     await client.get_bytes(NODES_PATH, timeout=timedelta(seconds=25))
+
+
+async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take a connection and say nothing, not even in a TLS handshake."""
+    await reader.read()
+    writer.close()
+
+
+def problem_of(client: KubeClient) -> str | None:
+    """What it is now: type checkers take a property for a constant."""
+    return client.problem
+
+
+@pytest.mark.looptime
+async def test_a_server_that_never_answers_is_a_problem_within_half_a_minute(server: FakeApiServer) -> None:
+    """Whatever becomes of the request: a caller may have given it up. The next answer ends it."""
+    loop = asyncio.get_running_loop()
+    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    client = KubeClient(Transport(access, user_agent="test", monotonic=loop.time), namespace="default")
+    assert problem_of(client) is None
+    server.fail(Where.ANY, silence(), silence())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2):
+            await client.get_bytes(NODES_PATH)
+    assert problem_of(client) is None
+    await asyncio.sleep(14)
+    assert problem_of(client) == f"the API server {server.url} has not answered for 16 s"
+    with pytest.raises(Unavailable):
+        await client.send("POST", NODES_PATH, b"{}", timeout=timedelta(seconds=5))
+    assert problem_of(client) == f"POST {NODES_PATH}: the API server {server.url} did not answer for 5 s (Timeout)"
+    with pytest.raises(NotFound):
+        await client.get_bytes(f"{NODES_PATH}/a")
+    assert problem_of(client) is None
+    await client.close()
+
+
+@pytest.mark.looptime
+async def test_a_connection_that_does_not_come_about_is_told_after_ten_seconds() -> None:
+    """As where egress is blocked: packets get lost and nobody refuses anything."""
+    listening = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    access = Access(server=url, namespace="default", credentials=FixedCredentials(Credential()), verify=False)
+    client = KubeClient(Transport(access, user_agent="test"), namespace="default")
+    with pytest.raises(Unavailable) as caught:
+        await client.get_bytes(NODES_PATH)
+    assert str(caught.value) == f"GET {NODES_PATH}: the API server {url} took no connection for 10 s (Timeout)"
+    await client.close()
+    listening.close()
+    await asyncio.sleep(1)  # the end of the connection reaches the other side
 
 
 @pytest.mark.parametrize("fault", [truncated(b'{"kind":'), answer(502, body=b"<html>Bad\ngateway</html>")])
@@ -166,9 +218,83 @@ async def test_redirect_is_not_followed(server: FakeApiServer, client: KubeClien
 
 async def test_refused_connection_is_unavailable(server: FakeApiServer, client: KubeClient) -> None:
     await server.__aexit__(None, None, None)
-    with pytest.raises(Unavailable, match="GET /api/v1/nodes"):
+    with pytest.raises(Unavailable, match=f"GET /api/v1/nodes: the API server {server.url}: no connection to 127"):
         await client.get_bytes(NODES_PATH)
+    assert "GET /api/v1/nodes" in (client.problem or "")
     await server.__aenter__()
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_no_object_of_python_is_in_an_error(server: FakeApiServer, scheme: str) -> None:
+    """Such as the TLS context, which the library shows by its address."""
+    url = server.url.replace("http", scheme)
+    if scheme == "http":
+        await server.__aexit__(None, None, None)
+    access = Access(server=url, namespace="default", credentials=FixedCredentials(Credential()))
+    client = KubeClient(Transport(access, user_agent="test"), namespace="default")
+    with pytest.raises(Unavailable) as caught:
+        await client.get_bytes(NODES_PATH)
+    assert "object at" not in str(caught.value)
+    assert "SSLContext" not in str(caught.value)
+    assert url in str(caught.value)
+    await client.close()
+    if scheme == "http":
+        await server.__aenter__()
+
+
+SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    "body",
+    [f"Authorization: Bearer {SECRET}", f"<pre>authorization: bearer {SECRET}</pre>", f'{{"token": "{SECRET}"}}'],
+)
+async def test_a_page_that_shows_what_it_was_sent_shows_no_credentials(
+    server: FakeApiServer, client: KubeClient, body: str
+) -> None:
+    """Proxies do that on their pages about errors."""
+    server.fail(Where.ANY, answer(502, body=body.encode()))
+    with pytest.raises(Unavailable) as caught:
+        await client.get_bytes(NODES_PATH)
+    for part in SECRET.split("."):
+        assert part not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["Bearer a\nb", "Bearer a\r\nX: y", "Bearer \x00", "Bearer ä", "Bearer \udc80"])
+async def test_a_token_that_no_header_may_hold_is_refused_in_words_without_it(
+    server: FakeApiServer, header: str
+) -> None:
+    """Never a bare error of the HTTP library, which ends the process."""
+    credentials = FixedCredentials(Credential(authorization=header))
+    access = Access(server=server.url, namespace="default", credentials=credentials)
+    client = KubeClient(Transport(access, user_agent="test"), namespace="default")
+    with pytest.raises(Unavailable, match="the token holds a line break") as caught:
+        await client.get_bytes(NODES_PATH)
+    assert header.removeprefix("Bearer ") not in str(caught.value)
+    await client.close()
+
+
+@given(st.text(), st.integers(3, 700))
+def test_what_a_library_says_is_one_line_of_bounded_length(text: str, limit: int) -> None:
+    """It goes to logs, answers and Events."""
+    line = one_line(text, limit)
+    assert len(line) <= limit
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n  b\tc", "a b c"),
+        ("x" * 20, "xxxxxxx..."),
+        ("no <ssl.SSLContext object at 0x7f00> here", "no ... here"),
+        ("407, url=http://me:secret@proxy:1", "407, url=http://...proxy:1"),
+        ("sent 'Basic bWU6c2VjcmV0'", "sent '...'"),
+        ("the basics of bearers", "the basics of bearers"),
+    ],
+)
+def test_a_line_keeps_what_helps(text: str, line: str) -> None:
+    assert one_line(text, 10 if text.startswith("xx") else 600) == line
 
 
 async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None:
@@ -177,11 +303,14 @@ async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None
     client = KubeClient(Transport(access, user_agent=AGENT, now=clock.now), namespace="default")
     assert client.clock_skew is None
     dated = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:01:30 GMT"}, body=b"{}")
-    server.fail(Where.ANY, dated, answer(200, headers={"Date": "nonsense"}, body=b"{}"))
+    right = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, body=b"{}")
+    server.fail(Where.ANY, dated, answer(200, headers={"Date": "nonsense"}, body=b"{}"), right)
     await client.get_bytes(NODES_PATH)
     assert client.clock_skew == timedelta(seconds=90)
     await client.get_bytes(NODES_PATH)
     assert client.clock_skew == timedelta(seconds=90)
+    await client.get_bytes(NODES_PATH)
+    assert client.clock_skew == timedelta(0)  # none at all is a reading too
     await client.close()
 
 
@@ -201,7 +330,7 @@ async def test_stream_gives_what_comes_until_the_server_ends_it(server: FakeApiS
 
 @pytest.mark.looptime
 @pytest.mark.parametrize(
-    ("fault", "reason"), [(stream(b"x", then=Then.HANG), "Timeout"), (stream(b"x", then=Then.RESET), "Connection")]
+    ("fault", "reason"), [(stream(b"x", then=Then.HANG), "Silent"), (stream(b"x", then=Then.RESET), "Connection")]
 )
 async def test_broken_or_silent_stream_is_unavailable(
     server: FakeApiServer, client: KubeClient, fault: Any, reason: str

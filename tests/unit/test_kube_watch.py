@@ -427,10 +427,20 @@ async def test_version_from_the_future_is_given_up(server: FakeApiServer, client
     assert seen.reasons == [RelistReason.BARREN]
 
 
-@pytest.mark.parametrize("fault", [silence(), stream(then=Then.HANG)], ids=["no answer", "no event"])
+@pytest.mark.parametrize(
+    ("fault", "seconds", "reason"),
+    [(silence(), (20, 21.1), "Timeout"), (stream(then=Then.HANG), (70, 76.1), "Silent")],
+    ids=["no answer", "no event"],
+)
 async def test_half_open_connection_is_given_up_after_the_silence_limit(
-    server: FakeApiServer, client: KubeClient, seen: Recorder, fault: Any
+    server: FakeApiServer,
+    client: KubeClient,
+    seen: Recorder,
+    fault: Any,
+    seconds: tuple[float, float],
+    reason: str,
 ) -> None:
+    """That nothing happens on an open watch is routine; that a watch is not even opened is not."""
     create(server, "a")
     server.fail(Where.WATCH, fault)
     async with running(reflector(client, seen)):
@@ -438,17 +448,51 @@ async def test_half_open_connection_is_given_up_after_the_silence_limit(
         change(server, "a", x="1")
         await until(lambda: seen.events == 1)
     first, second = server.watches()
-    assert 70 <= second.at - first.at <= 76.1
+    assert seconds[0] <= second.at - first.at <= seconds[1]
     assert second.params["resourceVersion"] == first.params["resourceVersion"]
     assert len(server.lists()) == 1
-    assert [error.reason for error in seen.failures] == ["Timeout"]
+    assert [error.reason for error in seen.failures] == [reason]
 
 
 async def test_silent_list_is_given_up(server: FakeApiServer, client: KubeClient, seen: Recorder) -> None:
     server.fail(Where.LIST, silence())
     async with running(reflector(client, seen)):
         await until(lambda: seen.replaced)
-    assert 60 <= server.lists()[1].at - server.lists()[0].at <= 61.1
+    assert 20 <= server.lists()[1].at - server.lists()[0].at <= 21.1
+
+
+async def test_the_last_failure_is_the_problem_until_one_works(
+    server: FakeApiServer, client: KubeClient, seen: Recorder
+) -> None:
+    """`/readyz` shows it. A watch on which nothing happens is no problem."""
+    subject = reflector(client, seen)
+    server.fail(Where.LIST, answer(500, "InternalError"))
+    server.fail(Where.WATCH, *[stream(then=Then.HANG)] * 2, *[answer(503, "ServiceUnavailable")] * 3)
+    async with running(subject):
+        await until(lambda: seen.failures)
+        assert "500 InternalError" in str(subject.problem)
+        await until(lambda: seen.replaced)
+        assert subject.problem is None
+        await until(lambda: len(seen.failures) == 2)
+        assert seen.failures[1].reason == "Silent"
+        assert subject.problem is None
+        await until(lambda: len(seen.failures) > 3)
+        assert "503 ServiceUnavailable" in str(subject.problem)
+        await until(lambda: server.watching)
+        assert subject.problem is None
+
+
+@pytest.mark.parametrize("where", [Where.LIST, Where.WATCH])
+@pytest.mark.parametrize("asked", [121, 3600, 86_400])
+async def test_a_wish_for_more_than_two_minutes_is_not_granted(
+    server: FakeApiServer, client: KubeClient, seen: Recorder, where: Where, asked: int
+) -> None:
+    """A proxy that asks for an hour must not blind us for an hour."""
+    server.fail(where, answer(429, "TooManyRequests", headers={"Retry-After": str(asked)}))
+    async with running(reflector(client, seen)):
+        await until(lambda: server.watching)
+    first, second = [each for each in server.requests if bool(each.params.get("watch")) == (where is Where.WATCH)]
+    assert 120 <= second.at - first.at <= 121.1
 
 
 @pytest.mark.parametrize("where", [Where.LIST, Where.WATCH])
