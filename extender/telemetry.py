@@ -125,6 +125,11 @@ class Metrics:
             "TLS connections that did not come about, by who would not go on and why.",
             *("listener", "reason"),
         )
+        self.certificate_expiry = self._gauge(
+            "warmnode_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate that a listener shows ends, epoch seconds.",
+            "listener",
+        )
         self.idle_requests = self._counter(
             "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
         )

@@ -66,10 +66,21 @@ def config(*extenders: Extender, global_percentage: int = 100, **profile: Any) -
 
 
 def called(
-    last_call: datetime | None, written: datetime | None = NOW, *, refusal: Refusal | None = None
+    last_call: datetime | None,
+    written: datetime | None = NOW,
+    *,
+    refusal: Refusal | None = None,
+    ends: datetime | None = None,
 ) -> WebhookFacts:
     """What the Lease says."""
-    return WebhookFacts(holder="serve_1", version="1.2.3", written=written, last_call=last_call, last_refusal=refusal)
+    return WebhookFacts(
+        holder="serve_1",
+        version="1.2.3",
+        written=written,
+        last_call=last_call,
+        last_refusal=refusal,
+        certificate_ends=ends,
+    )
 
 
 def evidence(**given: Any) -> Evidence:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 
+from extender.policy.calling import EXPIRES_SOON
 from extender.settings import Accepted, Configuration, ConfigurationFile, Refused, Unchanged
 from extender.telemetry import Metrics, fields
 from extender.web.tls import ServerTls, TlsProblem
@@ -18,7 +19,11 @@ POLL_INTERVAL = timedelta(seconds=5)
 
 
 async def follow_files(
-    file: ConfigurationFile, tls: Sequence[ServerTls], metrics: Metrics, take: Callable[[Configuration], None]
+    file: ConfigurationFile,
+    tls: Sequence[ServerTls],
+    metrics: Metrics,
+    take: Callable[[Configuration], None],
+    now: Callable[[], datetime],
 ) -> None:
     """Look at the files for ever. ``take`` puts a new configuration in force."""
     first = file.configuration
@@ -37,20 +42,34 @@ async def follow_files(
                 log.error("configuration refused, the old one stays in force", extra=fields(problem=str(error)))
             case Unchanged():
                 pass
-        told = _follow_tls(tls, told)
+        told = _follow_tls(tls, told, now())
 
 
-def _follow_tls(tls: Sequence[ServerTls], told: str | None) -> str | None:
+def _follow_tls(tls: Sequence[ServerTls], told: str | None, now: datetime) -> str | None:
     """Reload the TLS files where they changed, and give the problem that was told last."""
     try:
         reloaded = [each.reload() for each in tls]
         if any(reloaded):
             log.info("TLS files reloaded")
+            tell_certificates(tls, now)
     except TlsProblem as problem:
         if str(problem) != told:
             log.error("TLS files refused, the old ones stay in force", extra=fields(problem=str(problem)))
         return str(problem)
     return None
+
+
+def tell_certificates(tls: Iterable[ServerTls], now: datetime) -> None:
+    """Log when the certificate ends, loudly where that is soon, or was: callers refuse it then, and say nothing."""
+    ends = min((each.ends for each in tls if each.ends is not None), default=None)
+    if ends is not None:
+        left = ends - now
+        level, text = logging.INFO, "the TLS certificate is valid"
+        if left < EXPIRES_SOON:
+            level, text = logging.WARNING, "the TLS certificate expires soon"
+        if left <= timedelta(0):
+            level, text = logging.ERROR, "the TLS certificate has expired: callers refuse it"
+        log.log(level, text, extra=fields(until=ends))
 
 
 def _needs_restart(old: Configuration, new: Configuration) -> list[str]:

@@ -114,7 +114,7 @@ class Process:
         }
         tasks["begin"] = self._begin()
         tasks["follow files"] = follow_files(
-            self.options.configuration, tuple(self.tls.values()), self.metrics, self._take
+            self.options.configuration, tuple(self.tls.values()), self.metrics, self._take, self.clock.now
         )
         if self.feed.ledger is not None:
             name = self.in_force.configuration.ledger.name

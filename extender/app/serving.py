@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from random import Random
 from typing import Any
 
 from extender import __version__
+from extender.app.files import tell_certificates
 from extender.app.options import CLAIMS, WEBHOOK, RunOptions
 from extender.app.shared import Shared
 from extender.kube.claims import ClaimStore
@@ -46,6 +48,7 @@ class Serving:
             schedulers=lambda: frozenset(shared.in_force.configuration.webhook.schedulers),
             schedulable_nodes=lambda: len(shared.state.preference),
             clock=shared.clock,
+            certificate_ends=lambda: tls[WEBHOOK].ends if WEBHOOK in tls else None,
         )
         self.webhook = Webhook(
             state=shared.state,
@@ -53,9 +56,12 @@ class Serving:
             metrics=shared.metrics,
             called=self.calls.called,
         )
-        for listener in tls:
+        for listener, files in tls.items():
             for failure in HandshakeFailure:
                 shared.metrics.handshake_failures.labels(listener, failure)  # from 0: an alert needs the increase
+            if files.ends is not None:
+                shared.metrics.certificate_expiry.labels(listener).set_function(partial(_epoch_of_end, files))
+        tell_certificates(tls.values(), shared.clock.now())
         self.listeners: list[Listener] = []
         if options.webhook_listen is not None:
             self.listeners.append(
@@ -144,3 +150,7 @@ class Serving:
             templates={**claims.routes(), **idle.routes()},
             refused=lambda status: None,
         )
+
+
+def _epoch_of_end(tls: ServerTls) -> float:
+    return 0.0 if tls.ends is None else tls.ends.timestamp()

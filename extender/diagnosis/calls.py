@@ -9,7 +9,7 @@ from extender.diagnosis.evidence import Evidence, Kind
 from extender.diagnosis.findings import Check, Finding, Verdict
 from extender.diagnosis.scheduler import calling_schedulers
 from extender.page import count, some, span
-from extender.policy.calling import SILENCE, HandshakeFailure, should_have_called
+from extender.policy.calling import EXPIRES_SOON, SILENCE, HandshakeFailure, should_have_called
 
 LATE, ALIVE = timedelta(minutes=2, seconds=30), timedelta(minutes=5)
 """A replica of serve writes once a minute: after two writes that did not come it is late, after five none runs."""
@@ -72,6 +72,8 @@ def _judge_calls(evidence: Evidence) -> Finding:
     ]
     missed = [at for at in placed if (last is None or at > last + APART) and now - at > RECORD_LAG]
     schedulable = sum(not (node.deleting or node.disrupted or node.unschedulable) for node in evidence.nodes or ())
+    if (expiring := _expiring(evidence, called)) is not None:
+        return expiring
     refusal = webhook.last_refusal if webhook is not None else None
     if refusal is not None and refusal.failure in _HANDSHAKE_REMEDIES and (last is None or refusal.at > last):
         return _calls(
@@ -105,6 +107,21 @@ def _judge_calls(evidence: Evidence) -> Finding:
         since = f"; {count(len(missed), 'worker')} got a node since" if missed else ""
         return _calls(Verdict.OK, called + since)
     return _calls(Verdict.OK, f"{called}; no worker had to be placed since")
+
+
+def _expiring(evidence: Evidence, called: str) -> Finding | None:
+    """Tell of a certificate that has expired, or expires soon: callers refuse it then, and log nothing."""
+    ends = evidence.webhook.certificate_ends if evidence.webhook is not None else None
+    if ends is None or ends - evidence.now > EXPIRES_SOON:
+        return None
+    left = ends - evidence.now
+    told = f"expires in {span(left)}" if left > timedelta(0) else f"expired {span(-left)} ago"
+    return _calls(
+        Verdict.WARNING if left > timedelta(0) else Verdict.PROBLEM,
+        f"{called}; warmnode's certificate {told}, and a scheduler refuses one that has expired",
+        remedy="renew the certificate in the Secret of --tls-cert-file (cert-manager's Certificate, or by hand); it is "
+        "read again within a minute or two, without a restart",
+    )
 
 
 def _calls(verdict: Verdict, summary: str, details: tuple[str, ...] = (), remedy: str | None = None) -> Finding:

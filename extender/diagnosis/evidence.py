@@ -105,13 +105,14 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookFacts:
-    """What the Lease of `warmnode serve` says."""
+    """What the Lease of `warmnode serve` says. ``certificate_ends`` None: it listens without TLS, or does not say."""
 
     holder: str
     version: str
     written: datetime | None
     last_call: datetime | None
     last_refusal: Refusal | None = None
+    certificate_ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

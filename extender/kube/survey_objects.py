@@ -245,6 +245,7 @@ class LeaseFacts:
             written=record.written,
             last_call=record.last_call,
             last_refusal=record.last_refusal,
+            certificate_ends=record.certificate_ends,
         )
 
     def leader(self) -> LeaderFacts:

@@ -1,7 +1,7 @@
 """The Lease in which `warmnode serve` says that it runs, and when a scheduler last called any replica.
 
 Owns what it looks like: ``renewTime`` is when a replica last wrote, ``holderIdentity`` which one, and annotations hold
-the last call, the last TLS handshake that failed, and the version. Nobody leads by it.
+the last call, the last TLS handshake that failed, when the certificate ends, and the version. Nobody leads by it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from extender.policy.marks import parse_idle_mark
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "webhook"}
 LAST_CALL = f"{PREFIX}last-call"
 LAST_REFUSAL = f"{PREFIX}last-handshake-failure"
+CERTIFICATE_ENDS = f"{PREFIX}certificate-ends"
 VERSION = f"{PREFIX}version"
 
 
@@ -28,7 +29,7 @@ class WebhookRecord:
     """What the Lease says. ``written`` is by the clock of ``holder``, ``last_call`` by that of the replica called.
 
     None: absent, or no time. Never called: ``last_call`` None. ``last_refusal`` is the last caller that came no further
-    than the TLS handshake, by the same clock as ``last_call``.
+    than the TLS handshake, by the same clock as ``last_call``. ``certificate_ends`` None: it listens without TLS.
     """
 
     holder: str
@@ -36,6 +37,7 @@ class WebhookRecord:
     written: datetime | None
     last_call: datetime | None
     last_refusal: Refusal | None = None
+    certificate_ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class WebhookLease:
             VERSION: record.version,
             LAST_CALL: None if record.last_call is None else micro_time(record.last_call),
             LAST_REFUSAL: None if refusal is None else f"{micro_time(refusal.at)} {refusal.failure}",
+            CERTIFICATE_ENDS: None if record.certificate_ends is None else micro_time(record.certificate_ends),
         }
         if based_on is None:
             return stored_record_from(await self._store.create(spec))
@@ -81,6 +84,7 @@ def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
         written=lease.record.renewed,
         last_call=parse_idle_mark(annotations.get(LAST_CALL)),
         last_refusal=_refusal_from(annotations.get(LAST_REFUSAL, "")),
+        certificate_ends=parse_idle_mark(annotations.get(CERTIFICATE_ENDS)),
     )
     return StoredWebhookRecord(record=record, lease=lease)
 

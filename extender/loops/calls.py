@@ -51,6 +51,7 @@ class CallWatch:
         schedulers: Callable[[], frozenset[str]],
         schedulable_nodes: Callable[[], int],
         clock: Clock,
+        certificate_ends: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._record = record
         self._identity = identity
@@ -59,6 +60,7 @@ class CallWatch:
         self._schedulers = schedulers
         self._schedulable_nodes = schedulable_nodes
         self._clock = clock
+        self._certificate_ends = certificate_ends
         self._began = clock.steady()
         self._last_call: datetime | None = None
         self._last_call_anywhere: datetime | None = None
@@ -155,6 +157,7 @@ class CallWatch:
                     written=self._clock.now(),
                     last_call=self._last_call_anywhere,
                     last_refusal=self._last_refusal,
+                    certificate_ends=self._certificate_ends(),
                 )
                 await self._record.write(record, stored)
                 self._metrics.webhook_lease_writes.labels("written").inc()

@@ -16,6 +16,9 @@ from extender.policy.idleness import is_bound_to_its_node
 SILENCE = timedelta(minutes=15)
 """So long without a call, while workers are placed, is no coincidence."""
 
+EXPIRES_SOON = timedelta(days=14)
+"""So long before its end a certificate should have been renewed."""
+
 
 class HandshakeFailure(StrEnum):
     """Why a TLS connection to us did not come about. The values are a metric's labels, and stand in serve's Lease."""

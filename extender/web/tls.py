@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from extender.policy.calling import HandshakeFailure
+from extender.web.certificates import end_of
 
 
 class TlsProblem(Exception):
@@ -32,6 +34,8 @@ class ServerTls:
         self._verify_mode = ssl.CERT_OPTIONAL if client_may_lack_one else ssl.CERT_REQUIRED
         self._files = (cert_file, key_file, client_ca_file)
         self._stamp = self._read_stamp()
+        self.ends: datetime | None = None
+        """When the server certificate that is in force ends, None where that cannot be read."""
         self._current = self._load()
         self.context = self._load()
         self.context.sni_callback = self._use_current
@@ -66,6 +70,7 @@ class ServerTls:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         try:
             context.load_cert_chain(cert_file, key_file)
+            ends = end_of(cert_file.read_text("ascii", errors="replace"))
             if client_ca_file is not None:
                 # A resumed session shows no certificate: it would get a client past the client CA of a later reload.
                 # Only TLS 1.3 lets Python turn sessions off; every kube-scheduler speaks it.
@@ -76,6 +81,7 @@ class ServerTls:
         except (OSError, ssl.SSLError) as error:
             names = ", ".join(str(file) for file in self._files if file is not None)
             raise TlsProblem(f"TLS files do not load ({names}): {error.strerror or error}") from error
+        self.ends = ends
         return context
 
     def _read_stamp(self) -> tuple[tuple[int, int, int], ...]:

@@ -97,7 +97,7 @@ class Replicas:
     nodes: int = 2
     ahead: timedelta = timedelta(0)
 
-    def start(self, name: str) -> tuple[CallWatch, Metrics]:
+    def start(self, name: str, ends: datetime | None = None) -> tuple[CallWatch, Metrics]:
         metrics = Metrics()
         watch = CallWatch(
             WebhookLease(self.client, namespace=LEASE[0], name=LEASE[1]),
@@ -107,6 +107,7 @@ class Replicas:
             schedulers=lambda: OURS,
             schedulable_nodes=lambda: self.nodes,
             clock=clock_of(lambda: self.now, lambda: self.ahead),
+            certificate_ends=lambda: ends,
         )
         return watch, metrics
 
@@ -150,6 +151,18 @@ async def test_a_replica_says_that_it_runs_before_it_is_called(replicas: Replica
     assert lease["spec"]["renewTime"] == "2026-11-01T12:00:00.000000Z"
     assert lease["metadata"]["annotations"] == {"warmnode.dev/version": "1.2.3"}
     assert lease["metadata"]["labels"]["app.kubernetes.io/name"] == "warmnode"
+
+
+async def test_the_lease_says_when_the_certificate_ends(replicas: Replicas) -> None:
+    """For doctor, which sees no file; and nothing where there is none."""
+    watch, _ = replicas.start("one", ends=NOW + timedelta(days=1))
+    await watch.look()
+    ends = "warmnode.dev/certificate-ends"
+    assert replicas.lease()["metadata"]["annotations"][ends] == "2026-11-02T12:00:00.000000Z"
+    replicas.now += timedelta(minutes=1)
+    watch, _ = replicas.start("two")
+    await watch.look()
+    assert ends not in replicas.lease()["metadata"]["annotations"]
 
 
 async def test_any_number_of_replicas_write_once_a_minute(replicas: Replicas) -> None:

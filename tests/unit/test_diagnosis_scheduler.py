@@ -79,6 +79,16 @@ def test_a_lease_that_is_late_is_a_warning() -> None:
     assert (late.verdict, "none runs" in late.summary) == (WARNING, True)
 
 
+def test_a_certificate_that_has_expired_is_the_reason() -> None:
+    """Whatever else the last handshake says; and one that expires soon is a warning before anything fails."""
+    refusal = Refusal(minutes_ago(3), HandshakeFailure.CERTIFICATE_REFUSED)
+    expired = check_calls(evidence(webhook=called(None, refusal=refusal, ends=minutes_ago(27 * 1440))))
+    assert (expired.verdict, "certificate expired 27d ago" in expired.summary) == (PROBLEM, True)
+    soon = check_calls(evidence(webhook=called(minutes_ago(1), ends=minutes_ago(-13 * 1440))))
+    assert (soon.verdict, "certificate expires in 13d" in soon.summary) == (WARNING, True)
+    assert check_calls(evidence(webhook=called(minutes_ago(1), ends=minutes_ago(-15 * 1440)))).verdict is OK
+
+
 def test_never_called_although_a_worker_was_placed_is_a_problem() -> None:
     """One is enough then: nothing says that it was ever otherwise."""
     assert check_calls(evidence(webhook=called(None), workers=(placed(5),))).verdict is PROBLEM
