@@ -7,11 +7,7 @@ from dataclasses import replace
 
 from extender.model import Membership
 from extender.policy.claims import PoolClaims
-from extender.policy.deletion_cost import PoolCosts
-from extender.policy.departure import EndingRules
-from extender.policy.idleness import ReapRules
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
-from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.policy.sources import HttpProbe, PrometheusQuery, Source, SourceRules
 from extender.settings import Configuration, PoolSettings, to_cache_key_rule, to_model_pool
 from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, PrometheusSource
@@ -82,20 +78,6 @@ class InForce:
             rules = self._sources[pool] = source_rules(settings.idle, dry_run=settings.dry_run)
         return rules
 
-    def reaping(self, pool: str) -> PoolReaping:
-        """Say how a pool is reaped."""
-        return reaping_of(self.settings(pool))
-
-    def ending_rules(self) -> EndingRules:
-        """Say which nodes are ending."""
-        return ending_rules_of(self.configuration)
-
-    def costs(self, pool: str) -> PoolCosts:
-        """Say how a pool's deletion costs are written."""
-        settings = self.settings(pool)
-        cost = settings.deletion_cost
-        return PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run)
-
     def claims(self, pool: str) -> PoolClaims | None:
         """Say how a pool is claimed, None where pools are listed and this is none of them. Remembers no name."""
         if self.configuration.pools is None:
@@ -111,16 +93,12 @@ class InForce:
         return self._pool_claims(self.configuration.pool_defaults_for(pool))
 
     def _pool_claims(self, settings: PoolSettings) -> PoolClaims:
-        cost, claims = settings.deletion_cost, settings.claims
         namespaces = settings.namespaces or ()
         return PoolClaims(
-            enabled=claims.enabled,
+            rules=settings.claims,
+            costs=settings.deletion_cost,
             dry_run=settings.dry_run,
-            ttl=claims.ttl,
-            max_ttl=claims.max_ttl,
-            do_not_disrupt=claims.do_not_disrupt,
             cache_key=to_cache_key_rule(settings.cache_key),
-            costs=PoolCosts(enabled=cost.enabled, settle=cost.settle, dry_run=settings.dry_run),
             namespace=namespaces[0] if len(namespaces) == 1 else None,
             is_by_label=self.configuration.pools is None,
         )
@@ -140,12 +118,6 @@ def pools_in_force(configuration: Configuration) -> PoolsInForce:
         cache_keys={pool.name: pool.cache_key for pool in pools or () if pool.cache_key is not None},
         default_cache_key=to_cache_key_rule(configuration.pool_defaults.cache_key),
     )
-
-
-def ending_rules_of(configuration: Configuration) -> EndingRules:
-    """Reduce the configuration to which nodes are ending."""
-    ending = configuration.ending
-    return EndingRules(expiry_horizon=ending.expiry_horizon, drifted=ending.drifted)
 
 
 def source_rules(settings: IdleSettings, *, dry_run: bool) -> SourceRules:
@@ -175,26 +147,3 @@ def member_of(pool: str, rules: SourceRules) -> Membership:
     """Say how a worker of a pool is read."""
     keeps_ip = any(isinstance(source, HttpProbe) for source in rules.outside)
     return Membership(pool=pool, basis=rules.basis, keeps_ip=keeps_ip)
-
-
-def reaping_of(settings: PoolSettings) -> PoolReaping:
-    """Reduce a pool's settings to how it is reaped."""
-    reap = settings.reap
-    return PoolReaping(
-        rules=ReapRules(
-            enabled=reap.enabled,
-            idle_timeout=reap.idle_timeout,
-            min_pod_age=reap.min_pod_age,
-            scale_in=reap.scale_in,
-            evict_owners=frozenset(reap.evict_owners),
-        ),
-        limits=ReapLimits(
-            floor=reap.floor,
-            max_per_pass=reap.max_per_pass,
-            max_per_node=reap.max_per_node,
-            whole_node=reap.whole_node,
-        ),
-        interval=reap.interval,
-        dry_run=settings.dry_run,
-        pending_for=reap.pending_for,
-    )

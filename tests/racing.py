@@ -19,11 +19,11 @@ from extender.kube.eviction import Evictor
 from extender.kube.objects import CLAIM, CLAIMED_BY, IDLE_SINCE, PodObject, pod_from
 from extender.loops.reaper import Reaper
 from extender.model import Pod
-from extender.policy.claims import Claimant, ClaimReference, PoolClaims
+from extender.policy.claims import Claimant, ClaimReference, ClaimRules, PoolClaims
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.idleness import ReapRules
 from extender.policy.pools import POOL_LABEL
-from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.claiming import Claiming
@@ -33,18 +33,13 @@ from tests.fakes.store import NAMESPACES, PODS, Change, Store
 from tests.stepping import Stepper, SteppingClient
 
 SETTINGS = PoolClaims(
-    enabled=True,
+    rules=ClaimRules(),
+    costs=PoolCosts(),
     dry_run=False,
-    ttl=timedelta(seconds=60),
-    max_ttl=timedelta(hours=1),
-    do_not_disrupt=False,
-    costs=PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False),
 )
-REAPING = PoolReaping(
-    rules=ReapRules(idle_timeout=timedelta(seconds=1), min_pod_age=timedelta()),
-    limits=ReapLimits(floor=0),
-    interval=timedelta(seconds=1),
-    dry_run=False,
+REAPING = PoolSettings(
+    name="ducks",
+    reap=ReapRules(idle_timeout=timedelta(seconds=1), min_pod_age=timedelta(), floor=0, interval=timedelta(seconds=1)),
 )
 METRICS = Metrics()
 """Shared: making them takes longer than a race."""

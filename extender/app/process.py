@@ -50,7 +50,7 @@ class Process:
         self.in_force = InForce(configuration, dry_run=options.dry_run)
         self.clock = real_clock(client)
         self.state = ClusterState(
-            clock=self.clock.now, age=configuration.age, ending_rules=self.in_force.ending_rules()
+            clock=self.clock.now, age=configuration.age, ending_rules=self.in_force.configuration.ending
         )
         self.stopping = stopping
         self.feed = ClusterFeed(
@@ -174,7 +174,7 @@ class Process:
     def _take(self, new: Configuration) -> None:
         before = self.in_force.reading
         self.in_force.replace(new)
-        self.state.go_by(self.in_force.ending_rules())
+        self.state.go_by(self.in_force.configuration.ending)
         if self.serving is not None:
             self.serving.take_configuration()
         if self.reaping is not None:

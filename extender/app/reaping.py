@@ -54,7 +54,7 @@ class Reaping:
             state=shared.state,
             write=self._write_cost,
             metrics=shared.metrics,
-            pool_settings=shared.in_force.costs,
+            pool_settings=shared.in_force.settings,
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
             clock=clock,
         )
@@ -79,7 +79,7 @@ class Reaping:
             pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
             announcer=EventRecorder(shared.client, instance=identity, clock=clock),
             metrics=shared.metrics,
-            pool_settings=shared.in_force.reaping,
+            pool_settings=shared.in_force.settings,
             is_leader=self.is_leading,
             is_fresh=shared.feed.is_fresh,
             clock=clock,

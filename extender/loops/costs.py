@@ -16,7 +16,8 @@ from datetime import timedelta
 from extender.clock import Clock
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import Pod
-from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state, cost_write, is_untouched
+from extender.policy.deletion_cost import CostState, CostWrite, cost_state, cost_write, is_untouched
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
@@ -40,7 +41,7 @@ class CostWriter:
         state: ClusterState,
         write: Callable[[CostWrite], Awaitable[Pod]],
         metrics: Metrics,
-        pool_settings: Callable[[str], PoolCosts],
+        pool_settings: Callable[[str], PoolSettings],
         may_write: Callable[[], bool],
         clock: Clock,
     ) -> None:
@@ -139,19 +140,19 @@ class CostWriter:
         """Write a batch, a few at a time. False where the API server is in trouble: then the rest waits."""
         return await write_all(batch_of(writes, _is_urgent), self._write_one, self._may_write)
 
-    def _decide(self, worker: Pod, settings_of: Callable[[str], PoolCosts | None]) -> list[CostWrite]:
+    def _decide(self, worker: Pod, settings_of: Callable[[str], PoolSettings | None]) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""
         settings = settings_of(worker.pool) if worker.pool is not None else None
         if worker.pool is None or settings is None:
             return []
-        if settings.dry_run or (settings.enabled and worker.pool in self._contested):
+        if settings.dry_run or (settings.deletion_cost.enabled and worker.pool in self._contested):
             return []
         self._notice_vanished(worker)
         write = cost_write(
             worker,
             self._state.order.get(worker.node or ""),
-            enabled=settings.enabled,
-            settle=settings.settle,
+            enabled=settings.deletion_cost.enabled,
+            settle=settings.deletion_cost.settle,
             now=self._clock.now(),
         )
         return [] if write is None or self._refusals.holds(worker.uid) else [write]

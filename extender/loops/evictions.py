@@ -21,7 +21,8 @@ from extender.loops.holds import Holds
 from extender.loops.pass_report import about
 from extender.model import OrderKey, Pod, Selector, SkipReason
 from extender.policy.idleness import idle_since, why_not_reapable
-from extender.policy.reaping import EvictionPlan, PoolReaping
+from extender.policy.reaping import EvictionPlan
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
@@ -67,7 +68,7 @@ class Evictions:
         announcer: Announcer,
         metrics: Metrics,
         holds: Holds,
-        pool_settings: Callable[[str], PoolReaping],
+        pool_settings: Callable[[str], PoolSettings],
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
         clock: Clock,
@@ -111,7 +112,7 @@ class Evictions:
         """Ask everything again that may have changed since the plan, from the live state."""
         if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._clock.steady()):
             return SkipReason.BACKING_OFF
-        if self._state.is_held_up(pool, self._pool_settings(pool).pending_for):
+        if self._state.is_held_up(pool, self._pool_settings(pool).reap.pending_for):
             return SkipReason.PENDING_WORKERS
         pod = self._state.pods.get(victim.uid)
         if pod is None:
@@ -123,16 +124,16 @@ class Evictions:
         now, settings = self._clock.now(), self._pool_settings(pool)
         if settings.dry_run:
             return SkipReason.DISABLED
-        reason = why_not_reapable(pod, settings.rules, now)
+        reason = why_not_reapable(pod, settings.reap, now)
         if reason is None and self._is_held_by_floor(pod, settings, claimable, now):
             return SkipReason.FLOOR
         return reason
 
-    def _is_held_by_floor(self, pod: Pod, settings: PoolReaping, claimable: ClaimableCount, now: datetime) -> bool:
+    def _is_held_by_floor(self, pod: Pod, settings: PoolSettings, claimable: ClaimableCount, now: datetime) -> bool:
         """True where fewer than ``floor`` claimable workers are left without this one; never on a leaving node."""
         if self._state.departure(pod.node or "") is not None:
             return False
-        return claimable.besides(pod, now) < settings.limits.floor
+        return claimable.besides(pod, now) < settings.reap.floor
 
     async def _evict(self, pool: str, victim: Pod, claimable: ClaimableCount) -> EvictionOutcome | SkipReason:
         """Evict one worker: read it, decide again on what was read, evict that very version; three tries at most.

@@ -11,7 +11,8 @@ from datetime import datetime
 from extender.kube.eviction import EvictionOutcome
 from extender.model import Pod, SkipReason
 from extender.policy.idleness import idle_since
-from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping
+from extender.policy.reaping import Assessment, EvictionPlan
+from extender.settings import PoolSettings
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.reaper")
@@ -29,7 +30,7 @@ class PassReport:
 
 
 def tell_pass(
-    report: PassReport, assessments: Sequence[Assessment], settings: PoolReaping, metrics: Metrics, now: datetime
+    report: PassReport, assessments: Sequence[Assessment], settings: PoolSettings, metrics: Metrics, now: datetime
 ) -> None:
     """Tell metrics and log of a pass that looked at the cluster and finished."""
     label = metrics.pool_label(report.pool)
@@ -42,7 +43,7 @@ def tell_pass(
     claimed = sum(each.claimed for each in assessments)
     metrics.pool_workers.labels(label, "claimed").set(claimed)
     metrics.pool_claimable.labels(label).set(sum(each.claimable for each in assessments))
-    metrics.pool_floor.labels(label).set(settings.limits.floor)
+    metrics.pool_floor.labels(label).set(settings.reap.floor)
     metrics.reap_passes.labels("dryRun" if report.dry_run else "done").inc()
     metrics.reap_last_success.labels(label).set(now.timestamp())
     log.info(

@@ -31,7 +31,8 @@ from extender.policy.brakes import (
     with_pass,
 )
 from extender.policy.idleness import ReapRules
-from extender.policy.reaping import Assessment, EvictionPlan, PoolReaping, assess_node, planning
+from extender.policy.reaping import Assessment, EvictionPlan, assess_node, planning
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
@@ -62,7 +63,7 @@ class Reaper:
         pods: Pods,
         announcer: Announcer,
         metrics: Metrics,
-        pool_settings: Callable[[str], PoolReaping],
+        pool_settings: Callable[[str], PoolSettings],
         is_leader: Callable[[], bool],
         is_fresh: Callable[[], bool],
         clock: Clock,
@@ -126,7 +127,7 @@ class Reaper:
             memory = self._memory.setdefault(pool, _PoolMemory())
             if memory.next_pass is not None and self._clock.steady() < memory.next_pass:
                 continue
-            memory.next_pass = self._clock.steady() + self._pool_settings(pool).interval
+            memory.next_pass = self._clock.steady() + self._pool_settings(pool).reap.interval
             try:
                 await self.one_pass(pool)
             except Exception:
@@ -143,11 +144,11 @@ class Reaper:
     async def _one_pass(self, pool: str, changed: set[str], rooms: Rooms) -> PassReport:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
-        assessments = await in_slices(self._assessing(pool, settings.rules, self._clock.now()))
+        assessments = await in_slices(self._assessing(pool, settings.reap, self._clock.now()))
         if any(each.reapable for each in assessments):
             await in_slices(rooms.counting())
         held, left = self._holds.held(self._clock.steady()), rooms.left(self._clock.now())
-        plan = await in_slices(planning(assessments, settings.limits, held, left, self._state.key_use))
+        plan = await in_slices(planning(assessments, settings.reap, held, left, self._state.key_use))
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}
@@ -192,16 +193,16 @@ class Reaper:
             node_pool=node.node_pool,
         )
 
-    async def _why_pool_waits(self, pool: str, settings: PoolReaping, memory: _PoolMemory) -> SkipReason | None:
+    async def _why_pool_waits(self, pool: str, settings: PoolSettings, memory: _PoolMemory) -> SkipReason | None:
         now = self._clock.moment()
         arrivals: Sequence[tuple[Pod, OrderKey]] = ()
         if memory.episodes:
             arrivals = await in_slices(self._arrivals(pool, memory.episodes))
-            idle_timeout = settings.rules.idle_timeout
+            idle_timeout = settings.reap.idle_timeout
             memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=idle_timeout, now=now)
-        unplaced = len(self._state.unplaced(pool, settings.pending_for))
+        unplaced = len(self._state.unplaced(pool, settings.reap.pending_for))
         self._metrics.reap_unplaced.labels(self._metrics.pool_label(pool)).set(unplaced)
-        is_held_up = self._state.is_held_up(pool, settings.pending_for)
+        is_held_up = self._state.is_held_up(pool, settings.reap.pending_for)
         record = brake_record(memory.episodes, now)
         until = None if record is None else record.paused_until
         waits = why_pool_waits(is_held_up=is_held_up, is_paused=until is not None)
@@ -234,7 +235,7 @@ class Reaper:
         self,
         pool: str,
         plan: EvictionPlan,
-        settings: PoolReaping,
+        settings: PoolSettings,
         memory: _PoolMemory,
         claimable: ClaimableCount,
         rooms: Rooms,
@@ -248,7 +249,7 @@ class Reaper:
                 memory.episodes,
                 oldest=min(carried.taken_from),
                 evicted=len(carried.taken_from),
-                idle_timeout=settings.rules.idle_timeout,
+                idle_timeout=settings.reap.idle_timeout,
                 now=began,
             )
         memory.failures = memory.failures + 1 if carried.failures else 0

@@ -168,7 +168,7 @@ def explain_pod(look: Look, name: str) -> PodExplanation:
         pod=pod,
         node=node,
         worker=fate,
-        not_reapable=why_not_reapable(pod, InForce(look.configuration).reaping(pod.pool).rules, look.plan.now),
+        not_reapable=why_not_reapable(pod, settings.reap, look.plan.now),
         waits=reap.waits,
         paused_until=reap.paused_until,
         evictions=len(reap.victims),

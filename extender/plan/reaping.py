@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from extender.emptying import Rooms, why_stays
-from extender.inforce import reaping_of
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import BrakeRecord, why_pool_waits
 from extender.policy.deletion_cost import CostWrite, cost_write
@@ -49,7 +48,6 @@ def reap_pools(
 
 
 def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake: BrakeRecord | None) -> PoolReap:
-    reaping = reaping_of(settings)
     assessments = []
     costs = []
     for name in state.nodes:
@@ -64,7 +62,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake
                 barred=state.why_barred(name),
                 workers=workers,
                 others=state.where.holders_on(name, besides=settings.name),
-                rules=reaping.rules,
+                rules=settings.reap,
                 now=now,
                 stays=why_stays(state, name, now),
                 node_pool=state.nodes[name].node_pool,
@@ -82,16 +80,17 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake
                 costs.append(write)
     rooms = Rooms(state, changed=set())
     deque(rooms.counting(), maxlen=0)
-    plan = plan_evictions(assessments, reaping.limits, rooms=rooms.left(now), key_use=state.key_use)
+    plan = plan_evictions(assessments, settings.reap, rooms=rooms.left(now), key_use=state.key_use)
     until = None if brake is None else brake.paused_until
     waits = why_pool_waits(
-        is_held_up=state.is_held_up(settings.name, reaping.pending_for), is_paused=until is not None and now < until
+        is_held_up=state.is_held_up(settings.name, settings.reap.pending_for),
+        is_paused=until is not None and now < until,
     )
     stays = [(state.pods[uid], reason) for uid, reason in plan.skipped.items()]
     return PoolReap(
         pool=settings.name,
-        floor=reaping.limits.floor,
-        dry_run=reaping.dry_run,
+        floor=settings.reap.floor,
+        dry_run=settings.dry_run,
         waits=waits,
         victims=plan.victims,
         stays=tuple(sorted(stays, key=lambda entry: (entry[1], entry[0].namespace, entry[0].name))),

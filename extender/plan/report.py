@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from extender.inforce import InForce, ending_rules_of
+from extender.inforce import InForce
 from extender.model import AgeSource, Departure, Ending, Node
 from extender.plan.reaping import PoolReap, reap_pools
 from extender.plan.snapshot import Snapshot
@@ -92,7 +92,7 @@ def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
 def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) -> tuple[ClusterState, Plan]:
     """Give the state that a snapshot shows, and the plan for it."""
     now = snapshot.taken or EPOCH
-    state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=ending_rules_of(configuration))
+    state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=configuration.ending)
     state.take_ledger(snapshot.ledger)
     state.replace_node_claims(snapshot.node_claims)
     state.replace_node_pools(snapshot.node_pools)

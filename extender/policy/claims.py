@@ -11,12 +11,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from pydantic import StrictBool
+
 from extender.model import CacheKeyRule, Claim, Pod, SkipReason
 from extender.policy.deletion_cost import PoolCosts
+from extender.policy.durations import PositiveDuration
 from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
 
 OBJECT_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """What pods and namespaces can be called (apimachinery validation: DNS-1123 subdomain). Nothing else goes in a path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRules:
+    """The claim API, which hands out the idle worker on the warmest node."""
+
+    enabled: StrictBool = True
+    """false: no claims for the pool. The API is only there where a claims listener is configured."""
+    ttl: PositiveDuration = timedelta(seconds=60)
+    """Life of a claim that asks for none. 60s: a caller that dies gives its worker back soon. At most maxTtl."""
+    max_ttl: PositiveDuration = timedelta(hours=1)
+    """Longest life that a caller may ask for; renewing extends it. 1h: nobody keeps a worker by mistake for a day."""
+    do_not_disrupt: StrictBool = False
+    """true: a claimed worker gets karpenter.sh/do-not-disrupt. Off: it also stops Karpenter from moving the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +44,9 @@ class PoolClaims:
     ``cache_key`` None: age alone decides, whatever key a request names.
     """
 
-    enabled: bool
-    dry_run: bool
-    ttl: timedelta
-    max_ttl: timedelta
-    do_not_disrupt: bool
+    rules: ClaimRules
     costs: PoolCosts
+    dry_run: bool
     namespace: str | None = None
     is_by_label: bool = False
     cache_key: CacheKeyRule | None = None

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from pydantic import StrictBool
+
 from extender.model import OrderKey, Pod
 from extender.policy.ages import SLOTS
+from extender.policy.durations import Duration
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 
 EPOCH_MINUTE = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) // 60
@@ -34,11 +37,12 @@ class CostState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolCosts:
-    """How one pool's costs are written."""
+    """The annotation controller.kubernetes.io/pod-deletion-cost, by which ReplicaSets and Karpenter follow."""
 
-    enabled: bool
-    settle: timedelta
-    dry_run: bool
+    enabled: StrictBool = True
+    """false: write none, and remove what was written."""
+    settle: Duration = timedelta(seconds=30)
+    """Write an idle worker's cost only after it was idle this long. 0s: at once. 30s spares a write per short job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

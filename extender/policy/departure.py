@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pydantic import StrictBool
+
 from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod
+from extender.policy.durations import Duration
 
 NOT_READY_FOR = timedelta(seconds=50)
 """A node's Lease may be this old before the node controller gives it up (--node-monitor-grace-period). One that is
@@ -25,10 +28,12 @@ EXPIRY_SHARE = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndingRules:
-    """When a node counts as ending: so long before it expires (0: not for that), and where it has drifted."""
+    """When a node counts as ending: known to go, but not soon, so that it is used last."""
 
-    expiry_horizon: timedelta = timedelta(hours=1)
-    drifted: bool = False
+    expiry_horizon: Duration = timedelta(hours=1)
+    """This long before expireAfter ends, and at most 10 % of expireAfter. 0s: a node never ends because it expires."""
+    drifted: StrictBool = False
+    """true: a drifted node is ending. Off: one edit of a template drifts every node and would invert the order."""
 
 
 def departure_of(node: Node, claim: NodeClaim | None = None) -> Departure | None:

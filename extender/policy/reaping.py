@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import inf
 from typing import TypeAlias
 
@@ -21,30 +21,6 @@ from extender.policy.idleness import (
     why_idle_not_claimable,
     why_idle_not_reapable,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReapLimits:
-    """How many may go. ``max_per_pass`` and ``max_per_node`` 0 mean no limit."""
-
-    floor: int = 1
-    max_per_pass: int = 50
-    max_per_node: int = 0
-    whole_node: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReaping:
-    """How one pool is reaped, and how often a pass looks at it.
-
-    ``pending_for`` is how long a worker without a node holds the pool up, 0: for as long as it waits.
-    """
-
-    rules: ReapRules
-    limits: ReapLimits
-    interval: timedelta
-    dry_run: bool
-    pending_for: timedelta = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +134,7 @@ def _no_key(worker: Pod) -> float:
 
 def plan_evictions(
     assessments: Iterable[Assessment],
-    limits: ReapLimits,
+    limits: ReapRules,
     held: Mapping[str, SkipReason] | None = None,
     rooms: Mapping[str, int] | None = None,
     key_use: KeyUse = _no_key,
@@ -195,7 +171,7 @@ def plan_evictions(
 
 def planning(
     assessments: Iterable[Assessment],
-    limits: ReapLimits,
+    limits: ReapRules,
     held: Mapping[str, SkipReason] | None = None,
     rooms: Mapping[str, int] | None = None,
     key_use: KeyUse = _no_key,
@@ -248,7 +224,7 @@ def _empties(each: Assessment, taken: Sequence[Pod]) -> bool:
 
 
 def _why_not_whole(
-    each: Assessment, limits: ReapLimits, spare: int, taken_before: int, *, keeps: bool
+    each: Assessment, limits: ReapRules, spare: int, taken_before: int, *, keeps: bool
 ) -> SkipReason | None:
     """Say why a node is not emptied, None where it is."""
     if keeps:
@@ -260,7 +236,7 @@ def _why_not_whole(
     return None
 
 
-def _why_none(each: Assessment, limits: ReapLimits, spare: int, taken_before: int) -> SkipReason | None:
+def _why_none(each: Assessment, limits: ReapRules, spare: int, taken_before: int) -> SkipReason | None:
     """Say why nobody of a node may go, None where each one is to be looked at. Most nodes are done with here."""
     keeps_floor = each.departure is None
     if keeps_floor and spare <= 0 and (spare < 0 or not each.uncounted):
@@ -273,7 +249,7 @@ def _why_none(each: Assessment, limits: ReapLimits, spare: int, taken_before: in
 def _one_by_one(
     each: Assessment,
     free: Sequence[Pod],
-    limits: ReapLimits,
+    limits: ReapRules,
     spare: int,
     taken_before: int,
     skipped: dict[str, SkipReason],

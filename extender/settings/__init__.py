@@ -3,27 +3,23 @@
 Owns everything between a YAML file and frozen values. No I/O but reading that file; no asyncio, no Kubernetes.
 """
 
+from extender.policy.durations import format_duration, parse_duration
+from extender.policy.pools import POOL_LABEL
 from extender.settings.defaults import (
     CacheKeySettings,
-    ClaimsSettings,
-    DeletionCostSettings,
     PoolDefaults,
     PreemptSettings,
-    ReapSettings,
 )
-from extender.settings.durations import format_duration, parse_duration
 from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, IdleSource, PrometheusSource
 from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
 from extender.settings.models import (
     Configuration,
-    EndingSettings,
     LeaderElectionSettings,
     LedgerSettings,
     WebhookSettings,
 )
 from extender.settings.pools import (
-    POOL_LABEL,
     MatchExpression,
     Operator,
     PoolSettings,
@@ -39,11 +35,8 @@ __all__ = [
     "Accepted",
     "AnnotationSource",
     "CacheKeySettings",
-    "ClaimsSettings",
     "Configuration",
     "ConfigurationFile",
-    "DeletionCostSettings",
-    "EndingSettings",
     "HttpSource",
     "IdleSettings",
     "IdleSource",
@@ -56,7 +49,6 @@ __all__ = [
     "PoolSettings",
     "PreemptSettings",
     "PrometheusSource",
-    "ReapSettings",
     "Refused",
     "Reload",
     "Selector",

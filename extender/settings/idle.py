@@ -11,10 +11,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, model_serializer, model_validator
 
-from extender.settings.durations import Interval, PositiveDuration, format_duration
+from extender.policy.durations import Interval, PositiveDuration, format_duration
+from extender.policy.knobs import Port, Query, RequestPath, ServerUrl
 from extender.settings.mistakes import Conflict, refuse
-from extender.settings.names import Query, RequestPath, ServerUrl
-from extender.settings.section import NOT_EMPTY, Port, Section
+from extender.settings.section import NOT_EMPTY, Section
 
 
 class AnnotationSource(Section):

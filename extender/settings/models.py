@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import StrictBool, model_validator
 
 from extender.model import AgeSource
+from extender.policy.departure import EndingRules
+from extender.policy.durations import PositiveDuration, format_duration
+from extender.policy.knobs import ObjectName
+from extender.policy.pools import POOL_LABEL
 from extender.settings.defaults import PoolDefaults
-from extender.settings.durations import Duration, PositiveDuration, format_duration
 from extender.settings.mistakes import Conflict, refuse
-from extender.settings.names import ObjectName
-from extender.settings.pools import POOL_LABEL, PoolSettings, Selector
+from extender.settings.pools import PoolSettings, Selector
 from extender.settings.section import NOT_EMPTY, Section
 
 API_VERSION = "warmnode.dev/v1alpha1"
@@ -24,15 +26,6 @@ KIND = "Configuration"
 
 # client-go tools/leaderelection: JitterFactor, and the checks of NewLeaderElector
 _JITTER_FACTOR = 1.2
-
-
-class EndingSettings(Section):
-    """When a node counts as ending: known to go, but not soon, so that it is used last."""
-
-    expiry_horizon: Duration = timedelta(hours=1)
-    """This long before expireAfter ends, and at most 10 % of expireAfter. 0s: a node never ends because it expires."""
-    drifted: StrictBool = False
-    """true: a drifted node is ending. Off: one edit of a template drifts every node and would invert the order."""
 
 
 class LedgerSettings(Section):
@@ -92,7 +85,7 @@ class Configuration(Section):
     """Kind of the file."""
     age: AgeSource = AgeSource.FIRST_SEEN
     """A node is as old as its first Ready worker (firstSeen: that filled its caches) or its Node object (created)."""
-    ending: EndingSettings = EndingSettings()
+    ending: EndingRules = EndingRules()
     """When a node counts as ending."""
     dry_run: StrictBool = False
     """true: decide and report, but write nothing outside warmnode's own namespace. The manifests ship with true."""

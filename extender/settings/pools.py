@@ -14,13 +14,11 @@ from pydantic.config import JsonDict
 
 from extender import model
 from extender.model import CacheKeyRule, Pool
+from extender.policy.knobs import DnsLabel, LabelKey, LabelValue, WorkerNamespace
+from extender.policy.pools import POOL_LABEL
 from extender.settings.defaults import CacheKeySettings, PoolDefaults
 from extender.settings.mistakes import Conflict, Inconsistent, refuse
-from extender.settings.names import DnsLabel, LabelKey, LabelValue, WorkerNamespace
 from extender.settings.section import NOT_EMPTY, Section
-
-POOL_LABEL = "warmnode.dev/pool"
-"""A pod with this label is a worker of the pool that its value names, where the file says nothing else."""
 
 
 class Operator(StrEnum):

@@ -5,13 +5,15 @@ Owns what differs from the models: a pool says only what differs from ``poolDefa
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from datetime import timedelta
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from extender.policy.durations import format_duration
 from extender.settings.defaults import PoolDefaults
-from extender.settings.durations import format_duration
 from extender.settings.models import Configuration
 
 SCHEMA_ID = "https://warmnode.dev/schemas/v1alpha1/configuration.schema.json"
@@ -26,6 +28,9 @@ class _WithoutFieldTitles(GenerateJsonSchema):
         return False
 
     def encode_default(self, dft: Any) -> Any:
+        """A section that is left out is an empty one: its keys have their own defaults."""
+        if is_dataclass(dft) or isinstance(dft, BaseModel):
+            return {}
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 

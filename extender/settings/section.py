@@ -1,17 +1,14 @@
 """What all parts of the configuration file have in common.
 
-Owns the base of the models and the plain types that several of them use.
+Owns the base of the models.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-
-Count: TypeAlias = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
-Port: TypeAlias = Annotated[StrictInt, Field(ge=1, le=65_535)]
 
 
 def _has_items(items: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -7,33 +7,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from extender.settings.mistakes import Inconsistent, KeyPath, shown
+from extender.settings.mistakes import Inconsistent, KeyPath
 
-_MAPPING_WANTED = frozenset({"model_type", "model_attributes_type", "dict_type", "mapping_type"})
+_MAPPING_WANTED = frozenset({"model_type", "model_attributes_type", "dataclass_type", "dict_type", "mapping_type"})
 _LIST_WANTED = frozenset({"tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"})
+_UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _KEY_MARK = "[key]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What is wrong. ``fields`` are all paths that take part; ``with_value``: the value at the path helps to see it.
-
-    ``missing``: the path is not in the file, which is the mistake.
-    """
+    """What is wrong. ``fields`` are all paths that take part; ``with_value``: the value at the path helps to see it."""
 
     fields: tuple[KeyPath, ...]
     problem: str
     with_value: bool = False
-    missing: bool = False
 
 
-def findings(error: ValidationError, model: type[BaseModel]) -> Iterator[Finding]:
+def findings(error: ValidationError, model: type) -> Iterator[Finding]:
     """Each single mistake in a validation of ``model``."""
     for details in error.errors(include_url=False):
         path: KeyPath = tuple(details["loc"])
@@ -46,8 +44,8 @@ def findings(error: ValidationError, model: type[BaseModel]) -> Iterator[Finding
         elif path and path[-1] == _KEY_MARK:
             yield Finding(fields=(path[:-1],), problem=f"the key {_problem(details)}")
         elif details["type"] == "missing":
-            yield Finding(fields=(path,), problem=_missing(model, path), missing=True)
-        elif details["type"] == "extra_forbidden":
+            yield Finding(fields=(path,), problem=_missing(model, path))
+        elif details["type"] in _UNKNOWN_KEY:
             yield Finding(fields=(path,), problem=_unknown_key(model, path))
         else:
             yield Finding(fields=(path,), problem=_problem(details), with_value=True)
@@ -76,40 +74,40 @@ def _problem(details: ErrorDetails) -> str:
     return message
 
 
-def _missing(model: type[BaseModel], path: KeyPath) -> str:
-    owner = _model_at(model, path[:-1])
-    for field in owner.model_fields.values() if owner is not None else ():
-        if field.alias == path[-1] and isinstance(field.annotation, object):
-            literal = [value for value in get_args(field.annotation) if isinstance(value, str)]
-            if len(literal) == 1:
-                return f"is missing; write {path[-1]}: {literal[0]}"
-    return "is missing"
+def _missing(model: type, path: KeyPath) -> str:
+    wanted = get_args(_keys(_section_at(model, path[:-1])).get(str(path[-1])))
+    is_constant = len(wanted) == 1 and isinstance(wanted[0], str)
+    return f"is missing; write {path[-1]}: {wanted[0]}" if is_constant else "is missing"
 
 
-def _unknown_key(model: type[BaseModel], path: KeyPath) -> str:
-    owner, key = _model_at(model, path[:-1]), str(path[-1])
-    known = sorted(str(field.alias) for field in owner.model_fields.values()) if owner is not None else []
+def _unknown_key(model: type, path: KeyPath) -> str:
+    known = sorted(_keys(_section_at(model, path[:-1])))
     if not known:
         return "unknown key; there is nothing to set here: write {}"
     by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(key[:60].lower().replace("_", ""), by_lower, n=1)
+    close = difflib.get_close_matches(str(path[-1]).lower().replace("_", ""), by_lower, n=1)
     if close:
-        return f"unknown key; did you mean {shown(by_lower[close[0]])}?"
+        return f'unknown key; did you mean "{by_lower[close[0]]}"?'
     return f"unknown key; known here: {', '.join(known)}"
 
 
-def _model_at(model: type[BaseModel] | None, path: KeyPath) -> type[BaseModel] | None:
-    """The model that checks the mapping at ``path`` below ``model``; None where there is none."""
+def _section_at(section: type | None, path: KeyPath) -> type | None:
+    """The type that checks the mapping at ``path`` below ``section``; None where there is none."""
     for step in path:
-        if isinstance(step, int) or model is None:
-            continue
-        field = next((field for field in model.model_fields.values() if field.alias == step), None)
-        model = _first_model(field.annotation) if field is not None else None
-    return model
+        if isinstance(step, str):
+            section = _first_section(_keys(section).get(step))
+    return section
 
 
-def _first_model(annotation: Any) -> type[BaseModel] | None:
-    """The model in ``X``, ``X | None``, ``tuple[X, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _keys(section: type | None) -> dict[str, Any]:
+    """Each key that a section has, with its type."""
+    fields = getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {})
+    hints = get_type_hints(section) if fields else {}
+    return {to_camel(name): hints[name] for name in fields}
+
+
+def _first_section(annotation: Any) -> type | None:
+    """The section in ``X``, ``X | None``, ``tuple[X, ...]``."""
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         return annotation
-    return next((model for part in get_args(annotation) if (model := _first_model(part)) is not None), None)
+    return next((found for part in get_args(annotation) if (found := _first_section(part)) is not None), None)

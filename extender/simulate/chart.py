@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from extender.settings.durations import format_duration
+from extender.policy.durations import format_duration
 from extender.simulate.picture import Dot, Line, Mark, Picture, Point, Text
 from extender.simulate.rules import Order, Rule
 from extender.simulate.study import Trial

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from extender.settings.durations import parse_duration
+from extender.policy.durations import parse_duration
 from extender.simulate.workload import BlockDrawer, Job
 
 T = TypeVar("T")

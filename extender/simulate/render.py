@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from extender.settings.durations import format_duration
+from extender.policy.durations import format_duration
 from extender.simulate.run import PoolShape
 from extender.simulate.study import Trial
 

@@ -14,8 +14,8 @@ from typing import TypeVar
 import msgspec
 
 from extender.policy.claims import PoolClaims
+from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
-from extender.settings.durations import format_duration, parse_duration
 from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
 from extender.web.refusals import REFUSALS, Refused, bad_request, refusal_of, unavailable
 
@@ -103,13 +103,13 @@ def _cache_key(key: str | None) -> str | None:
 
 def _ttl(text: str | None, settings: PoolClaims) -> timedelta:
     if text is None:
-        return settings.ttl
+        return settings.rules.ttl
     try:
         ttl = parse_duration(text)
     except ValueError as error:
         raise bad_request(f"ttl {error} (got {text[:40]!r})") from error
-    if not timedelta() < ttl <= settings.max_ttl:
-        longest = format_duration(settings.max_ttl)
+    if not timedelta() < ttl <= settings.rules.max_ttl:
+        longest = format_duration(settings.rules.max_ttl)
         raise bad_request(f"ttl must be longer than 0s and at most {longest}, the pool's maxTtl (got {text[:40]!r})")
     return ttl
 
@@ -136,7 +136,7 @@ def encode_claim(granted: Granted, first_seen: datetime | None) -> bytes:
 
 def check_enabled(pool: str, settings: PoolClaims) -> None:
     """Raise `Refused` for a pool that hands out nothing."""
-    if not settings.enabled:
+    if not settings.rules.enabled:
         detail = f"pool {pool} hands out no workers: claims.enabled is false"
         raise Refused(HTTPStatus.CONFLICT, Outcome.DISABLED, detail)
     if settings.dry_run:

@@ -277,7 +277,7 @@ class Claiming:
             claimant=request.claimant.name,
             since=now,
             expires=now + request.ttl,
-            protects=request.settings.do_not_disrupt and not is_theirs,
+            protects=request.settings.rules.do_not_disrupt and not is_theirs,
         )
 
     async def _is_first(self, taken: FoundPod, request: Request) -> bool:

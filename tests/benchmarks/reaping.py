@@ -17,7 +17,7 @@ from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Pod, Selector
 from extender.policy.idleness import ReapRules
-from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.benchmarks import machine
@@ -88,12 +88,7 @@ def measure(size: Size, note: Note) -> Report:
 
 async def _one(size: Size, scene: Scene) -> Cost:
     state = _state(size, scene.idle)
-    settings = PoolReaping(
-        rules=ReapRules(),
-        limits=ReapLimits(floor=scene.floor, max_per_pass=EVICTIONS),
-        interval=timedelta(seconds=30),
-        dry_run=False,
-    )
+    settings = PoolSettings(name="pool", reap=ReapRules(floor=scene.floor, max_per_pass=EVICTIONS))
     reaper = Reaper(
         state=state,
         pods=_Granting(state),

@@ -27,7 +27,7 @@ from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Membership, Pod, SkipReason
 from extender.policy.idleness import ReapRules
-from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import by_label, clock_of
@@ -246,9 +246,9 @@ class InProcess:
 
     async def one_pass(self) -> PassReport:
         """A pass of a reaper that has just started: it remembers nothing that would make it pause the pool."""
-        rules = ReapRules(idle_timeout=timedelta(0), min_pod_age=timedelta(0))
-        limits = ReapLimits(floor=0, max_per_pass=0)
-        settings = PoolReaping(rules=rules, limits=limits, interval=timedelta(seconds=1), dry_run=False)
+        zero = timedelta(0)
+        reap = ReapRules(idle_timeout=zero, min_pod_age=zero, floor=0, max_per_pass=0, interval=timedelta(seconds=1))
+        settings = PoolSettings(name="pool", reap=reap)
         reaper = Reaper(
             state=self.state,
             pods=self._evictor,

@@ -31,7 +31,7 @@ from extender.kube.objects import (
 )
 from extender.model import CacheKeyRule
 from extender.policy.affinity import KeyUse
-from extender.policy.claims import Claimant, PoolClaims
+from extender.policy.claims import Claimant, ClaimRules, PoolClaims
 from extender.policy.deletion_cost import PoolCosts, busy_cost
 from extender.policy.pools import POOL_LABEL
 from extender.state import ClusterState
@@ -52,14 +52,11 @@ from tests.fakes.store import PODS, Change
 
 CLAIMS = "/v1/pools/ducks/claims"
 TEN_MINUTES_AGO = minutes_ago(10)
-COSTS = PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False)
+COSTS = PoolCosts()
 SETTINGS = PoolClaims(
-    enabled=True,
-    dry_run=False,
-    ttl=timedelta(seconds=60),
-    max_ttl=timedelta(hours=1),
-    do_not_disrupt=False,
+    rules=ClaimRules(),
     costs=COSTS,
+    dry_run=False,
     is_by_label=True,
 )
 SCHEMAS = document()
@@ -700,7 +697,7 @@ async def test_a_list_has_what_the_user_holds(desk: Desk) -> None:
 
 
 async def test_do_not_disrupt_comes_and_goes_with_the_claim(desk: Desk) -> None:
-    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(do_not_disrupt=True))
     desk.worker("a")
     held = (await desk.claim())[1]
     assert desk.annotation("a", DO_NOT_DISRUPT) == "true"
@@ -709,7 +706,7 @@ async def test_do_not_disrupt_comes_and_goes_with_the_claim(desk: Desk) -> None:
 
 
 async def test_somebody_elses_do_not_disrupt_stays(desk: Desk) -> None:
-    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(do_not_disrupt=True))
     desk.worker("a", annotations={DO_NOT_DISRUPT: "true"})
     held = (await desk.claim())[1]
     await desk.call("DELETE", path_of(held))
@@ -718,7 +715,7 @@ async def test_somebody_elses_do_not_disrupt_stays(desk: Desk) -> None:
 
 async def test_a_do_not_disrupt_that_ran_out_is_nobodys(desk: Desk) -> None:
     """A duration counts from the pod's start: an old pod with a short one is not protected any more."""
-    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(do_not_disrupt=True))
     desk.worker("a", annotations={DO_NOT_DISRUPT: "10m"})
     desk.now = datetime.now(UTC) + timedelta(hours=1)
     await desk.claim()
@@ -728,11 +725,11 @@ async def test_a_do_not_disrupt_that_ran_out_is_nobodys(desk: Desk) -> None:
 @pytest.mark.parametrize("on", [True, False])
 async def test_do_not_disrupt_of_an_expired_claim_goes_over_to_the_next(desk: Desk, on: bool) -> None:
     """Or goes, where the setting was switched off meanwhile."""
-    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=True)
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(do_not_disrupt=True))
     desk.worker("a")
     await desk.claim(ttl="1s")
     desk.now += timedelta(seconds=6)
-    desk.settings["ducks"] = replace(SETTINGS, do_not_disrupt=on)
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(do_not_disrupt=on))
     held = (await desk.claim("other"))[1]
     assert desk.annotation("a", DO_NOT_DISRUPT) == ("true" if on else None)
     await desk.call("DELETE", path_of(held))
@@ -899,7 +896,7 @@ async def test_in_dry_run_nothing_is_written(desk: Desk) -> None:
 async def test_a_pool_that_is_switched_off_hands_out_nothing_and_takes_back(desk: Desk) -> None:
     desk.worker("a")
     held = (await desk.claim())[1]
-    desk.settings["ducks"] = replace(SETTINGS, enabled=False)
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(enabled=False))
     assert (await desk.claim("other"))[1]["reason"] == "disabled"
     assert (await desk.call("PUT", path_of(held)))[1]["reason"] == "disabled"
     assert (await desk.call("DELETE", path_of(held)))[0] == 204

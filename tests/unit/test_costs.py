@@ -14,9 +14,12 @@ from extender.loops.costs import CostWriter
 from extender.loops.writing import BATCH, REFUSED_PAUSE
 from extender.model import Pod
 from extender.policy.deletion_cost import CostWrite, PoolCosts
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, node, worker
+
+OFF = PoolCosts(enabled=False, settle=timedelta(0))
 
 
 class Scene:
@@ -26,7 +29,7 @@ class Scene:
         self.now = NOW
         self.ahead = timedelta(0)
         self.may_write = True
-        self.settings = PoolCosts(enabled=True, settle=timedelta(seconds=30), dry_run=False)
+        self.settings = PoolSettings(name="pool")
         self.writes: list[tuple[str, int | None]] = []
         self.fails: list[Exception] = []
         self.slow = False
@@ -111,7 +114,7 @@ async def test_dry_run_writes_nothing() -> None:
     """Not even a removal."""
     scene = Scene(idle("w"))
     await scene.look()
-    scene.settings = PoolCosts(enabled=False, settle=timedelta(0), dry_run=True)
+    scene.settings = PoolSettings(name="pool", deletion_cost=OFF, dry_run=True)
     assert await scene.look() == []
 
 
@@ -119,7 +122,7 @@ async def test_switched_off_removes_ours_once() -> None:
     """Off leaves nothing of ours behind, and a foreign value where it is."""
     scene = Scene(idle("w"), replace(idle("theirs"), deletion_cost="7"))
     await scene.look()
-    scene.settings = PoolCosts(enabled=False, settle=timedelta(0), dry_run=False)
+    scene.settings = PoolSettings(name="pool", deletion_cost=OFF)
     assert await scene.look() == [("w", None)]
     assert await scene.look() == []
     assert scene.state.pods[worker("theirs").uid].deletion_cost == "7"

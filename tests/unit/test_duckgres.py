@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from extender.model import Node, OrderKey, Pod
 from extender.policy.idleness import ReapRules, why_not_claimable
-from extender.policy.reaping import EvictionPlan, ReapLimits, assess_node, plan_evictions
+from extender.policy.reaping import EvictionPlan, assess_node, plan_evictions
 from extender.state import ClusterState
 from tests.builders import NOW, minutes_ago, node, worker
 
@@ -67,7 +67,7 @@ def reap(state: ClusterState, *, floor: int, idle_timeout: timedelta = timedelta
         )
         for name, key in state.order.items()
     ]
-    return plan_evictions(assessments, ReapLimits(floor=floor, max_per_pass=0))
+    return plan_evictions(assessments, ReapRules(floor=floor, max_per_pass=0))
 
 
 def names(plan: EvictionPlan) -> list[str]:
@@ -181,7 +181,7 @@ def test_a8_a_timeout_of_zero_means_at_once() -> None:
             now=NOW,
         )
     ]
-    assert names(plan_evictions(disabled, ReapLimits(floor=0))) == []
+    assert names(plan_evictions(disabled, ReapRules(floor=0))) == []
 
 
 def test_a9_the_mark_decides_and_the_timeout_is_strict() -> None:

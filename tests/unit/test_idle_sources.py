@@ -21,7 +21,6 @@ from extender.loops.reaper import Reaper
 from extender.model import IdleBasis, Pod, Selector, SkipReason
 from extender.policy.idleness import ReapRules
 from extender.policy.marks import read_marks
-from extender.policy.reaping import PoolReaping, ReapLimits
 from extender.policy.sources import (
     Answer,
     HttpProbe,
@@ -32,6 +31,7 @@ from extender.policy.sources import (
     Source,
     SourceRules,
 )
+from extender.settings import PoolSettings
 from extender.sources.prometheus import PrometheusAnswer
 from extender.state import ClusterState
 from extender.telemetry import Metrics
@@ -462,9 +462,7 @@ class Server:
 
 
 def reaper(scene: Scene, server: Server) -> Reaper:
-    settings = PoolReaping(
-        rules=ReapRules(), limits=ReapLimits(floor=0), interval=30 * SECOND, dry_run=scene.rules.dry_run
-    )
+    settings = PoolSettings(name="pool", reap=ReapRules(floor=0), dry_run=scene.rules.dry_run)
     return Reaper(
         state=scene.state,
         pods=ConfirmedPods(server, scene.sources),

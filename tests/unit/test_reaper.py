@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from extender.loops.reaper import Reaper
 from extender.model import DisruptionBudget, Pod, Selector, SkipReason
 from extender.policy.brakes import BrakeRecord
 from extender.policy.idleness import ReapRules
-from extender.policy.reaping import PoolReaping, ReapLimits
+from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, ledger, minutes_ago, node, node_pool, steady, worker
@@ -67,6 +68,10 @@ class Told:
         self.events.append(f"paused {pool}")
 
 
+def pool(*, dry_run: bool = False, **reap: Any) -> PoolSettings:
+    return PoolSettings(name="pool", reap=ReapRules(**reap), dry_run=dry_run)
+
+
 class Scene:
     """A cluster of three nodes, old, mid and new, with one idle worker each; everything can be turned."""
 
@@ -87,9 +92,7 @@ class Scene:
         self.state.begin()
         self.pods = PodsOfTheServer(self.state)
         self.told = Told()
-        self.reaping = PoolReaping(
-            rules=ReapRules(), limits=ReapLimits(floor=floor), interval=timedelta(seconds=30), dry_run=dry_run
-        )
+        self.reaping = pool(dry_run=dry_run, floor=floor)
         self.metrics = Metrics()
         self.reaper = Reaper(
             state=self.state,
@@ -267,9 +270,9 @@ async def test_settings_are_asked_for_before_each(how: str) -> None:
     """Dry-run is the brake: a pass that goes on must not outlive the moment at which it was pulled."""
     scene = Scene(floor=0)
     braked = {
-        "dry-run": replace(scene.reaping, dry_run=True),
-        "switched off": replace(scene.reaping, rules=replace(scene.reaping.rules, enabled=False)),
-        "higher floor": replace(scene.reaping, limits=replace(scene.reaping.limits, floor=2)),
+        "dry-run": scene.reaping.model_copy(update={"dry_run": True}),
+        "switched off": pool(floor=0, enabled=False),
+        "higher floor": pool(floor=2),
     }[how]
     scene.pods.before_answer = lambda pod: setattr(scene, "reaping", braked)
     assert len(await scene.one_pass()) == 1
@@ -281,7 +284,7 @@ async def test_dry_run_that_comes_while_a_worker_is_read_spares_it() -> None:
     read = scene.pods.read
 
     async def read_slowly(pod: Pod) -> FreshPod | None:
-        scene.reaping = replace(scene.reaping, dry_run=True)
+        scene.reaping = scene.reaping.model_copy(update={"dry_run": True})
         return await read(pod)
 
     scene.pods.read = read_slowly  # type: ignore[method-assign]
@@ -336,7 +339,7 @@ async def test_worker_that_waits_for_longer_than_pending_for_is_counted_and_stop
     assert len(await scene.one_pass()) == 3
     assert scene.metrics.registry.get_sample_value("warmnode_reap_unplaced_workers", {"pool": "pool"}) == 1
     scene = Scene(never, floor=0)
-    scene.reaping = replace(scene.reaping, pending_for=timedelta(0))
+    scene.reaping = pool(pending_for=timedelta(0))
     assert await scene.one_pass() == []
     assert scene.metrics.registry.get_sample_value("warmnode_reap_unplaced_workers", {"pool": "pool"}) == 0
 
@@ -396,7 +399,7 @@ async def test_what_the_brakes_remember_can_be_read() -> None:
 async def test_blocked_workers_do_not_starve_the_others() -> None:
     """``maxPerPass`` counts who can go: a budget over the newest workers does not fill every pass with them."""
     scene = Scene(floor=0)
-    scene.reaping = replace(scene.reaping, limits=ReapLimits(floor=0, max_per_pass=1))
+    scene.reaping = pool(floor=0, max_per_pass=1)
     first, *_ = sorted(scene.state.pods.values(), key=lambda pod: scene.state.order[pod.node or ""], reverse=True)
     scene.pods.labels = {first.name: {"guarded": "yes"}}
     scene.pods.answers = [BLOCKED]
@@ -408,7 +411,7 @@ async def test_blocked_workers_do_not_starve_the_others() -> None:
 async def test_workers_whose_eviction_is_refused_do_not_starve_the_others() -> None:
     """A webhook that forbids the three newest: they are asked again 10 s later, then 20 s, and the others go."""
     scene = Scene(*(worker(f"x{i}", node="new", idle_since=minutes_ago(9)) for i in range(3)), floor=0)
-    scene.reaping = replace(scene.reaping, limits=ReapLimits(floor=0, max_per_pass=4))
+    scene.reaping = pool(floor=0, max_per_pass=4)
     no = [EvictionResult(outcome=outcome) for outcome in (EvictionOutcome.FORBIDDEN, EvictionOutcome.REFUSED)]
     scene.pods.answers = [no[0], no[1], no[0], no[1]]
     assert await scene.one_pass() == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.idleness import ReapRules, why_not_claimable, why_not_reapable
-from extender.policy.reaping import Assessment, EvictionPlan, ReapLimits, assess_node, plan_evictions
+from extender.policy.reaping import Assessment, EvictionPlan, assess_node, plan_evictions
 from tests.builders import NOW, minutes_ago, node, worker
 
 IDLE = minutes_ago(10)
@@ -53,7 +53,7 @@ def names(plan: EvictionPlan) -> list[str]:
 
 
 def plan(*assessments: Assessment, **limits: object) -> EvictionPlan:
-    return plan_evictions(assessments, ReapLimits(**limits))  # type: ignore[arg-type]
+    return plan_evictions(assessments, ReapRules(**limits))  # type: ignore[arg-type]
 
 
 OLD, MID, NEW = 500, 50, 5
@@ -68,8 +68,8 @@ def test_among_equals_a_worker_goes_whose_key_is_rare_on_its_node() -> None:
     def use(pod: Pod) -> float:
         return uses[pod.cache_key]
 
-    assert names(plan_evictions([found], ReapLimits(floor=0), key_use=use)) == ["z", "c", "b", "d", "a"]
-    assert names(plan_evictions([found], ReapLimits(floor=0))) == ["z", "a", "b", "c", "d"]
+    assert names(plan_evictions([found], ReapRules(floor=0), key_use=use)) == ["z", "c", "b", "d", "a"]
+    assert names(plan_evictions([found], ReapRules(floor=0))) == ["z", "a", "b", "c", "d"]
 
 
 def test_newest_node_is_emptied_first() -> None:
@@ -185,11 +185,11 @@ def test_held_worker_stays_uses_the_floor_and_no_limit() -> None:
         assessed("old", idle("d"), seen_minutes_ago=OLD),
     ]
     held = {worker("a").uid: SkipReason.BUDGET_BLOCKED}
-    decided = plan_evictions(nodes, ReapLimits(floor=1, max_per_pass=1), held)
+    decided = plan_evictions(nodes, ReapRules(floor=1, max_per_pass=1), held)
     assert names(decided) == ["b"]
     assert decided.skipped[worker("a").uid] is SkipReason.BUDGET_BLOCKED
-    assert names(plan_evictions(nodes, ReapLimits(floor=2, max_per_pass=0), held)) == ["b"]
-    whole = plan_evictions(nodes, ReapLimits(floor=0, whole_node=True), held)
+    assert names(plan_evictions(nodes, ReapRules(floor=2, max_per_pass=0), held)) == ["b"]
+    whole = plan_evictions(nodes, ReapRules(floor=0, whole_node=True), held)
     assert names(whole) == ["c", "d"]
     assert whole.skipped[worker("b").uid] is SkipReason.NODE_KEEPS_OTHERS
 
@@ -247,7 +247,7 @@ def test_whole_node_ignores_terminating_pods() -> None:
         (idle("w", owner="StatefulSet.apps"), RULES, SkipReason.OWNER_RECREATES),
         (idle("w", owner="Fleet.example.com"), RULES, SkipReason.OWNER_RECREATES),
         (idle("w", owner="ReplicaSet.apps"), ReapRules(scale_in=ScaleIn.EVICT), None),
-        (idle("w", owner="Fleet.example.com"), ReapRules(evict_owners=frozenset({"Fleet.example.com"})), None),
+        (idle("w", owner="Fleet.example.com"), ReapRules(evict_owners=("Fleet.example.com",)), None),
     ],
 )
 def test_reapable_conditions(candidate: Pod, rules: ReapRules, reason: SkipReason | None) -> None:
@@ -290,7 +290,7 @@ nodes = st.lists(
     max_size=5,
 )
 limits = st.builds(
-    ReapLimits,
+    ReapRules,
     floor=st.integers(0, 6),
     max_per_pass=st.integers(0, 4),
     max_per_node=st.integers(0, 2),
@@ -318,7 +318,7 @@ def uncounted(found: Iterable[Assessment]) -> set[str]:
 
 @given(nodes, limits)
 def test_plan_never_goes_below_the_floor(
-    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapLimits
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules
 ) -> None:
     """At least ``floor`` claimable workers stay, or all of them where there are fewer."""
     found = cluster(drawn)
@@ -329,7 +329,7 @@ def test_plan_never_goes_below_the_floor(
 
 @given(nodes, limits)
 def test_plan_explains_every_idle_worker(
-    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapLimits
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules
 ) -> None:
     """Each reapable worker is a victim once, or has a reason; nobody else is a victim."""
     found = cluster(drawn)
@@ -344,7 +344,7 @@ def test_plan_explains_every_idle_worker(
 
 @given(nodes, limits, st.randoms(use_true_random=False))
 def test_plan_ignores_input_order(
-    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapLimits, random: object
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules, random: object
 ) -> None:
     """The same nodes in another order give the same plan."""
     found = cluster(drawn)
@@ -357,7 +357,7 @@ def test_plan_without_limits_takes_the_newest(
 ) -> None:
     """No worker stays for the floor on a newer node than one from which a claimable worker went."""
     found = [each for each in cluster(drawn) if each.departure is None]
-    decided = plan_evictions(found, ReapLimits(floor=floor, max_per_pass=0))
+    decided = plan_evictions(found, ReapRules(floor=floor, max_per_pass=0))
     gone = uids_of(decided.victims)
     emptied = [each.order_key for each in found if gone & (uids_of(each.reapable) - each.uncounted)]
     kept = [
@@ -402,7 +402,7 @@ def test_no_more_nodes_are_emptied_than_there_is_room_for(whole_node: bool) -> N
         for name, at in (("a", OLD), ("b", MID), ("c", NEW))
     ]
     elsewhere = assessed("z", idle("z1"), seen_minutes_ago=2 * OLD, node_pool="q")
-    limits = ReapLimits(floor=1, whole_node=whole_node)
+    limits = ReapRules(floor=1, whole_node=whole_node)
     decided = plan_evictions([*nodes, elsewhere], limits, rooms={"p": 1})
     assert names(decided) == ["c1", "c2"]
     assert decided.skipped[worker("b1").uid] is decided.skipped[worker("a2").uid] is SkipReason.EMPTY_BUDGET
@@ -412,15 +412,15 @@ def test_no_more_nodes_are_emptied_than_there_is_room_for(whole_node: bool) -> N
 def test_node_that_is_not_emptied_needs_no_room() -> None:
     """A busy worker, or one that the floor keeps, holds the node: no budget is touched."""
     busy = assessed("a", idle("w1"), worker("w2"), seen_minutes_ago=NEW, node_pool="p")
-    assert names(plan_evictions([busy], ReapLimits(floor=0), rooms={"p": 0})) == ["w1"]
+    assert names(plan_evictions([busy], ReapRules(floor=0), rooms={"p": 0})) == ["w1"]
     floor = assessed("a", idle("w1", for_minutes=11), idle("w2"), node_pool="p")
-    assert names(plan_evictions([floor], ReapLimits(floor=1), rooms={"p": 0})) == ["w1"]
+    assert names(plan_evictions([floor], ReapRules(floor=1), rooms={"p": 0})) == ["w1"]
 
 
 def test_leaving_node_needs_no_room() -> None:
     """It goes anyway."""
     leaving = assessed("a", idle("w"), departure=Departure.DISRUPTED, node_pool="p")
-    assert names(plan_evictions([leaving], ReapLimits(floor=0), rooms={"p": 0})) == ["w"]
+    assert names(plan_evictions([leaving], ReapRules(floor=0), rooms={"p": 0})) == ["w"]
 
 
 @given(
@@ -451,7 +451,7 @@ def test_rooms_are_never_exceeded(
         )
         for position, (count, busy, node_pool, leaving) in enumerate(shapes)
     ]
-    limits = ReapLimits(floor=floor, max_per_pass=max_per_pass, whole_node=whole_node)
+    limits = ReapRules(floor=floor, max_per_pass=max_per_pass, whole_node=whole_node)
     decided = plan_evictions(nodes, limits, rooms=rooms)
     gone = {victim.uid for victim in decided.victims}
     emptied = [

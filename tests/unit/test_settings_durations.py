@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.settings.durations import LONGEST, format_duration, parse_duration
+from extender.policy.durations import LONGEST, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

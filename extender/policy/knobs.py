@@ -1,6 +1,7 @@
-"""Names and addresses as Kubernetes and HTTP allow them.
+"""Kinds of values that a knob can have: counts, names and addresses as Kubernetes and HTTP allow them.
 
-Owns the text types of the models. Each check says what would be right; the JSON Schema gets the same rule as a pattern.
+Owns what may be written for one. Each check says what would be right; the JSON Schema gets the same rule. Durations
+have their own module.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import re
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
 # apimachinery pkg/util/validation: IsDNS1123Label, IsDNS1123Subdomain, IsQualifiedName, IsValidLabelValue
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _DNS_SUBDOMAIN = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*"
 _NAME_PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _OWNER = rf"[A-Z][A-Za-z0-9]*(\.{_DNS_SUBDOMAIN})?"
+
+Count: TypeAlias = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Port: TypeAlias = Annotated[StrictInt, Field(ge=1, le=65_535)]
 
 NEVER_EVICTED_OWNERS = frozenset({"DaemonSet.apps", "Node"})
 """Controllers that put the pod back on the same node: evicting for them frees nothing."""
