@@ -127,6 +127,7 @@ class SkipReason(StrEnum):
     EMPTY_BUDGET = "emptyBudget"
     MAX_PER_PASS = "maxPerPass"  # noqa: S105
     MAX_PER_NODE = "maxPerNode"
+    CLOCK_OFF = "clockOff"
     PENDING_WORKERS = "pendingWorkers"
     POOL_PAUSED = "poolPaused"
     BUDGET_BLOCKED = "budgetBlocked"

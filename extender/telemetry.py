@@ -167,6 +167,11 @@ class Metrics:
         )
         self.ledger_writes = self._counter("warmnode_ledger_writes", "Writes of the ledger by outcome.", "outcome")
         self.ledger_pruned = self._counter("warmnode_ledger_pruned", "Entries pruned from the ledger.")
+        self.clock_ahead = Gauge(
+            "warmnode_clock_ahead_seconds",
+            "How far the clock here is ahead of the API server's; beyond 6 either way nothing is evicted or claimed.",
+            registry=self.registry,
+        )
         self.leader = Gauge("warmnode_leader", "1 while this process leads the reapers.", registry=self.registry)
         self.leader_changes = self._counter("warmnode_leader_changes", "Leadership won and lost.", "change")
         self.loop_crashes = self._counter("warmnode_loop_crashes", "Looks that a bug ended, by the loop.", "loop")

@@ -21,6 +21,7 @@ from extender.kube.ledger import LedgerStore
 from extender.kube.listing import list_uids
 from extender.kube.transport import Lane
 from extender.loops.ledger import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
+from extender.loops.skew import tell_skew
 from extender.model import AgeSource, Pod
 from extender.settings import Configuration
 from extender.state import ClusterState
@@ -113,6 +114,7 @@ class Process:
             f"watch {reflector.name}": reflector.run() for reflector in self.feed.reflectors
         }
         tasks["begin"] = self._begin()
+        tasks["tell skew"] = tell_skew(self.clock, self.metrics)
         tasks["follow files"] = follow_files(
             self.options.configuration, tuple(self.tls.values()), self.metrics, self._take, self.clock.now
         )
@@ -156,6 +158,8 @@ class Process:
         ledger = self.feed.ledger
         if self.reaping is not None and ledger is not None and ledger.missing:
             reasons.append(f"ledger: cannot be read ({ledger.problem}); nothing is reaped")
+        if self.reaping is not None and self.clock.is_off:
+            reasons.append(f"clock: {self.clock.told_off}; nothing is reaped")
         return Readiness(reasons=tuple(reasons), api_server=self.client.problem, collections=self.feed.shown())
 
     async def _begin(self) -> None:

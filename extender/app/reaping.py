@@ -71,6 +71,7 @@ class Reaping:
             metrics=shared.metrics,
             rules=shared.in_force.sources,
             asks_anybody=lambda: shared.in_force.asks_anybody,
+            is_leader=self.is_leading,
             may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
             clock=clock,
         )

@@ -55,6 +55,7 @@ class Serving:
             pools=shared.in_force.pools,
             metrics=shared.metrics,
             called=self.calls.called,
+            is_clock_off=lambda: shared.clock.is_off,
         )
         for listener, files in tls.items():
             for failure in HandshakeFailure:

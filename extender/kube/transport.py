@@ -68,7 +68,7 @@ class Transport:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.clock_skew: timedelta | None = None
+        self._told_time: tuple[datetime, float] | None = None  # the server's, and when by our monotonic clock
         self._access = access
         self._tls = TlsContexts(access)
         self._now = now
@@ -87,6 +87,14 @@ class Transport:
             if silent >= _SILENT_SECONDS:
                 return one_line(f"the API server {self._access.server} has not answered for {silent:.0f} s")
         return self._failure
+
+    @property
+    def clock_skew(self) -> timedelta | None:
+        """The server's time now, counted on from what it told last, minus ours: so a jump of ours shows at once."""
+        if self._told_time is None:
+            return None
+        told, at = self._told_time
+        return told + timedelta(seconds=self._monotonic() - at) - self._now()
 
     async def prepare(self) -> None:
         """Get the first credentials and read the TLS files. Raises ConfigurationProblem."""
@@ -173,9 +181,9 @@ class Transport:
         self._waiting_since = None
         if response.status < 500:  # else it may be of whatever stands before it
             self._failure = None
-        skew = _skew(response.headers.get("Date"), self._now())
-        if skew is not None:
-            self.clock_skew = skew
+        told = _time_of(response.headers.get("Date"))
+        if told is not None:
+            self._told_time = told, self._monotonic()
         return response
 
     async def _credential(self) -> Credential:
@@ -225,10 +233,10 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _skew(date: str | None, now: datetime) -> timedelta | None:
+def _time_of(date: str | None) -> datetime | None:
     if date is None:
         return None
     try:
-        return parsedate_to_datetime(date).astimezone(UTC) - now
+        return parsedate_to_datetime(date).astimezone(UTC)
     except ValueError:
         return None

@@ -94,7 +94,7 @@ class CostWriter:
             await asyncio.sleep(AFTER_CHANGE.total_seconds())
             self._wake.clear()
             changed, self._changed = self._changed, set()
-            if not (self._may_write() and self._state.synced):
+            if not (self._may_write_now() and self._state.synced):
                 next_full = loop.time() + FULL_LOOK.total_seconds()
                 continue
             if loop.time() >= next_full:
@@ -138,7 +138,11 @@ class CostWriter:
 
     async def carry_out(self, writes: list[CostWrite]) -> bool:
         """Write a batch, a few at a time. False where the API server is in trouble: then the rest waits."""
-        return await write_all(batch_of(writes, _is_urgent), self._write_one, self._may_write)
+        return await write_all(batch_of(writes, _is_urgent), self._write_one, self._may_write_now)
+
+    def _may_write_now(self) -> bool:
+        """With a clock that is off, idle and claimed may be anything."""
+        return self._may_write() and not self._clock.is_off
 
     def _decide(self, worker: Pod, settings_of: Callable[[str], PoolSettings | None]) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""

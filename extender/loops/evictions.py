@@ -121,6 +121,8 @@ class Evictions:
 
     def _why_it_stays(self, pod: Pod, pool: str, claimable: ClaimableCount) -> SkipReason | None:
         """Judge a version of a worker by the settings that are in force now."""
+        if self._clock.is_off:
+            return SkipReason.CLOCK_OFF
         now, settings = self._clock.now(), self._pool_settings(pool)
         if settings.dry_run:
             return SkipReason.DISABLED

@@ -47,6 +47,7 @@ class IdleSources:
         metrics: Metrics,
         rules: Callable[[str], SourceRules],
         asks_anybody: Callable[[], bool],
+        is_leader: Callable[[], bool],
         may_write: Callable[[], bool],
         clock: Clock,
     ) -> None:
@@ -56,6 +57,7 @@ class IdleSources:
         self._metrics = metrics
         self._rules = rules
         self._asks_anybody = asks_anybody
+        self._is_leader = is_leader
         self._may_write = may_write
         self._clock = clock
         self._marked: set[str] = set()
@@ -83,8 +85,12 @@ class IdleSources:
                     log.exception("a look at idle sources failed")
 
     async def look(self) -> None:
-        """Queue what is to be asked, and write what follows from the answers there are."""
-        if not (self._may_write() and self._state.synced):
+        """Queue what is to be asked, and write what follows from the answers there are.
+
+        Answers are forgotten where somebody else leads, and no sooner: while a watch is opened anew, or with a clock
+        that is off, nothing is written, and what was said stays.
+        """
+        if not (self._is_leader() and self._state.synced):
             self._answers.forget()
             self._marked.clear()
             self._show({})
@@ -97,12 +103,17 @@ class IdleSources:
         if with_leftovers:
             self._leftovers_at = now.steady
         writes = await self._judge_all(now)
+        if not self._may_write_now():
+            return
         if self._no_writes_until is None or now.steady >= self._no_writes_until:
             batch = batch_of(writes, lambda write: write.since is None)
-            healthy = await write_all(batch, self._write_one, self._may_write)
+            healthy = await write_all(batch, self._write_one, self._may_write_now)
             self._no_writes_until = None if healthy else self._clock.steady() + PROBLEM_PAUSE
             if len(writes) > BATCH:
                 self._leftovers_at = None
+
+    def _may_write_now(self) -> bool:
+        return self._may_write() and not self._clock.is_off
 
     def view(self, pool: str, workers: list[Pod]) -> list[Pod]:
         """Give a pool's workers as their sources have them: without a mark where those do not say idle now.

@@ -194,6 +194,8 @@ class Reaper:
         )
 
     async def _why_pool_waits(self, pool: str, settings: PoolSettings, memory: _PoolMemory) -> SkipReason | None:
+        if self._clock.is_off:
+            return SkipReason.CLOCK_OFF
         now = self._clock.moment()
         arrivals: Sequence[tuple[Pod, OrderKey]] = ()
         if memory.episodes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -64,7 +64,7 @@ async def take_snapshot(
             node_claims=tuple(claims),
             node_pools=tuple(node_pools),
             kinds={kind: count for kind, count in counts.items() if kind not in unread},
-            taken=datetime.now(UTC),
+            taken=datetime.now(UTC) + (client.clock_skew or timedelta(0)),  # as the API server's clock has it
             unread=unread,
             brakes=brakes,
         ),

@@ -24,6 +24,7 @@ REASONS = {
     "nodeKeepsOthers": "a pod would stay on its node: any with wholeNode, else one that Karpenter does not move",
     "maxPerPass": "a pass takes no more than maxPerPass: its turn comes",
     "maxPerNode": "a pass takes no more than maxPerNode from a node: its turn comes",
+    "clockOff": "the clock of the reaper is off the API server's: who is idle or claimed is not known",
     "pendingWorkers": "a worker of the pool waits for a node: nothing is evicted for up to pendingFor",
     "poolPaused": "evicted workers came back, so the pool pauses",
     "budgetBlocked": "a PodDisruptionBudget refused just now",

@@ -123,6 +123,8 @@ class IdleApi:
 
     async def _put(self, asked: _Asked) -> tuple[Pod, Outcome]:
         """Mark the pod idle. Without a time in the body a mark that is there stays, and else it is now."""
+        if self._clock.is_off:
+            raise unavailable(f"the clock here is {self._clock.told_off}, so since when the pod is idle is not known")
         now = self._clock.now()
         wanted = _idle_since(asked.body, now)
         for _ in range(ATTEMPTS):

@@ -44,6 +44,7 @@ class Outcome(StrEnum):
     NEUTRAL = "neutral"
     UNKNOWN_NODES = "unknownNodes"
     NOT_SYNCED = "notSynced"
+    CLOCK_OFF = "clockOff"
     BAD_REQUEST = "badRequest"
     NOT_FOUND = "notFound"
     CRASHED = "crashed"
@@ -59,11 +60,13 @@ class Webhook:
         pools: PoolsInForce,
         metrics: Metrics,
         called: Callable[[], None] = lambda: None,
+        is_clock_off: Callable[[], bool] = lambda: False,
         body_deadline_seconds: float = BODY_DEADLINE_SECONDS,
     ) -> None:
         self.pools = pools
         self._state = state
         self._called = called
+        self._is_clock_off = is_clock_off
         self._body_deadline_seconds = body_deadline_seconds
         self._counters = {
             (verb, str(outcome)): metrics.webhook_requests.labels(verb, outcome)
@@ -130,7 +133,9 @@ class Webhook:
         """
         request = wire.decode_preempt(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
-        if self._state.synced:
+        if self._state.synced and self._is_clock_off():  # it may take a claimed worker for one that is idle
+            nodes, outcome = tuple(request.candidates), str(Outcome.CLOCK_OFF)
+        elif self._state.synced:
             view = self._state.preemption_view(self.pools.busy_victims, self.pools.default_busy_victims)
             choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=view)
             nodes, outcome = choice.nodes, str(choice.verdict)

@@ -34,6 +34,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_claim_duration_seconds": ("histogram", {"verb"}),
     "warmnode_claim_lost_races": ("counter", set()),
     "warmnode_claims_expired": ("counter", {"pool"}),
+    "warmnode_clock_ahead_seconds": ("gauge", set()),
     "warmnode_leader": ("gauge", set()),
     "warmnode_leader_changes": ("counter", {"change"}),
     "warmnode_loop_crashes": ("counter", {"loop"}),
@@ -73,9 +74,9 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
 """Counters are scraped with ``_total`` after the name, histograms with ``_bucket``, ``_count`` and ``_sum``."""
 
 OUTCOMES = {
-    "prioritize": {"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound", "crashed"},
+    "prioritize": {"scored", "neutral", "unknownNodes", "notSynced", "clockOff", "badRequest", "notFound", "crashed"},
     "preempt": {
-        *{"scored", "neutral", "unknownNodes", "notSynced", "badRequest", "notFound", "crashed"},
+        *{"scored", "neutral", "unknownNodes", "notSynced", "clockOff", "badRequest", "notFound", "crashed"},
         *{"chosen", "vetoed", "noWorker", "unknownNode", "unknownPod", "unknownPriority", "noVictims"},
     },
     "none": {"badRequest", "notFound"},

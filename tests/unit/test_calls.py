@@ -338,6 +338,25 @@ async def test_a_standby_is_silent_only_when_all_are(replicas: Replicas) -> None
     assert is_silent(metrics) == 0
 
 
+async def test_silence_is_counted_whatever_the_time_of_day(replicas: Replicas) -> None:
+    """A jump of an hour is no hour without a call, and hides none; a clock that is off writes no time for others."""
+    watch, metrics = replicas.start("one")
+    watch.called()
+    await watch.look()
+    written = replicas.writes()
+    for ahead in (timedelta(hours=1), timedelta(hours=-1)):
+        replicas.ahead = ahead
+        replicas.now += timedelta(minutes=5)
+        watch.bound(worker(scheduler="warmnode"))
+        await watch.look()
+        assert is_silent(metrics) == 0
+    assert replicas.writes() == written
+    replicas.now += timedelta(minutes=5)
+    watch.bound(worker(scheduler="warmnode"))
+    await watch.look()
+    assert is_silent(metrics) == 1
+
+
 async def test_a_lease_that_may_not_be_written_is_told_and_hurts_nobody(
     replicas: Replicas, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,10 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.clock import Clock, Steady
+from extender.loops.claims import ClaimTidier
+from extender.loops.skew import LOOK, tell_skew
 from extender.model import Pod, SkipReason
+from extender.telemetry import Metrics
 from extender.web.candidates import PASSED_BY, TALLY_LASTS, Candidates
-from tests.builders import NOW, clock_of, minutes_ago, node, steady, worker
+from tests.builders import NOW, claim, clock_of, minutes_ago, node, steady, worker
 from tests.listening import synced_state
+from tests.unit.test_claim_tidier import Freed
 from tests.unit.test_costs import Scene as Costs
 from tests.unit.test_costs import idle
 from tests.unit.test_idle_sources import Scene as Sources
@@ -152,3 +157,114 @@ async def test_a_pause_lasts_as_long_whatever_the_time_of_day(ahead: timedelta) 
     assert await scene.one_pass() == []
     scene.now += timedelta(minutes=8)
     assert await scene.one_pass() != []
+
+
+# -- a clock that is off ----------------------------------------------------------------------------------------------
+
+
+async def test_a_reaper_whose_clock_is_fast_evicts_nobody_whose_claim_runs() -> None:
+    """By its clock the claim has ended long ago. It says why, and goes on when the clock is right."""
+    scene = Reaping(floor=0)
+    for pod in list(scene.state.pods.values()):
+        scene.state.upsert_pod(replace(pod, claim=claim(expires=NOW + timedelta(minutes=10))))
+    scene.ahead = 2 * HOUR
+    report = await scene.reaper.one_pass("pool")
+    assert scene.pods.asked == []
+    assert set(report.skipped.values()) == {SkipReason.CLOCK_OFF}
+    scene.ahead = timedelta(0)
+    assert set((await scene.reaper.one_pass("pool")).skipped.values()) == {SkipReason.CLAIMED}
+
+
+async def test_a_clock_that_jumps_during_a_pass_ends_it() -> None:
+    """It is asked again right before each eviction, after the pod was read: that answer tells the server's time."""
+    scene = Reaping(floor=0)
+
+    def jump(pod: Pod) -> None:
+        scene.ahead = HOUR
+
+    scene.pods.before_answer = jump
+    report = await scene.reaper.one_pass("pool")
+    assert len(scene.pods.asked) == 1
+    assert set(report.skipped.values()) == {SkipReason.CLOCK_OFF}
+
+
+async def test_brakes_learn_nothing_by_a_clock_that_is_off() -> None:
+    """Workers that came back for work look as if nobody had needed them for hours."""
+    scene = Reaping(floor=0)
+    for turn in range(4):
+        scene.ahead = timedelta(0)
+        evicted = await scene.one_pass()
+        assert evicted != []
+        for pod in [pod for pod in scene.state.pods.values() if pod.terminating]:
+            scene.state.delete_pod(pod)
+        arrive(scene, [f"again-{turn}-{number}" for number in range(len(evicted))])
+        scene.ahead = HOUR
+        await scene.one_pass()
+        for pod in list(scene.state.pods.values()):  # and now they get work
+            scene.state.upsert_pod(replace(pod, idle_since=scene.now + timedelta(minutes=3)))
+        scene.now += timedelta(minutes=9)
+
+
+async def test_costs_are_not_written_by_a_clock_that_is_off() -> None:
+    """A claimed worker would look cheap to delete."""
+    scene = Costs(idle("w"))
+    await scene.look()
+    scene.change("w", claim=claim(expires=NOW + timedelta(minutes=10)))
+    assert await scene.look() != []
+    scene.ahead = 2 * HOUR
+    assert await scene.look() == []
+
+
+@given(STEPS)
+def test_marks_after_all_jumps_are_those_without_any(steps: Steps) -> None:
+    """While the clock is off no mark is written or removed; then everything is as if nothing had happened."""
+
+    async def marks(*, with_jumps: bool) -> list[tuple[str, object]]:
+        scene = Sources()
+        asking = [asyncio.create_task(scene.answers.work()) for _ in range(4)]
+        scene.idle(1)
+        for seconds, ahead in [*steps, (30, timedelta(0))]:
+            scene.ahead = ahead if with_jumps else timedelta(0)
+            before = len(scene.written)
+            await scene.look(seconds=seconds)
+            assert abs(scene.ahead) < timedelta(seconds=6) or len(scene.written) == before
+        for task in asking:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        return sorted((pod.name, pod.idle_since) for pod in scene.state.pods.values())
+
+    assert asyncio.run(marks(with_jumps=True)) == asyncio.run(marks(with_jumps=False))
+
+
+async def test_no_claim_is_tidied_by_a_clock_that_is_off() -> None:
+    """Its claimant would lose it in use."""
+    freed, off = Freed(), [2 * HOUR]
+    tidier = ClaimTidier(
+        state=synced_state([node()], [worker(claim=claim(expires=NOW + timedelta(minutes=10)))]),
+        claims=freed,
+        metrics=Metrics(),
+        may_write=lambda pool: True,
+        clock=clock_of(lambda: NOW, lambda: off[0]),
+        jitter=lambda: 0.0,
+    )
+    assert await tidier.tidy_up() == 0
+    assert freed.asked == []
+
+
+@pytest.mark.looptime
+async def test_a_clock_that_is_off_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One line when it begins, one when it ends, and a gauge."""
+    caplog.set_level(logging.INFO, "warmnode.clock")
+    off, metrics = [2 * HOUR], Metrics()
+    telling = asyncio.create_task(tell_skew(clock_of(lambda: NOW, lambda: off[0]), metrics))
+    await asyncio.sleep(3 * LOOK.total_seconds())
+    assert metrics.registry.get_sample_value("warmnode_clock_ahead_seconds") == 7200
+    off[0] = timedelta(0)
+    await asyncio.sleep(3 * LOOK.total_seconds())
+    telling.cancel()
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("ERROR", "nothing is evicted, claimed or marked: the clock here is wrong"),
+        ("INFO", "the clock here is right again"),
+    ]
+    assert caplog.records[0].__dict__["fields"]["clock"] == "7200 s ahead of the API server's"

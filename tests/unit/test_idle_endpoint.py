@@ -65,6 +65,7 @@ class Scene:
         self.tokens = KnownTokens()
         self.dry_run: set[str] = set()
         self.sourced: set[str] = set()
+        self.ahead = timedelta(0)
         self.marks = Marks(client, by_label)
         self.metrics = Metrics()
         self.api = IdleApi(
@@ -73,7 +74,7 @@ class Scene:
             is_dry_run=lambda pool: pool in self.dry_run,
             takes_marks=lambda pool: pool not in self.sourced,
             metrics=self.metrics,
-            clock=clock_of(lambda: NOW),
+            clock=clock_of(lambda: NOW, lambda: self.ahead),
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
         )
         self.url = ""
@@ -180,6 +181,20 @@ async def test_put_without_a_time_marks_the_pod_idle_since_now(scene: Scene) -> 
     }
     assert scene.mark() == NOW_TEXT
     assert scene.counted("put", Outcome.MARKED) == 1
+
+
+@pytest.mark.parametrize("seconds", [7, -7200])
+async def test_put_at_a_replica_whose_clock_is_off_writes_nothing(scene: Scene, seconds: int) -> None:
+    """It would be idle since any time. Another replica may know, so the same call again is right; DELETE works."""
+    scene.worker(mark=EARLIER)
+    scene.ahead = timedelta(seconds=seconds)
+    for body in (b"", json.dumps({"idleSince": NOW_TEXT}).encode()):
+        status, answer, _ = await scene.call("PUT", body=body)
+        assert (status, answer["reason"]) == (503, "unavailable")
+        assert "clock" in answer["detail"]
+    assert scene.written() == []
+    assert (await scene.call("DELETE"))[0] == 200
+    assert scene.mark() is None
 
 
 async def test_put_again_keeps_the_earlier_mark_and_writes_nothing(scene: Scene) -> None:

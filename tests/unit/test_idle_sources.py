@@ -53,6 +53,7 @@ class Scene:
         self.now = NOW
         self.ahead = timedelta(0)
         self.leads = True
+        self.fresh = True
         self.rules = SourceRules(annotation=annotation, outside=outside or (PROBE,), dry_run=dry_run)
         self.says: dict[str, Answer] = {}
         """By the worker's address."""
@@ -83,7 +84,8 @@ class Scene:
             metrics=self.metrics,
             rules=lambda pool: self.rules,
             asks_anybody=lambda: bool(self.rules.outside),
-            may_write=lambda: self.leads,
+            is_leader=lambda: self.leads,
+            may_write=lambda: self.leads and self.fresh,
             clock=clock_of(self.clock, lambda: self.ahead),
         )
 
@@ -259,6 +261,26 @@ async def test_who_does_not_lead_asks_and_writes_nothing_and_begins_anew(scene: 
     scene.leads = True
     await scene.sources.look()
     assert scene.counted("all", Said.NOT_ASKED) == 3
+
+
+async def test_a_watch_that_is_opened_anew_forgets_no_answer(scene: Scene) -> None:
+    """Every few minutes one ends as usual. For that second nothing is written, and nobody is asked out of turn."""
+    scene.idle(1)
+    await scene.look()
+    scene.idle(2)
+    await scene.look(seconds=8)
+    asked, written = len(scene.asked), len(scene.written)
+    scene.fresh = False
+    await scene.look(seconds=1)
+    assert [pod.idle_since is not None for pod in scene.sources.view("pool", [scene.pod(1)])] == [True]
+    assert scene.counted("all", Said.IDLE) == 1
+    await scene.look(seconds=2)
+    assert len(scene.asked) == asked + 3
+    assert len(scene.written) == written
+    scene.fresh = True
+    await scene.look()
+    assert len(scene.asked) == asked + 3
+    assert [write.pod.name for write in scene.written[written:]] == ["w-2"]
 
 
 async def test_new_leader_keeps_marks_until_it_was_told_or_waited_too_long(scene: Scene) -> None:

@@ -300,7 +300,8 @@ def test_a_line_keeps_what_helps(text: str, line: str) -> None:
 async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None:
     clock = Clock()
     access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
-    client = KubeClient(Transport(access, user_agent=AGENT, now=clock.now), namespace="default")
+    transport = Transport(access, user_agent=AGENT, now=clock.now, monotonic=clock.monotonic)
+    client = KubeClient(transport, namespace="default")
     assert client.clock_skew is None
     dated = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:01:30 GMT"}, body=b"{}")
     right = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, body=b"{}")
@@ -311,6 +312,24 @@ async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None
     assert client.clock_skew == timedelta(seconds=90)
     await client.get_bytes(NODES_PATH)
     assert client.clock_skew == timedelta(0)  # none at all is a reading too
+    await client.close()
+
+
+async def test_clock_skew_shows_a_jump_before_the_next_answer(server: FakeApiServer) -> None:
+    """The server's time is counted on; and a skew of nothing at all replaces one that was."""
+    clock, ahead = Clock(), [timedelta(0)]
+    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    transport = Transport(access, user_agent=AGENT, now=lambda: clock.now() + ahead[0], monotonic=clock.monotonic)
+    client = KubeClient(transport, namespace="default")
+    dates = ("00:01:30", "00:00:00")
+    server.fail(Where.ANY, *(answer(200, headers={"Date": f"Thu, 01 Jan 2026 {at} GMT"}, body=b"{}") for at in dates))
+    await client.get_bytes(NODES_PATH)
+    assert client.clock_skew == timedelta(seconds=90)
+    ahead[0] = timedelta(hours=1)
+    assert client.clock_skew == timedelta(seconds=90) - timedelta(hours=1)
+    ahead[0] = timedelta(0)
+    await client.get_bytes(NODES_PATH)
+    assert client.clock_skew == timedelta(0)
     await client.close()
 
 

@@ -29,7 +29,14 @@ class Calls:
     def __init__(self, state: ClusterState) -> None:
         self.count = 0
         self.metrics = Metrics()
-        self.webhook = Webhook(state=state, pools=PoolsInForce(), metrics=self.metrics, called=self._called)
+        self.is_clock_off = False
+        self.webhook = Webhook(
+            state=state,
+            pools=PoolsInForce(),
+            metrics=self.metrics,
+            called=self._called,
+            is_clock_off=lambda: self.is_clock_off,
+        )
 
     def _called(self) -> None:
         self.count += 1
@@ -50,6 +57,16 @@ class Calls:
         """Read the metric."""
         labels = {"verb": verb, "outcome": outcome}
         return self.metrics.registry.get_sample_value("warmnode_webhook_requests_total", labels) or 0.0
+
+
+async def test_with_a_clock_that_is_off_victims_are_not_judged() -> None:
+    """A claimed worker may look idle then. Scores need no clock."""
+    calls = Calls(synced_state([node("a")]))
+    calls.is_clock_off = True
+    assert await calls.post("/preempt", PREEMPT) == 200
+    assert calls.counted("preempt", "clockOff") == 1
+    assert await calls.post("/prioritize", PRIORITIZE) == 200
+    assert calls.counted("prioritize", "scored") == 1
 
 
 @pytest.mark.parametrize(("path", "body"), [("/prioritize", PRIORITIZE), ("/preempt", PREEMPT)])

@@ -1,0 +1,34 @@
+"""Tells when the time of day here is off the API server's: whoever compares it with times on objects stands down then.
+
+Tells only. Each loop asks the clock itself, right before it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from extender.clock import Clock
+from extender.telemetry import Metrics, fields
+
+log = logging.getLogger("warmnode.clock")
+
+LOOK = timedelta(seconds=5)
+
+
+async def tell_skew(clock: Clock, metrics: Metrics) -> None:
+    """Look every five seconds, and log each change. Ends only by cancellation."""
+    was_off = False
+    while True:
+        skew, is_off = clock.skew(), clock.is_off
+        if skew is not None:
+            metrics.clock_ahead.set(-skew.total_seconds())
+        if is_off and not was_off:
+            log.error(
+                "nothing is evicted, claimed or marked: the clock here is wrong", extra=fields(clock=clock.told_off)
+            )
+        elif was_off and not is_off:
+            log.info("the clock here is right again")
+        was_off = is_off
+        await asyncio.sleep(LOOK.total_seconds())
