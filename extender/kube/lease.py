@@ -19,7 +19,8 @@ from extender.kube.errors import Conflict, Forbidden, NotFound
 from extender.kube.transport import Lane
 from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
-LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "leader-election"}
+_NAME_LABEL = "app.kubernetes.io/name"
+LABELS = {_NAME_LABEL: "warmnode", "app.kubernetes.io/component": "leader-election"}
 
 LEASE_TIMEOUT = timedelta(seconds=10)
 """An object of some hundred bytes: whoever waits longer waits for an API server in trouble, and should say so."""
@@ -163,6 +164,11 @@ def stored_lease_from(body: bytes) -> StoredLease:
 def annotations_of(lease: StoredLease) -> dict[str, str]:
     """Read a Lease's annotations."""
     return _metadata_of(lease).annotations or {}
+
+
+def is_ours(lease: StoredLease) -> bool:
+    """True for a Lease with warmnode's name on it: the reapers', or that of `warmnode serve`."""
+    return (_metadata_of(lease).labels or {}).get(_NAME_LABEL) == LABELS[_NAME_LABEL]
 
 
 def is_of_reapers(lease: StoredLease) -> bool:

@@ -130,10 +130,13 @@ class _Looking:
             return None
 
     async def find_home(self) -> str:
-        """Find the namespace where warmnode is installed: by its pods, else by its ledger, else our own."""
+        """Find the namespace where warmnode is installed: by its pods, else by its ledger, its Leases, or any other
+        ConfigMap with its name, else our own."""
         selectors = (
             ("/api/v1/pods", f"{NAME_LABEL}=warmnode"),
             ("/api/v1/configmaps", ",".join(f"{key}={value}" for key, value in LEDGER_LABELS.items())),
+            ("/apis/coordination.k8s.io/v1/leases", f"{NAME_LABEL}=warmnode"),
+            ("/api/v1/configmaps", f"{NAME_LABEL}=warmnode"),
         )
         for path, selector in selectors:
             try:

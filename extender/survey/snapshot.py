@@ -11,10 +11,12 @@ from extender.diagnosis.karpenter import ABSENT as NO_KARPENTER
 from extender.inforce import InForce
 from extender.kube.karpenter_objects import NodePoolObject, node_pool_from
 from extender.kube.karpenter_version import BALANCED
-from extender.kube.lease import LeaseObject
+from extender.kube.lease import LeaseObject, is_ours
 from extender.kube.objects import ConfigMapObject, NodeObject, node_from
 from extender.kube.survey_objects import (
+    NAME_LABEL,
     BudgetObject,
+    LeaseFacts,
     PodFacts,
     SurveyedPod,
     lease_facts,
@@ -57,13 +59,14 @@ def evidence_of_snapshot(content: bytes, asked: Asked, *, source: str) -> Eviden
         return [item.read(struct, trim, source) for item in of_kind[kind]]
 
     config_maps = read("ConfigMap", ConfigMapObject, lambda raw: raw)
-    namespace = asked.namespace or _home(config_maps, read("Pod", SurveyedPod, lambda raw: pod_facts(raw, _no_pool)))
+    leases = read("Lease", LeaseObject, lease_facts)
+    programs = read("Pod", SurveyedPod, lambda raw: pod_facts(raw, _no_pool))
+    namespace = asked.namespace or _home(programs, config_maps, leases)
     own = [each for each in config_maps if each.metadata.namespace == namespace]
     chosen = choose_configuration(asked.configuration, asked.configuration_source, own, namespace)
     classify = InForce(chosen.configuration).classify
     now = parse_snapshot(content, classify, source=source).taken or EPOCH
     pods = read("Pod", SurveyedPod, lambda raw: pod_facts(raw, classify))
-    leases = read("Lease", LeaseObject, lease_facts)
     material = Material(
         namespace=namespace,
         nodes=read("Node", NodeObject, node_from),
@@ -87,8 +90,11 @@ def _no_pool(namespace: str, labels: Mapping[str, str]) -> None:
     return None
 
 
-def _home(config_maps: list[ConfigMapObject], pods: list[PodFacts | None]) -> str:
-    """Find warmnode's namespace: that of its pods, else of its ledger, else ``default``."""
+def _home(pods: list[PodFacts | None], config_maps: list[ConfigMapObject], leases: list[LeaseFacts]) -> str:
+    """Find warmnode's namespace: by its pods, else its ledger, its Leases, or any other ConfigMap with its name.
+
+    ``default`` where there is none of them.
+    """
     of_pods = [
         program.namespace
         for each in pods
@@ -97,4 +103,7 @@ def _home(config_maps: list[ConfigMapObject], pods: list[PodFacts | None]) -> st
         if program.program == "warmnode"
     ]
     of_ledgers = [each.metadata.namespace for each in config_maps if is_ledger(each)]
-    return min(of_pods or of_ledgers, default="default")
+    of_leases = [lease.namespace for lease in leases if is_ours(lease.stored)]
+    named = [each for each in config_maps if (each.metadata.labels or {}).get(NAME_LABEL) == "warmnode"]
+    of_others = [each.metadata.namespace for each in named]
+    return min(of_pods or of_ledgers or of_leases or of_others, default="default")

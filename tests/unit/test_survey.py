@@ -174,6 +174,15 @@ def test_home_is_where_its_pods_are_or_its_ledger() -> None:
     assert look(OURS, namespace="given").namespace == "given"
 
 
+def test_home_is_found_by_what_is_left() -> None:
+    """Everything is down and the ledger is gone: its Leases, or its configuration, still have its name on them."""
+    ours, name = lease("warmnode-webhook", namespace="zone"), {"app.kubernetes.io/name": "warmnode"}
+    ours["metadata"]["labels"] = {**name, "app.kubernetes.io/component": "webhook"}
+    other = config_map("warmnode.yaml", namespace="zoo", labels=name)
+    assert look(lease("theirs", namespace="a"), other, ours).namespace == "zone"
+    assert look(lease("theirs", namespace="a"), other).namespace == "zoo"
+
+
 INSTALLED = yaml.safe_dump(
     {
         "apiVersion": "warmnode.dev/v1alpha1",
