@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from extender.diagnosis import calls, installation, karpenter, scheduler, workers
+from extender.diagnosis import calls, installation, karpenter, scheduler, waiting, workers
 from extender.diagnosis.evidence import Evidence
 from extender.diagnosis.findings import Check, Diagnosis, Finding
 
@@ -16,6 +16,7 @@ CHECKS: Mapping[Check, Callable[[Evidence], Finding]] = {
     Check.SCHEDULER_NAMES: calls.check_names,
     Check.CONFIGURATION: installation.check_configuration,
     Check.POOLS: workers.check_pools,
+    Check.WAITING_WORKERS: waiting.check_waiting,
     Check.IDLE_MARKS: workers.check_idle_marks,
     Check.DELETION_COSTS: workers.check_deletion_costs,
     Check.DISRUPTION_BUDGETS: workers.check_disruption_budgets,

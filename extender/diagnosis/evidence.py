@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from extender.diagnosis.needs import Needs
 from extender.model import AgeSource, Ledger, Node, NodePool, Pod, Selector
 from extender.policy.brakes import BrakeRecord
 from extender.policy.calling import Refusal
@@ -34,6 +35,8 @@ class WorkerFacts:
 
     ``idle_mark`` is the annotation as it stands, None where there is none; ``scheduled`` when it got its node;
     ``resources`` the names that its containers request; ``cost_writer`` who wrote a deletion cost that is not ours.
+    ``unscheduled_message`` is what its scheduler says of why it has no node. ``needs`` is known of workers that wait
+    for a node or are idle.
     """
 
     pod: Pod
@@ -42,6 +45,8 @@ class WorkerFacts:
     scheduled: datetime | None = None
     resources: frozenset[str] = frozenset()
     cost_writer: str | None = None
+    unscheduled_message: str | None = None
+    needs: Needs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +205,7 @@ class PoolFacts:
     floor: int
     deletion_costs: bool
     dry_run: bool
+    pending_for: timedelta = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

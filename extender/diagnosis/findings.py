@@ -34,6 +34,7 @@ class Check(StrEnum):
     SCHEDULER_NAMES = "schedulerNames"
     CONFIGURATION = "configuration"
     POOLS = "pools"
+    WAITING_WORKERS = "waitingWorkers"
     IDLE_MARKS = "idleMarks"
     DELETION_COSTS = "deletionCosts"
     DISRUPTION_BUDGETS = "disruptionBudgets"

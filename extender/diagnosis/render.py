@@ -21,6 +21,7 @@ TITLES = {
     Check.SCHEDULER_NAMES: "schedulers of workers",
     Check.CONFIGURATION: "warmnode's configuration",
     Check.POOLS: "pools",
+    Check.WAITING_WORKERS: "workers without a node",
     Check.IDLE_MARKS: "idle marks",
     Check.DELETION_COSTS: "deletion costs",
     Check.DISRUPTION_BUDGETS: "PodDisruptionBudgets",

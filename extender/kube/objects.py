@@ -7,7 +7,7 @@ needs: object creation is what a list costs. Never writes and never decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from sys import intern
 
@@ -121,7 +121,7 @@ class PodSpec(Struct, rename="camel", gc=False, frozen=True):
 
 class PodStatus(Struct, rename="camel", gc=False, frozen=True):
     phase: str = ""
-    conditions: list[Condition] | None = None
+    conditions: Sequence[Condition] | None = None
     start_time: datetime | None = None
     pod_ip: str | None = msgspec.field(default=None, name="podIP")
 
@@ -346,7 +346,7 @@ def _node_claim(references: list[OwnerReference] | None) -> str | None:
     return None
 
 
-def _since(conditions: list[Condition] | None, kind: str) -> datetime | None:
+def _since(conditions: Sequence[Condition] | None, kind: str) -> datetime | None:
     for condition in conditions or ():
         if condition.type == kind:
             return utc(condition.last_transition_time) if condition.status == "True" else None

@@ -5,9 +5,10 @@ Owns the structs of those fields. Reads only, decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -20,6 +21,7 @@ from extender.diagnosis.evidence import (
     WebhookFacts,
     WorkerFacts,
 )
+from extender.diagnosis.needs import Needs, quantity
 from extender.kube.brake_notes import brakes_from
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.eviction import LabelSelectorObject
@@ -98,12 +100,24 @@ class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
     containers: list[Container] | None = None
     init_containers: list[Container] | None = None
     volumes: list[Volume] | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: list[Raw] | None = None
+    affinity: Raw = msgspec.field(default_factory=Raw)
+    topology_spread_constraints: Raw = msgspec.field(default_factory=Raw)
+
+
+class SurveyedCondition(Condition, rename="camel", gc=False, frozen=True):
+    message: str = ""
+
+
+class SurveyedStatus(PodStatus, rename="camel", gc=False, frozen=True):
+    conditions: Sequence[SurveyedCondition] | None = None
 
 
 class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
     metadata: SurveyedMeta
     spec: SurveyedPodSpec = SurveyedPodSpec()
-    status: PodStatus = PodStatus()
+    status: SurveyedStatus = SurveyedStatus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +140,8 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
             idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
             scheduled=_scheduled(raw.status.conditions),
             resources=frozenset(_resources(raw.spec)),
+            unscheduled_message=_unscheduled_message(raw.status.conditions),
+            needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
             cost_writer=_cost_writer(raw) if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN) else None,
         )
     programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
@@ -165,6 +181,42 @@ def _scheduled(conditions: Iterable[Condition] | None) -> datetime | None:
         if each.type == "PodScheduled" and each.status == "True":
             return utc(each.last_transition_time)
     return None
+
+
+def _unscheduled_message(conditions: Iterable[SurveyedCondition] | None) -> str | None:
+    for each in conditions or ():
+        if each.type == "PodScheduled" and each.status != "True":
+            return each.message or None
+    return None
+
+
+def _needs(spec: SurveyedPodSpec) -> Needs:
+    """Say what kube-scheduler holds against nodes: of the containers the sum, of those before them the most."""
+    requests: dict[str, Decimal] = {}
+    for container in spec.containers or ():
+        for name, amount in _requested(container).items():
+            requests[name] = requests.get(name, Decimal(0)) + amount
+    for container in spec.init_containers or ():
+        for name, amount in _requested(container).items():
+            requests[name] = max(requests.get(name, Decimal(0)), amount)
+    return Needs(
+        requests=requests,
+        node_selector=spec.node_selector or {},
+        tolerations=frozenset(map(bytes, spec.tolerations or ())),
+        affinity=_stated(spec.affinity),
+        spread=_stated(spec.topology_spread_constraints),
+    )
+
+
+def _requested(container: Container) -> dict[str, Decimal]:
+    resources = container.resources
+    given = resources.requests if resources is not None else None
+    return {name: quantity(text) for name, text in (given or {}).items()}
+
+
+def _stated(raw: Raw) -> bytes:
+    text = bytes(raw)
+    return b"" if text in (b"null", b"{}", b"[]") else text
 
 
 def _resources(spec: SurveyedPodSpec) -> set[str]:

@@ -169,5 +169,6 @@ def _pool_facts(configuration: Configuration, names: Iterable[str]) -> Mapping[s
             floor=settings.reap.floor,
             deletion_costs=settings.deletion_cost.enabled,
             dry_run=settings.dry_run,
+            pending_for=settings.reap.pending_for,
         )
     return found
