@@ -66,9 +66,28 @@ class _JsonFormatter(logging.Formatter):
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        shown = "".join(f" {key}={value}" for key, value in _fields_of(record).items())
+        shown = "".join(f" {key}={_shown(value)}" for key, value in _fields_of(record).items())
         text = f"{at} {record.levelname:<7} {record.getMessage()}{shown}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _shown(value: object) -> str:
+    """Write a value for people, on one line and without a word of Python."""
+    match value:
+        case None | "":
+            return "none"
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return value.isoformat(timespec="seconds")
+        case str():
+            return " ".join("".join(each if each.isprintable() else " " for each in str(value)).split())
+        case Mapping():
+            return ",".join(f"{_shown(key)}:{_shown(each)}" for key, each in value.items()) or "none"
+        case Collection() if not isinstance(value, bytes):
+            return ",".join(map(_shown, value)) or "none"
+        case _:
+            return str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

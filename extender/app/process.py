@@ -20,6 +20,7 @@ from extender.kube.lease import is_held
 from extender.kube.ledger import LedgerStore
 from extender.kube.listing import list_uids
 from extender.kube.transport import Lane
+from extender.loops.departures import tell_departures
 from extender.loops.ledger import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
 from extender.loops.skew import tell_skew
 from extender.model import AgeSource, Pod
@@ -115,6 +116,7 @@ class Process:
         }
         tasks["begin"] = self._begin()
         tasks["tell skew"] = tell_skew(self.clock, self.metrics)
+        tasks["tell departures"] = tell_departures(self.state)
         tasks["follow files"] = follow_files(
             self.options.configuration, tuple(self.tls.values()), self.metrics, self._take, self.clock.now
         )

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from extender.kube.errors import ConfigurationProblem
+from extender.kube.errors import ConfigurationProblem, one_line
 from extender.kube.proxy import environment_proxy
+from extender.telemetry import fields
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_LIFE_SECONDS = 60.0  # what client-go uses; the kubelet renews tokens at 80 % of their life
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger("warmnode.credentials")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +100,21 @@ class TokenFile:
         return Credential(authorization=self._header)
 
     def _read(self) -> None:
+        token = ""
         try:
             token = self._path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            token, problem = "", str(error)
+        except OSError as error:
+            problem = one_line(error)
+        except UnicodeDecodeError:  # whose text has a byte of the token
+            problem = f"{self._path} holds no text"
         else:
-            problem = f"{self._path} is empty"
-        if token:
+            problem = f"{self._path} is empty" if not token else f"{self._path} holds more than a token"
+        if token and token.isascii() and token.isprintable():
             self._header = f"Bearer {token}"
         elif self._header is None:
             raise ConfigurationProblem(f"no token to be had: {problem}: check the mounted token or tokenFile")
         else:
-            _log.warning("token file cannot be read, the last token stays in use", extra={"problem": problem})
+            log.warning("token file cannot be read, the last token stays in use", extra=fields(problem=problem))
         self._read_at = self._clock()
 
     def close(self) -> None:
@@ -158,7 +162,8 @@ class TlsContexts:
                     f"TLS files cannot be used: {error} ({named}): check that they are readable PEM files that belong"
                     " together"
                 ) from error
-            _log.warning("changed TLS files cannot be used, the old ones stay", extra={"problem": str(error)})
+            problem = f"{one_line(error)} ({named})"
+            log.warning("changed TLS files cannot be used, the old ones stay", extra=fields(problem=problem))
         self._stamps = stamps
         return self._context
 

@@ -22,13 +22,14 @@ import msgspec
 
 from extender.kube.access import Credential
 from extender.kube.errors import ConfigurationProblem
+from extender.telemetry import fields
 
 _EARLY = timedelta(minutes=1)  # a token is renewed this long before it expires
 _PATIENCE = timedelta(seconds=60)
 _PATIENCE_WITH_A_PERSON = timedelta(minutes=5)  # a log-in in a browser takes a while
 _RETRY = timedelta(seconds=10)
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger("warmnode.credentials")
 
 
 class EnvironmentVariable(msgspec.Struct):
@@ -116,7 +117,7 @@ class ExecCredentials:
                 if held is None or refresh or self._expires is None or self._now() >= self._expires:
                     raise
                 self._renew_at = self._now() + _RETRY
-                _log.warning("early renewal of the credential failed", extra={"problem": str(problem)})
+                log.warning("early renewal of the credential failed", extra=fields(problem=str(problem)))
                 return held
             return self._credential
 
@@ -170,7 +171,9 @@ class ExecCredentials:
     def _read(self, output: bytes) -> Credential:
         try:
             answer = msgspec.json.decode(output, type=_ExecCredential)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (UnicodeDecodeError, RecursionError) as error:  # the text of the first has a byte of the output
+            raise self._problem("its output is no ExecCredential") from error
+        except msgspec.DecodeError as error:
             raise self._problem(f"its output is no ExecCredential: {error}") from error
         if answer.api_version != self._config.api_version:
             raise self._problem(
@@ -198,4 +201,4 @@ class ExecCredentials:
         return cert_file, key_file
 
     def _problem(self, what: str) -> ConfigurationProblem:
-        return ConfigurationProblem(f"exec plugin {self._config.command!r} of the kubeconfig: {what}")
+        return ConfigurationProblem(f"exec plugin {self._config.command} of the kubeconfig: {what}")

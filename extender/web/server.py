@@ -16,8 +16,19 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import (
+    BadHttpMethod,
+    BadStatusLine,
+    ContentEncodingError,
+    ContentLengthError,
+    HttpProcessingError,
+    InvalidHeader,
+    InvalidURLError,
+    LineTooLong,
+    TransferEncodingError,
+)
 
+from extender.kube.errors import one_line
 from extender.policy.calling import HandshakeFailure
 from extender.telemetry import fields
 from extender.web.http import Handler, problem
@@ -200,13 +211,29 @@ class _Connection(web.RequestHandler):
         """Answer in one line; a mistake of our own is aiohttp's to answer and to log, with its traceback."""
         if not isinstance(exc, HttpProcessingError) or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
-        lines = exc.message.strip().splitlines() or [HTTPStatus(status).phrase]
-        detail = f"this is no HTTP request: {lines[0].rstrip(' :')[:200]}"
+        detail = f"this is no HTTP request: {_what_is_wrong(exc)}"
         _http_log.warning("bad HTTP", extra=fields(status=status, problem=detail))
         self._refused(HTTPStatus(status))
         response = problem(HTTPStatus(status), detail)
         response.force_close()
         return response
+
+
+def _what_is_wrong(error: HttpProcessingError) -> str:
+    """Say it in words of ours: the library's show what was sent, and that may be a token."""
+    match error:
+        case LineTooLong():
+            return "a line is too long"
+        case InvalidHeader():
+            return "a header is not well formed"
+        case BadHttpMethod():
+            return "the method is none"
+        case BadStatusLine() | InvalidURLError():
+            return "the first line is not that of a request"
+        case ContentLengthError() | TransferEncodingError() | ContentEncodingError():
+            return "the body is not encoded as its head says"
+        case _:
+            return "it is not well formed"
 
 
 class _WithoutTraceback(logging.Filter):
@@ -216,8 +243,9 @@ class _WithoutTraceback(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError | ConnectionError | ssl.SSLError):
             record.levelno, record.levelname = logging.WARNING, "WARNING"
-            text = error.message if isinstance(error, HttpProcessingError) else str(error)
-            record.msg, record.args = "bad HTTP: %s", (" ".join(text.split())[:200],)
+            text = _what_is_wrong(error) if isinstance(error, HttpProcessingError) else one_line(error, 200)
+            record.msg, record.args = "bad HTTP", None
+            record.__dict__ |= fields(problem=text)
             record.exc_info = None
         return True
 
