@@ -59,6 +59,7 @@ class NodeClaimCondition(StrEnum):
     DRIFTED = "Drifted"
     DISRUPTION_REASON = "DisruptionReason"
     INSTANCE_TERMINATING = "InstanceTerminating"
+    REBOOTING = "Rebooting"
 
 
 class AgeSource(StrEnum):
@@ -124,6 +125,11 @@ class SkipReason(StrEnum):
     STATIC_NODE_POOL = "staticNodePool"
     NEVER_CONSOLIDATED = "neverConsolidated"
     NODE_DO_NOT_DISRUPT = "nodeDoNotDisrupt"
+    NODE_POOL_UNKNOWN = "nodePoolUnknown"
+    NO_NODE_CLAIM = "noNodeClaim"
+    NODE_NOT_INITIALIZED = "nodeNotInitialized"
+    OTHER_POD_DO_NOT_DISRUPT = "otherPodDoNotDisrupt"
+    OTHER_POD_BUDGET = "otherPodBudget"
     EMPTY_BUDGET = "emptyBudget"
     MAX_PER_PASS = "maxPerPass"  # noqa: S105
     MAX_PER_NODE = "maxPerNode"
@@ -168,6 +174,8 @@ class NodeClaim:
 
     ``conditions`` are those that are True. ``expire_after`` counts from ``created``, None: never.
     ``has_deadline``: by ``karpenter.sh/nodeclaim-termination-timestamp`` its pods will be deleted by force.
+    ``quiet_since`` is from when its consolidateAfter counts: the last pod that came or went, as Karpenter noted it,
+    else its initialization; ``consolidatable_since`` when the condition Consolidatable became True. None: it says not.
     """
 
     name: str
@@ -178,6 +186,8 @@ class NodeClaim:
     has_deadline: bool = False
     conditions: frozenset[NodeClaimCondition] = frozenset()
     expire_after: timedelta | None = None
+    quiet_since: datetime | None = None
+    consolidatable_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +262,8 @@ class Pod:
     stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
     kept for workers that are asked over HTTP only. ``cache_key`` says whose cache it uses, None where its pool has no
     cache key or the pod has not the label. ``claim`` is the last claim that was not released, which may have expired;
-    ``claim_ended`` is when one was released.
+    ``claim_ended`` is when one was released. ``labels`` and ``tolerates_disruption`` are kept for pods of no pool only:
+    the labels as one text (`labels_as_text`), and whether Karpenter's disruption taint does not move it.
     """
 
     uid: str
@@ -283,6 +294,18 @@ class Pod:
     cache_key: str | None = None
     claim: Claim | None = None
     claim_ended: datetime | None = None
+    labels: str = ""
+    tolerates_disruption: bool = False
+
+
+def labels_as_text(labels: Mapping[str, str]) -> str:
+    """Write labels as one text, which pods of one template share. Neither names nor values hold ``=`` or ``,``."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def labels_from_text(text: str) -> dict[str, str]:
+    """Read what `labels_as_text` wrote."""
+    return dict(pair.split("=", 1) for pair in text.split(",")) if text else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +333,20 @@ class Selector:
 
     match_labels: tuple[tuple[str, str], ...] = ()
     match_expressions: tuple[Expression, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodBudget:
+    """A PodDisruptionBudget: how many of the pods that ``selector`` selects (None: none) may be evicted now.
+
+    ``unhealthy_may_go``: pods that are not Ready may be evicted whatever it allows.
+    """
+
+    namespace: str
+    name: str
+    selector: Selector | None
+    allowed: int = 0
+    unhealthy_may_go: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Owns the indexes over pods and nothing else. Finished pods are in none of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from extender.model import Pod
 from extender.policy.idleness import is_bound_to_its_node
@@ -19,6 +19,7 @@ class PodIndex:
         self._workers_on: dict[str, dict[str, Pod]] = {}
         self._marked_on: dict[str, dict[str, Pod]] = {}
         self._strangers_on: dict[str, dict[str, Pod]] = {}
+        self._bound_on: dict[str, dict[str, Pod]] = {}
         self._waiting: dict[str, dict[str, Pod]] = {}
         self._schedulers: dict[str, Counter[str]] = {}
         self._placed: Counter[str] = Counter()
@@ -39,8 +40,9 @@ class PodIndex:
                 self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
             self._placed[pod.pool] += 1
             self._schedulers.setdefault(pod.pool, Counter())[pod.scheduler] += 1
-        elif not is_bound_to_its_node(pod):
-            self._strangers_on.setdefault(pod.node, {})[pod.uid] = pod
+        else:
+            index = self._bound_on if is_bound_to_its_node(pod) else self._strangers_on
+            index.setdefault(pod.node, {})[pod.uid] = pod
 
     def take(self, pod: Pod) -> None:
         """Take a pod out, as it was when it was put in."""
@@ -49,6 +51,7 @@ class PodIndex:
             _drop(self._waiting, pod.pool or "", pod.uid)
         elif pod.pool is None:
             _drop(self._strangers_on, pod.node, pod.uid)
+            _drop(self._bound_on, pod.node, pod.uid)
         else:
             _drop(self._marked_on, pod.node, pod.uid)
             if _drop(self._workers_on, pod.node, pod.uid):
@@ -73,6 +76,11 @@ class PodIndex:
     def strangers_on(self, node_name: str) -> Mapping[str, Pod]:
         """Give the pods on a node that are no workers and would hold it, by UID, terminating ones included."""
         return self._strangers_on.get(node_name, {})
+
+    def others_on(self, node_name: str) -> Iterator[Pod]:
+        """Go through all pods on a node that are no workers: `strangers_on`, DaemonSets' and static ones."""
+        yield from self.strangers_on(node_name).values()
+        yield from self._bound_on.get(node_name, {}).values()
 
     def is_held(self, node_name: str, *, without: str | None = None) -> bool:
         """True while a pod other than ``without`` holds a node: of any pool or none, and not terminating."""

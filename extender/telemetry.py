@@ -206,6 +206,11 @@ class Metrics:
         self.reap_skips = self._gauge(
             "warmnode_reap_skipped", "Idle workers that stay, by reason, as of the last pass.", "pool", "reason"
         )
+        self.stuck_nodes = self._gauge(
+            "warmnode_stuck_nodes",
+            "Empty nodes that Karpenter could have taken and has not, by what is known of why, as of the last pass.",
+            "reason",
+        )
         self.reap_paused = self._gauge(
             "warmnode_reap_paused", "1 while a pool is not reaped because evicted workers came back.", "pool"
         )
@@ -258,7 +263,7 @@ class Metrics:
         )
         build.labels(version).set(1)
         self._of_the_leader = (
-            *(self.reap_last_success, self.reap_skips, self.reap_paused, self.reap_unplaced),
+            *(self.reap_last_success, self.reap_skips, self.reap_paused, self.reap_unplaced, self.stuck_nodes),
             *(self.pool_workers, self.pool_claimable, self.pool_floor),
             *(self.source_workers, self.cost_foreign, self.cost_contested),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,8 @@ from extender.model import (
     NodeClaimCondition,
     NodePool,
     Pod,
+    PodBudget,
+    Selector,
     Victims,
 )
 from extender.policy.pools import pool_of
@@ -81,6 +84,8 @@ def node_claim(
     deleting: bool = False,
     has_deadline: bool = False,
     expire_after: timedelta | None = None,
+    quiet_since: datetime | None = None,
+    consolidatable_since: datetime | None = None,
 ) -> NodeClaim:
     return NodeClaim(
         name=name,
@@ -91,6 +96,8 @@ def node_claim(
         has_deadline=has_deadline,
         conditions=frozenset(conditions),
         expire_after=expire_after,
+        quiet_since=quiet_since,
+        consolidatable_since=consolidatable_since,
     )
 
 
@@ -184,6 +191,21 @@ def claim(
 
 def stranger(name: str = "stranger-1", *, node: str | None = "node-a", priority: int | None = 0) -> Pod:
     return worker(name, pool=None, node=node, priority=priority)
+
+
+def daemon(name: str = "daemon-1", *, node: str | None = "node-a", labels: str = "app=agent") -> Pod:
+    return replace(worker(name, pool=None, node=node, owner="DaemonSet.apps"), labels=labels)
+
+
+def pod_budget(name: str = "guard", *, allowed: int = 0, unhealthy_may_go: bool = False) -> PodBudget:
+    """Over the pods that `daemon` makes."""
+    return PodBudget(
+        namespace="default",
+        name=name,
+        selector=Selector(match_labels=(("app", "agent"),)),
+        allowed=allowed,
+        unhealthy_may_go=unhealthy_may_go,
+    )
 
 
 def by_label(namespace: str, labels: Mapping[str, str]) -> Membership | None:

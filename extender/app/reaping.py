@@ -12,6 +12,7 @@ from extender.kube.brake_notes import brake_note
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
 from extender.kube.lease import LeaseStore
+from extender.kube.pod_budgets import list_pod_budgets
 from extender.loops.answers import Answers
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
@@ -85,6 +86,7 @@ class Reaping:
             is_fresh=shared.feed.is_fresh,
             clock=clock,
             view=self.sources.view,
+            pod_budgets=lambda: list_pod_budgets(shared.client),
         )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:

@@ -6,7 +6,7 @@ the safe side: a NodeClaim lasts, a NodePool's budget fails closed.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from sys import intern
 
 from msgspec import Struct
@@ -28,6 +28,7 @@ class NodeClaimSpec(Struct, rename="camel", gc=False, frozen=True):
 
 class NodeClaimStatus(Struct, rename="camel", gc=False, frozen=True):
     conditions: list[Condition] | None = None
+    last_pod_event_time: datetime | None = None
 
 
 class NodeClaimObject(Struct, rename="camel", gc=False, frozen=True):
@@ -72,6 +73,9 @@ def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
     """Reduce a NodeClaim. Conditions that are not known here, or not True, are left out."""
     meta = raw.metadata
     pool = (meta.labels or {}).get(NODE_POOL_LABEL)
+    true = {_CONDITIONS[each.type]: each for each in raw.status.conditions or () if _is_true_and_known(each)}
+    initialized = true.get(NodeClaimCondition.INITIALIZED)
+    consolidatable = true.get(NodeClaimCondition.CONSOLIDATABLE)
     return NodeClaim(
         name=meta.name,
         uid=meta.uid,
@@ -79,13 +83,15 @@ def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
         node_pool=intern(pool) if pool else None,
         deleting=meta.deletion_timestamp is not None,
         has_deadline=TERMINATION_TIMESTAMP in (meta.annotations or {}),
-        conditions=frozenset(
-            _CONDITIONS[each.type]
-            for each in raw.status.conditions or ()
-            if each.status == "True" and each.type in _CONDITIONS
-        ),
+        conditions=frozenset(true),
         expire_after=_nillable(raw.spec.expire_after),
+        quiet_since=utc(raw.status.last_pod_event_time or (initialized.last_transition_time if initialized else None)),
+        consolidatable_since=utc(consolidatable.last_transition_time) if consolidatable is not None else None,
     )
+
+
+def _is_true_and_known(condition: Condition) -> bool:
+    return condition.status == "True" and condition.type in _CONDITIONS
 
 
 def node_pool_from(raw: NodePoolObject) -> NodePool:

@@ -25,6 +25,7 @@ from extender.model import (
     Membership,
     Node,
     Pod,
+    labels_as_text,
 )
 from extender.policy.marks import parse_idle_mark, read_marks
 
@@ -46,7 +47,8 @@ DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 NODE_POOL_LABEL = "karpenter.sh/nodepool"
 INITIALIZED_LABEL = "karpenter.sh/initialized"
 KARPENTER_GROUP = "karpenter.sh/"
-DISRUPTION_TAINTS = frozenset({"karpenter.sh/disrupted", "karpenter.sh/disruption"})
+DISRUPTED_TAINT = "karpenter.sh/disrupted"
+DISRUPTION_TAINTS = frozenset({DISRUPTED_TAINT, "karpenter.sh/disruption"})
 """Karpenter v1, and v1beta1 (there with the value ``disrupting``)."""
 
 LEAVING_TAINTS = {
@@ -112,9 +114,17 @@ class SchedulingGate(Struct, gc=False, frozen=True):
     name: str = ""
 
 
+class Toleration(Struct, gc=False, frozen=True):
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
+
+
 class PodSpec(Struct, rename="camel", gc=False, frozen=True):
     node_name: str | None = None
     scheduling_gates: list[SchedulingGate] | None = None
+    tolerations: list[Toleration] | None = None
     priority: int | None = None
     scheduler_name: str = ""
 
@@ -222,7 +232,18 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         cache_key=member.cache_key if member is not None else None,
         claim=claim_from(annotations[CLAIM]) if CLAIM in annotations else None,
         claim_ended=parse_idle_mark(annotations.get(CLAIM_ENDED)),
+        labels=intern(labels_as_text(meta.labels or {})) if member is None else "",
+        tolerates_disruption=member is None and any(map(_tolerates_disruption, spec.tolerations or ())),
     )
+
+
+def _tolerates_disruption(toleration: Toleration) -> bool:
+    """True where it matches the taint ``karpenter.sh/disrupted:NoSchedule``, by the rules of core/v1/toleration.go."""
+    if toleration.effect not in ("", "NoSchedule"):
+        return False
+    if toleration.operator == "Exists":
+        return toleration.key in ("", DISRUPTED_TAINT)
+    return toleration.operator in ("", "Equal") and toleration.key == DISRUPTED_TAINT and not toleration.value
 
 
 def labels_of(raw: PodObject) -> dict[str, str]:

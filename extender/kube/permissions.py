@@ -135,6 +135,13 @@ PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
             why="see which other workers a budget that refused covers",
         ),
         Permission(
+            group="policy",
+            resource="poddisruptionbudgets",
+            verbs=("list",),
+            optional=True,
+            why="leave workers alone beside pods whose budget keeps Karpenter from taking the node",
+        ),
+        Permission(
             group="events.k8s.io",
             resource="events",
             verbs=("create",),

@@ -10,12 +10,15 @@ from datetime import datetime
 
 from extender.kube.eviction import EvictionOutcome
 from extender.model import Pod, SkipReason
+from extender.policy.budgets import STAYS, Kept
 from extender.policy.idleness import idle_since
 from extender.policy.reaping import Assessment, EvictionPlan
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.reaper")
+
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,13 @@ def tell_pass(
             stay={str(reason): count for reason, count in skips.items()},
         ),
     )
+
+
+def tell_stuck(stuck: Mapping[str, Kept | None], metrics: Metrics) -> None:
+    """Tell how many empty nodes Karpenter does not take, by what is known of why: over all NodePools."""
+    reasons = Counter(UNKNOWN if kept is None else str(kept.reason) for kept in stuck.values())
+    for reason in (*STAYS, UNKNOWN):
+        metrics.stuck_nodes.labels(reason).set(reasons[reason])
 
 
 def about(pod: Pod, pool: str, now: datetime) -> dict[str, object]:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.clock import Clock, Steady
-from extender.emptying import Rooms, why_stays
+from extender.emptying import Rooms, Seen, why_stays
 from extender.kube.eviction import EvictionOutcome
 from extender.loops.evictions import Announcer, Evictions, Pods
 from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds, backoff
-from extender.loops.pass_report import PassReport, about, tell_pass
+from extender.loops.pass_report import PassReport, about, tell_pass, tell_stuck
+from extender.loops.pod_budgets import BudgetLook
 from extender.loops.slices import in_slices
-from extender.model import OrderKey, Pod, SkipReason
+from extender.model import OrderKey, Pod, PodBudget, SkipReason
 from extender.policy.brakes import (
     PAUSE,
     BrakeRecord,
@@ -30,6 +31,7 @@ from extender.policy.brakes import (
     why_pool_waits,
     with_pass,
 )
+from extender.policy.budgets import NO_BUDGETS, PodBudgets
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node, planning
 from extender.settings import PoolSettings
@@ -53,7 +55,8 @@ class Reaper:
     """Runs the passes of every pool.
 
     ``is_leader`` and ``is_fresh`` are asked before each eviction. ``pool_settings`` gives a pool's settings as they are
-    in force now, ``view`` a pool's workers as its idle sources have them.
+    in force now, ``view`` a pool's workers as its idle sources have them, ``pod_budgets`` reads all
+    PodDisruptionBudgets.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Reaper:
         is_fresh: Callable[[], bool],
         clock: Clock,
         view: Callable[[str, list[Pod]], list[Pod]] = lambda pool, workers: workers,
+        pod_budgets: Callable[[], Awaitable[Sequence[PodBudget]]] | None = None,
     ) -> None:
         self._state = state
         self._announcer = announcer
@@ -78,6 +82,8 @@ class Reaper:
         self._clock = clock
         self._view = view
         self._memory: dict[str, _PoolMemory] = {}
+        self._seen = Seen()
+        self._pod_budgets = BudgetLook(pod_budgets, clock) if pod_budgets is not None else None
         self._holds = Holds()
         self._evictions = Evictions(
             state=state,
@@ -136,23 +142,32 @@ class Reaper:
 
     async def one_pass(self, pool: str) -> PassReport:
         """Look at one pool and evict what may go now."""
+        budgets = await self._look_at_pod_budgets()
         with self._state.changes() as changed, self._state.changes() as changed_for_rooms:
-            return await self._one_pass(pool, changed, Rooms(self._state, changed_for_rooms))
+            rooms = Rooms(self._state, changed_for_rooms, budgets=budgets or NO_BUDGETS, seen=self._seen)
+            return await self._one_pass(pool, changed, rooms, are_budgets_known=budgets is not None)
 
     # -- a pass -------------------------------------------------------------------------------------------------------
 
-    async def _one_pass(self, pool: str, changed: set[str], rooms: Rooms) -> PassReport:
+    async def _look_at_pod_budgets(self) -> PodBudgets | None:
+        """Read the budgets, where there are NodePools whose nodes they could hold; None where that failed."""
+        if self._pod_budgets is None or not self._state.node_pools:
+            return NO_BUDGETS
+        return await self._pod_budgets.look()
+
+    async def _one_pass(self, pool: str, changed: set[str], rooms: Rooms, *, are_budgets_known: bool) -> PassReport:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
-        assessments = await in_slices(self._assessing(pool, settings.reap, self._clock.now()))
-        if any(each.reapable for each in assessments):
-            await in_slices(rooms.counting())
+        assessments = await in_slices(self._assessing(pool, settings.reap, rooms, self._clock.now()))
+        await in_slices(rooms.counting(self._clock.now()))
         held, left = self._holds.held(self._clock.steady()), rooms.left(self._clock.now())
         plan = await in_slices(planning(assessments, settings.reap, held, left, self._state.key_use))
         await asyncio.sleep(0)
         skipped = dict(plan.skipped)
         outcomes: dict[str, EvictionOutcome] = {}
         waits = await self._why_pool_waits(pool, settings, memory)
+        if waits is None and not are_budgets_known:
+            waits = SkipReason.BACKING_OFF
         if waits is not None:
             skipped.update(dict.fromkeys((victim.uid for victim in plan.victims), waits))
         elif settings.dry_run:
@@ -164,18 +179,21 @@ class Reaper:
         await asyncio.sleep(0)
         report = PassReport(pool=pool, plan=plan, outcomes=outcomes, skipped=skipped, dry_run=settings.dry_run)
         tell_pass(report, assessments, settings, self._metrics, self._clock.now())
+        tell_stuck(rooms.stuck(self._clock.now()), self._metrics)
         return report
 
-    def _assessing(self, pool: str, rules: ReapRules, now: datetime) -> Generator[None, None, list[Assessment]]:
+    def _assessing(
+        self, pool: str, rules: ReapRules, rooms: Rooms, now: datetime
+    ) -> Generator[None, None, list[Assessment]]:
         assessments = []
         for name in list(self._state.nodes):
-            assessment = self._assess_node(name, pool, rules, now)
+            assessment = self._assess_node(name, pool, rules, rooms, now)
             if assessment is not None:
                 assessments.append(assessment)
             yield
         return assessments
 
-    def _assess_node(self, name: str, pool: str, rules: ReapRules, now: datetime) -> Assessment | None:
+    def _assess_node(self, name: str, pool: str, rules: ReapRules, rooms: Rooms, now: datetime) -> Assessment | None:
         node = self._state.nodes.get(name)
         workers = [worker for worker in self._state.where.workers_on(name).values() if worker.pool == pool]
         if node is None or not workers:
@@ -189,7 +207,7 @@ class Reaper:
             others=self._state.where.holders_on(name, besides=pool),
             rules=rules,
             now=now,
-            stays=why_stays(self._state, name, now),
+            stays=why_stays(self._state, name, now, rooms.budgets),
             node_pool=node.node_pool,
         )
 

@@ -27,6 +27,7 @@ from extender.kube.lease import LeaseObject, LeaseStore, stored_lease_of
 from extender.kube.ledger import LABELS, LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
+from extender.kube.pod_budgets import POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from
 from extender.model import Ledger
 from extender.plan.snapshot import Snapshot, brakes_among
 from extender.policy.brakes import BrakeRecord
@@ -55,7 +56,16 @@ async def take_snapshot(
     claims = await _list_optional(client, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, "NodeClaim", unread)
     node_pools = await _list_optional(client, NODE_POOLS_PATH, NodePoolObject, node_pool_from, "NodePool", unread)
     brakes = await _find_brakes(client, namespace, lease_name, unread)
-    counts = {"Node": len(nodes), "Pod": len(pods), "NodeClaim": len(claims), "NodePool": len(node_pools)}
+    pod_budgets = await _list_optional(
+        client, POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from, "PodDisruptionBudget", unread
+    )
+    counts = {
+        "Node": len(nodes),
+        "Pod": len(pods),
+        "NodeClaim": len(claims),
+        "NodePool": len(node_pools),
+        "PodDisruptionBudget": len(pod_budgets),
+    }
     return LiveSnapshot(
         snapshot=Snapshot(
             nodes=tuple(nodes),
@@ -63,6 +73,7 @@ async def take_snapshot(
             ledger=ledger,
             node_claims=tuple(claims),
             node_pools=tuple(node_pools),
+            pod_budgets=tuple(pod_budgets),
             kinds={kind: count for kind, count in counts.items() if kind not in unread},
             taken=datetime.now(UTC) + (client.clock_skew or timedelta(0)),  # as the API server's clock has it
             unread=unread,

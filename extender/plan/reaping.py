@@ -1,5 +1,6 @@
 """What a pass of the reaper would do with each pool, and which deletion costs would be written. Pure, and the same
-policies as the loops: a plan differs from a pass only by what a look at one moment cannot know (budgets).
+policies as the loops: a plan differs from a pass only by what a look at one moment cannot know (which evictions a
+budget refuses, when a node fell empty where Karpenter has not noted it).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import datetime
 from extender.emptying import Rooms, why_stays
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import BrakeRecord, why_pool_waits
+from extender.policy.budgets import NO_BUDGETS, Kept, PodBudgets
 from extender.policy.deletion_cost import CostWrite, cost_write
 from extender.policy.reaping import assess_node, plan_evictions
 from extender.settings import Configuration, PoolSettings
@@ -36,18 +38,49 @@ class PoolReap:
     paused_until: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckNode:
+    """An empty node that Karpenter could have taken and has not. ``kept`` is what keeps it, None: not known."""
+
+    node: str
+    node_pool: str
+    kept: Kept | None
+
+
 def reap_pools(
-    state: ClusterState, configuration: Configuration, now: datetime, brakes: Mapping[str, BrakeRecord]
+    state: ClusterState,
+    configuration: Configuration,
+    now: datetime,
+    brakes: Mapping[str, BrakeRecord],
+    budgets: PodBudgets = NO_BUDGETS,
 ) -> tuple[PoolReap, ...]:
     """Plan a pass for every pool that has a worker, by name. ``brakes`` is what the reaper that leads remembers."""
     listed = {pool.name: pool for pool in configuration.pools or ()}
     return tuple(
-        _reap_pool(state, listed.get(name) or configuration.pool_defaults_for(name), now, brakes.get(name))
+        _reap_pool(state, listed.get(name) or configuration.pool_defaults_for(name), now, brakes.get(name), budgets)
         for name in sorted(state.where.pool_names())
     )
 
 
-def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake: BrakeRecord | None) -> PoolReap:
+def stuck_nodes(state: ClusterState, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> tuple[StuckNode, ...]:
+    """Give the empty nodes that Karpenter could have taken and has not, by name."""
+    stuck = _counted(state, now, budgets).stuck(now)
+    return tuple(
+        StuckNode(node=name, node_pool=state.nodes[name].node_pool or "", kept=kept)
+        for name, kept in sorted(stuck.items())
+    )
+
+
+def _counted(state: ClusterState, now: datetime, budgets: PodBudgets) -> Rooms:
+    rooms = Rooms(state, changed=set(), budgets=budgets)
+    deque(rooms.counting(now), maxlen=0)
+    rooms.left(now)
+    return rooms
+
+
+def _reap_pool(
+    state: ClusterState, settings: PoolSettings, now: datetime, brake: BrakeRecord | None, budgets: PodBudgets
+) -> PoolReap:
     assessments = []
     costs = []
     for name in state.nodes:
@@ -64,7 +97,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake
                 others=state.where.holders_on(name, besides=settings.name),
                 rules=settings.reap,
                 now=now,
-                stays=why_stays(state, name, now),
+                stays=why_stays(state, name, now, budgets),
                 node_pool=state.nodes[name].node_pool,
             )
         )
@@ -78,8 +111,7 @@ def _reap_pool(state: ClusterState, settings: PoolSettings, now: datetime, brake
             )
             if write is not None:
                 costs.append(write)
-    rooms = Rooms(state, changed=set())
-    deque(rooms.counting(), maxlen=0)
+    rooms = _counted(state, now, budgets)
     plan = plan_evictions(assessments, settings.reap, rooms=rooms.left(now), key_use=state.key_use)
     until = None if brake is None else brake.paused_until
     waits = why_pool_waits(

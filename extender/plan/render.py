@@ -10,8 +10,9 @@ import msgspec
 
 from extender.model import Pod, SkipReason
 from extender.page import count, printable, span, table
-from extender.plan.reaping import PoolReap
+from extender.plan.reaping import PoolReap, StuckNode
 from extender.plan.report import AgeBasis, NodeLine, Plan, PoolLine
+from extender.policy.budgets import why_kept
 from extender.policy.idleness import idle_since
 from extender.policy.scoring import SCORED_NODES
 
@@ -47,6 +48,7 @@ def render_json(plan: Plan) -> str:
             for p in plan.pools
         ],
         "reaping": [_reap_tree(reap) for reap in plan.reaps],
+        "stuckNodes": [_stuck_tree(each) for each in plan.stuck],
         "nodes": [
             {
                 "name": n.name,
@@ -122,6 +124,7 @@ def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
     yield "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity)."
     yield f"The first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
     yield from _reap_page(plan)
+    yield from _stuck_page(plan)
 
 
 def _reap_tree(reap: PoolReap) -> dict[str, object]:
@@ -137,6 +140,27 @@ def _reap_tree(reap: PoolReap) -> dict[str, object]:
             {**_pod_tree(write.pod), "from": write.pod.deletion_cost, "to": write.value} for write in reap.costs
         ],
     }
+
+
+def _stuck_tree(stuck: StuckNode) -> dict[str, object]:
+    kept = stuck.kept
+    return {
+        "name": stuck.node,
+        "nodePool": stuck.node_pool,
+        "reason": kept.reason if kept is not None else None,
+        "pod": f"{kept.pod.namespace}/{kept.pod.name}" if kept is not None and kept.pod is not None else None,
+        "podDisruptionBudgets": list(kept.budgets) if kept is not None else [],
+    }
+
+
+def _stuck_page(plan: Plan) -> Iterator[str]:
+    if plan.stuck:
+        yield ""
+        yield "Empty nodes that Karpenter could have taken and has not: they use no budget"
+        for each in plan.stuck[:SHOWN_PODS]:
+            yield f"{each.node} of {each.node_pool}: {why_kept(each.kept)}"
+        if len(plan.stuck) > SHOWN_PODS:
+            yield f"and {count(len(plan.stuck) - SHOWN_PODS, 'more node')} (--output json lists them)"
 
 
 def _pod_tree(pod: Pod) -> dict[str, object]:

@@ -13,9 +13,10 @@ from enum import StrEnum
 
 from extender.inforce import InForce
 from extender.model import AgeSource, Departure, Ending, Node
-from extender.plan.reaping import PoolReap, reap_pools
+from extender.plan.reaping import PoolReap, StuckNode, reap_pools, stuck_nodes
 from extender.plan.snapshot import Snapshot
 from extender.policy.affinity import KeyUse
+from extender.policy.budgets import PodBudgets
 from extender.policy.idleness import is_claimed, reports_idle
 from extender.policy.scoring import score_nodes
 from extender.settings import Configuration
@@ -82,6 +83,7 @@ class Plan:
     unknown: tuple[str, ...]
     pods: int
     reaps: tuple[PoolReap, ...] = ()
+    stuck: tuple[StuckNode, ...] = ()
 
 
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
@@ -107,15 +109,16 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     unknown.extend(_unknown_of_karpenter(snapshot))
     if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
         unknown.append("which cache keys ran before and have gone: only the workers that are there count")
-    reaps = reap_pools(state, configuration, now, snapshot.brakes or {})
+    budgets = PodBudgets(snapshot.pod_budgets)
+    reaps = reap_pools(state, configuration, now, snapshot.brakes or {}, budgets)
     if any(reap.victims for reap in reaps):
         if snapshot.brakes is None:
             why = snapshot.unread.get("Lease")
             unknown.append(f"which pools pause because evicted workers came back (no Lease{f': {why}' if why else ''})")
-        unknown.append("which evictions a PodDisruptionBudget would refuse (none is read)")
+        unknown.append("which evictions a PodDisruptionBudget would refuse (only the API server says)")
     unknown.extend(_asked_outside(state, configuration))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    return state, replace(plan, reaps=reaps)
+    return state, replace(plan, reaps=reaps, stuck=stuck_nodes(state, now, budgets))
 
 
 def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
@@ -127,6 +130,9 @@ def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
         if any(owned) and not snapshot.kinds.get(kind):
             why = snapshot.unread.get(kind)
             yield f"{what} (no {kind}{f': {why}' if why else ''})"
+    if snapshot.node_pools and "PodDisruptionBudget" not in snapshot.kinds:
+        why = snapshot.unread.get("PodDisruptionBudget")
+        yield f"which nodes a PodDisruptionBudget holds (no PodDisruptionBudget{f': {why}' if why else ''})"
 
 
 def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:

@@ -22,7 +22,8 @@ from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, nod
 from extender.kube.lease import LeaseObject, StoredLease, is_of_reapers, stored_lease_of
 from extender.kube.ledger import COMPONENT_LABEL, LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod
+from extender.kube.pod_budgets import PodBudgetObject, pod_budget_from
+from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
 
 S = TypeVar("S", bound=Struct)
@@ -94,6 +95,7 @@ class Snapshot:
     taken: datetime | None
     node_claims: tuple[NodeClaim, ...] = ()
     node_pools: tuple[NodePool, ...] = ()
+    pod_budgets: tuple[PodBudget, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
     brakes: Mapping[str, BrakeRecord] | None = None
 
@@ -150,8 +152,9 @@ def read_snapshot_bytes(source: str) -> bytes:
 
 
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
-    """Read Nodes, Pods, the ledger, the reapers' Lease, NodeClaims and NodePools out of a List; other kinds are counted
-    and left out.
+    """Read Nodes, Pods, the ledger, the reapers' Lease, NodeClaims, NodePools and PodDisruptionBudgets out of a List.
+
+    Other kinds are counted and left out.
 
     Raises:
         SnapshotError: it is no JSON, no list, holds no Node, or an object in it cannot be read.
@@ -162,6 +165,7 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     claims: list[NodeClaim] = []
     node_pools: list[NodePool] = []
     leases: list[StoredLease] = []
+    pod_budgets: list[PodBudget] = []
     kinds: dict[str, int] = {}
     times: list[datetime] = []
     for item in items_of(content, source):
@@ -183,6 +187,8 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 claims.append(node_claim_from(msgspec.json.decode(raw, type=NodeClaimObject)))
             elif kind == "NodePool":
                 node_pools.append(node_pool_from(msgspec.json.decode(raw, type=NodePoolObject)))
+            elif kind == "PodDisruptionBudget":
+                pod_budgets.append(pod_budget_from(msgspec.json.decode(raw, type=PodBudgetObject)))
         except _UNREADABLE as error:
             raise SnapshotError(source, f"item {item.position} cannot be read: {error}") from error
     if not nodes:
@@ -197,6 +203,7 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
         ledger=ledgers[0] if ledgers else None,
         node_claims=tuple(claims),
         node_pools=tuple(node_pools),
+        pod_budgets=tuple(pod_budgets),
         kinds=kinds,
         brakes=brakes_among(leases) if leases else None,
         taken=taken and max([taken, *(mark for mark in marks if mark - taken <= MARK_AHEAD)]),

@@ -33,6 +33,11 @@ REASONS = {
     "staticNodePool": "its NodePool is static: the node would stay",
     "neverConsolidated": "its NodePool has consolidateAfter: Never: the node would stay",
     "nodeDoNotDisrupt": "its node has karpenter.sh/do-not-disrupt: it would stay",
+    "nodePoolUnknown": "its node's NodePool is not there, and Karpenter takes no node of such a one",
+    "noNodeClaim": "its node has no NodeClaim: Karpenter does not manage it",
+    "nodeNotInitialized": "its node is not initialized: Karpenter takes none that is not",
+    "otherPodDoNotDisrupt": "another pod on its node, be it a DaemonSet's, has karpenter.sh/do-not-disrupt",
+    "otherPodBudget": "a PodDisruptionBudget lets Karpenter evict no other pod on its node, be it a DaemonSet's",
     "emptyBudget": "its NodePool's budget lets no further node go now",
 }
 """By the reason's name."""

@@ -6,12 +6,26 @@ the rule that no more nodes are emptied than can go.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from extender.model import Departure, DisruptionBudget, Node, NodePool, Pod, SkipReason
-from extender.policy.idleness import asks_not_to_be_disturbed
+from extender.model import (
+    FOREVER,
+    Departure,
+    DisruptionBudget,
+    Node,
+    NodeClaim,
+    NodeClaimCondition,
+    NodePool,
+    Pod,
+    PodBudget,
+    SkipReason,
+    labels_from_text,
+)
+from extender.policy.idleness import NODE, asks_not_to_be_disturbed, is_bound_to_its_node
+from extender.policy.pools import selects
 from extender.policy.schedules import BadSchedule, parse_schedule
 
 EMPTY = "Empty"
@@ -30,9 +44,20 @@ _GOING = frozenset(
 """What Karpenter counts as being disrupted. A cordon is not: that node may still be taken."""
 
 
+STAYS = (
+    SkipReason.NODE_POOL_UNKNOWN,
+    SkipReason.NODE_DO_NOT_DISRUPT,
+    SkipReason.OTHER_POD_DO_NOT_DISRUPT,
+    SkipReason.OTHER_POD_BUDGET,
+)
+"""What may keep a node that is empty although its NodePool would let it go."""
+SOON = timedelta(minutes=2)
+"""Karpenter takes an empty node 25 s after it may at the latest, and later where it looks at other nodes meanwhile."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What nodes count in a budget: how many of them there are, and how many are gone, going, or next to go."""
+    """What nodes count in a budget, as Karpenter counts: how many of them there are, and how many are gone or going."""
 
     nodes: int = 0
     used: int = 0
@@ -44,21 +69,109 @@ class Share:
         return Share(nodes=self.nodes - other.nodes, used=self.used - other.used)
 
 
-def share_of(node: Node, departure: Departure | None, *, is_empty: bool) -> Share:
-    """Say what a node of a NodePool counts in its budget.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Why a node stays, the pod that holds it where it is one, and the budgets over that pod where it is these."""
 
-    Nothing until it is initialized, nor once its machine is being terminated. It is used up where it is 1. NotReady or
-    2. being disrupted, as Karpenter counts, or 3. empty and may be taken: to empty another one now would only let that
-    one wait behind it.
+    reason: SkipReason
+    pod: Pod | None = None
+    budgets: tuple[str, ...] = ()
+
+
+class PodBudgets:
+    """PodDisruptionBudgets, by the pods that they cover. Pods of one template have the same labels and are one look."""
+
+    def __init__(self, budgets: Iterable[PodBudget] = ()) -> None:
+        self._in_namespace: defaultdict[str, list[PodBudget]] = defaultdict(list)
+        for each in budgets:
+            self._in_namespace[each.namespace].append(each)
+        self._covering: dict[tuple[str, str], tuple[PodBudget, ...]] = {}
+
+    def covering(self, pod: Pod) -> tuple[PodBudget, ...]:
+        """Give those that cover a pod of no pool."""
+        if pod.namespace not in self._in_namespace:
+            return ()
+        key = (pod.namespace, pod.labels)
+        if key not in self._covering:
+            labels = labels_from_text(pod.labels)
+            self._covering[key] = tuple(
+                each
+                for each in self._in_namespace[pod.namespace]
+                if each.selector is not None and selects(each.selector, labels)
+            )
+        return self._covering[key]
+
+
+NO_BUDGETS = PodBudgets()
+
+
+def why_kept(kept: Kept | None) -> str:
+    """Say in words what keeps an empty node."""
+    if kept is None:
+        return "not known why; Karpenter's Events on the Node may say (a CapacityBuffer does this)"
+    pod = f" on pod {kept.pod.namespace}/{kept.pod.name}" if kept.pod is not None else ""
+    match kept.reason:
+        case SkipReason.OTHER_POD_DO_NOT_DISRUPT:
+            return f"karpenter.sh/do-not-disrupt{pod}"
+        case SkipReason.OTHER_POD_BUDGET:
+            several = "PodDisruptionBudgets" if len(kept.budgets) > 1 else "PodDisruptionBudget"
+            return f"{several} {' and '.join(kept.budgets)}{pod}"
+        case SkipReason.NODE_POOL_UNKNOWN:
+            return "its NodePool is not there"
+        case SkipReason.NODE_DO_NOT_DISRUPT:
+            return "karpenter.sh/do-not-disrupt on the Node"
+        case reason:
+            return f"{reason}{pod}"
+
+
+def share_of(node: Node, departure: Departure | None, claim: NodeClaim | None, *, knows_claims: bool) -> Share:
+    """Say what a node of a NodePool counts in its budget, as Karpenter's NodePoolStatsFromNodes does.
+
+    Nothing 1. without a NodeClaim, where NodeClaims are known; 2. once its machine is being terminated; 3. until it is
+    initialized, unless it reboots. It is used up where it is NotReady, reboots, or is being disrupted.
     """
-    if not node.initialized or departure is Departure.INSTANCE_TERMINATING:
+    conditions = claim.conditions if claim is not None else frozenset()
+    is_rebooting = NodeClaimCondition.REBOOTING in conditions
+    if claim is None and knows_claims:
         return Share()
-    is_next = is_empty and not node.do_not_disrupt
-    return Share(nodes=1, used=int(not node.ready or departure in _GOING or is_next))
+    if NodeClaimCondition.INSTANCE_TERMINATING in conditions or not (node.initialized or is_rebooting):
+        return Share()
+    return Share(nodes=1, used=int(not node.ready or is_rebooting or departure in _GOING))
 
 
-def room_to_empty(node_pool: NodePool, share: Share, now: datetime) -> int | None:
-    """Say how many more nodes of a NodePool may be emptied now, None where nothing limits it."""
+def takeable_from(claim: NodeClaim | None, consolidate_after: timedelta, emptied: datetime | None) -> datetime | None:
+    """Say from when on Karpenter may take an empty node; None: nobody knows.
+
+    The latest of 1. ``consolidate_after`` past the last pod that came or went, as Karpenter noted it; 2. past
+    ``emptied``, when it was seen to fall empty: Karpenter's note may be late; 3. when it became Consolidatable.
+    """
+    began = [since for since in (emptied, claim.quiet_since if claim is not None else None) if since is not None]
+    consolidatable = claim.consolidatable_since if claim is not None else None
+    if not began:
+        return consolidatable
+    ready = _later(max(began), consolidate_after)
+    return ready if consolidatable is None else max(ready, consolidatable)
+
+
+def is_next(takeable: datetime | None, free: datetime | None, now: datetime) -> bool:
+    """An empty node is next to go until soon after Karpenter may take it; where nobody knows when, it always is.
+
+    ``free`` is since when the budget is not used up, None: for as long as is known. While it was, the node only waited.
+    """
+    since = takeable if free is None or takeable is None else max(takeable, free)
+    return since is None or now < _later(since, SOON)
+
+
+def _later(time: datetime, by: timedelta) -> datetime:
+    """Add, up to the end of time."""
+    try:
+        return time + by
+    except OverflowError:
+        return FOREVER
+
+
+def room_to_disrupt(node_pool: NodePool, share: Share, now: datetime) -> int | None:
+    """Say how many more empty nodes of a NodePool Karpenter may take now, None where nothing limits it."""
     allowed = allowed_disruptions(node_pool.budgets, EMPTY, share.nodes, now)
     return None if allowed is None else max(0, allowed - share.used)
 
@@ -80,25 +193,76 @@ def allowed_disruptions(budgets: Iterable[DisruptionBudget], reason: str, nodes:
     return allowed
 
 
-def why_node_stays(node: Node, node_pool: NodePool | None, foreign: Iterable[Pod], now: datetime) -> SkipReason | None:
+def why_node_stays(
+    node: Node,
+    node_pool: NodePool | None,
+    others: Iterable[Pod],
+    now: datetime,
+    *,
+    claim: NodeClaim | None = None,
+    knows_node_pools: bool = True,
+    knows_claims: bool = False,
+    budgets: PodBudgets = NO_BUDGETS,
+) -> Kept | None:
     """Say why a node would stay although all workers on it were gone, None where it would go or nobody knows.
 
-    ``foreign`` are the pods of no pool that hold it. 1. its NodePool is not known, or it is not Karpenter's: nobody
-    knows; 2. the NodePool is static; 3. it never consolidates; 4. the node asks not to be disrupted; 5. a foreign pod
-    holds it that Karpenter does not move: any, where the policy is WhenEmpty, else one that asks not to be disturbed.
+    ``others`` are the pods on it that are of no pool, DaemonSets' and static ones included. It is what Karpenter asks
+    (state/statenode.go, ValidateNodeDisruptable and ValidatePodsDisruptable): 1. it is not Karpenter's, or NodePools
+    are not known: nobody knows; 2. its NodePool is gone; 3. that is static; 4. or never consolidates; 5. it has no
+    NodeClaim, where they are known; 6. it is not initialized; 7. it asks not to be disrupted; 8. a pod on it asks not
+    to be disturbed; 9. ``budgets`` forbid the eviction of one that would have to be evicted; 10. under WhenEmpty, a pod
+    that is not bound to the node. What Karpenter keeps in memory only, a nomination or a CapacityBuffer, nobody sees.
     """
-    if node_pool is None:
+    if node.node_pool is None or not knows_node_pools:
         return None
+    reason = _why_node_itself_stays(node, node_pool, claim, knows_claims=knows_claims)
+    if reason is not None:
+        return Kept(reason=reason)
+    active = [pod for pod in others if not pod.terminating and not pod.finished]
+    for pod in active:
+        if asks_not_to_be_disturbed(pod, now):
+            return Kept(reason=SkipReason.OTHER_POD_DO_NOT_DISRUPT, pod=pod)
+    for pod in active:
+        if names := budgets_that_forbid(pod, budgets):
+            return Kept(reason=SkipReason.OTHER_POD_BUDGET, pod=pod, budgets=names)
+    if node_pool is not None and node_pool.consolidation_policy == WHEN_EMPTY:
+        for pod in active:
+            if not is_bound_to_its_node(pod):
+                return Kept(reason=SkipReason.NODE_KEEPS_OTHERS, pod=pod)
+    return None
+
+
+def _why_node_itself_stays(
+    node: Node, node_pool: NodePool | None, claim: NodeClaim | None, *, knows_claims: bool
+) -> SkipReason | None:
+    if node_pool is None:
+        return SkipReason.NODE_POOL_UNKNOWN
     if node_pool.replicas is not None:
         return SkipReason.STATIC_NODE_POOL
     if node_pool.consolidate_after is None:
         return SkipReason.NEVER_CONSOLIDATED
-    if node.do_not_disrupt:
-        return SkipReason.NODE_DO_NOT_DISRUPT
-    moves_none = node_pool.consolidation_policy == WHEN_EMPTY
-    if any(moves_none or asks_not_to_be_disturbed(pod, now) for pod in foreign if not pod.terminating):
-        return SkipReason.NODE_KEEPS_OTHERS
-    return None
+    if knows_claims and claim is None:
+        return SkipReason.NO_NODE_CLAIM
+    if not node.initialized:
+        return SkipReason.NODE_NOT_INITIALIZED
+    return SkipReason.NODE_DO_NOT_DISRUPT if node.do_not_disrupt else None
+
+
+def budgets_that_forbid(pod: Pod, budgets: PodBudgets) -> tuple[str, ...]:
+    """Name the PodDisruptionBudgets for which Karpenter would not take a pod's node; none where it would.
+
+    Those of a pod 1. that it would have to evict: neither static nor one that tolerates its taint; 2. and that either
+    is covered by two, which the API server never evicts, or by one that allows none, unless the pod is not Ready and
+    the budget lets such ones go.
+    """
+    if pod.static or pod.owner == NODE or pod.tolerates_disruption:
+        return ()
+    covering = budgets.covering(pod)
+    if len(covering) == 1:
+        (only,) = covering
+        if only.allowed > 0 or (only.unhealthy_may_go and pod.ready_since is None):
+            return ()
+    return tuple(sorted(f"{each.namespace}/{each.name}" for each in covering))
 
 
 def _limit(budget: DisruptionBudget, nodes: int) -> int:

@@ -42,6 +42,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_reap_last_success_timestamp_seconds": ("gauge", {"pool"}),
     "warmnode_reap_skipped": ("gauge", {"pool", "reason"}),
     "warmnode_reap_paused": ("gauge", {"pool"}),
+    "warmnode_stuck_nodes": ("gauge", {"reason"}),
     "warmnode_reap_unplaced_workers": ("gauge", {"pool"}),
     "warmnode_evictions": ("counter", {"pool", "outcome"}),
     "warmnode_pool_workers": ("gauge", {"pool", "state"}),

@@ -10,9 +10,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.model import FOREVER, Departure, DisruptionBudget, Node, NodePool, Pod, SkipReason
-from extender.policy.budgets import Share, allowed_disruptions, room_to_empty, share_of, why_node_stays
-from tests.builders import NOW, node, node_pool, stranger
+from extender.model import (
+    FOREVER,
+    Departure,
+    DisruptionBudget,
+    Node,
+    NodeClaim,
+    NodeClaimCondition,
+    NodePool,
+    Pod,
+    PodBudget,
+    SkipReason,
+)
+from extender.policy.budgets import (
+    SOON,
+    PodBudgets,
+    Share,
+    allowed_disruptions,
+    budgets_that_forbid,
+    is_next,
+    room_to_disrupt,
+    share_of,
+    takeable_from,
+    why_node_stays,
+)
+from tests.builders import NOW, daemon, minutes_ago, node, node_claim, node_pool, pod_budget, stranger
 
 HOUR = timedelta(hours=1)
 
@@ -117,56 +139,175 @@ def test_further_budget_never_allows_more(budgets: list[DisruptionBudget], nodes
 # -- what a node counts -----------------------------------------------------------------------------------------------
 
 
+CLAIM = node_claim()
+TERMINATING = node_claim("claim-a", NodeClaimCondition.INSTANCE_TERMINATING, deleting=True)
+REBOOTING = node_claim("claim-a", NodeClaimCondition.REBOOTING, NodeClaimCondition.DISRUPTION_REASON)
+
+
 @pytest.mark.parametrize(
-    ("of", "departure", "is_empty", "expected"),
+    ("of", "departure", "claim", "expected"),
     [
-        (member(), None, False, (1, 0)),
-        (member(), None, True, (1, 1)),
-        (member(initialized=False), None, True, (0, 0)),
-        (member(ready=False), None, False, (1, 1)),
-        (member(), Departure.DISRUPTED, False, (1, 1)),
-        (member(), Departure.NODE_CLAIM_DELETING, True, (1, 1)),
-        (member(), Departure.INSTANCE_TERMINATING, False, (0, 0)),
-        (member(unschedulable=True), Departure.CORDONED, False, (1, 0)),
-        (member(do_not_disrupt=True), None, True, (1, 0)),
+        (member(), None, CLAIM, (1, 0)),
+        (member(initialized=False), None, CLAIM, (0, 0)),
+        (member(ready=False), None, CLAIM, (1, 1)),
+        (member(), Departure.DISRUPTED, CLAIM, (1, 1)),
+        (member(), Departure.NODE_CLAIM_DELETING, CLAIM, (1, 1)),
+        (member(), Departure.NODE_CLAIM_DELETING, TERMINATING, (0, 0)),  # whatever departure comes first
+        (member(deleting=True), Departure.NODE_DELETING, TERMINATING, (0, 0)),
+        (member(unschedulable=True), Departure.CORDONED, CLAIM, (1, 0)),
+        (member(do_not_disrupt=True), None, CLAIM, (1, 0)),
+        (member(initialized=False), Departure.DISRUPTION_REASON, REBOOTING, (1, 1)),
+        (member(), None, None, (0, 0)),
+        (member(ready=False), None, None, (0, 0)),
     ],
 )
-def test_what_a_node_counts(of: Node, departure: Departure | None, is_empty: bool, expected: tuple[int, int]) -> None:
-    share = share_of(of, departure, is_empty=is_empty)
+def test_what_a_node_counts(
+    of: Node, departure: Departure | None, claim: NodeClaim | None, expected: tuple[int, int]
+) -> None:
+    """As Karpenter counts: an empty node uses nothing, nor does one without a NodeClaim or with a dying machine."""
+    share = share_of(of, departure, claim, knows_claims=True)
     assert (share.nodes, share.used) == expected
+
+
+def test_node_counts_where_no_node_claim_can_be_read() -> None:
+    """Without permission nobody has one."""
+    assert share_of(member(ready=False), None, None, knows_claims=False) == Share(nodes=1, used=1)
+
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "emptied", "expected"),
+    [
+        (None, None, None),
+        (node_claim(), None, None),
+        (node_claim(quiet_since=minutes_ago(9)), None, minutes_ago(4)),
+        (node_claim(quiet_since=minutes_ago(9)), minutes_ago(7), minutes_ago(2)),  # Karpenter's note is late
+        (node_claim(quiet_since=minutes_ago(7)), minutes_ago(9), minutes_ago(2)),
+        (node_claim(quiet_since=minutes_ago(9), consolidatable_since=minutes_ago(3)), None, minutes_ago(3)),
+        (node_claim(quiet_since=minutes_ago(9), consolidatable_since=minutes_ago(99)), None, minutes_ago(4)),
+        (node_claim(consolidatable_since=minutes_ago(3)), None, minutes_ago(3)),
+        (None, minutes_ago(9), minutes_ago(4)),
+        (node_claim(quiet_since=FOREVER), None, FOREVER),
+    ],
+)
+def test_from_when_an_empty_node_may_be_taken(
+    claim: NodeClaim | None, emptied: datetime | None, expected: datetime | None
+) -> None:
+    """With consolidateAfter of five minutes: the latest of what is known; None where nothing is."""
+    assert takeable_from(claim, 5 * MINUTE, emptied) == expected
+
+
+@pytest.mark.parametrize(
+    ("takeable", "free", "expected"),
+    [
+        (NOW + MINUTE, None, True),
+        (NOW - SOON + timedelta(seconds=1), None, True),
+        (NOW - SOON, None, False),
+        (minutes_ago(60), NOW - MINUTE, True),  # it only waited for the budget
+        (minutes_ago(60), NOW - SOON, False),
+        (None, minutes_ago(60), True),
+        (FOREVER, None, True),
+    ],
+)
+def test_empty_node_is_next_for_two_minutes(takeable: datetime | None, free: datetime | None, expected: bool) -> None:
+    """From when Karpenter may take it, and the budget lets it. Always, where nobody knows when that is."""
+    assert is_next(takeable, free, NOW) is expected
 
 
 def test_room_is_what_is_allowed_less_what_is_used() -> None:
     """Never below zero; unlimited where nothing limits."""
     workers = node_pool(budgets=(budget("10%"),))
-    assert [room_to_empty(workers, Share(nodes=30, used=used), NOW) for used in (0, 2, 3, 9)] == [3, 1, 0, 0]
-    assert room_to_empty(node_pool(budgets=()), Share(nodes=30, used=9), NOW) is None
+    assert [room_to_disrupt(workers, Share(nodes=30, used=used), NOW) for used in (0, 2, 3, 9)] == [3, 1, 0, 0]
+    assert room_to_disrupt(node_pool(budgets=()), Share(nodes=30, used=9), NOW) is None
 
 
 # -- which nodes would stay -------------------------------------------------------------------------------------------
 
 GUARD = replace(stranger(), do_not_disrupt_until=FOREVER)
 GONE = replace(GUARD, terminating=True)
+DAEMON = daemon()
+DAEMON_GUARD = replace(DAEMON, do_not_disrupt_until=FOREVER)
+PASSED = replace(DAEMON, do_not_disrupt_until=minutes_ago(1))
+WHEN_EMPTY = node_pool(consolidation_policy="WhenEmpty")
+
+
+def why_stays(of: Node, pool: NodePool | None, others: list[Pod], **known: Any) -> SkipReason | None:
+    kept = why_node_stays(of, pool, others, NOW, **known)
+    return kept.reason if kept is not None else None
 
 
 @pytest.mark.parametrize(
-    ("of", "pool", "foreign", "expected"),
+    ("of", "pool", "others", "expected"),
     [
-        (node(), None, [GUARD], None),
+        (node(), None, [GUARD], None),  # not Karpenter's
+        (member(), None, [], SkipReason.NODE_POOL_UNKNOWN),
         (member(), node_pool(), [], None),
         (member(), node_pool(replicas=0), [], SkipReason.STATIC_NODE_POOL),
         (member(), node_pool(consolidate_after=None), [], SkipReason.NEVER_CONSOLIDATED),
+        (member(initialized=False), node_pool(), [], SkipReason.NODE_NOT_INITIALIZED),
         (member(do_not_disrupt=True), node_pool(), [], SkipReason.NODE_DO_NOT_DISRUPT),
         (member(), node_pool(), [stranger()], None),
         (member(), node_pool(consolidation_policy="Balanced"), [stranger()], None),
-        (member(), node_pool(), [GUARD], SkipReason.NODE_KEEPS_OTHERS),
+        (member(), node_pool(), [GUARD], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
+        (member(), node_pool(), [DAEMON_GUARD], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
+        (member(), node_pool(), [replace(DAEMON_GUARD, static=True)], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
+        (member(), node_pool(), [PASSED], None),
+        (member(), node_pool(), [replace(DAEMON_GUARD, finished=True)], None),
         (member(), node_pool(), [GONE], None),
-        (member(), node_pool(consolidation_policy="WhenEmpty"), [], None),
-        (member(), node_pool(consolidation_policy="WhenEmpty"), [stranger()], SkipReason.NODE_KEEPS_OTHERS),
-        (member(), node_pool(consolidation_policy="WhenEmpty"), [GONE], None),
+        (member(), WHEN_EMPTY, [DAEMON], None),
+        (member(), WHEN_EMPTY, [stranger()], SkipReason.NODE_KEEPS_OTHERS),
+        (member(), WHEN_EMPTY, [GONE], None),
     ],
 )
-def test_why_a_node_would_stay(
-    of: Node, pool: NodePool | None, foreign: list[Pod], expected: SkipReason | None
-) -> None:
-    assert why_node_stays(of, pool, foreign, NOW) is expected
+def test_why_a_node_would_stay(of: Node, pool: NodePool | None, others: list[Pod], expected: SkipReason | None) -> None:
+    assert why_stays(of, pool, others) is expected
+
+
+def test_nobody_knows_without_node_pools() -> None:
+    """They are absent or may not be read: that a node's is not there means nothing."""
+    assert why_stays(member(), None, [GUARD], knows_node_pools=False) is None
+
+
+def test_node_without_a_node_claim_stays_where_they_are_known() -> None:
+    """To Karpenter it does not exist."""
+    assert why_stays(member(), node_pool(), [], knows_claims=True) is SkipReason.NO_NODE_CLAIM
+    assert why_stays(member(), node_pool(), [], knows_claims=True, claim=CLAIM) is None
+
+
+ONE = pod_budget("one", allowed=1)
+NONE = pod_budget("none")
+SICK = pod_budget("sick", unhealthy_may_go=True)
+
+
+@pytest.mark.parametrize(
+    ("pod", "budgets", "expected"),
+    [
+        (DAEMON, [], ()),
+        (DAEMON, [ONE], ()),
+        (DAEMON, [NONE], ("default/none",)),
+        (replace(DAEMON, owner=None), [NONE], ("default/none",)),
+        (DAEMON, [ONE, pod_budget("two", allowed=2)], ("default/one", "default/two")),
+        (replace(DAEMON, tolerates_disruption=True), [NONE], ()),
+        (replace(DAEMON, static=True), [NONE], ()),
+        (replace(DAEMON, labels="app=other"), [NONE], ()),
+        (replace(DAEMON, namespace="elsewhere"), [NONE], ()),
+        (DAEMON, [replace(NONE, selector=None)], ()),
+        (DAEMON, [SICK], ("default/sick",)),
+        (replace(DAEMON, ready_since=None), [SICK], ()),
+        (replace(DAEMON, ready_since=None), [NONE], ("default/none",)),
+    ],
+)
+def test_budgets_that_forbid_a_node_to_go(pod: Pod, budgets: list[PodBudget], expected: tuple[str, ...]) -> None:
+    """Over a pod that Karpenter would evict: one that allows none, or two, which the API server never grants."""
+    assert budgets_that_forbid(pod, PodBudgets(budgets)) == expected
+    kept = why_node_stays(member(), node_pool(), [pod], NOW, budgets=PodBudgets(budgets))
+    assert (kept is None) == (not expected)
+    if kept is not None:
+        assert (kept.reason, kept.pod, kept.budgets) == (SkipReason.OTHER_POD_BUDGET, pod, expected)
+
+
+def test_pod_that_terminates_holds_no_node() -> None:
+    """Its eviction is over, whatever a budget allows."""
+    assert why_stays(member(), node_pool(), [replace(DAEMON, terminating=True)], budgets=PodBudgets([NONE])) is None

@@ -204,7 +204,18 @@ def test_claimed_workers_are_shown_where_there_are_some() -> None:
 def test_json_keys_are_those_of_the_documentation() -> None:
     """The JSON form is an interface: a key may be added, with a line in docs/plan.md, and none renamed."""
     tree = as_json(plan(OLD, pods=(worker(),)))
-    assert list(tree) == ["schema", "now", "source", "age", "unknown", "pods", "pools", "reaping", "nodes"]
+    assert list(tree) == [
+        "schema",
+        "now",
+        "source",
+        "age",
+        "unknown",
+        "pods",
+        "pools",
+        "reaping",
+        "stuckNodes",
+        "nodes",
+    ]
     assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes"]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),

@@ -13,13 +13,25 @@ from extender.clock import Clock
 from extender.kube.errors import Forbidden, Gone, KubeError, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.reaper import Reaper
-from extender.model import DisruptionBudget, Pod, Selector, SkipReason
+from extender.model import FOREVER, DisruptionBudget, Pod, PodBudget, Selector, SkipReason
 from extender.policy.brakes import BrakeRecord
 from extender.policy.idleness import ReapRules
 from extender.settings import PoolSettings
 from extender.state import ClusterState
 from extender.telemetry import Metrics
-from tests.builders import NOW, clock_of, ledger, minutes_ago, node, node_pool, steady, worker
+from tests.builders import (
+    NOW,
+    clock_of,
+    daemon,
+    ledger,
+    minutes_ago,
+    node,
+    node_claim,
+    node_pool,
+    pod_budget,
+    steady,
+    worker,
+)
 
 BLOCKED = EvictionResult(outcome=EvictionOutcome.BLOCKED, budget="guard")
 
@@ -103,7 +115,16 @@ class Scene:
             is_leader=lambda: self.leader,
             is_fresh=lambda: self.fresh,
             clock=clock_of(self.clock, lambda: self.ahead),
+            pod_budgets=self.pod_budgets,
         )
+        self.budgets: list[PodBudget] | KubeError = []
+        self.budget_looks = 0
+
+    async def pod_budgets(self) -> list[PodBudget]:
+        self.budget_looks += 1
+        if isinstance(self.budgets, KubeError):
+            raise self.budgets
+        return self.budgets
 
     def clock(self) -> datetime:
         return self.now
@@ -506,3 +527,85 @@ async def test_node_that_asks_to_stay_during_a_pass_is_left_alone() -> None:
     kept = replace(node("mid"), node_pool="workers", initialized=True, do_not_disrupt=True)
     scene.pods.before_answer = lambda pod: scene.state.upsert_node(kept)
     assert await scene.one_pass() == ["w-new", "w-old"]
+
+
+# -- nodes that Karpenter would not take ------------------------------------------------------------------------------
+
+
+def managed(scene: Scene, *names: str) -> None:
+    """Make these nodes Karpenter's, Consolidatable for an hour; one more of them, ``empty``, has no worker."""
+    for name in ("old", "mid", "new", *names):
+        claim = node_claim(f"claim-{name}", quiet_since=minutes_ago(60), consolidatable_since=minutes_ago(60))
+        scene.state.upsert_node_claim(claim)
+        scene.state.upsert_node(node(name, node_pool="workers", initialized=True, node_claim=claim.uid))
+    scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1"),)))
+
+
+async def test_budgets_over_other_pods_are_read_before_a_pass() -> None:
+    """A closed one over a DaemonSet's pod keeps the node, and its worker stays; once for all pools that are due."""
+    scene = Scene(daemon("d", node="new"), floor=0)
+    managed(scene)
+    scene.budgets = [pod_budget()]
+    report = await scene.reaper.one_pass("pool")
+    assert report.skipped["uid-of-w-new"] is SkipReason.OTHER_POD_BUDGET
+    assert scene.pods.evicted == ["w-mid"]
+    await scene.one_pass()
+    assert scene.budget_looks == 1
+    scene.now += timedelta(seconds=10)
+    await scene.one_pass()
+    assert scene.budget_looks == 2
+
+
+async def test_budgets_are_not_read_without_karpenter() -> None:
+    scene = Scene()
+    scene.budgets = Unavailable(0, "Timeout", "no answer")
+    assert len(await scene.one_pass()) == 2
+    assert scene.budget_looks == 0
+
+
+async def test_nothing_is_evicted_while_budgets_cannot_be_read() -> None:
+    """An API server in trouble: nobody knows which nodes would go. It is asked again at the next pass."""
+    scene = Scene(floor=0)
+    managed(scene)
+    scene.budgets = Unavailable(0, "Timeout", "no answer")
+    report = await scene.reaper.one_pass("pool")
+    assert report.skipped["uid-of-w-new"] is SkipReason.BACKING_OFF
+    assert scene.pods.asked == []
+    scene.budgets = []
+    assert await scene.one_pass() == ["w-new"]
+
+
+async def test_without_permission_to_read_budgets_there_are_none() -> None:
+    """As before it was asked for: an installation with older permissions goes on."""
+    scene = Scene(daemon("d", node="new"), floor=0)
+    managed(scene)
+    scene.budgets = Forbidden(403, "Forbidden", "no")
+    assert await scene.one_pass() == ["w-new"]
+
+
+async def test_empty_node_that_nobody_takes_does_not_stop_the_pool() -> None:
+    """It is told as stuck, by what is known of why, and uses no budget."""
+    scene = Scene(floor=0)
+    managed(scene, "empty")
+    assert await scene.one_pass() == ["w-new"]
+    stuck = {"unknown": 1.0, "otherPodDoNotDisrupt": 0.0}
+    assert {reason: stuck_nodes(scene, reason) for reason in stuck} == stuck
+    scene.state.upsert_pod(replace(daemon(node="empty"), do_not_disrupt_until=FOREVER))
+    await scene.one_pass()
+    assert {reason: stuck_nodes(scene, reason) for reason in stuck} == {"unknown": 0.0, "otherPodDoNotDisrupt": 1.0}
+
+
+def stuck_nodes(scene: Scene, reason: str) -> float | None:
+    return scene.metrics.registry.get_sample_value("warmnode_stuck_nodes", {"reason": reason})
+
+
+async def test_node_that_this_process_emptied_uses_the_budget_although_karpenter_has_not_noted_it() -> None:
+    """The NodeClaim says Consolidatable for an hour; the worker went a moment ago. After two minutes it is stuck."""
+    scene = Scene(floor=0)
+    managed(scene)
+    assert await scene.one_pass() == ["w-new"]
+    scene.state.delete_pod(worker("w-new", node="new"))
+    scene.now += timedelta(seconds=90)
+    assert await scene.one_pass() == []
+    scene.now += timedelta(seconds=30)
+    assert await scene.one_pass() == ["w-mid"]
