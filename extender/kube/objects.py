@@ -114,11 +114,12 @@ class SchedulingGate(Struct, gc=False, frozen=True):
     name: str = ""
 
 
-class Toleration(Struct, gc=False, frozen=True):
+class Toleration(Struct, rename="camel", gc=False, frozen=True):
     key: str = ""
     operator: str = ""
     value: str = ""
     effect: str = ""
+    toleration_seconds: int | None = None
 
 
 class PodSpec(Struct, rename="camel", gc=False, frozen=True):

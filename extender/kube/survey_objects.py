@@ -101,7 +101,6 @@ class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
     init_containers: list[Container] | None = None
     volumes: list[Volume] | None = None
     node_selector: dict[str, str] | None = None
-    tolerations: list[Raw] | None = None
     affinity: Raw = msgspec.field(default_factory=Raw)
     topology_spread_constraints: Raw = msgspec.field(default_factory=Raw)
 
@@ -202,7 +201,7 @@ def _needs(spec: SurveyedPodSpec) -> Needs:
     return Needs(
         requests=requests,
         node_selector=spec.node_selector or {},
-        tolerations=frozenset(map(bytes, spec.tolerations or ())),
+        tolerations=frozenset(map(msgspec.json.encode, spec.tolerations or ())),
         affinity=_stated(spec.affinity),
         spread=_stated(spec.topology_spread_constraints),
     )
