@@ -27,13 +27,15 @@ class ClaimRules:
     """The claim API, which hands out the idle worker on the warmest node."""
 
     enabled: StrictBool = True
-    """false: no claims for the pool. The API is only there where a claims listener is configured."""
-    ttl: PositiveDuration = timedelta(seconds=60)
-    """Life of a claim that asks for none. 60s: a caller that dies gives its worker back soon. At most maxTtl."""
+    """`false`: no claims for the pool. The API is only there where a claims listener is configured."""
+    ttl: PositiveDuration = timedelta(minutes=1)
+    """Life of a claim that asks for none. `1m`: a caller that dies gives its worker back soon. At most `maxTtl`."""
     max_ttl: PositiveDuration = timedelta(hours=1)
-    """Longest life that a caller may ask for; renewing extends it. 1h: nobody keeps a worker by mistake for a day."""
+    """Longest life that a caller may ask for; renewing extends it. Always a limit: `0s` is refused. `1h`: nobody keeps
+    a worker by mistake for a day."""
     do_not_disrupt: StrictBool = False
-    """true: a claimed worker gets karpenter.sh/do-not-disrupt. Off: it also stops Karpenter from moving the node."""
+    """`true`: a claimed worker gets `karpenter.sh/do-not-disrupt`. Off, because it also stops Karpenter from moving its
+    node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

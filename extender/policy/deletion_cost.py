@@ -40,9 +40,10 @@ class PoolCosts:
     """The annotation controller.kubernetes.io/pod-deletion-cost, by which ReplicaSets and Karpenter follow."""
 
     enabled: StrictBool = True
-    """false: write none, and remove what was written."""
+    """Write `controller.kubernetes.io/pod-deletion-cost`. `false`: remove what was written, and write none."""
     settle: Duration = timedelta(seconds=30)
-    """Write an idle worker's cost only after it was idle this long. 0s: at once. 30s spares a write per short job."""
+    """Write an idle worker's cost only after it was idle for this long. `0s`: at once. `30s` spares a write per short
+    job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,9 +31,11 @@ class EndingRules:
     """When a node counts as ending: known to go, but not soon, so that it is used last."""
 
     expiry_horizon: Duration = timedelta(hours=1)
-    """This long before expireAfter ends, and at most 10 % of expireAfter. 0s: a node never ends because it expires."""
+    """A node is *ending*, and used last, this long before its `expireAfter` is over, and at most 10 % of `expireAfter`.
+    `0s`: never for this reason."""
     drifted: StrictBool = False
-    """true: a drifted node is ending. Off: one edit of a template drifts every node and would invert the order."""
+    """`true`: drifted nodes are ending too. Off, because one edit of a template drifts every node, and all new work
+    would go to cold ones."""
 
 
 def departure_of(node: Node, claim: NodeClaim | None = None) -> Departure | None:

@@ -24,7 +24,8 @@ class PreemptSettings(Section):
     """What preemption does with busy workers."""
 
     busy_victims: BusyVictims = BusyVictims.LAST_RESORT
-    """protect: never; lastResort: only when nothing else is left (default: it never blocks an urgent pod); ignore."""
+    """Busy workers as victims: `protect`: never; `lastResort`: only when nothing else is left, so that an urgent pod is
+    never blocked; `ignore`: as if they were idle."""
 
 
 def _ttl_fits(claims: ClaimRules) -> ClaimRules:
@@ -42,9 +43,9 @@ class CacheKeySettings(Section):
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
 
     label: LabelKey
-    """Label of the worker whose value is the key: a tenant, a data set."""
+    """Label of the worker whose value is the key: a tenant, a data set. Required, here or in `poolDefaults`."""
     window: Annotated[StrictInt, Field(ge=1, le=1_000)] = 5
-    """How many nodes, by age, the key may reorder. 1: age only. 5: warm for the key, and new nodes still drain."""
+    """How many nodes, by age, the key may reorder. `1`: age only. `5`: warm for the key, and new nodes still drain."""
 
 
 class PoolDefaults(Section):
@@ -61,4 +62,4 @@ class PoolDefaults(Section):
     claims: Annotated[ClaimRules, AfterValidator(_ttl_fits)] = ClaimRules()
     """The claim API."""
     cache_key: CacheKeySettings | None = None
-    """null: age alone decides, because most pools have one cache for all."""
+    """Whose cache a worker uses. `null`: age alone decides, because most pools have one cache for all."""

@@ -29,9 +29,10 @@ class HttpSource(Section):
     path: RequestPath = "/idle"
     """Path of the request."""
     interval: Interval = timedelta(seconds=10)
-    """Time between two questions to one pod. 10s gives three chances within the default staleAfter."""
+    """Time between two questions to one pod, at least `1s`. `10s` gives three chances within the default
+    `staleAfter`."""
     timeout: PositiveDuration = timedelta(seconds=2)
-    """Longest wait for an answer; none in time is busy. At most the interval. 2s: whoever needs longer is busy."""
+    """Longest wait for an answer; none in time is busy. At most the interval. `2s`: whoever needs longer is busy."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -45,9 +46,11 @@ class PrometheusSource(Section):
     url: ServerUrl
     """Address of the server, without user and password."""
     query: Query
-    """PromQL with the labels namespace and pod in its result."""
+    """PromQL with one series for each pod, by its labels `namespace` and `pod`; the value is idle since, in epoch
+    seconds."""
     interval: Interval = timedelta(seconds=15)
-    """Time between two queries. 15s is a usual scrape interval; asking more often tells nothing new."""
+    """Time between two queries, at least `1s`. `15s` is a usual scrape interval; asking more often tells nothing
+    new."""
     timeout: PositiveDuration = timedelta(seconds=5)
     """Longest wait for the answer; none in time says nothing about any pod. At most the interval."""
 
@@ -81,11 +84,11 @@ class IdleSource(Section):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     annotation: Annotated[AnnotationSource | None, _Chosen] = None
-    """The annotation warmnode.dev/idle-since on the pod: {annotation: {}}."""
+    """The annotation `warmnode.dev/idle-since` on the pod. It has no settings: `{annotation: {}}`."""
     http: Annotated[HttpSource | None, _Chosen] = None
-    """A request to the worker."""
+    """Ask each worker: 200 with `{"idleSince": time}` is idle, anything else busy."""
     prometheus: Annotated[PrometheusSource | None, _Chosen] = None
-    """A query to Prometheus."""
+    """Ask Prometheus about all workers at once."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -110,9 +113,10 @@ class IdleSettings(Section):
     """How a worker is known to be idle. Several sources: all must say so; idle since the latest of them."""
 
     sources: Annotated[tuple[IdleSource, ...], *NOT_EMPTY] = (IdleSource(annotation=AnnotationSource()),)
-    """At least one. The annotation alone by default: it needs no further access."""
+    """How idleness is known. Several: all must say idle, and the worker is idle since the latest of them. The
+    annotation alone by default: it needs no further access."""
     stale_after: PositiveDuration = timedelta(seconds=30)
-    """An answer of http or prometheus that is older counts as busy. Longer than the interval of each source."""
+    """An older answer of `http` or `prometheus` counts as busy. Longer than the interval of each source."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

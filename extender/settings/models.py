@@ -32,27 +32,28 @@ class LedgerSettings(Section):
     """The ConfigMap that keeps the first-seen times."""
 
     name: ObjectName = "warmnode-first-seen"
-    """Name of the ConfigMap, in the namespace of --namespace. One for each installation."""
+    """ConfigMap with the first-seen times, in the namespace of `--namespace`. One for each installation."""
 
 
 class WebhookSettings(Section):
     """The schedulers that call us, and where it is told that they do."""
 
     schedulers: Annotated[tuple[ObjectName, ...], *NOT_EMPTY] = ("warmnode",)
-    """spec.schedulerName of workers that are placed with our scores. Others are placed without: doctor counts them."""
+    """`spec.schedulerName` of the workers that are placed with warmnode's scores: the profiles of the scheduler that
+    calls. Workers of other schedulers are placed without; `warmnode doctor` counts them."""
     lease_name: ObjectName = "warmnode-webhook"
-    """Lease with the last call, in the namespace of --namespace. One for each installation."""
+    """Lease that says when a scheduler last called, in the namespace of `--namespace`. One for each installation."""
 
 
 class LeaderElectionSettings(Section):
     """The Lease by which one reaper leads. Defaults are those of Kubernetes' own controllers."""
 
     name: ObjectName = "warmnode-reaper"
-    """Name of the Lease, in the namespace of --namespace. One for each installation."""
+    """Lease by which one reaper leads, in the namespace of `--namespace`. One for each installation."""
     lease_duration: PositiveDuration = timedelta(seconds=15)
-    """Others take over when the leader was silent this long. Longer than renewDeadline."""
+    """Others take over when the leader was silent for this long. Longer than `renewDeadline`."""
     renew_deadline: PositiveDuration = timedelta(seconds=10)
-    """The leader gives up when it could not renew for this long. Longer than 1.2 times retryPeriod."""
+    """The leader gives up when it could not renew for this long. Longer than 1.2 times `retryPeriod`."""
     retry_period: PositiveDuration = timedelta(seconds=2)
     """Time between two attempts to get or renew the Lease."""
 
@@ -84,11 +85,12 @@ class Configuration(Section):
     kind: Literal["Configuration"]
     """Kind of the file."""
     age: AgeSource = AgeSource.FIRST_SEEN
-    """A node is as old as its first Ready worker (firstSeen: that filled its caches) or its Node object (created)."""
+    """A node is as old as its first Ready worker (`firstSeen`), because that is what filled its caches, or as its Node
+    object (`created`), which needs no ledger."""
     ending: EndingRules = EndingRules()
-    """When a node counts as ending."""
+    """When a node counts as ending: known to go, but not soon, so that it is used last."""
     dry_run: StrictBool = False
-    """true: decide and report, but write nothing outside warmnode's own namespace. The manifests ship with true."""
+    """`true`: decide and report, but write nothing outside warmnode's own namespace. The shipped manifests set it."""
     ledger: LedgerSettings = LedgerSettings()
     """Where first-seen times are kept."""
     leader_election: LeaderElectionSettings = LeaderElectionSettings()
@@ -98,7 +100,8 @@ class Configuration(Section):
     pool_defaults: PoolDefaults = PoolDefaults()
     """Settings of every pool that does not say otherwise."""
     pools: tuple[PoolSettings, ...] | None = None
-    """Exactly these, the first that matches wins. null: each value of the label warmnode.dev/pool is a pool."""
+    """The pools: exactly these, and the first that matches wins. `null`: each value of the label `warmnode.dev/pool` is
+    a pool. `[]`: none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -45,9 +45,9 @@ class MatchExpression(Section):
     key: LabelKey
     """Label key."""
     operator: Operator
-    """In, NotIn, Exists or DoesNotExist. NotIn also matches pods without the label."""
+    """`In`, `NotIn`, `Exists` or `DoesNotExist`. `NotIn` also matches pods without the label."""
     values: tuple[LabelValue, ...] = ()
-    """Label values: at least one with In and NotIn, none with Exists and DoesNotExist."""
+    """Label values: at least one with `In` and `NotIn`, none with the others."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -70,7 +70,7 @@ class Selector(Section):
     ]
     """Labels, each with its value."""
     match_expressions: tuple[MatchExpression, ...] = ()
-    """Further terms."""
+    """Further terms, as in Kubernetes."""
 
 
 def _labelled(validated: dict[str, Any]) -> Selector:
@@ -81,13 +81,15 @@ class PoolSettings(PoolDefaults):
     """A pool: which pods are its workers, and what differs from poolDefaults. The first pool that matches wins."""
 
     name: DnsLabel
-    """Name of the pool in metrics, claims and commands. Each name once."""
+    """Name of the pool in metrics, claims and commands: lower case letters, digits and `-`. Each name once."""
     namespaces: Annotated[tuple[WorkerNamespace, ...], *NOT_EMPTY] | None = None
-    """Namespaces of the workers. null: all."""
+    """Namespaces of the workers. `null`: all. `kube-system` is refused."""
     selector: Selector = Field(default_factory=_labelled)
-    """Labels of the workers. Left out: label warmnode.dev/pool with the pool's name. {}: all pods of namespaces."""
+    """Which pods are workers. Left out: those whose label `warmnode.dev/pool` is the pool's name. `{}`: all pods of
+    `namespaces`, which are required then."""
     dry_run: Annotated[StrictBool, WithJsonSchema({"type": ["boolean", "null"]})] = False
-    """true: nothing is written to workers of this pool. false: no dry-run here. null: as the global dryRun."""
+    """`true`: nothing is written to workers of this pool. `false`: no dry-run here, but the flag `--dry-run` wins.
+    `null`: as the global `dryRun`."""
 
     @field_validator("selector", mode="after")
     @classmethod

@@ -37,6 +37,10 @@ class _WithoutFieldTitles(GenerateJsonSchema):
 def configuration_schema() -> dict[str, Any]:
     """The schema (2020-12). What it refuses, `load_configuration` refuses; it cannot see how values fit together."""
     schema = Configuration.model_json_schema(by_alias=True, schema_generator=_WithoutFieldTitles)
+    for section in (schema, *schema["$defs"].values()):
+        for field in section.get("properties", {}).values():
+            if "description" in field:
+                field["description"] = " ".join(field["description"].split())
     in_pool = schema["$defs"]["PoolSettings"]["properties"]
     for field in PoolDefaults.model_fields.values():
         # In a pool the default is what poolDefaults says, not what the program does.
