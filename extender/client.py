@@ -252,7 +252,8 @@ def _decoded(answer: bytes) -> dict[str, Any]:
     except ValueError:
         tree = None
     if not isinstance(tree, dict):
-        raise http.client.HTTPException(f"this is no answer of warmnode: {answer[:100]!r}")
+        said = " ".join(answer[:100].decode(errors="replace").split())
+        raise http.client.HTTPException(f"this is no answer of warmnode: {said}")
     return tree
 
 

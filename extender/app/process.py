@@ -49,6 +49,7 @@ class Process:
         self.tls = tls
         self.namespace = options.cluster.namespace or client.namespace
         self.metrics = Metrics(version=__version__)
+        self._lease_name = configuration.leader_election.name
         self.in_force = InForce(configuration, dry_run=options.dry_run)
         self.clock = real_clock(client)
         self.state = ClusterState(
@@ -150,10 +151,13 @@ class Process:
         """The leader prunes; where no reaper runs, any replica does once half of the limit is used."""
         if self.reaping is not None:
             return self.reaping.elector.is_leader
-        lease = self.in_force.configuration.leader_election.name
-        return is_half_full(self.state) and not await is_held(
-            self.client, namespace=self.namespace, name=lease, within=PRUNE_INTERVAL
-        )
+        if not is_half_full(self.state):
+            return False
+        # A new name is in force for those that were restarted since it was set: none of the two may be held.
+        for name in {self._lease_name, self.in_force.configuration.leader_election.name}:
+            if await is_held(self.client, namespace=self.namespace, name=name, within=PRUNE_INTERVAL):
+                return False
+        return True
 
     def _readiness(self) -> Readiness:
         reasons = ["stopping"] if self.stopping.is_set() else self.feed.reasons()

@@ -13,6 +13,8 @@ from datetime import timedelta
 import msgspec
 
 LONGEST_TEXT = 600
+LONGEST_WISH = timedelta(minutes=5)
+"""Of a Retry-After, whatever it says."""
 _SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+|\beyJ[\w-]{8,}[\w.-]*|(?<=://)[^/\s@]+@")
 _OBJECTS = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
 
@@ -172,9 +174,12 @@ def _class(code: int, answer: _Status | None) -> type[KubeError]:
 
 
 def _retry_after(headers: Mapping[str, str], details: _Details | None) -> timedelta | None:
-    """The header in whole seconds (the API server sends no dates), else the Status detail of the same meaning."""
+    """The header in whole seconds (the API server sends no dates), else the Status detail of the same meaning.
+
+    Five minutes at most: whatever stands before an API server may ask for a day, and nobody would reap for so long.
+    """
     text = headers.get("Retry-After", "")
-    seconds = int(text) if text.isascii() and text.isdigit() else 0
+    seconds = (int(text) if len(text) < 10 else 10**9) if text.isascii() and text.isdigit() else 0
     if seconds == 0 and details is not None:
         seconds = details.retry_after_seconds
-    return timedelta(seconds=min(seconds, 86_400)) if seconds > 0 else None
+    return min(timedelta(seconds=min(seconds, 10**9)), LONGEST_WISH) if seconds > 0 else None

@@ -30,7 +30,14 @@ _MERGE_PATCH = "application/merge-patch+json"
 
 
 class LedgerFull(Exception):
-    """The ledger cannot take more nodes: what is missing stays in memory only."""
+    """The ledger cannot take more nodes: what is missing stays in memory only.
+
+    ``ledger`` is what was written all the same, None where nothing was.
+    """
+
+    def __init__(self, text: str, ledger: Ledger | None = None) -> None:
+        super().__init__(text)
+        self.ledger = ledger
 
 
 class LedgerStore:
@@ -55,7 +62,7 @@ class LedgerStore:
 
         Raises:
             Conflict: others wrote three times meanwhile; nothing is lost, try again later.
-            LedgerFull: the ConfigMap would pass 1 MiB.
+            LedgerFull: the ConfigMap would pass 1 MiB. What fits is written, the nodes seen first before others.
             KubeError: the API server refused or was not there.
         """
         known = based_on
@@ -69,13 +76,19 @@ class LedgerStore:
             }
             if known is not None and not missing:
                 return known
-            added = sum(len(uid) + len(text) for uid, text in missing.items() if uid not in recorded)
-            if (known.size_bytes if known is not None else 0) + added > LIMIT_BYTES:
-                raise LedgerFull(f"{len(missing)} nodes do not fit into the ConfigMap {self._name}")
+            fitting = _fitting(missing, recorded, LIMIT_BYTES - (known.size_bytes if known is not None else 0))
+            left = len(missing) - len(fitting)
+            full = f"{left} nodes do not fit into the ConfigMap {self._name}"
+            if left and not fitting:
+                raise LedgerFull(full)
             try:
-                return await (self._create(missing) if known is None else self._patch(missing, known))
+                ledger = await (self._create(fitting) if known is None else self._patch(fitting, known))
             except (Conflict, NotFound):
                 known = await self.read()
+                continue
+            if left:
+                raise LedgerFull(full, ledger)
+            return ledger
         raise Conflict(409, "Conflict", f"ConfigMap {self._namespace}/{self._name} was changed by others all the time")
 
     async def prune(self, uids: Collection[str], based_on: Ledger) -> Ledger:
@@ -96,6 +109,17 @@ class LedgerStore:
         return _decode(
             await self._client.send("PATCH", self._path, msgspec.json.encode(body), content_type=_MERGE_PATCH)
         )
+
+
+def _fitting(missing: Mapping[str, str], recorded: Collection[str], room: int) -> dict[str, str]:
+    """Select what fits into so many bytes, the earliest times first. What is only moved needs no room."""
+    fitting: dict[str, str] = {}
+    for uid, text in sorted(missing.items(), key=lambda item: (int(item[1]), item[0])):
+        size = 0 if uid in recorded else len(uid) + len(text)
+        if size <= room:
+            fitting[uid] = text
+            room -= size
+    return fitting
 
 
 def _decode(body: bytes) -> Ledger:

@@ -54,6 +54,8 @@ async def write_ledger(state: ClusterState, store: LedgerStore, metrics: Metrics
         return None
     except LedgerFull as error:
         metrics.ledger_writes.labels("full").inc()
+        if error.ledger is not None:
+            state.take_ledger(error.ledger)
         return str(error)
     except Forbidden as error:
         metrics.ledger_writes.labels("forbidden").inc()

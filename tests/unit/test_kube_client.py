@@ -425,10 +425,16 @@ def test_success_is_no_error(body: bytes) -> None:
         ({}, {"retryAfterSeconds": 3}, 3),
         ({"Retry-After": "Thu, 01 Jan 2026 00:00:00 GMT"}, {}, None),
         ({}, {}, None),
-        ({"Retry-After": "9" * 30}, {}, 86_400),
+        ({"Retry-After": "300"}, {}, 300),
+        ({"Retry-After": "301"}, {}, 300),
+        ({"Retry-After": "86400"}, {}, 300),
+        ({"Retry-After": "9" * 30}, {}, 300),
+        ({"Retry-After": "9" * 5000}, {}, 300),
+        ({}, {"retryAfterSeconds": 10**15}, 300),
     ],
 )
 def test_wish_for_patience_is_read(headers: dict[str, str], details: dict[str, int], expected: int | None) -> None:
+    """Never more than five minutes: nothing would be reaped for as long as anything in between asks."""
     body = json.dumps({"kind": "Status", "status": "Failure", "code": 429, "details": details}).encode()
     error = failure(429, body, headers)
     assert error is not None

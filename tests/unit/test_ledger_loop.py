@@ -319,6 +319,36 @@ async def test_an_answer_that_is_no_config_map_is_a_failure_and_ends_nothing(
         assert set(data(server)) == {"uid-of-a"}
 
 
+async def test_what_fits_into_a_full_ledger_is_written_the_earliest_first(
+    server: FakeApiServer, store: LedgerStore, metrics: Metrics
+) -> None:
+    """They come first in the order of nodes, so to lose their age would change most. The rest stays in memory."""
+    seen = {f"{letter * 36}": minutes_ago(minutes) for letter, minutes in (("a", 10), ("b", 30), ("c", 20))}
+    nearly = 46 * 2 + 5
+    put(server, {"f" * (LIMIT_BYTES - nearly - 10): seconds(AN_HOUR_AGO)})
+    base = await store.read()
+    assert base is not None
+    assert LIMIT_BYTES - base.size_bytes == nearly
+    with pytest.raises(LedgerFull, match="1 nodes do not fit") as caught:
+        await store.record(seen, base)
+    assert caught.value.ledger is not None
+    assert set(data(server)) - set(base.first_seen) == {"b" * 36, "c" * 36}
+    assert set(caught.value.ledger.first_seen) == set(data(server))
+
+
+async def test_a_ledger_that_became_full_is_known_as_it_is(
+    server: FakeApiServer, store: LedgerStore, metrics: Metrics
+) -> None:
+    """So that the next look asks for what is left only, and sends nothing."""
+    put(server, {"f" * (LIMIT_BYTES - 30): seconds(AN_HOUR_AGO)})
+    state = seeing("a", "b", known=await store.read())
+    assert await write_ledger(state, store, metrics) == "1 nodes do not fit into the ConfigMap warmnode-first-seen"
+    assert len(state.unrecorded()) == 1
+    before = len(writes(server))
+    assert await write_ledger(state, store, metrics) is not None
+    assert len(writes(server)) == before
+
+
 async def test_a_full_ledger_is_a_problem_and_no_request(
     server: FakeApiServer, store: LedgerStore, metrics: Metrics
 ) -> None:

@@ -1,0 +1,125 @@
+"""How a process is put together: what its parts ask each other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from extender.app.files import follow_files
+from extender.app.options import Role, RunOptions
+from extender.app.process import Process
+from extender.kube.access import Access, Credential, FixedCredentials
+from extender.kube.client import KubeClient
+from extender.kube.lease import LeaseStore
+from extender.kube.ledger import LIMIT_BYTES
+from extender.kube.transport import Transport
+from extender.model import Ledger
+from extender.once import ClusterOptions
+from extender.policy.election import LeaseRecord
+from extender.settings import Configuration, ConfigurationFile, Reload, Unchanged, load_configuration
+from extender.telemetry import Metrics
+from extender.web.server import Address
+from tests.builders import NOW
+from tests.fakes.apiserver import FakeApiServer
+
+ANY_PORT = Address("127.0.0.1", 0)
+HEAD = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
+
+
+@dataclass
+class Serving:
+    """A process that serves, before its loops run, and its API server."""
+
+    process: Process
+    server: FakeApiServer
+    client: KubeClient
+
+    async def hold(self, name: str) -> None:
+        """Somebody leads the reapers by this Lease."""
+        store = LeaseStore(self.client, namespace="default", name=name)
+        await store.create(LeaseRecord(holder="a reaper", renewed=datetime.now(UTC)))
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[Serving]:
+    async with FakeApiServer() as server:
+        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        client = KubeClient(Transport(access, user_agent="test"), namespace="default")
+        options = RunOptions(
+            roles=frozenset({Role.SERVE}),
+            cluster=ClusterOptions(),
+            configuration=ConfigurationFile(None),
+            dry_run=False,
+            ops_listen=ANY_PORT,
+        )
+        process = Process(options, client, {}, asyncio.Event())
+        process.state.take_ledger(Ledger(first_seen={}, resource_version="1", size_bytes=LIMIT_BYTES))
+        yield Serving(process, server, client)
+        await client.close()
+
+
+def renamed(name: str) -> Configuration:
+    """The defaults, with another name of the reapers' Lease."""
+    return load_configuration(f"{HEAD}leaderElection: {{name: {name}}}\n", source="test")
+
+
+async def test_who_serves_prunes_where_nobody_reaps(serving: Serving) -> None:
+    """A reaper's leader prunes better: it is one."""
+    assert await serving.process._may_prune()
+    await serving.hold("warmnode-reaper")
+    assert not await serving.process._may_prune()
+
+
+@pytest.mark.parametrize("held", ["warmnode-reaper", "renamed"])
+async def test_a_lease_that_is_renamed_counts_under_both_names(serving: Serving, held: str) -> None:
+    """The name goes for whoever is started after it was set: the reapers may be, or may not be yet."""
+    serving.process._take(renamed("renamed"))
+    assert await serving.process._may_prune()
+    await serving.hold(held)
+    assert not await serving.process._may_prune()
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+class SlowFile(ConfigurationFile):
+    """A file that takes as long to be read as `release` is not called."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.is_polled = threading.Event()
+        self._released = threading.Event()
+
+    def release(self) -> None:
+        """Let it be read."""
+        self._released.set()
+
+    def poll(self) -> Reload:
+        """Wait, and read. On the loop nobody could release it."""
+        self.is_polled.set()
+        return super().poll() if self._released.wait(5) else Unchanged()
+
+
+@pytest.mark.looptime
+async def test_a_configuration_that_takes_long_to_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Hundreds of pools take tens of milliseconds, and a scheduler waits 250 ms for an answer at most."""
+    path = tmp_path / "warmnode.yaml"
+    path.write_text(HEAD)
+    file, taken = SlowFile(path), list[Configuration]()
+    path.write_text(f"{HEAD}dryRun: true\n")
+    task = asyncio.create_task(follow_files(file, (), Metrics(), taken.append, lambda: NOW))
+    await asyncio.to_thread(file.is_polled.wait, 5)
+    file.release()
+    async with asyncio.timeout(600):
+        while not taken:  # noqa: ASYNC110 - a condition of the test
+            await asyncio.sleep(0.1)
+    assert [each.dry_run for each in taken] == [True]
+    assert file.configuration.dry_run
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
