@@ -1,14 +1,13 @@
 """Where the API server is and how we prove who we are: values, token files, TLS contexts, the in-cluster case.
 
-Owns everything about credentials that needs neither HTTP nor the `kubernetes` package. In a cluster that package is
-never imported: it costs 0.8 s and 21 MiB, and a service account is three files.
+Owns what is to be known about credentials without HTTP and without a kubeconfig, which is in `kubeconfig`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +54,8 @@ class Access:
 
     ``server`` is the URL without a trailing slash and may have a path. ``namespace`` is where we live. ``ca_file`` None
     means the system's authorities. ``server_name`` is the name in the server's certificate where it is not the host.
-    ``proxy`` is the URL of an HTTP proxy, None for a direct connection.
+    ``proxy`` is the URL of an HTTP proxy, None for a direct connection. ``headers`` are sent with every request: whom
+    the configuration says to impersonate.
     """
 
     server: str
@@ -65,6 +65,7 @@ class Access:
     verify: bool = True
     server_name: str | None = None
     proxy: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class FixedCredentials:
@@ -87,15 +88,18 @@ class TokenFile:
     While the file cannot be read, the last token stays in use.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path, *, until_read: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``until_read`` is the token to use as long as the file could not be read once."""
         self._path = path
         self._clock = clock
-        self._header: str | None = None
-        self._read_at = 0.0
+        self._header = None if until_read is None else f"Bearer {until_read}"
+        self._read_at: float | None = None
 
     async def get(self, *, refresh: bool = False) -> Credential:
         """The token of the file, at most a minute old."""
-        if self._header is None or refresh or self._clock() - self._read_at >= _TOKEN_LIFE_SECONDS:
+        if self._read_at is None or refresh or self._clock() - self._read_at >= _TOKEN_LIFE_SECONDS:
             self._read()
         return Credential(authorization=self._header)
 
@@ -121,18 +125,27 @@ class TokenFile:
         """Nothing to remove."""
 
 
-class HookCredentials:
-    """A header from a blocking function, run in a thread: the old auth providers, which may ask a server."""
+class PrivateFiles:
+    """Certificates and keys that are there as data only, in a directory of our own: OpenSSL reads files."""
 
-    def __init__(self, header: Callable[[], str | None]) -> None:
-        self._header = header
+    def __init__(self) -> None:
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
 
-    async def get(self, *, refresh: bool = False) -> Credential:
-        """What the function answers now; it decides itself when to refresh."""
-        return Credential(authorization=await asyncio.to_thread(self._header))
+    def place(self, name: str, content: Path | bytes | None) -> Path | None:
+        """The path of a file with the content: a path is one already. An older one of that name is replaced."""
+        if not isinstance(content, bytes):
+            return content
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="warmnode-")  # mode 0700
+        path = Path(self._directory.name, name)
+        path.write_bytes(content)
+        return path
 
     def close(self) -> None:
-        """Nothing to remove."""
+        """Remove them."""
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
 
 
 class TlsContexts:

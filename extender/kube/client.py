@@ -1,7 +1,6 @@
 """The client of the API server: where it is by kubeconfig or service account, and requests with errors as exceptions.
 
-The only module that imports `kubernetes`, lazily, and only to read a kubeconfig. Knows no kind of object and decodes
-nothing but failures; `transport` sends.
+Knows no kind of object and decodes nothing but failures; `transport` sends.
 """
 
 from __future__ import annotations
@@ -11,24 +10,13 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import aiohttp
-import msgspec
 
-from extender.kube.access import (
-    Access,
-    Credential,
-    Credentials,
-    FixedCredentials,
-    HookCredentials,
-    TokenFile,
-    in_cluster_access,
-)
-from extender.kube.errors import ConfigurationProblem, failure
-from extender.kube.exec_plugin import ExecConfig, ExecCredentials, cluster_info
-from extender.kube.proxy import environment_proxy
+from extender.kube.access import in_cluster_access
+from extender.kube.errors import failure
+from extender.kube.kubeconfig import kubeconfig_access
 from extender.kube.transport import Lane, Request, Transport
 
 Params: TypeAlias = Mapping[str, str]
@@ -66,7 +54,7 @@ class KubeClient:
         if not files and context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
             access = in_cluster_access(os.environ)
         else:
-            access = await asyncio.to_thread(_kubeconfig_access, files or "~/.kube/config", context)
+            access = await asyncio.to_thread(kubeconfig_access, files or "~/.kube/config", context, os.environ)
         transport = Transport(access, user_agent=user_agent)
         try:
             await transport.prepare()
@@ -165,82 +153,3 @@ def _raise_failure(response: aiohttp.ClientResponse, body: bytes) -> None:
     error = failure(response.status, body, response.headers)
     if error is not None:
         raise error
-
-
-def _kubeconfig_access(files: str, context: str | None) -> Access:
-    """Read the kubeconfig ``files``. Blocks: half a second of imports, and an old auth provider may ask its server."""
-    paths = [Path(each).expanduser() for each in files.split(os.pathsep) if each]
-    if not any(path.exists() for path in paths):
-        raise ConfigurationProblem(
-            f"no kubeconfig at {', '.join(map(str, paths))}: pass --kubeconfig FILE or set KUBECONFIG"
-        )
-    import yaml
-    from kubernetes.client import Configuration
-    from kubernetes.config.config_exception import ConfigException
-    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
-
-    where = files
-    try:
-        tree = KubeConfigMerger(os.pathsep.join(map(str, paths))).config  # type: ignore[no-untyped-call]
-        name = context or tree.value.get("current-context")
-        known = [each["name"] for each in tree.value["contexts"]]
-        if not name or name not in known:
-            asked = f"no context {name!r}" if name else "no current-context"
-            raise ConfigurationProblem(
-                f"{where}: {asked}: pass --context with one of: {', '.join(known) or '(it has none)'}"
-            )
-        chosen = tree["contexts"].get_with_name(name)["context"]
-        cluster = tree["clusters"].get_with_name(chosen["cluster"])["cluster"]
-        user = tree["users"].get_with_name(chosen.safe_get("user"), safe=True) if chosen.safe_get("user") else None
-        user_tree: dict[str, Any] = (user.value.get("user") or {}) if user is not None else {}
-        directory = Path(user.path if user is not None else cluster.path).absolute().parent
-        exec_tree = None if user_tree.get("token") else user_tree.pop("exec", None)  # run by us, not by the loader
-        configuration = Configuration()
-        # config_base_path None: relative file names start from the file that they stand in
-        loader = KubeConfigLoader(tree, name, config_base_path=None)  # type: ignore[no-untyped-call]
-        loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
-        exec_config = None if exec_tree is None else msgspec.convert(exec_tree, ExecConfig)
-    except yaml.YAMLError as error:
-        raise ConfigurationProblem(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
-    except ConfigException as error:
-        raise ConfigurationProblem(f"{where}: {error}: compare with `kubectl config view`") from error
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, msgspec.ValidationError) as error:
-        raise ConfigurationProblem(
-            f"{where}: not a usable kubeconfig: {' '.join(str(error).split())}: compare with `kubectl config view`"
-        ) from error
-    server = str(configuration.host).rstrip("/")
-    ca_file = Path(configuration.ssl_ca_cert) if configuration.ssl_ca_cert else None
-    credentials: Credentials
-    if exec_config is not None:
-        info = cluster_info(cluster.value, ca_file) if exec_config.provide_cluster_info else None
-        credentials = ExecCredentials(exec_config, directory=directory, cluster=info)
-    elif user_tree.get("tokenFile"):
-        credentials = TokenFile(directory / user_tree["tokenFile"])
-    elif "auth-provider" in user_tree:
-        credentials = HookCredentials(lambda: _bearer(configuration))
-    else:
-        credentials = FixedCredentials(
-            Credential(
-                authorization=_bearer(configuration),
-                cert_file=Path(configuration.cert_file) if configuration.cert_file else None,
-                key_file=Path(configuration.key_file) if configuration.key_file else None,
-            )
-        )
-    proxy = cluster.value.get("proxy-url") or environment_proxy(server, os.environ)
-    if proxy is not None and not proxy.startswith(("http://", "https://")):
-        raise ConfigurationProblem(f"proxy {proxy} cannot be used: only http:// and https:// proxies are supported")
-    return Access(
-        server=server,
-        namespace=chosen.safe_get("namespace") or "default",
-        credentials=credentials,
-        ca_file=ca_file,
-        verify=bool(configuration.verify_ssl),
-        server_name=cluster.value.get("tls-server-name"),
-        proxy=proxy,
-    )
-
-
-def _bearer(configuration: Any) -> str | None:
-    """The Authorization header. ``auth_settings`` runs the refresh hook and is spelt alike in every version."""
-    setting = configuration.auth_settings().get("BearerToken")
-    return None if setting is None else setting["value"]

@@ -1,7 +1,6 @@
 """Credentials from an exec plugin of a kubeconfig (`aws eks get-token`, `gke-gcloud-auth-plugin`, ...).
 
-Owns running the plugin without blocking the loop, reading its answer and remembering it until it expires. Done here and
-not by the `kubernetes` package because that one never reloads client certificates and only logs a failure.
+Owns running the plugin without blocking the loop, reading its answer and remembering it until it expires.
 Protocol: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
@@ -12,15 +11,14 @@ import base64
 import logging
 import os
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from extender.kube.access import Credential
+from extender.kube.access import Credential, PrivateFiles
 from extender.kube.errors import ConfigurationProblem
 from extender.telemetry import fields
 
@@ -28,6 +26,8 @@ _EARLY = timedelta(minutes=1)  # a token is renewed this long before it expires
 _PATIENCE = timedelta(seconds=60)
 _PATIENCE_WITH_A_PERSON = timedelta(minutes=5)  # a log-in in a browser takes a while
 _RETRY = timedelta(seconds=10)
+_API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+_INTERACTIVE_MODES = ("Never", "IfAvailable", "Always")
 
 log = logging.getLogger("warmnode.credentials")
 
@@ -39,7 +39,7 @@ class EnvironmentVariable(msgspec.Struct):
     value: str
 
 
-class ExecConfig(msgspec.Struct, rename="camel"):
+class ExecConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """``users[].user.exec`` of a kubeconfig."""
 
     command: str
@@ -49,6 +49,17 @@ class ExecConfig(msgspec.Struct, rename="camel"):
     install_hint: str | None = None
     provide_cluster_info: bool = False
     interactive_mode: str = "IfAvailable"
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be done as it is said."""
+        if not self.command:
+            yield "exec.command is empty"
+        if self.api_version not in _API_VERSIONS:
+            yield f"exec.apiVersion is {self.api_version}, which is none of {', '.join(_API_VERSIONS)}"
+        if self.interactive_mode not in _INTERACTIVE_MODES:
+            yield f"exec.interactiveMode is {self.interactive_mode}, which is none of {', '.join(_INTERACTIVE_MODES)}"
+        if not all(each.name for each in self.env or ()):
+            yield "exec.env: a variable has no name"
 
 
 class _PluginStatus(msgspec.Struct, rename="camel"):
@@ -97,7 +108,7 @@ class ExecCredentials:
         self._cluster = cluster
         self._now = now
         self._lock = asyncio.Lock()
-        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._files = PrivateFiles()
         self._credential: Credential | None = None
         self._expires: datetime | None = None
         self._renew_at: datetime | None = None
@@ -123,9 +134,7 @@ class ExecCredentials:
 
     def close(self) -> None:
         """Remove the certificate files."""
-        if self._files is not None:
-            self._files.cleanup()
-            self._files = None
+        self._files.close()
 
     async def _run(self) -> Credential:
         interactive = self._config.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
@@ -188,17 +197,10 @@ class ExecCredentials:
             raise self._problem("expirationTimestamp has no time zone")
         # A life shorter than the margin must not run the plugin before every request.
         self._renew_at = None if self._expires is None else max(self._expires - _EARLY, self._now() + _RETRY)
-        cert_file, key_file = self._write(cert, key) if cert and key else (None, None)
+        cert_file = self._files.place("client.crt", cert.encode()) if cert and key else None
+        key_file = self._files.place("client.key", key.encode()) if cert and key else None
         header = f"Bearer {status.token}" if status.token else None
         return Credential(authorization=header, cert_file=cert_file, key_file=key_file)
-
-    def _write(self, cert: str, key: str) -> tuple[Path, Path]:
-        if self._files is None:
-            self._files = tempfile.TemporaryDirectory(prefix="warmnode-")  # mode 0700
-        cert_file, key_file = Path(self._files.name, "client.crt"), Path(self._files.name, "client.key")
-        cert_file.write_text(cert)
-        key_file.write_text(key)
-        return cert_file, key_file
 
     def _problem(self, what: str) -> ConfigurationProblem:
         return ConfigurationProblem(f"exec plugin {self._config.command} of the kubeconfig: {what}")

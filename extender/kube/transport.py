@@ -77,7 +77,7 @@ class Transport:
         self._waiting_since: float | None = None  # the first request after the last answer
         self._refused = False  # a request was answered 401: refresh before the next one
         self._refreshed_at: float | None = None
-        self._sessions = {lane: _session(user_agent) for lane in Lane}
+        self._sessions = {lane: _session(user_agent, access.headers) for lane in Lane}
 
     @property
     def problem(self) -> str | None:
@@ -201,10 +201,15 @@ class _ConnectionLost(aiohttp.ClientError):
     """The connection broke under a write."""
 
 
-def _session(user_agent: str) -> aiohttp.ClientSession:
+def _session(user_agent: str, headers: tuple[tuple[str, str], ...]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # Compression costs more time than it saves inside a cluster, and the API server gzips if asked.
-        headers={"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"},
+        headers=[
+            ("User-Agent", user_agent),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+            *headers,
+        ],
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_send_writes_once,),
         trust_env=False,  # it would ignore CIDR entries of NO_PROXY, see `extender.kube.proxy`

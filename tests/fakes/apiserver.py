@@ -169,7 +169,7 @@ class FakeApiServer:
                 method=request.method,
                 path=request.path,
                 params=dict(request.query),
-                headers=dict(request.headers),
+                headers=request.headers,
                 body=body,
                 at=at,
                 peer=_common_name(request),

@@ -1,0 +1,79 @@
+"""A kubeconfig with `as` against a real API server: all is done as that user, with no right of the one of the file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extender.kube.client import KubeClient
+from extender.kube.errors import Forbidden
+from extender.kube.reviews import who_am_i
+from tests.controlplane import ControlPlane, Json
+
+pytestmark = pytest.mark.controlplane
+
+LEDGER = "warmnode-first-seen"
+REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+def as_somebody(control_plane: ControlPlane, folder: Path, **fields: Any) -> Path:
+    """The administrator's kubeconfig, with fields of its user added."""
+    tree = yaml.safe_load(control_plane.kubeconfig.read_text())
+    for user in tree["users"]:
+        user["user"] |= {name.replace("_", "-"): value for name, value in fields.items()}
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_cleanup_does_not_write_as_the_administrator_of_the_file(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """A user without rights gets a 403, and everything is still there. With the rights it is done."""
+    ledger: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": LEDGER, "namespace": namespace}}
+    ledger["metadata"]["labels"] = {"app.kubernetes.io/name": "warmnode"}
+    control_plane.create(ledger)
+    path = f"/api/v1/namespaces/{namespace}/configmaps/{LEDGER}"
+
+    def clean(**fields: Any) -> subprocess.CompletedProcess[str]:
+        config = as_somebody(control_plane, tmp_path, **fields)
+        command = [sys.executable, "-m", "extender", "cleanup", "--namespace", namespace, "--kubeconfig", str(config)]
+        return subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=60)
+
+    refused = clean(**{"as": "jane", "as_groups": ["admins"]})
+    assert refused.returncode == 1
+    assert 'User "jane" cannot' in refused.stderr
+    control_plane.api("GET", path)
+    done = clean(**{"as": "jane", "as_groups": ["system:masters"]})
+    assert done.returncode == 0, done.stderr
+    assert LEDGER in done.stdout
+
+
+async def test_the_api_server_sees_all_that_the_file_says(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """User, UID, groups and extra arrive, keys of extra in lower case; and a read has no rights of the file's user."""
+    config = as_somebody(
+        control_plane,
+        tmp_path,
+        **{"as": "jane", "as_uid": "7", "as_groups": ["admins", "duck keepers"]},
+        as_user_extra={"example.org/Why": ["a", "b"]},
+    )
+    client = await KubeClient.connect(kubeconfig=str(config), user_agent="warmnode/test")
+    try:
+        assert await who_am_i(client) == "jane"
+        review = yaml.safe_load(
+            await client.send("POST", REVIEW, b'{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}')
+        )
+        user = review["status"]["userInfo"]
+        assert (user["username"], user["uid"]) == ("jane", "7")
+        assert {"admins", "duck keepers"} <= set(user["groups"])
+        assert user["extra"] == {"example.org/why": ["a", "b"]}
+        with pytest.raises(Forbidden, match='User "jane" cannot list'):
+            await client.get_bytes("/api/v1/pods")
+    finally:
+        await client.close()
