@@ -69,6 +69,12 @@ class Ground:
         """Merge-patch a node."""
         self.control_plane.api("PATCH", f"/api/v1/nodes/{node}", patch)
 
+    def replace_node(self, node: str) -> None:
+        """Put another machine in a node's place, under its name: another UID, and the pods stay bound."""
+        self.control_plane.api("DELETE", f"/api/v1/nodes/{node}")
+        self._nodes[node] = self.control_plane.create_node(node, labels=self.selector, cpu="2")
+        wait_for(lambda: self._is_open(node), SECONDS, f"{node} to take pods")
+
     def delete_node_slowly(self, node: str) -> None:
         """Delete a node that a finalizer holds: it stays, with a deletionTimestamp."""
         self.patch_node(node, {"metadata": {"finalizers": [FINALIZER]}})

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from tests.controlplane import ControlPlane, Options
+from tests.controlplane import ControlPlane, Options, wait_for
 from tests.controlplane.fixtures import RequireBinaries
 from tests.controlplane.processes import free_ports
-from tests.integration.ground import POOL, POOL_LABEL, TOLERATE_ALL, Ground, decisions, settled
+from tests.integration.ground import POOL, POOL_LABEL, SECONDS, TOLERATE_ALL, Ground, decisions, settled
 from tests.serving import SCHEDULER_CONFIG, Serve, scheduler_config
 
 pytestmark = pytest.mark.controlplane
@@ -61,7 +63,20 @@ def leave_by_deletion(ground: Ground, node: str) -> None:
     ground.delete_node_slowly(node)
 
 
-@pytest.mark.parametrize("leave", [leave_by_cordon, leave_by_karpenter, leave_by_deletion])
+def leave_by_cluster_autoscaler(ground: Ground, node: str) -> None:
+    taint = {"key": "ToBeDeletedByClusterAutoscaler", "value": "1763640000", "effect": "NoSchedule"}
+    ground.patch_node(node, {"spec": {"taints": [taint]}})
+
+
+def leave_by_notice(ground: Ground, node: str) -> None:
+    taint = {"key": "aws-node-termination-handler/spot-itn", "value": "event", "effect": "NoSchedule"}
+    ground.patch_node(node, {"spec": {"taints": [taint]}})
+
+
+LEAVE = [leave_by_cordon, leave_by_karpenter, leave_by_deletion, leave_by_cluster_autoscaler, leave_by_notice]
+
+
+@pytest.mark.parametrize("leave", LEAVE)
 def test_a_leaving_node_comes_after_all_others_although_it_is_the_oldest(
     ground: Ground, leave: Callable[[Ground, str], None]
 ) -> None:
@@ -85,6 +100,35 @@ def test_a_cordoned_node_that_is_opened_again_is_the_oldest_again(ground: Ground
     ground.patch_node(oldest, {"spec": {"unschedulable": None}})
     settled(serve, [oldest, older], [oldest, older])
     assert ground.place("worker") == oldest
+
+
+def test_a_candidate_of_the_cluster_autoscaler_comes_last(ground: Ground) -> None:
+    """Its taint is PreferNoSchedule: pods may go there, and without us would go to the oldest."""
+    oldest, unseen = ground.nodes(2)
+    ground.write_ledger({oldest: 180})
+    serve = ground.serve()
+    taint = {"key": "DeletionCandidateOfClusterAutoscaler", "value": "1763640000", "effect": "PreferNoSchedule"}
+    ground.patch_node(oldest, {"spec": {"taints": [taint]}})
+    settled(serve, [oldest, unseen], [unseen, oldest])
+    assert [ground.place(f"worker-{number}") for number in range(3)] == [unseen, unseen, oldest]
+
+
+def test_a_node_that_is_replaced_under_its_name_is_as_new_as_it_is(ground: Ground) -> None:
+    """The pod of the earlier machine is bound to it still, and says that it is Ready; it makes the node no older."""
+    (replaced,) = ground.nodes(1)
+    ground.run("stale")
+    bound = next(each for each in ground.pod("stale")["status"]["conditions"] if each["type"] == "PodScheduled")
+    (older,) = ground.nodes(1)
+    serve = ground.serve()
+    settled(serve, [replaced, older], [replaced, older])
+    wait_for(lambda: rfc3339(time.time()) > bound["lastTransitionTime"], SECONDS, "the next second")
+    ground.replace_node(replaced)
+    settled(serve, [replaced, older], [older, replaced])
+    assert ground.pod("stale")["spec"]["nodeName"] == replaced
+
+
+def rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_a_node_where_all_workers_terminate_comes_last(ground: Ground) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.controlplane import Json
 from tests.controlplane.objects import is_ready
 from tests.integration.ground import POOL, POOL_LABEL, Ground
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, evicted, reaping, wait_evicted
+from tests.integration.test_doctor import doctor
 
 pytestmark = pytest.mark.controlplane
 
@@ -58,11 +60,21 @@ def test_idle_workers_leave_from_the_newest_node_until_the_floor_is_left(ground:
     assert reapers.skipped(reaper, "floor") == 2
 
 
-def test_leaving_nodes_are_emptied_first_and_do_not_hold_the_floor(ground: Ground, reapers: Reapers) -> None:
-    """An idle worker on a cordoned node goes first, whatever its age, and is not one of those that the floor keeps."""
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"unschedulable": True},
+        {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "value": "1763640000", "effect": "NoSchedule"}]},
+    ],
+    ids=["cordoned", "clusterAutoscaler"],
+)
+def test_leaving_nodes_are_emptied_first_and_do_not_hold_the_floor(
+    ground: Ground, reapers: Reapers, spec: Json
+) -> None:
+    """An idle worker on a node that goes goes first, whatever its age, and is not one of those that the floor keeps."""
     nodes = aged_nodes(ground, 3)
     reapers.run_workers({"old": nodes[0], "mid": nodes[1], "new": nodes[2]})
-    ground.patch_node(nodes[0], {"spec": {"unschedulable": True}})
+    ground.patch_node(nodes[0], {"spec": spec})
     reaper = reapers.start(floor=1)
     reapers.wait_names({"mid"})
     wait_evicted(reaper, "old", "new")
@@ -86,6 +98,20 @@ def test_order_and_floor_survive_a_kill(ground: Ground, reapers: Reapers) -> Non
     listed = [position for position, message in enumerate(messages) if message == "listed"]
     assert len(listed) == 3
     assert max(listed) < messages.index("synced")
+
+
+def test_a_worker_that_fits_nowhere_holds_its_pool_for_pending_for_only(ground: Ground, reapers: Reapers) -> None:
+    """Then the pool goes on, a gauge counts it, and doctor says what the real scheduler says of it."""
+    nodes = aged_nodes(ground, 2)
+    reapers.run_workers({"old": nodes[0], "new": nodes[1]})
+    ground.create_pod("never", cpu="64")
+    reaper = reapers.start(floor=1, pendingFor="5s")
+    ground.wait(lambda: reaper.metric("warmnode_reap_skipped", pool=POOL, reason="pendingWorkers") == 1, "the brake")
+    reapers.wait_names({"old", "never"})
+    assert reaper.metric("warmnode_reap_unplaced_workers", pool=POOL) == 1
+    _, found = doctor(ground, "--config", str(reapers.config_file))
+    assert found["waitingWorkers"]["verdict"] == "warning"
+    assert "Insufficient cpu" in found["waitingWorkers"]["details"][0]
 
 
 NEVER_READY = {"pod-ready.stage.kwok.x-k8s.io/delay": "1h"}
