@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from extender.model import Membership
 from extender.policy.claims import PoolClaims
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
-from extender.policy.sources import HttpProbe, PrometheusQuery, Source, SourceRules
+from extender.policy.sources import HttpProbe, PrometheusQuery, PrometheusSource, Source, SourceRules
 from extender.settings import Configuration, PoolSettings, to_cache_key_rule, to_model_pool
-from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, PrometheusSource
+from extender.settings.idle import AnnotationSource, IdleSettings
 
 SHARED_KEYS = 10_000
 """So many cache keys are one value for all pods that have them; then it begins anew, for labels may be hostile."""
@@ -128,18 +128,10 @@ def source_rules(settings: IdleSettings, *, dry_run: bool) -> SourceRules:
         match source.choice:
             case AnnotationSource():
                 annotation = True
-            case HttpSource() as http:
-                probe = HttpProbe(port=http.port, path=http.path, interval=http.interval, timeout=http.timeout)
+            case HttpProbe() as probe:
                 outside[probe] = None
             case PrometheusSource() as prometheus:
-                query = PrometheusQuery(
-                    url=prometheus.url,
-                    query=prometheus.query,
-                    interval=prometheus.interval,
-                    timeout=prometheus.timeout,
-                    max_age=settings.stale_after,
-                )
-                outside[query] = None
+                outside[PrometheusQuery(**asdict(prometheus), max_age=settings.stale_after)] = None
     return SourceRules(annotation=annotation, outside=tuple(outside), stale_after=settings.stale_after, dry_run=dry_run)
 
 

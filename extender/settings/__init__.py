@@ -10,7 +10,7 @@ from extender.settings.defaults import (
     PoolDefaults,
     PreemptSettings,
 )
-from extender.settings.idle import AnnotationSource, HttpSource, IdleSettings, IdleSource, PrometheusSource
+from extender.settings.idle import AnnotationSource
 from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
 from extender.settings.models import (
@@ -37,9 +37,6 @@ __all__ = [
     "CacheKeySettings",
     "Configuration",
     "ConfigurationFile",
-    "HttpSource",
-    "IdleSettings",
-    "IdleSource",
     "LeaderElectionSettings",
     "LedgerSettings",
     "MatchExpression",
@@ -48,7 +45,6 @@ __all__ = [
     "PoolDefaults",
     "PoolSettings",
     "PreemptSettings",
-    "PrometheusSource",
     "Refused",
     "Reload",
     "Selector",

@@ -1,4 +1,4 @@
-"""How a worker is known to be idle: the sources and their settings, with units, defaults and reasons.
+"""How a worker is known to be idle: which sources there are, and what must fit together.
 
 Owns the part of the file below ``idle``. Asking the sources is not done here.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, model_serializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, model_serializer, model_validator
 
-from extender.policy.durations import Interval, PositiveDuration, format_duration
-from extender.policy.knobs import Port, Query, RequestPath, ServerUrl
+from extender.policy.durations import PositiveDuration, format_duration
+from extender.policy.sources import HttpProbe, PrometheusSource
 from extender.settings.mistakes import Conflict, refuse
 from extender.settings.section import NOT_EMPTY, Section
 
@@ -21,52 +21,15 @@ class AnnotationSource(Section):
     """The mark itself, the annotation warmnode.dev/idle-since: whoever writes it decides. It has no settings."""
 
 
-class HttpSource(Section):
-    """Ask each worker over HTTP: 200 with {"idleSince": time} is idle, any other answer is busy."""
-
-    port: Port
-    """Port of the pod that answers."""
-    path: RequestPath = "/idle"
-    """Path of the request."""
-    interval: Interval = timedelta(seconds=10)
-    """Time between two questions to one pod, at least `1s`. `10s` gives three chances within the default
-    `staleAfter`."""
-    timeout: PositiveDuration = timedelta(seconds=2)
-    """Longest wait for an answer; none in time is busy. At most the interval. `2s`: whoever needs longer is busy."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        refuse(_timeout_conflicts(self))
-        return self
+_Source = TypeVar("_Source", HttpProbe, PrometheusSource)
 
 
-class PrometheusSource(Section):
-    """Ask Prometheus for all workers at once: one series for each pod, its value is idle since, in epoch seconds."""
-
-    url: ServerUrl
-    """Address of the server, without user and password."""
-    query: Query
-    """PromQL with one series for each pod, by its labels `namespace` and `pod`; the value is idle since, in epoch
-    seconds."""
-    interval: Interval = timedelta(seconds=15)
-    """Time between two queries, at least `1s`. `15s` is a usual scrape interval; asking more often tells nothing
-    new."""
-    timeout: PositiveDuration = timedelta(seconds=5)
-    """Longest wait for the answer; none in time says nothing about any pod. At most the interval."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        refuse(_timeout_conflicts(self))
-        return self
-
-
-def _timeout_conflicts(source: HttpSource | PrometheusSource) -> Iterator[Conflict]:
+def _timeout_fits(source: _Source) -> _Source:
     if source.timeout > source.interval:
-        yield Conflict(
-            fields=(("timeout",), ("interval",)),
-            problem=f"timeout ({format_duration(source.timeout)}) must not be longer than"
-            f" interval ({format_duration(source.interval)})",
-        )
+        timeout, interval = format_duration(source.timeout), format_duration(source.interval)
+        problem = f"timeout ({timeout}) must not be longer than interval ({interval})"
+        refuse([Conflict(fields=(("timeout",), ("interval",)), problem=problem)])
+    return source
 
 
 def _not_null(value: object) -> object:
@@ -85,9 +48,9 @@ class IdleSource(Section):
 
     annotation: Annotated[AnnotationSource | None, _Chosen] = None
     """The annotation `warmnode.dev/idle-since` on the pod. It has no settings: `{annotation: {}}`."""
-    http: Annotated[HttpSource | None, _Chosen] = None
+    http: Annotated[Annotated[HttpProbe, AfterValidator(_timeout_fits)] | None, _Chosen] = None
     """Ask each worker: 200 with `{"idleSince": time}` is idle, anything else busy."""
-    prometheus: Annotated[PrometheusSource | None, _Chosen] = None
+    prometheus: Annotated[Annotated[PrometheusSource, AfterValidator(_timeout_fits)] | None, _Chosen] = None
     """Ask Prometheus about all workers at once."""
 
     @model_validator(mode="after")
@@ -104,7 +67,7 @@ class IdleSource(Section):
         return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
 
     @property
-    def choice(self) -> AnnotationSource | HttpSource | PrometheusSource:
+    def choice(self) -> AnnotationSource | HttpProbe | PrometheusSource:
         """The one that is set."""
         return self.http or self.prometheus or self.annotation or AnnotationSource()
 

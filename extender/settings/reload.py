@@ -35,8 +35,6 @@ class Refused:
 
 Reload: TypeAlias = Unchanged | Accepted | Refused
 
-_Signature: TypeAlias = tuple[int, ...]
-
 
 class ConfigurationFile:
     """A file and the configuration in force. None is no file: the defaults, which never change.
@@ -46,50 +44,25 @@ class ConfigurationFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._signature: _Signature | None = None
-        self._seen: bytes | str = b""
-        if path is None:
-            self.configuration = Configuration.default()
-            return
-        self._signature = _signature(path)
-        self._seen = read_bytes(path)
-        self.configuration = load_configuration(self._seen, source=str(path))
+        self._seen: bytes | str = b"" if path is None else read_bytes(path)
+        self.configuration = (
+            Configuration.default() if path is None else load_configuration(self._seen, source=str(path))
+        )
 
     def poll(self) -> Reload:
-        """Look at the file once. Each version, good or bad, is reported once.
-
-        Time, size and inode first, behind symbolic links: Kubernetes updates a mounted ConfigMap by turning a link to
-        another directory (atomic_writer.go), so the inode changes and the path never dangles. Then the content.
-        """
+        """Read the file once. Each version, good or bad, is reported once."""
         if self._path is None:
-            return Unchanged()
-        signature = _signature(self._path)
-        if signature is not None and signature == self._signature:
             return Unchanged()
         try:
             content = read_bytes(self._path)
         except SettingsError as error:
-            return self._refused(error, signature, str(error))
+            is_known, self._seen = self._seen == str(error), str(error)
+            return Unchanged() if is_known else Refused(error=error)
         if content == self._seen:
-            self._signature = signature
             return Unchanged()
+        self._seen = content
         try:
             self.configuration = load_configuration(content, source=str(self._path))
         except SettingsError as error:
-            return self._refused(error, signature, content)
-        self._signature, self._seen = signature, content
+            return Refused(error=error)
         return Accepted(configuration=self.configuration)
-
-    def _refused(self, error: SettingsError, signature: _Signature | None, seen: bytes | str) -> Reload:
-        is_known = seen == self._seen
-        self._signature, self._seen = signature, seen
-        return Unchanged() if is_known else Refused(error=error)
-
-
-def _signature(path: Path) -> _Signature | None:
-    """What changes when the content does; None where the file cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

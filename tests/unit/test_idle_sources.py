@@ -54,7 +54,9 @@ class Scene:
         self.ahead = timedelta(0)
         self.leads = True
         self.fresh = True
-        self.rules = SourceRules(annotation=annotation, outside=outside or (PROBE,), dry_run=dry_run)
+        self.rules = SourceRules(
+            annotation=annotation, outside=outside or (PROBE,), stale_after=30 * SECOND, dry_run=dry_run
+        )
         self.says: dict[str, Answer] = {}
         """By the worker's address."""
         self.series: dict[tuple[str, str], Answer] = {}
@@ -405,7 +407,7 @@ async def test_view_is_busy_where_the_mark_outlives_the_answer(scene: Scene) -> 
 
 async def test_view_of_a_pool_without_sources_outside_is_the_pool(scene: Scene) -> None:
     """No copy, no question."""
-    scene.rules = SourceRules()
+    scene.rules = SourceRules(stale_after=30 * SECOND)
     workers = [worker(idle_since=NOW)]
     assert scene.sources.view("pool", workers) is workers
 
@@ -455,7 +457,7 @@ async def test_what_is_left_of_other_settings_goes(scene: Scene) -> None:
     """The sources were taken out of the file: the marks that warmnode made go, without any question."""
     scene.idle(1)
     await scene.look()
-    scene.rules = SourceRules()
+    scene.rules = SourceRules(stale_after=30 * SECOND)
     scene.change(1, idle_since=None)
     await scene.look(seconds=30)
     assert scene.pod(1).source_mark is None

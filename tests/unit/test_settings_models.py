@@ -9,12 +9,11 @@ import pytest
 
 from extender import model
 from extender.model import AgeSource, BusyVictims, Expression, Pool, ScaleIn
+from extender.policy.sources import HttpProbe, PrometheusSource
 from extender.settings import (
     AnnotationSource,
     Configuration,
-    HttpSource,
     PoolSettings,
-    PrometheusSource,
     Selector,
     SettingsError,
     load_configuration,
@@ -170,7 +169,7 @@ poolDefaults:
 """
     annotation, http, prometheus = (source.choice for source in load(body).pool_defaults.idle.sources)
     assert annotation == AnnotationSource()
-    assert http == HttpSource(port=8080, path="/idle", interval=timedelta(seconds=10), timeout=timedelta(seconds=2))
+    assert http == HttpProbe(port=8080, path="/idle", interval=timedelta(seconds=10), timeout=timedelta(seconds=2))
     assert prometheus == PrometheusSource(url="http://prometheus.monitoring:9090", query="idle_since")
 
 

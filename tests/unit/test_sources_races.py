@@ -19,7 +19,7 @@ from tests.builders import NOW, minutes_ago, worker
 
 SECOND = timedelta(seconds=1)
 PROBE = HttpProbe(port=8000, path="/idle", interval=10 * SECOND, timeout=SECOND)
-ALONE, AGREE = SourceRules(), SourceRules(outside=(PROBE,))
+ALONE, AGREE = (SourceRules(outside=outside, stale_after=timedelta(seconds=30)) for outside in ((), (PROBE,)))
 """The worker's own word, and the worker's word with a source that has to agree: `annotation` is a source in both."""
 
 
