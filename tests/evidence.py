@@ -105,7 +105,8 @@ def evidence(**given: Any) -> Evidence:
         "budgets": (),
         "access": AccessFacts(asked_for=("service account warmnode/warmnode",)),
         "clocks": (ClockReading(whose="warmnode serve", ahead=timedelta(0)),),
-        "unread": {Kind.NODE_POOLS: "not in this cluster"},
+        "kept_nodes": (),
+        "unread": {Kind.NODE_POOLS: "not in this cluster", Kind.NODE_CLAIMS: "not in this cluster"},
     }
     return Evidence(**(well | given))
 

@@ -27,6 +27,7 @@ CHECKS: Mapping[Check, Callable[[Evidence], Finding]] = {
     Check.KARPENTER_GENERATION: karpenter.check_generation,
     Check.KARPENTER_EXPIRY: karpenter.check_expiry,
     Check.KARPENTER_NODE_POOLS: karpenter.check_node_pools,
+    Check.KARPENTER_NODES: karpenter.check_nodes,
     Check.KARPENTER_FEATURE_GATES: karpenter.check_feature_gates,
 }
 

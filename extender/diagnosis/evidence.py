@@ -13,6 +13,7 @@ from enum import StrEnum
 from extender.diagnosis.needs import Needs
 from extender.model import AgeSource, Ledger, Node, NodePool, Pod, Selector
 from extender.policy.brakes import BrakeRecord
+from extender.policy.budgets import Kept
 from extender.policy.calling import Refusal
 
 
@@ -25,6 +26,8 @@ class Kind(StrEnum):
     LEASES = "leases"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
     NODE_POOLS = "nodepools.karpenter.sh"
+    NODE_CLAIMS = "nodeclaims.karpenter.sh"
+    NODE_EVENTS = "events of nodes"
     NODE_LEASES = "leases of nodes"
     ACCESS_REVIEWS = "access reviews"
 
@@ -198,6 +201,20 @@ class KarpenterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptNode:
+    """A node that Karpenter would not take: with workers, or empty (``workers`` 0) although it could have been taken.
+
+    ``kept`` None: nothing is known to keep it. ``said`` is what Karpenter said last of it, None where it said nothing.
+    """
+
+    name: str
+    node_pool: str
+    workers: int
+    kept: Kept | None
+    said: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFacts:
     """What is set for a pool."""
 
@@ -240,6 +257,7 @@ class Evidence:
     leader: LeaderFacts | None = None
     budgets: tuple[DisruptionBudgetFacts, ...] | None = None
     node_pools: tuple[NodePool, ...] | None = None
+    kept_nodes: tuple[KeptNode, ...] | None = None
     karpenter: KarpenterFacts = KarpenterFacts()
     access: AccessFacts | None = None
     clocks: tuple[ClockReading, ...] | None = None

@@ -45,6 +45,7 @@ class Check(StrEnum):
     KARPENTER_GENERATION = "karpenterGeneration"
     KARPENTER_EXPIRY = "karpenterExpiry"
     KARPENTER_NODE_POOLS = "karpenterNodePools"
+    KARPENTER_NODES = "karpenterNodes"
     KARPENTER_FEATURE_GATES = "karpenterFeatureGates"
 
 

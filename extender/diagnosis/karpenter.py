@@ -6,13 +6,14 @@ on by price per disruption. Both are karpenter.sh/v1, so the version has to be f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from extender.diagnosis.evidence import Evidence, KarpenterFacts, Kind, Sureness
+from extender.diagnosis.evidence import Evidence, KarpenterFacts, KeptNode, Kind, Sureness
 from extender.diagnosis.findings import Check, Finding, Verdict
-from extender.model import NodePool
-from extender.page import some, span
+from extender.model import NodePool, SkipReason
+from extender.page import count, some, span
+from extender.policy.budgets import why_kept
 
 ABSENT = "not in this cluster"
 """What `Evidence.unread` says of NodePools where their CRD is not installed."""
@@ -139,6 +140,55 @@ def _closed_budget(pool: NodePool) -> str | None:
         if concerns and budget.schedule is None and budget.nodes.rstrip("%").lstrip("0") == "":
             return budget.nodes
     return None
+
+
+def check_nodes(evidence: Evidence) -> Finding:
+    """Which nodes would Karpenter not take, and which pods hold them?"""
+    check = Check.KARPENTER_NODES
+    if (early := _without_node_pools(check, evidence)) is not None:
+        return early
+    unread = evidence.why_unread(Kind.NODES, Kind.PODS, Kind.NODE_POOLS, Kind.NODE_CLAIMS, Kind.DISRUPTION_BUDGETS)
+    faults = list(_faults_of_nodes(evidence.kept_nodes or ()))
+    if faults:
+        return Finding(
+            check=check,
+            verdict=Verdict.WARNING,
+            summary=faults[0],
+            details=(*faults[1:], *((unread,) if unread else ())),
+            remedy="docs/karpenter.md says what to do about each: until then idle workers there stay",
+        )
+    if unread is not None or evidence.kept_nodes is None:
+        return Finding(check=check, verdict=Verdict.UNKNOWN, summary=unread or "nodes, pods or NodePools were not read")
+    return Finding(check=check, verdict=Verdict.OK, summary="Karpenter would take every node that warmnode empties")
+
+
+_PASSING = frozenset(
+    {
+        SkipReason.STATIC_NODE_POOL,
+        SkipReason.NEVER_CONSOLIDATED,
+        SkipReason.NODE_NOT_INITIALIZED,
+        SkipReason.NODE_KEEPS_OTHERS,
+    }
+)
+"""Told by the check of NodePools, or what is quite usual for a node with workers."""
+
+
+def _faults_of_nodes(kept_nodes: Iterable[KeptNode]) -> Iterator[str]:
+    """Name empty nodes that stay, then nodes with workers that would, by reason: each with the pod that holds it."""
+    empty = [each for each in kept_nodes if not each.workers]
+    if empty:
+        yield f"{count(len(empty), 'empty node')} that Karpenter does not take: {some(map(_held, empty))}"
+    held: dict[SkipReason, list[KeptNode]] = {}
+    for each in kept_nodes:
+        if each.workers and each.kept is not None and each.kept.reason not in _PASSING:
+            held.setdefault(each.kept.reason, []).append(each)
+    for reason, nodes in sorted(held.items()):
+        yield f"{count(len(nodes), 'node')} would stay without workers ({reason}): {some(map(_held, nodes))}"
+
+
+def _held(node: KeptNode) -> str:
+    said = f"; Karpenter: {node.said}" if node.said else ""
+    return f"{node.name} ({why_kept(node.kept)}{said})"
 
 
 def check_feature_gates(evidence: Evidence) -> Finding:

@@ -32,6 +32,7 @@ TITLES = {
     Check.KARPENTER_GENERATION: "Karpenter's generation",
     Check.KARPENTER_EXPIRY: "Karpenter's expireAfter",
     Check.KARPENTER_NODE_POOLS: "NodePools",
+    Check.KARPENTER_NODES: "nodes that stay",
     Check.KARPENTER_FEATURE_GATES: "Karpenter's feature gates",
 }
 

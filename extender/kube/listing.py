@@ -24,7 +24,13 @@ class AnyObject(msgspec.Struct):
 
 
 async def list_objects(
-    client: KubeClient, path: str, struct: type[S], trim: Callable[[S], T], *, label_selector: str = ""
+    client: KubeClient,
+    path: str,
+    struct: type[S],
+    trim: Callable[[S], T],
+    *,
+    label_selector: str = "",
+    field_selector: str = "",
 ) -> list[T]:
     """List a whole collection, as of one resourceVersion.
 
@@ -33,7 +39,8 @@ async def list_objects(
     """
     codec = Codec(struct, trim)
     items: list[T] = []
-    params = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
+    selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    params = {"limit": str(PAGE_SIZE)} | {key: value for key, value in selectors.items() if value}
     while True:
         page = codec.page(await client.get_bytes(path, params=params))
         if page.skipped:

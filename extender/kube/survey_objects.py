@@ -24,7 +24,6 @@ from extender.diagnosis.evidence import (
 from extender.diagnosis.needs import Needs, quantity
 from extender.kube.brake_notes import brakes_from
 from extender.kube.codec import decode_answer, decode_part
-from extender.kube.eviction import LabelSelectorObject
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.objects import (
     DELETION_COST,
@@ -38,7 +37,9 @@ from extender.kube.objects import (
     pod_from,
     utc,
 )
+from extender.kube.pod_budgets import PodBudgetObject, PodBudgetSpec
 from extender.kube.webhook_lease import stored_record_from
+from extender.model import Pod
 from extender.policy.deletion_cost import CostState, cost_state
 
 NAME_LABEL = "app.kubernetes.io/name"
@@ -121,14 +122,18 @@ class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodFacts:
-    """A pod that matters here: a worker, or one that runs programs, by container."""
+    """A pod that matters here: a worker, one that runs programs, by container, or one that has a node and may hold it.
+
+    ``pod`` is None for one that holds no node.
+    """
 
     worker: WorkerFacts | None
     programs: tuple[Program, ...] = ()
+    pod: Pod | None = None
 
 
 def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
-    """Reduce a pod; None for one that is neither a worker nor a program of ours or Karpenter's."""
+    """Reduce a pod; None for one that is neither a worker nor a program of ours or Karpenter's, and holds no node."""
     labels = raw.metadata.labels or {}
     worker = None
     pod = pod_from(raw, classify)
@@ -144,7 +149,10 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
             cost_writer=_cost_writer(raw) if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN) else None,
         )
     programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
-    return None if worker is None and not programs else PodFacts(worker=worker, programs=programs)
+    holds = pod.node is not None and not pod.finished
+    if worker is None and not programs and not holds:
+        return None
+    return PodFacts(worker=worker, programs=programs, pod=pod if holds else None)
 
 
 def _programs(raw: SurveyedPod, labels: Mapping[str, str]) -> Iterator[Program]:
@@ -246,20 +254,13 @@ def managed_fields(raw: Raw) -> list[ManagedFields]:
 # -- PodDisruptionBudgets ---------------------------------------------------------------------------------------------
 
 
-class BudgetSpec(Struct, rename="camel", gc=False, frozen=True):
-    selector: LabelSelectorObject | None = None
+class BudgetSpec(PodBudgetSpec, rename="camel", gc=False, frozen=True):
     min_available: int | str | None = None
     max_unavailable: int | str | None = None
 
 
-class BudgetStatus(Struct, rename="camel", gc=False, frozen=True):
-    disruptions_allowed: int = 0
-
-
-class BudgetObject(Struct, rename="camel", gc=False, frozen=True):
-    metadata: ObjectMeta
+class BudgetObject(PodBudgetObject, rename="camel", gc=False, frozen=True):
     spec: BudgetSpec = BudgetSpec()
-    status: BudgetStatus = BudgetStatus()
 
 
 def budget_facts(raw: BudgetObject) -> DisruptionBudgetFacts:

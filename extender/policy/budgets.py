@@ -108,7 +108,7 @@ NO_BUDGETS = PodBudgets()
 def why_kept(kept: Kept | None) -> str:
     """Say in words what keeps an empty node."""
     if kept is None:
-        return "not known why; Karpenter's Events on the Node may say (a CapacityBuffer does this)"
+        return "not known why, as with a CapacityBuffer: see Karpenter's Events on it"
     pod = f" on pod {kept.pod.namespace}/{kept.pod.name}" if kept.pod is not None else ""
     match kept.reason:
         case SkipReason.OTHER_POD_DO_NOT_DISRUPT:

@@ -25,7 +25,15 @@ from extender.diagnosis.karpenter import ABSENT
 from extender.inforce import InForce
 from extender.kube.client import KubeClient
 from extender.kube.errors import KubeError, NotFound
-from extender.kube.karpenter_objects import NODE_POOLS_PATH, NodePoolObject, node_pool_from
+from extender.kube.karpenter_events import EVENTS_PATH, REASONS, EventObject
+from extender.kube.karpenter_objects import (
+    NODE_CLAIMS_PATH,
+    NODE_POOLS_PATH,
+    NodeClaimObject,
+    NodePoolObject,
+    node_claim_from,
+    node_pool_from,
+)
 from extender.kube.karpenter_version import BALANCED
 from extender.kube.lease import LeaseObject
 from extender.kube.ledger import LABELS as LEDGER_LABELS
@@ -42,6 +50,7 @@ from extender.kube.survey_objects import (
     pod_facts,
 )
 from extender.settings import Configuration
+from extender.survey.kept_nodes import kept_nodes_of
 from extender.survey.material import Material, choose_configuration, clocks_of, evidence_from
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -94,6 +103,9 @@ async def gather(client: KubeClient, asked: Asked) -> Evidence:
         Kind.DISRUPTION_BUDGETS, "/apis/policy/v1/poddisruptionbudgets", BudgetObject, lambda raw: raw
     )
     material.node_pools = await looking.look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from)
+    material.node_claims = await looking.look(Kind.NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from)
+    if material.node_pools:
+        material.events = await looking.karpenter_events()
     material.has_balanced = await looking.karpenter_schema()
     programs = [program for each in material.pods or () for program in each.programs]
     access = await looking.review(programs, namespace, chosen.configuration)
@@ -102,10 +114,12 @@ async def gather(client: KubeClient, asked: Asked) -> Evidence:
         ClockReading(whose="this machine", ahead=-skew, is_ours=True),
         *clocks_of(material, chosen.configuration),
     )
+    now = datetime.now(UTC) + skew
     return evidence_from(
         material,
         chosen,
-        datetime.now(UTC) + skew,
+        now,
+        kept_nodes=kept_nodes_of(material, now),
         scheduler_configs=asked.scheduler_configs,
         clocks=clocks,
         access=access,
@@ -128,6 +142,19 @@ class _Looking:
             self.unread[kind] = ABSENT if isinstance(error, NotFound) else str(error)
             self.last_error = error
             return None
+
+    async def karpenter_events(self) -> list[EventObject]:
+        """List what Karpenter said of nodes. It only adds to what is found, so nothing is missing without it."""
+        found: list[EventObject] = []
+        for reason in REASONS:
+            selector = f"involvedObject.kind=Node,reason={reason}"
+            try:
+                found += await list_objects(
+                    self.client, EVENTS_PATH, EventObject, lambda raw: raw, field_selector=selector
+                )
+            except KubeError as error:
+                self.unread[Kind.NODE_EVENTS] = str(error)
+        return found
 
     async def find_home(self) -> str:
         """Find the namespace where warmnode is installed: by its pods, else by its ledger, its Leases, or any other

@@ -11,11 +11,13 @@ from extender.diagnosis.evidence import (
     ClockReading,
     ConfigurationFacts,
     Evidence,
+    KeptNode,
     Kind,
     PoolFacts,
     SchedulerConfig,
 )
 from extender.inforce import InForce
+from extender.kube.karpenter_events import EventObject
 from extender.kube.karpenter_version import karpenter_facts
 from extender.kube.ledger import COMPONENT_LABEL
 from extender.kube.ledger import LABELS as LEDGER_LABELS
@@ -23,7 +25,7 @@ from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.kube.scheduler_config import KIND as SCHEDULER_KIND
 from extender.kube.scheduler_config import SchedulerConfigError, parse_scheduler_configs
 from extender.kube.survey_objects import BudgetObject, LeaseFacts, PodFacts, budget_facts
-from extender.model import Ledger, Node, NodePool
+from extender.model import Ledger, Node, NodeClaim, NodePool
 from extender.settings import Configuration, SettingsError, load_configuration
 from extender.settings.models import API_VERSION
 
@@ -41,6 +43,8 @@ class Material:
     node_leases: list[LeaseFacts] | None = None
     budgets: list[BudgetObject] | None = None
     node_pools: list[NodePool] | None = None
+    node_claims: list[NodeClaim] | None = None
+    events: list[EventObject] | None = None
     has_balanced: bool | None = None
     unread: dict[Kind, str] = field(default_factory=dict)
 
@@ -85,6 +89,7 @@ def evidence_from(
     scheduler_configs: tuple[SchedulerConfig, ...] | None = None,
     clocks: tuple[ClockReading, ...] | None = None,
     access: AccessFacts | None = None,
+    kept_nodes: tuple[KeptNode, ...] | None = None,
 ) -> Evidence:
     """Make the evidence. ``scheduler_configs`` None: those of the ConfigMaps."""
     configuration = chosen.configuration
@@ -117,6 +122,7 @@ def evidence_from(
         leader=None if leader is None else leader.leader(),
         budgets=None if material.budgets is None else tuple(map(budget_facts, material.budgets)),
         node_pools=None if material.node_pools is None else tuple(material.node_pools),
+        kept_nodes=kept_nodes,
         karpenter=karpenter_facts(programs or (), has_balanced=material.has_balanced),
         access=access,
         clocks=clocks,

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from extender.diagnosis.evidence import Evidence, Kind
 from extender.diagnosis.karpenter import ABSENT as NO_KARPENTER
 from extender.inforce import InForce
-from extender.kube.karpenter_objects import NodePoolObject, node_pool_from
+from extender.kube.karpenter_events import EventObject
+from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.karpenter_version import BALANCED
 from extender.kube.lease import LeaseObject, is_ours
 from extender.kube.objects import ConfigMapObject, NodeObject, node_from
@@ -24,6 +25,7 @@ from extender.kube.survey_objects import (
 )
 from extender.plan.report import EPOCH
 from extender.plan.snapshot import Item, items_of, parse_snapshot
+from extender.survey.kept_nodes import kept_nodes_of
 from extender.survey.live import Asked
 from extender.survey.material import Material, choose_configuration, evidence_from, is_ledger
 
@@ -33,14 +35,15 @@ ABSENT = "not in the snapshot"
 CRD = "CustomResourceDefinition"
 NODE_POOLS_CRD = "nodepools.karpenter.sh"
 REMEDY = (
-    "kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets,nodepools -A -o json, without nodepools where there "
-    "is no Karpenter"
+    "kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets,nodepools,nodeclaims -A -o json, without the last "
+    "two where there is no Karpenter"
 )
 _KINDS = {
     Kind.CONFIG_MAPS: "ConfigMap",
     Kind.LEASES: "Lease",
     Kind.DISRUPTION_BUDGETS: "PodDisruptionBudget",
     Kind.NODE_POOLS: "NodePool",
+    Kind.NODE_CLAIMS: "NodeClaim",
     Kind.PODS: "Pod",
 }
 
@@ -75,6 +78,8 @@ def evidence_of_snapshot(content: bytes, asked: Asked, *, source: str) -> Eviden
         leases=[lease for lease in leases if lease.namespace == namespace],
         budgets=read("PodDisruptionBudget", BudgetObject, lambda raw: raw),
         node_pools=read("NodePool", NodePoolObject, node_pool_from),
+        node_claims=read("NodeClaim", NodeClaimObject, node_claim_from),
+        events=read("Event", EventObject, lambda raw: raw),
         has_balanced=next((BALANCED in bytes(crd.raw) for crd in of_kind[CRD] if crd.name == NODE_POOLS_CRD), None),
         unread={kind: ABSENT for kind, name in _KINDS.items() if not of_kind[name]},
     )
@@ -82,8 +87,10 @@ def evidence_of_snapshot(content: bytes, asked: Asked, *, source: str) -> Eviden
     if not of_kind["NodePool"]:
         material.node_pools = None
         if not any(node.node_pool for node in material.nodes or ()):
-            material.unread[Kind.NODE_POOLS] = NO_KARPENTER
-    return evidence_from(material, chosen, now, scheduler_configs=asked.scheduler_configs)
+            material.unread[Kind.NODE_POOLS] = material.unread[Kind.NODE_CLAIMS] = NO_KARPENTER
+    return evidence_from(
+        material, chosen, now, scheduler_configs=asked.scheduler_configs, kept_nodes=kept_nodes_of(material, now)
+    )
 
 
 def _no_pool(namespace: str, labels: Mapping[str, str]) -> None:

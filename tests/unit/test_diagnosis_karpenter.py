@@ -5,18 +5,27 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
-from extender.diagnosis.evidence import KarpenterFacts, Kind, Program, Sureness
-from extender.diagnosis.findings import Verdict
-from extender.diagnosis.karpenter import check_expiry, check_feature_gates, check_generation, check_node_pools
+from extender.diagnosis.evidence import KarpenterFacts, KeptNode, Kind, Program, Sureness
+from extender.diagnosis.findings import Finding, Verdict
+from extender.diagnosis.karpenter import (
+    check_expiry,
+    check_feature_gates,
+    check_generation,
+    check_node_pools,
+    check_nodes,
+)
+from extender.kube.karpenter_events import EventObject, last_words
 from extender.kube.karpenter_version import karpenter_facts, parse_version
-from extender.model import DisruptionBudget, Node, NodePool
-from tests.builders import node
+from extender.model import DisruptionBudget, Node, NodePool, Pod, SkipReason
+from extender.policy.budgets import Kept
+from tests.builders import daemon, minutes_ago, node
 from tests.evidence import evidence, with_karpenter
 
 OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
-CHECKS = (check_generation, check_expiry, check_node_pools, check_feature_gates)
+CHECKS = (check_generation, check_expiry, check_node_pools, check_nodes, check_feature_gates)
 
 
 def pool(name: str = "workers", **given: Any) -> NodePool:
@@ -34,11 +43,11 @@ def seen(**given: Any) -> KarpenterFacts:
 
 def test_a_cluster_without_karpenter_has_nothing_to_check() -> None:
     """And says so."""
-    assert [check(evidence()).summary for check in CHECKS] == ["no Karpenter in this cluster"] * 4
+    assert [check(evidence()).summary for check in CHECKS] == ["no Karpenter in this cluster"] * 5
     assert {check(evidence()).verdict for check in CHECKS} == {OK}
 
 
-@pytest.mark.parametrize("check", [check_expiry, check_node_pools])
+@pytest.mark.parametrize("check", [check_expiry, check_node_pools, check_nodes])
 def test_node_pools_that_may_not_be_read_are_not_known(check: Any) -> None:
     """With the reason."""
     finding = check(with_karpenter((1, 14), node_pools=None, unread={Kind.NODE_POOLS: "forbidden"}))
@@ -212,3 +221,86 @@ def test_karpenter_must_not_write_deletion_costs_too(gates: Any, verdict: Verdic
     """The gate is off by default, so absent is off."""
     karpenter = seen(version=(1, 14), sureness=Sureness.IMAGE, feature_gates=gates)
     assert check_feature_gates(with_karpenter((1, 14), pool(), karpenter=karpenter)).verdict is verdict
+
+
+# -- nodes that stay --------------------------------------------------------------------------------------------------
+
+
+def kept(name: str, reason: SkipReason | None, pod: Pod | None = None, *, workers: int = 1, **given: Any) -> KeptNode:
+    held = None if reason is None else Kept(reason=reason, pod=pod, budgets=given.pop("budgets", ()))
+    return KeptNode(name=name, node_pool="workers", workers=workers, kept=held, **given)
+
+
+def nodes_that_stay(*found: KeptNode, **given: Any) -> Finding:
+    return check_nodes(with_karpenter((1, 14), pool(), kept_nodes=found, **given))
+
+
+def test_nodes_that_stay_are_named_with_the_pods_that_hold_them() -> None:
+    """By reason, the empty ones first; with what Karpenter said last."""
+    found = nodes_that_stay(
+        kept("a", SkipReason.OTHER_POD_DO_NOT_DISRUPT, daemon("agent-a", node="a")),
+        kept("b", SkipReason.OTHER_POD_DO_NOT_DISRUPT, daemon("agent-b", node="b")),
+        kept("c", SkipReason.OTHER_POD_BUDGET, daemon("agent-c", node="c"), budgets=("x/one", "x/two")),
+        kept("d", None, workers=0, said='Node "d" has buffer pods'),
+        kept("e", SkipReason.NODE_POOL_UNKNOWN, workers=0),
+    )
+    assert found.verdict is WARNING
+    assert found.summary.startswith("2 empty nodes that Karpenter does not take: d (not known why")
+    assert 'Karpenter: Node "d" has buffer pods), e (its NodePool is not there)' in found.summary
+    budgets, marks = found.details
+    assert "c (PodDisruptionBudgets x/one and x/two on pod default/agent-c)" in budgets
+    assert marks.startswith("2 nodes would stay without workers (otherPodDoNotDisrupt): a (karpenter.sh/do-not-disrupt")
+    assert "on pod default/agent-b" in marks
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        SkipReason.STATIC_NODE_POOL,
+        SkipReason.NEVER_CONSOLIDATED,
+        SkipReason.NODE_NOT_INITIALIZED,
+        SkipReason.NODE_KEEPS_OTHERS,
+    ],
+)
+def test_nodes_that_stay_as_they_should_are_no_finding(reason: SkipReason) -> None:
+    """The check of NodePools tells the first two; a new node and a pod of something else are nothing to mend."""
+    assert nodes_that_stay(kept("a", reason)).verdict is OK
+
+
+@pytest.mark.parametrize("kind", [Kind.NODES, Kind.PODS, Kind.NODE_CLAIMS, Kind.DISRUPTION_BUDGETS])
+def test_that_no_node_stays_is_said_only_where_all_was_read(kind: Kind) -> None:
+    """What is found is told all the same, with what is missing."""
+    unread = {kind: "forbidden"}
+    assert (nodes_that_stay(unread=unread).verdict, nodes_that_stay().verdict) == (UNKNOWN, OK)
+    found = nodes_that_stay(kept("a", SkipReason.NODE_DO_NOT_DISRUPT), unread=unread)
+    assert (found.verdict, found.details) == (WARNING, (f"{kind} were not read (forbidden)",))
+
+
+def test_without_a_look_at_nodes_nothing_is_known() -> None:
+    assert check_nodes(with_karpenter((1, 14), pool(), kept_nodes=None)).verdict is UNKNOWN
+
+
+def test_what_karpenter_said_last_of_a_node_counts() -> None:
+    """Of its reasons about Nodes; a message of several lines, and a very long one, are one short line."""
+
+    def event(name: str, message: str, minutes: int, *, kind: str = "Node", reason: str = "DisruptionBlocked") -> Any:
+        raw = {
+            "metadata": {},
+            "involvedObject": {"kind": kind, "name": name},
+            "reason": reason,
+            "message": message,
+            "lastTimestamp": minutes_ago(minutes),
+        }
+        return msgspec.convert(raw, EventObject)
+
+    said = last_words(
+        [
+            event("a", "later", 1),
+            event("a", "earlier", 9, reason="Unconsolidatable"),
+            event("b", "two\n lines", 1),
+            event("c", "x" * 900, 1),
+            event("d", "of its claim", 1, kind="NodeClaim"),
+            event("e", "it rebooted", 1, reason="Rebooted"),
+        ]
+    )
+    assert said == {"a": "later", "b": "two lines", "c": "x" * 300}

@@ -1,4 +1,4 @@
-"""Plans for snapshots of clusters with Karpenter: nodes that would stay, and empty ones that nobody takes."""
+"""What plan and doctor say of snapshots with Karpenter: nodes that would stay, and empty ones that nobody takes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from extender.plan.render import render_json, render_table
 from extender.plan.report import Plan, plan_of
 from extender.plan.snapshot import parse_snapshot
 from extender.settings import Configuration
+from extender.survey.live import Asked
+from extender.survey.snapshot import evidence_of_snapshot
 from tests.builders import by_label
 
 Json = dict[str, Any]
@@ -72,8 +74,19 @@ def budget(allowed: int) -> Json:
     }
 
 
+def content_of(*items: Json) -> bytes:
+    return json.dumps({"kind": "List", "items": [NODE_POOL, *items]}).encode()
+
+
+def kept(*items: Json) -> dict[str, tuple[int, str | None, str | None]]:
+    """What doctor finds of nodes that stay: how many workers, the reason, and what Karpenter said."""
+    found = evidence_of_snapshot(content_of(*items), Asked(), source="the test").kept_nodes
+    assert found is not None
+    return {each.name: (each.workers, each.kept.reason if each.kept else None, each.said) for each in found}
+
+
 def plan(*items: Json) -> Plan:
-    content = json.dumps({"kind": "List", "items": [NODE_POOL, *items]}).encode()
+    content = content_of(*items)
     snapshot = parse_snapshot(content, by_label, source="the test")
     return plan_of(snapshot, Configuration.default(), source="the test")
 
@@ -135,3 +148,27 @@ def test_node_without_a_node_claim_is_nothing_to_karpenter() -> None:
     assert (evicted(made), made.stuck) == (["w3"], ())
     made = plan(*machines, *machine(4, claimed=False), *map(idle, range(5)))
     assert (evicted(made), stays(made)["w4"]) == (["w3"], "noNodeClaim")
+
+
+def test_doctor_finds_the_nodes_that_the_reaper_would_leave_alone() -> None:
+    """By the same functions: what holds n2 and n3 is known, n4 is empty for a day and only Karpenter says why."""
+    said = {
+        "kind": "Event",
+        "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Node", "name": "n4"},
+        "reason": "Unconsolidatable",
+        "message": 'Node "n4" has buffer pods',
+        "lastTimestamp": NOW,
+    }
+    held = agent(2, annotations=GUARD)
+    covered = agent(3, labels={"app": "agent"})
+    assert kept(*FIVE, *map(idle, range(4)), held, covered, budget(0), said) == {
+        "n2": (1, "otherPodDoNotDisrupt", None),
+        "n3": (1, "otherPodBudget", None),
+        "n4": (0, None, 'Node "n4" has buffer pods'),
+    }
+
+
+def test_doctor_does_not_know_which_nodes_stay_without_node_pools() -> None:
+    content = json.dumps({"kind": "List", "items": [*FIVE, idle(1)]}).encode()
+    assert evidence_of_snapshot(content, Asked(), source="the test").kept_nodes is None
