@@ -222,7 +222,7 @@ class NodePool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class PodClaim:
     """A caller's hold on a worker, as it stands on the pod.
 
     It is ``claimant``'s, a name that ``user`` chose, in ``pool``; ``id`` names it to them. It began at ``since`` and
@@ -240,7 +240,7 @@ class Claim:
     protects: bool = False
 
 
-UNREADABLE_CLAIM = Claim(id="", pool="", user="", claimant="", since=FOREVER, expires=FOREVER)
+UNREADABLE_CLAIM = PodClaim(id="", pool="", user="", claimant="", since=FOREVER, expires=FOREVER)
 """A claim that cannot be read: nobody's, and for ever. Somebody may hold the worker."""
 
 
@@ -292,7 +292,7 @@ class Pod:
     source_mark: str | None = None
     ip: str | None = None
     cache_key: str | None = None
-    claim: Claim | None = None
+    claim: PodClaim | None = None
     claim_ended: datetime | None = None
     labels: str = ""
     tolerates_disruption: bool = False

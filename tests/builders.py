@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from extender.clock import Clock, Moment, Steady
 from extender.model import (
-    Claim,
     Departure,
     Ending,
     Ledger,
@@ -22,6 +21,7 @@ from extender.model import (
     NodePool,
     Pod,
     PodBudget,
+    PodClaim,
     Selector,
     Victims,
 )
@@ -132,7 +132,7 @@ def worker(
     ip: str | None = None,
     scheduler: str = "default-scheduler",
     cache_key: str | None = None,
-    claim: Claim | None = None,
+    claim: PodClaim | None = None,
     claim_ended: datetime | None = None,
 ) -> Pod:
     return Pod(
@@ -176,8 +176,8 @@ def claim(
     since: datetime = NOW - timedelta(minutes=1),
     renewals: int = 0,
     protects: bool = False,
-) -> Claim:
-    return Claim(
+) -> PodClaim:
+    return PodClaim(
         id=id,
         pool=pool,
         user=user,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hypothesis import settings
 
-from tests.controlplane.fixtures import control_plane, namespace, require_binaries
+from scripts.tools.controlplane.fixtures import control_plane, namespace, require_binaries
 
 __all__ = ["control_plane", "namespace", "require_binaries"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from extender.diagnosis.evidence import (
+from extender.inspect.doctor.evidence import (
     AccessFacts,
     ClockReading,
     ConfigurationFacts,
@@ -21,7 +21,7 @@ from extender.diagnosis.evidence import (
     WebhookFacts,
     WorkerFacts,
 )
-from extender.kube.scheduler_config import DEFAULT_SCORE_WEIGHTS
+from extender.inspect.survey.scheduler_config import DEFAULT_SCORE_WEIGHTS
 from extender.model import AgeSource, Pod
 from extender.policy.calling import Refusal
 from tests.builders import NOW, ledger, minutes_ago, node, worker

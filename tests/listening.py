@@ -12,12 +12,12 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from extender.cluster.state import ClusterState
 from extender.model import Ledger, Node, Pod
 from extender.policy.calling import HandshakeFailure
 from extender.policy.pools import PoolsInForce
-from extender.state import ClusterState
 from extender.telemetry import Metrics
-from extender.web.http import Handler
+from extender.web.requests import Handler
 from extender.web.server import Address, Listener
 from extender.web.tls import ServerTls
 from extender.web.webhook import Webhook

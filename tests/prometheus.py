@@ -19,11 +19,11 @@ from typing import Any, NoReturn, Self
 
 import pytest
 
-from tests.controlplane.binaries import Note, cache_directory
-from tests.controlplane.building import locked
-from tests.controlplane.client import wait_for
-from tests.controlplane.errors import MissingTool
-from tests.controlplane.processes import Process, Spawner, free_ports, log_tail
+from scripts.tools.controlplane.binaries import Note, cache_directory
+from scripts.tools.controlplane.building import locked
+from scripts.tools.controlplane.client import wait_for
+from scripts.tools.controlplane.errors import MissingTool
+from scripts.tools.controlplane.processes import Process, Spawner, free_ports, log_tail
 
 REQUIRED = "WARMNODE_REQUIRE_PROMETHEUS"
 APT_SECONDS = 300

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from extender.kube.claims import ClaimStore
+from extender.cluster.state import ClusterState
+from extender.kube.claim_store import ClaimStore
 from extender.kube.eviction import Evictor
 from extender.kube.objects import CLAIM, CLAIMED_BY, IDLE_SINCE, PodObject, pod_from
 from extender.loops.reaper import Reaper
@@ -24,10 +25,9 @@ from extender.policy.deletion_cost import PoolCosts
 from extender.policy.idleness import ReapRules
 from extender.policy.pools import POOL_LABEL
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.claiming import Claiming
-from extender.web.grants import Granted, NoSuchClaim, NothingToClaim, Request, StillChanging, WorkerEnds
+from extender.web.grants import ClaimRequest, Granted, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
 from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node
 from tests.fakes.store import NAMESPACES, PODS, Change, Store
 from tests.stepping import Stepper, SteppingClient
@@ -124,7 +124,7 @@ class Race:
         """Claim, and then maybe renew, release or only hold."""
         try:
             granted = await claiming.claim(
-                Request(
+                ClaimRequest(
                     claimant=Claimant(user="u", pool="pool", name=claimant), ttl=timedelta(minutes=1), settings=SETTINGS
                 )
             )

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from extender.kube.client import TIMEOUT, KubeClient, Params
+from extender.kube.api_client import TIMEOUT, KubeClient, Params
 from extender.kube.errors import failure
 from extender.kube.transport import Lane
 from tests.fakes.selectors import selection

@@ -1,6 +1,6 @@
 """Composition root of the processes that stay: builds everything a role needs, runs it, and stops it in order.
 
-With `extender.once` the only place where parts meet.
+With `extender.inspect.once` the only place where parts meet.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import signal
 
 from extender.app.options import CLAIMS, WEBHOOK, Role, RunOptions
 from extender.app.process import Process
-from extender.kube.client import KubeClient
-from extender.once import USER_AGENT
+from extender.kube.api_client import USER_AGENT, KubeClient
 from extender.web.tls import ServerTls
 
 __all__ = ["Role", "RunOptions", "run"]

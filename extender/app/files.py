@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from extender.policy.calling import EXPIRES_SOON
-from extender.settings import Accepted, Configuration, ConfigurationFile, Refused, Unchanged
+from extender.settings import Accepted, Configuration, ConfigurationFile, ConfigurationRefused, Unchanged
 from extender.telemetry import Metrics, fields
 from extender.web.tls import ServerTls, TlsProblem
 
@@ -36,7 +36,7 @@ async def follow_files(
                 metrics.config_reloads.labels("accepted").inc()
                 take(new)
                 log.info("configuration reloaded", extra=fields(needs_restart=_needs_restart(first, new)))
-            case Refused(error=error):
+            case ConfigurationRefused(error=error):
                 metrics.config_valid.set(0)
                 metrics.config_reloads.labels("refused").inc()
                 log.error("configuration refused, the old one stays in force", extra=fields(problem=str(error)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from extender.once import ClusterOptions
+from extender.kube.api_client import ClusterOptions
 from extender.settings import ConfigurationFile
 from extender.web.server import Address
 

@@ -10,22 +10,22 @@ from typing import Any
 from extender import __version__
 from extender.app.files import follow_files
 from extender.app.options import Role, RunOptions
-from extender.app.reaping import Reaping
-from extender.app.serving import Serving
+from extender.app.reap_role import Reaping
+from extender.app.serve_role import Serving
 from extender.app.shared import Shared, real_clock
-from extender.feed import OPTIONAL, ClusterFeed
-from extender.inforce import InForce
-from extender.kube.client import KubeClient
+from extender.cluster.feed import OPTIONAL, ClusterFeed
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
 from extender.kube.lease import is_held
-from extender.kube.ledger import LedgerStore
+from extender.kube.ledger_store import LedgerStore
 from extender.kube.listing import list_uids
 from extender.kube.transport import Lane
 from extender.loops.departures import tell_departures
-from extender.loops.ledger import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
+from extender.loops.ledger_keeper import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
 from extender.loops.skew import tell_skew
 from extender.model import AgeSource, Pod
 from extender.settings import Configuration
-from extender.state import ClusterState
+from extender.settings.in_force import InForce
 from extender.telemetry import Metrics, WatchMetrics, fields
 from extender.web.ops import Readiness, operations
 from extender.web.server import Listener

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from extender.clock import Clock, Steady
-from extender.feed import ClusterFeed
-from extender.inforce import InForce
-from extender.kube.client import KubeClient
-from extender.state import ClusterState
+from extender.cluster.feed import ClusterFeed
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
+from extender.settings.in_force import InForce
 from extender.telemetry import Metrics
 
 

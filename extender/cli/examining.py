@@ -7,21 +7,21 @@ import asyncio
 import sys
 from typing import Any
 
-from extender import once
 from extender.cli.flags import cluster_flags, cluster_options, command, look, path, snapshot_flag
 from extender.cli.outcome import CLEAN, FAILURE, BadUsage, fail, refuse, show
-from extender.diagnosis.evidence import SchedulerConfig
-from extender.diagnosis.findings import Verdict
-from extender.diagnosis.render import render_json, render_page
+from extender.inspect import once
+from extender.inspect.doctor.doctor_text import render_json, render_page
+from extender.inspect.doctor.evidence import SchedulerConfig
+from extender.inspect.doctor.findings import Verdict
+from extender.inspect.explain import NotThere, Subject, explain
+from extender.inspect.explain_json import render_json as render_explanation
+from extender.inspect.explain_text import render_page as render_explanation_page
+from extender.inspect.snapshot import SnapshotError
+from extender.inspect.survey.live_evidence import DoctorOptions
+from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
+from extender.inspect.text import printable
 from extender.kube.errors import ConfigurationProblem, KubeError
-from extender.kube.scheduler_config import SchedulerConfigError, parse_scheduler_configs
-from extender.page import printable
-from extender.plan.explain import NotThere, Subject, explain
-from extender.plan.explain_json import render_json as render_explanation
-from extender.plan.explain_text import render_page as render_explanation_page
-from extender.plan.snapshot import SnapshotError
 from extender.settings import SettingsError, read_configuration
-from extender.survey.live import Asked
 
 _DOCTOR = """\
 Checks the installation and the cluster around it: is the scheduler calling us, and does its configuration let the
@@ -83,7 +83,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     try:
-        asked = Asked(
+        asked = DoctorOptions(
             namespace=options.namespace,
             configuration=read_configuration(path(options.config)) if options.config else None,
             configuration_source=options.config,

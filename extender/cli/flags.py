@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extender import once
-from extender.once import ClusterOptions
-from extender.plan.explain import Look
+from extender.inspect import once
+from extender.inspect.explain import Look
+from extender.kube.api_client import ClusterOptions
 from extender.settings import read_configuration
 
 

@@ -6,12 +6,12 @@ import argparse
 import asyncio
 from typing import Any
 
-from extender import once
 from extender.cli.flags import cluster_flags, cluster_options, command, flag, look, path, snapshot_flag
 from extender.cli.outcome import CLEAN, fail, refuse, show
+from extender.inspect import once
+from extender.inspect.plan_text import render_json, render_table
+from extender.inspect.snapshot import SnapshotError
 from extender.kube.errors import ConfigurationProblem, KubeError
-from extender.plan.render import render_json, render_table
-from extender.plan.snapshot import SnapshotError
 from extender.settings import SettingsError, read_configuration
 
 _PLAN = """\

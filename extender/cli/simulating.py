@@ -18,7 +18,7 @@ from extender.simulate.chart import draw_frontier
 from extender.simulate.jobs_file import JobsFileError, read_jobs
 from extender.simulate.picture import Picture, to_svg
 from extender.simulate.png import PngNotPossible, to_png
-from extender.simulate.render import Heading, pool_words, render_json, render_table
+from extender.simulate.results_text import Heading, pool_words, render_json, render_table
 from extender.simulate.rules import RULES, Rule, parse_rule
 from extender.simulate.run import PoolShape
 from extender.simulate.study import Trial, run_study

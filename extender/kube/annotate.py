@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.objects import COST_MARK, DELETION_COST, IDLE_SINCE, IDLE_SOURCE, Classify, PodObject, pod_from
 from extender.model import Pod

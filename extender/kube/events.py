@@ -13,7 +13,7 @@ import msgspec
 from cachetools import TTLCache
 
 from extender.clock import Clock
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.codec import check_answer
 from extender.kube.errors import KubeError
 from extender.model import Pod

@@ -14,7 +14,7 @@ from enum import StrEnum
 import msgspec
 
 from extender.kube.annotate import decode_pod
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.codec import check_answer, decode_answer
 from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
 from extender.kube.objects import Classify, labels_of, pod_from

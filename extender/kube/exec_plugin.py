@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from extender.kube.access import Credential, PrivateFiles
+from extender.kube.credentials import Credential, PrivateFiles
 from extender.kube.errors import ConfigurationProblem
 from extender.telemetry import fields
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from extender.kube.access import Access, Credential, Credentials, FixedCredentials, PrivateFiles, TokenFile
+from extender.kube.credentials import Access, Credential, Credentials, FixedCredentials, PrivateFiles, TokenFile
 from extender.kube.errors import ConfigurationProblem
 from extender.kube.exec_plugin import ExecCredentials, cluster_info
 from extender.kube.kubeconfig_fields import (

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.errors import Conflict, Forbidden, NotFound
 from extender.kube.transport import Lane

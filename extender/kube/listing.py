@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.codec import Codec
 from extender.kube.errors import Unavailable
 from extender.kube.objects import ObjectMeta

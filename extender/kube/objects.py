@@ -17,7 +17,6 @@ from msgspec import Struct
 from extender.model import (
     FOREVER,
     UNREADABLE_CLAIM,
-    Claim,
     Departure,
     Ending,
     IdleBasis,
@@ -25,6 +24,7 @@ from extender.model import (
     Membership,
     Node,
     Pod,
+    PodClaim,
     labels_as_text,
 )
 from extender.policy.marks import parse_idle_mark, read_marks
@@ -291,7 +291,7 @@ _CLAIM = msgspec.json.Decoder(ClaimRecord)
 _LONGEST_CLAIM = 8192
 
 
-def claim_from(text: str | None) -> Claim | None:
+def claim_from(text: str | None) -> PodClaim | None:
     """Read the claim annotation, None where it is absent.
 
     Anything that is no claim reads as `UNREADABLE_CLAIM`: nobody gets the worker, and it is not evicted, until the
@@ -308,7 +308,7 @@ def claim_from(text: str | None) -> Claim | None:
     since, expires = parse_idle_mark(record.since), parse_idle_mark(record.expires)
     if since is None or expires is None:
         return UNREADABLE_CLAIM
-    return Claim(
+    return PodClaim(
         id=record.id,
         pool=record.pool,
         user=record.user,

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 import aiohttp
 
-from extender.kube.access import Access, Credential, TlsContexts
+from extender.kube.credentials import Access, Credential, TlsContexts
 from extender.kube.errors import ConfigurationProblem, Unavailable, one_line
 
 _CONNECT_SECONDS = 10.0
@@ -35,7 +35,7 @@ class Lane(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ApiRequest:
     """One request. ``path`` is below the server's URL; ``silence_limit`` None leaves the limit to the caller.
 
     ``answer_limit`` is how long the answer's head may take.
@@ -101,7 +101,7 @@ class Transport:
         self._tls.context(await self._access.credentials.get())
 
     @asynccontextmanager
-    async def answer(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def answer(self, request: ApiRequest) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer's head, whatever its status; its body is there to be read until the block ends.
 
         A GET answered 401 is repeated once with fresh credentials.
@@ -118,7 +118,7 @@ class Transport:
             response.close()  # once it was read to its end the connection is back in the pool, and this does nothing
 
     @contextmanager
-    def failures(self, request: Request, timeout: timedelta | None = None) -> Iterator[None]:
+    def failures(self, request: ApiRequest, timeout: timedelta | None = None) -> Iterator[None]:
         """Raise what goes wrong on the way as Unavailable. Its text names the API server and never a header.
 
         Reason ``Silent``: an answer began and nothing more came of it, as at each watch of what does not change.
@@ -148,7 +148,7 @@ class Transport:
         for session in self._sessions.values():
             await session.close()
 
-    async def _attempt(self, request: Request) -> aiohttp.ClientResponse:
+    async def _attempt(self, request: ApiRequest) -> aiohttp.ClientResponse:
         credential = await self._credential()
         headers = dict(request.headers)
         if credential.authorization is not None:

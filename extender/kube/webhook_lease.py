@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.lease import LeaseStore, StoredLease, annotations_of, micro_time
 from extender.kube.objects import PREFIX
 from extender.policy.calling import HandshakeFailure, Refusal
@@ -56,7 +56,7 @@ class WebhookLease:
         self._store = LeaseStore(client, namespace=namespace, name=name, labels=LABELS, notes=lambda: self._notes)
 
     async def read(self) -> StoredWebhookRecord | None:
-        """Read it as it is now, None where there is none."""
+        """Read it is now, None where there is none."""
         lease = await self._store.read()
         return None if lease is None else stored_record_from(lease)
 

@@ -34,7 +34,7 @@ AskPrometheus = Callable[[PrometheusQuery], Awaitable[PrometheusAnswer]]
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class SourceMemory:
     """One source: its last answer about each worker by UID, or one series for all; and what it is being asked.
 
     ``began`` is since when it is asked, by this process as leader.
@@ -78,8 +78,8 @@ class Answers:
         self._ask_prometheus = ask_prometheus
         self._metrics = metrics
         self._clock = clock
-        self._asked: dict[Source, Asked] = {}
-        self._queue: asyncio.Queue[tuple[Asked, Pod]] = asyncio.Queue()
+        self._asked: dict[Source, SourceMemory] = {}
+        self._queue: asyncio.Queue[tuple[SourceMemory, Pod]] = asyncio.Queue()
 
     async def work(self) -> None:
         """Ask one after the other, for ever. Run so many of these as questions may be on their way at once."""
@@ -92,11 +92,11 @@ class Answers:
             finally:
                 asked.waiting.discard(asked.subject(worker))
 
-    def of(self, rules: SourceRules) -> list[Asked]:
+    def of(self, rules: SourceRules) -> list[SourceMemory]:
         """Give what the sources of a pool were asked and said. Pools with the same source share it."""
         return [self._asked.get(source) or self._begin(source) for source in rules.outside]
 
-    def ask_due(self, sources: Sequence[Asked], worker: Pod, now: Steady) -> None:
+    def ask_due(self, sources: Sequence[SourceMemory], worker: Pod, now: Steady) -> None:
         """Queue the questions about a worker whose interval is over, unless they are under way."""
         for asked in sources:
             last, subject = asked.last_asked(worker), asked.subject(worker)
@@ -104,7 +104,7 @@ class Answers:
                 asked.waiting.add(subject)
                 self._queue.put_nowait((asked, worker))
 
-    async def ask_now(self, sources: Sequence[Asked], worker: Pod) -> None:
+    async def ask_now(self, sources: Sequence[SourceMemory], worker: Pod) -> None:
         """Ask all these about one worker, at once; what they say is their last answer then."""
         now = self._clock.steady()
         async with asyncio.TaskGroup() as group:
@@ -126,11 +126,11 @@ class Answers:
         while not self._queue.empty():
             self._queue.get_nowait()
 
-    def _begin(self, source: Source) -> Asked:
-        asked = self._asked[source] = Asked(source, self._clock.steady())
+    def _begin(self, source: Source) -> SourceMemory:
+        asked = self._asked[source] = SourceMemory(source, self._clock.steady())
         return asked
 
-    async def _ask(self, asked: Asked, worker: Pod) -> None:
+    async def _ask(self, asked: SourceMemory, worker: Pod) -> None:
         source = asked.source
         if isinstance(source, HttpProbe):
             answer = await self._ask_worker(source, worker.ip)
@@ -143,7 +143,7 @@ class Answers:
             self._tell(asked, source, found)
         self._metrics.source_answers.labels(source.kind, said).inc()
 
-    def _tell(self, asked: Asked, query: PrometheusQuery, found: PrometheusAnswer) -> None:
+    def _tell(self, asked: SourceMemory, query: PrometheusQuery, found: PrometheusAnswer) -> None:
         """Log a problem of a query when it begins, changes or ends."""
         problem = found.problem
         if not problem and found.unnamed:

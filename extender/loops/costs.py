@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from extender.clock import Clock
+from extender.cluster.state import ClusterState
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, CostWrite, cost_state, cost_write, is_untouched
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.costs")

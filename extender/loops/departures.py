@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterable
 from datetime import timedelta
 
+from extender.cluster.state import ClusterState
 from extender.model import Departure
-from extender.state import ClusterState
 from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.nodes")

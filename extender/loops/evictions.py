@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Protocol
 
 from extender.clock import Clock
-from extender.emptying import Rooms
+from extender.cluster.disruption_room import DisruptionRoom
+from extender.cluster.state import ClusterState
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.floor import ClaimableCount
@@ -23,7 +24,6 @@ from extender.model import OrderKey, Pod, Selector, SkipReason
 from extender.policy.idleness import idle_since, why_not_reapable
 from extender.policy.reaping import EvictionPlan
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.reaper")
@@ -83,7 +83,9 @@ class Evictions:
         self._is_fresh = is_fresh
         self._clock = clock
 
-    async def carry_out(self, pool: str, plan: EvictionPlan, claimable: ClaimableCount, rooms: Rooms) -> Carried:
+    async def carry_out(
+        self, pool: str, plan: EvictionPlan, claimable: ClaimableCount, rooms: DisruptionRoom
+    ) -> Carried:
         """Evict the plan's victims in its order. After three failures the rest is left for a later pass.
 
         A failure is an API server in trouble. One that is well and refuses a worker is asked for the others.
@@ -108,7 +110,9 @@ class Evictions:
                 carried.taken_from.append(key)
         return carried
 
-    def _why_not_now(self, pool: str, victim: Pod, claimable: ClaimableCount, rooms: Rooms) -> SkipReason | None:
+    def _why_not_now(
+        self, pool: str, victim: Pod, claimable: ClaimableCount, rooms: DisruptionRoom
+    ) -> SkipReason | None:
         """Ask everything again that may have changed since the plan, from the live state."""
         if not self._is_leader() or not self._is_fresh() or self._holds.is_throttled(self._clock.steady()):
             return SkipReason.BACKING_OFF

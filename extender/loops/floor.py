@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from extender.cluster.state import ClusterState
 from extender.model import Pod
 from extender.policy.idleness import why_not_claimable
 from extender.policy.reaping import Assessment
-from extender.state import ClusterState
 
 
 class ClaimableCount:

@@ -15,13 +15,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 from extender.clock import Clock, Moment, Steady
+from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionResult, FreshPod
-from extender.loops.answers import AT_ONCE, Answers, Asked
+from extender.loops.answers import AT_ONCE, Answers, SourceMemory
 from extender.loops.evictions import Pods
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import IdleBasis, Pod, Selector
-from extender.policy.sources import MarkWrite, Said, SourceRules, Verdict, combine, mark_write, standing
-from extender.state import ClusterState
+from extender.policy.sources import MarkWrite, Said, SourceRules, SourceVerdict, combine, mark_write, standing
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.sources")
@@ -32,7 +32,7 @@ LEFTOVERS = timedelta(seconds=30)
 PROBLEM_PAUSE = timedelta(seconds=10)
 WORKERS_BETWEEN_YIELDS = 500
 """A few milliseconds."""
-NOBODY = Verdict(said=Said.NOT_ASKED)
+NOBODY = SourceVerdict(said=Said.NOT_ASKED)
 
 
 class IdleSources:
@@ -142,7 +142,7 @@ class IdleSources:
 
     async def _judge_all(self, now: Moment) -> list[MarkWrite]:
         writes: list[MarkWrite] = []
-        known: dict[str, tuple[SourceRules, list[Asked]]] = {}
+        known: dict[str, tuple[SourceRules, list[SourceMemory]]] = {}
         counts: dict[tuple[str, str], Counter[Said]] = {}
         looked_at: set[str] = set()
         since_yield = 0
@@ -179,10 +179,10 @@ class IdleSources:
         self,
         worker: Pod,
         rules: SourceRules,
-        sources: Sequence[Asked],
+        sources: Sequence[SourceMemory],
         now: Moment,
         counts: dict[tuple[str, str], Counter[Said]],
-    ) -> Verdict:
+    ) -> SourceVerdict:
         """Judge one worker, and queue what is to be asked about it: nothing while its own mark says busy already."""
         self._notice_removed(worker, rules, now)
         verdict = self._judge(worker, rules, sources, now)
@@ -198,7 +198,7 @@ class IdleSources:
             log.debug("verdict", extra=fields(pool=pool, pod=worker.name, said=verdict.said, dry_run=rules.dry_run))
         return verdict
 
-    def _judge(self, worker: Pod, rules: SourceRules, sources: Sequence[Asked], now: Moment) -> Verdict:
+    def _judge(self, worker: Pod, rules: SourceRules, sources: Sequence[SourceMemory], now: Moment) -> SourceVerdict:
         answers = [asked.about(worker) for asked in sources]
         return combine(rules, worker, answers, now, not_before=self._not_before.get(worker.uid))
 
@@ -254,7 +254,7 @@ class ConfirmedPods:
         return await self._pods.budget_selector(namespace, name)
 
 
-def _as_judged(worker: Pod, verdict: Verdict, rules: SourceRules) -> Pod:
+def _as_judged(worker: Pod, verdict: SourceVerdict, rules: SourceRules) -> Pod:
     mark = verdict.idle_since if rules.dry_run else worker.idle_since
     since = None if mark is None or verdict.idle_since is None else max(mark, verdict.idle_since)
     return worker if since == worker.idle_since else replace(worker, idle_since=since)

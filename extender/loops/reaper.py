@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.clock import Clock, Steady
-from extender.emptying import Rooms, Seen, why_stays
+from extender.cluster.disruption_room import DisruptionRoom, Seen, why_stays
+from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionOutcome
+from extender.loops.budget_look import BudgetLook
 from extender.loops.evictions import Announcer, Evictions, Pods
 from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, tell_pass, tell_stuck
-from extender.loops.pod_budgets import BudgetLook
 from extender.loops.slices import in_slices
 from extender.model import OrderKey, Pod, PodBudget, SkipReason
 from extender.policy.brakes import (
@@ -35,7 +36,6 @@ from extender.policy.budgets import NO_BUDGETS, PodBudgets
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node, planning
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 
 log = logging.getLogger("warmnode.reaper")
@@ -144,7 +144,7 @@ class Reaper:
         """Look at one pool and evict what may go now."""
         budgets = await self._look_at_pod_budgets()
         with self._state.changes() as changed, self._state.changes() as changed_for_rooms:
-            rooms = Rooms(self._state, changed_for_rooms, budgets=budgets or NO_BUDGETS, seen=self._seen)
+            rooms = DisruptionRoom(self._state, changed_for_rooms, budgets=budgets or NO_BUDGETS, seen=self._seen)
             return await self._one_pass(pool, changed, rooms, are_budgets_known=budgets is not None)
 
     # -- a pass -------------------------------------------------------------------------------------------------------
@@ -155,7 +155,9 @@ class Reaper:
             return NO_BUDGETS
         return await self._pod_budgets.look()
 
-    async def _one_pass(self, pool: str, changed: set[str], rooms: Rooms, *, are_budgets_known: bool) -> PassReport:
+    async def _one_pass(
+        self, pool: str, changed: set[str], rooms: DisruptionRoom, *, are_budgets_known: bool
+    ) -> PassReport:
         settings = self._pool_settings(pool)
         memory = self._memory.setdefault(pool, _PoolMemory())
         assessments = await in_slices(self._assessing(pool, settings.reap, rooms, self._clock.now()))
@@ -183,7 +185,7 @@ class Reaper:
         return report
 
     def _assessing(
-        self, pool: str, rules: ReapRules, rooms: Rooms, now: datetime
+        self, pool: str, rules: ReapRules, rooms: DisruptionRoom, now: datetime
     ) -> Generator[None, None, list[Assessment]]:
         assessments = []
         for name in list(self._state.nodes):
@@ -193,7 +195,9 @@ class Reaper:
             yield
         return assessments
 
-    def _assess_node(self, name: str, pool: str, rules: ReapRules, rooms: Rooms, now: datetime) -> Assessment | None:
+    def _assess_node(
+        self, name: str, pool: str, rules: ReapRules, rooms: DisruptionRoom, now: datetime
+    ) -> Assessment | None:
         node = self._state.nodes.get(name)
         workers = [worker for worker in self._state.where.workers_on(name).values() if worker.pool == pool]
         if node is None or not workers:
@@ -258,7 +262,7 @@ class Reaper:
         settings: PoolSettings,
         memory: _PoolMemory,
         claimable: ClaimableCount,
-        rooms: Rooms,
+        rooms: DisruptionRoom,
         skipped: dict[str, SkipReason],
     ) -> dict[str, EvictionOutcome]:
         began = self._clock.moment()

@@ -11,9 +11,9 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from extender.clock import Clock, Steady
+from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.model import Pod
-from extender.state import ClusterState
 from extender.telemetry import fields
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from pydantic import StrictBool
 
-from extender.model import CacheKeyRule, Claim, Pod, SkipReason
+from extender.model import CacheKeyRule, Pod, PodClaim, SkipReason
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.durations import PositiveDuration
 from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
@@ -78,7 +78,7 @@ class ClaimReference:
     pool: str
     id: str
 
-    def means(self, claim: Claim) -> bool:
+    def means(self, claim: PodClaim) -> bool:
         """True where it is that claim: of the same ID, in the same pool, and of the same user."""
         return (claim.user, claim.pool, claim.id) == (self.user, self.pool, self.id)
 
@@ -138,12 +138,12 @@ def held_by(workers: Iterable[Pod], claimant: Claimant, now: datetime) -> list[P
     return [worker for _, worker in held]
 
 
-def prolonged(claim: Claim, ttl: timedelta, now: datetime) -> Claim:
+def prolonged(claim: PodClaim, ttl: timedelta, now: datetime) -> PodClaim:
     """Let a claim end ``ttl`` from now, never sooner than it would. Always another value: ``renewals`` is counted."""
     return replace(claim, expires=max(claim.expires, now + ttl), renewals=claim.renewals + 1)
 
 
-def claim_end(claim: Claim, now: datetime) -> datetime:
+def claim_end(claim: PodClaim, now: datetime) -> datetime:
     """Say when a claim that is released now has ended: now, or when it expired."""
     return min(now, claim.expires)
 

@@ -15,7 +15,7 @@ from extender.policy.idleness import asks_not_to_be_disturbed, is_undisturbed
 from extender.policy.scoring import PreferenceKey
 
 
-class Verdict(StrEnum):
+class PreemptVerdict(StrEnum):
     """What was done with a preemption and why."""
 
     CHOSEN = "chosen"
@@ -48,7 +48,7 @@ class Choice:
     """The candidates that stay. ``nodes`` is the whole input where it is echoed, and empty where all are vetoed."""
 
     nodes: tuple[str, ...]
-    verdict: Verdict
+    verdict: PreemptVerdict
 
 
 def choose_preemption(*, preemptor_pool: str | None, candidates: Mapping[str, Victims], view: PreemptionView) -> Choice:
@@ -71,7 +71,7 @@ def choose_preemption(*, preemptor_pool: str | None, candidates: Mapping[str, Vi
         return Choice(nodes=everything, verdict=doubt)
     victims = {name: [view.pods[uid] for uid in entry.pod_uids] for name, entry in candidates.items()}
     if preemptor_pool is None and not any(pod.pool for pods in victims.values() for pod in pods):
-        return Choice(nodes=everything, verdict=Verdict.NO_WORKER)
+        return Choice(nodes=everything, verdict=PreemptVerdict.NO_WORKER)
 
     def cost(name: str) -> tuple[int, int, int, int, tuple[int, ...], int, str]:
         pods = victims[name]
@@ -94,23 +94,23 @@ def choose_preemption(*, preemptor_pool: str | None, candidates: Mapping[str, Vi
 
     allowed = [name for name in everything if not any(_is_protected(pod, view) for pod in victims[name])]
     if not allowed:
-        return Choice(nodes=(), verdict=Verdict.VETOED)
-    return Choice(nodes=(min(allowed, key=cost),), verdict=Verdict.CHOSEN)
+        return Choice(nodes=(), verdict=PreemptVerdict.VETOED)
+    return Choice(nodes=(min(allowed, key=cost),), verdict=PreemptVerdict.CHOSEN)
 
 
-def _doubt(candidates: Mapping[str, Victims], view: PreemptionView) -> Verdict | None:
+def _doubt(candidates: Mapping[str, Victims], view: PreemptionView) -> PreemptVerdict | None:
     for name, entry in candidates.items():
         if name not in view.order:
-            return Verdict.UNKNOWN_NODE
+            return PreemptVerdict.UNKNOWN_NODE
         if not entry.pod_uids:
-            return Verdict.NO_VICTIMS
+            return PreemptVerdict.NO_VICTIMS
         for uid in entry.pod_uids:
             pod = view.pods.get(uid)
             if pod is None or pod.node != name:
-                return Verdict.UNKNOWN_POD
+                return PreemptVerdict.UNKNOWN_POD
             if pod.priority is None:
-                return Verdict.UNKNOWN_PRIORITY
-    return Verdict.NO_WORKER if not candidates else None
+                return PreemptVerdict.UNKNOWN_PRIORITY
+    return PreemptVerdict.NO_WORKER if not candidates else None
 
 
 def _counts_as_busy(pod: Pod, view: PreemptionView) -> bool:

@@ -127,7 +127,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class SourceVerdict:
     """What all sources together say. ``idle_since`` None: busy, and ``said`` is why."""
 
     said: Said
@@ -150,7 +150,7 @@ def combine(
     now: Moment,
     *,
     not_before: Steady | None = None,
-) -> Verdict:
+) -> SourceVerdict:
     """Put together what the sources say, one answer for each of ``rules.outside``; None: none yet.
 
     Busy, with the first reason of: 1. ``annotation`` is a source and the worker has no valid mark of its own; 2. a
@@ -160,16 +160,16 @@ def combine(
     times: list[datetime] = []
     if rules.annotation:
         if worker.own_mark is None or not is_valid_mark(worker.own_mark, now.now):
-            return Verdict(said=Said.NOT_MARKED if worker.own_mark is None else Said.FUTURE)
+            return SourceVerdict(said=Said.NOT_MARKED if worker.own_mark is None else Said.FUTURE)
         times.append(worker.own_mark)
     for answer in answers:
         if answer is None or (not_before is not None and answer.asked < not_before):
-            return Verdict(said=Said.NOT_ASKED)
+            return SourceVerdict(said=Said.NOT_ASKED)
         said = standing(answer, rules.stale_after, now)
         if said is not Said.IDLE or answer.idle_since is None:
-            return Verdict(said=said)
+            return SourceVerdict(said=said)
         times.append(answer.idle_since)
-    return Verdict(said=Said.IDLE, idle_since=max(times)) if times else Verdict(said=Said.NOT_ASKED)
+    return SourceVerdict(said=Said.IDLE, idle_since=max(times)) if times else SourceVerdict(said=Said.NOT_ASKED)
 
 
 def standing(answer: Answer | None, stale_after: timedelta, now: Moment) -> Said:
@@ -213,7 +213,7 @@ def series_of(series: Series, worker: Pod) -> Answer:
 
 
 def mark_write(
-    worker: Pod, rules: SourceRules, verdict: Verdict, asking_for: timedelta = timedelta.max
+    worker: Pod, rules: SourceRules, verdict: SourceVerdict, asking_for: timedelta = timedelta.max
 ) -> MarkWrite | None:
     """Decide what to write on one worker, None for nothing.
 

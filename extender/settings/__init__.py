@@ -10,7 +10,7 @@ from extender.settings.defaults import (
     PoolDefaults,
     PreemptSettings,
 )
-from extender.settings.idle import AnnotationSource
+from extender.settings.idle_section import AnnotationSource
 from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
 from extender.settings.models import (
@@ -19,15 +19,15 @@ from extender.settings.models import (
     LedgerSettings,
     WebhookSettings,
 )
-from extender.settings.pools import (
+from extender.settings.pool_sections import (
     MatchExpression,
     Operator,
     PoolSettings,
-    Selector,
+    SelectorSection,
     to_cache_key_rule,
     to_model_pool,
 )
-from extender.settings.reload import Accepted, ConfigurationFile, Refused, Reload, Unchanged
+from extender.settings.reload import Accepted, ConfigurationFile, ConfigurationRefused, Reload, Unchanged
 from extender.settings.schema import configuration_schema
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "CacheKeySettings",
     "Configuration",
     "ConfigurationFile",
+    "ConfigurationRefused",
     "LeaderElectionSettings",
     "LedgerSettings",
     "MatchExpression",
@@ -45,9 +46,8 @@ __all__ = [
     "PoolDefaults",
     "PoolSettings",
     "PreemptSettings",
-    "Refused",
     "Reload",
-    "Selector",
+    "SelectorSection",
     "SettingsError",
     "Unchanged",
     "WebhookSettings",

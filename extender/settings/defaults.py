@@ -15,8 +15,8 @@ from extender.policy.deletion_cost import PoolCosts
 from extender.policy.durations import format_duration
 from extender.policy.idleness import ReapRules
 from extender.policy.knobs import LabelKey
-from extender.settings.idle import IdleSettings
-from extender.settings.mistakes import Conflict, Inconsistent
+from extender.settings.idle_section import IdleSettings
+from extender.settings.mistakes import FieldConflict, Inconsistent
 from extender.settings.section import Section
 
 
@@ -32,7 +32,7 @@ def _ttl_fits(claims: ClaimRules) -> ClaimRules:
     if claims.ttl > claims.max_ttl:
         ttl, longest = format_duration(claims.ttl), format_duration(claims.max_ttl)
         problem = f"ttl ({ttl}) must not be longer than maxTtl ({longest})"
-        raise Inconsistent([Conflict(fields=(("ttl",), ("maxTtl",)), problem=problem)])
+        raise Inconsistent([FieldConflict(fields=(("ttl",), ("maxTtl",)), problem=problem)])
     return claims
 
 

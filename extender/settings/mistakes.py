@@ -49,7 +49,7 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict:
+class FieldConflict:
     """Values that do not fit together. ``fields`` are all that take part, below the model that found it."""
 
     fields: tuple[KeyPath, ...]
@@ -59,12 +59,12 @@ class Conflict:
 class Inconsistent(ValueError):
     """Raised by a model whose fields are right one by one and wrong together: all conflicts at once."""
 
-    def __init__(self, conflicts: Iterable[Conflict]) -> None:
+    def __init__(self, conflicts: Iterable[FieldConflict]) -> None:
         self.conflicts = tuple(conflicts)
         super().__init__("; ".join(conflict.problem for conflict in self.conflicts))
 
 
-def refuse(conflicts: Iterable[Conflict]) -> None:
+def refuse(conflicts: Iterable[FieldConflict]) -> None:
     """Raise `Inconsistent` when there are conflicts, else do nothing."""
     found = tuple(conflicts)
     if found:

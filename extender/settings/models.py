@@ -17,8 +17,8 @@ from extender.policy.durations import PositiveDuration, format_duration
 from extender.policy.knobs import ObjectName
 from extender.policy.pools import POOL_LABEL
 from extender.settings.defaults import PoolDefaults
-from extender.settings.mistakes import Conflict, refuse
-from extender.settings.pools import PoolSettings, Selector
+from extender.settings.mistakes import FieldConflict, refuse
+from extender.settings.pool_sections import PoolSettings, SelectorSection
 from extender.settings.section import NOT_EMPTY, Section
 
 API_VERSION = "warmnode.dev/v1alpha1"
@@ -62,15 +62,15 @@ class LeaderElectionSettings(Section):
         refuse(self._conflicts())
         return self
 
-    def _conflicts(self) -> Iterator[Conflict]:
+    def _conflicts(self) -> Iterator[FieldConflict]:
         lease, renew, retry = map(format_duration, (self.lease_duration, self.renew_deadline, self.retry_period))
         if self.lease_duration <= self.renew_deadline:
-            yield Conflict(
+            yield FieldConflict(
                 fields=(("leaseDuration",), ("renewDeadline",)),
                 problem=f"leaseDuration ({lease}) must be longer than renewDeadline ({renew}), or two may lead at once",
             )
         if self.renew_deadline <= _JITTER_FACTOR * self.retry_period:
-            yield Conflict(
+            yield FieldConflict(
                 fields=(("renewDeadline",), ("retryPeriod",)),
                 problem=f"renewDeadline ({renew}) must be longer than 1.2 times retryPeriod ({retry}),"
                 " or the leader cannot try twice",
@@ -118,7 +118,7 @@ class Configuration(Section):
         defaults = self.pool_defaults
         return PoolSettings.model_construct(
             name=name,
-            selector=Selector.model_construct(match_labels={POOL_LABEL: name}),
+            selector=SelectorSection.model_construct(match_labels={POOL_LABEL: name}),
             dry_run=self.dry_run,
             idle=defaults.idle,
             reap=defaults.reap,

@@ -27,13 +27,13 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class ConfigurationRefused:
     """A new version that cannot be used, or a file that is gone. What was in force stays in force."""
 
     error: SettingsError
 
 
-Reload: TypeAlias = Unchanged | Accepted | Refused
+Reload: TypeAlias = Unchanged | Accepted | ConfigurationRefused
 
 
 class ConfigurationFile:
@@ -57,12 +57,12 @@ class ConfigurationFile:
             content = read_bytes(self._path)
         except SettingsError as error:
             is_known, self._seen = self._seen == str(error), str(error)
-            return Unchanged() if is_known else Refused(error=error)
+            return Unchanged() if is_known else ConfigurationRefused(error=error)
         if content == self._seen:
             return Unchanged()
         self._seen = content
         try:
             self.configuration = load_configuration(content, source=str(self._path))
         except SettingsError as error:
-            return Refused(error=error)
+            return ConfigurationRefused(error=error)
         return Accepted(configuration=self.configuration)

@@ -23,7 +23,7 @@ _KEY_MARK = "[key]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class WordedMistake:
     """What is wrong. ``fields`` are all paths that take part; ``with_value``: the value at the path helps to see it."""
 
     fields: tuple[KeyPath, ...]
@@ -31,7 +31,7 @@ class Finding:
     with_value: bool = False
 
 
-def findings(error: ValidationError, model: type) -> Iterator[Finding]:
+def findings(error: ValidationError, model: type) -> Iterator[WordedMistake]:
     """Each single mistake in a validation of ``model``."""
     for details in error.errors(include_url=False):
         path: KeyPath = tuple(details["loc"])
@@ -40,15 +40,15 @@ def findings(error: ValidationError, model: type) -> Iterator[Finding]:
             continue  # a default made from another field, whose own mistake is reported
         if isinstance(cause, Inconsistent):
             for conflict in cause.conflicts:
-                yield Finding(fields=tuple(path + field for field in conflict.fields), problem=conflict.problem)
+                yield WordedMistake(fields=tuple(path + field for field in conflict.fields), problem=conflict.problem)
         elif path and path[-1] == _KEY_MARK:
-            yield Finding(fields=(path[:-1],), problem=f"the key {_problem(details)}")
+            yield WordedMistake(fields=(path[:-1],), problem=f"the key {_problem(details)}")
         elif details["type"] == "missing":
-            yield Finding(fields=(path,), problem=_missing(model, path))
+            yield WordedMistake(fields=(path,), problem=_missing(model, path))
         elif details["type"] in _UNKNOWN_KEY:
-            yield Finding(fields=(path,), problem=_unknown_key(model, path))
+            yield WordedMistake(fields=(path,), problem=_unknown_key(model, path))
         else:
-            yield Finding(fields=(path,), problem=_problem(details), with_value=True)
+            yield WordedMistake(fields=(path,), problem=_problem(details), with_value=True)
 
 
 def _problem(details: ErrorDetails) -> str:

@@ -38,7 +38,7 @@ class PoolShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """What came of a run. Node-hours are from launch to removal, boot included; waits are for a free slot."""
 
     jobs: int
@@ -85,7 +85,7 @@ _Event = tuple[float, int, _Kind, "_SimulatedNode | None", int]
 
 def simulate(
     jobs: Sequence[Job], shape: PoolShape, rule: Placement, progress: Progress = lambda arrived: None
-) -> Outcome:
+) -> RunOutcome:
     """Run jobs, which are given in order of arrival, through a pool that begins with no node."""
     return _Run(jobs, shape, rule, progress).run()
 
@@ -111,7 +111,7 @@ class _Run:
         self._waited_jobs = 0
         self._waited_seconds = 0.0
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         """Take arrivals and events in order of time; at one time events come first, so that freed room is there."""
         if self._shape.restart_every is not None and self._jobs:
             self._push(self._shape.restart_every.total_seconds(), _Kind.RESTART, None, 0)
@@ -122,7 +122,7 @@ class _Run:
                 self._progress(number)
         self._work_until(inf)
         self._progress(len(self._jobs))
-        return Outcome(
+        return RunOutcome(
             jobs=len(self._jobs),
             node_hours=self._node_seconds / HOUR_SECONDS,
             reads=self._reads,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from random import Random
 
 from extender.simulate.rules import Rule, placement
-from extender.simulate.run import Outcome, PoolShape, simulate
+from extender.simulate.run import PoolShape, RunOutcome, simulate
 from extender.simulate.workload import Job
 
 Report = Callable[[int, int, Rule, timedelta, float], None]
@@ -21,7 +21,7 @@ class Trial:
 
     rule: Rule
     consolidate_after: timedelta
-    outcome: Outcome
+    outcome: RunOutcome
 
 
 def run_study(

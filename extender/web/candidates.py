@@ -14,12 +14,12 @@ from datetime import timedelta
 from cachetools import TTLCache
 
 from extender.clock import Clock, Steady
+from extender.cluster.state import ClusterState
 from extender.model import Pod, SkipReason
 from extender.policy.affinity import Affinity
 from extender.policy.claims import claimable_on, reasons_on
 from extender.policy.idleness import why_not_claimable
 from extender.policy.scoring import key_first
-from extender.state import ClusterState
 
 NODES_BETWEEN_YIELDS = 50
 TALLY_LASTS = timedelta(seconds=1)

@@ -17,13 +17,13 @@ from extender.policy.claims import PoolClaims
 from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
 from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
-from extender.web.refusals import REFUSALS, Refused, bad_request, refusal_of, unavailable
+from extender.web.refusals import REFUSALS, CallRefused, bad_request, refusal_of, unavailable
 
 LONGEST_CLAIMANT = 256
 _GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"
 
 
-class Outcome(StrEnum):
+class ClaimOutcome(StrEnum):
     """What became of a call: the metric's label, and ``reason`` in a problem."""
 
     CLAIMED = "claimed"
@@ -49,7 +49,9 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
 
 
-SUCCESSES = frozenset({Outcome.CLAIMED, Outcome.FOUND, Outcome.RENEWED, Outcome.RELEASED, Outcome.LISTED})
+SUCCESSES = frozenset(
+    {ClaimOutcome.CLAIMED, ClaimOutcome.FOUND, ClaimOutcome.RENEWED, ClaimOutcome.RELEASED, ClaimOutcome.LISTED}
+)
 
 
 class _CreateBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,13 +78,13 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
 
 
 def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta, str | None]:
-    """Read what a claim is asked with: the claimant's name, how long, and the cache key or None. Raises `Refused`."""
+    """Read what a claim is asked with: the claimant's name, how long, and the cache key or None. Raises `CallRefused`."""
     wanted = _decoded(body, _CreateBody, '{"claimant": "query-42", "ttl": "60s"}')
     return _claimant(wanted.claimant), _ttl(wanted.ttl, settings), _cache_key(wanted.cache_key)
 
 
 def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:
-    """Read how long a claim is to last on. No body: as long as a new one. Raises `Refused`."""
+    """Read how long a claim is to last on. No body: as long as a new one. Raises `CallRefused`."""
     return _ttl(_decoded(body or b"{}", _RenewBody, '{"ttl": "60s"}, or no body').ttl, settings)
 
 
@@ -135,21 +137,21 @@ def encode_claim(granted: Granted, first_seen: datetime | None) -> bytes:
 
 
 def check_enabled(pool: str, settings: PoolClaims) -> None:
-    """Raise `Refused` for a pool that hands out nothing."""
+    """Raise `CallRefused` for a pool that hands out nothing."""
     if not settings.rules.enabled:
         detail = f"pool {pool} hands out no workers: claims.enabled is false"
-        raise Refused(HTTPStatus.CONFLICT, Outcome.DISABLED, detail)
+        raise CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.DISABLED, detail)
     if settings.dry_run:
         raise dry_run(pool)
 
 
-def dry_run(pool: str) -> Refused:
+def dry_run(pool: str) -> CallRefused:
     """409: nothing is written."""
     detail = f"pool {pool} is in dry-run: nothing is written, so nothing is claimed"
-    return Refused(HTTPStatus.CONFLICT, Outcome.DRY_RUN, detail)
+    return CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.DRY_RUN, detail)
 
 
-def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting: int) -> Refused:
+def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting: int) -> CallRefused:
     """404: nothing can be handed out, and why; or, for a pool that is only a label, nothing has it. ``waiting`` workers
     have no node yet.
     """
@@ -160,30 +162,30 @@ def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting:
     members |= {reason: number for reason, number in others.items() if number}
     shown = ", ".join(f"{number} {reason}" for reason, number in members.items())
     detail = f"no worker of pool {pool} can be handed out: {shown}"
-    return Refused(HTTPStatus.NOT_FOUND, Outcome.NONE_IDLE, detail, members={"workers": members})
+    return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NONE_IDLE, detail, members={"workers": members})
 
 
-def unknown_pool(pool: str, why: str) -> Refused:
+def unknown_pool(pool: str, why: str) -> CallRefused:
     """404: there is no such pool."""
-    return Refused(HTTPStatus.NOT_FOUND, Outcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
+    return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
 
 
 CLAIM_REFUSALS = (*REFUSALS, StillChanging, NobodyWaits, NoSuchClaim, WorkerEnds)
 """What `claim_refusal` takes."""
 
 
-def claim_refusal(error: Exception) -> Refused:
+def claim_refusal(error: Exception) -> CallRefused:
     """Say what to answer to whoever asked."""
     match error:
         case StillChanging():
-            return unavailable("workers changed under each attempt; try again", reason=Outcome.CHANGING)
+            return unavailable("workers changed under each attempt; try again", reason=ClaimOutcome.CHANGING)
         case NobodyWaits():
-            return unavailable("the caller has hung up; nothing was claimed", reason=Outcome.CALLER_GONE)
+            return unavailable("the caller has hung up; nothing was claimed", reason=ClaimOutcome.CALLER_GONE)
         case NoSuchClaim():
             detail = "you hold no such claim: it expired, was released, or is another user's"
-            return Refused(HTTPStatus.NOT_FOUND, Outcome.NO_CLAIM, detail)
+            return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NO_CLAIM, detail)
         case WorkerEnds():
             detail = "the worker is being deleted: claim another one"
-            return Refused(HTTPStatus.CONFLICT, Outcome.TERMINATING, detail)
+            return CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.TERMINATING, detail)
         case _:
             return refusal_of(error, grant=_GRANT)

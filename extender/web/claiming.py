@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from extender.clock import Clock
-from extender.kube.claims import FoundPod
+from extender.cluster.state import ClusterState
+from extender.kube.claim_store import FoundPod
 from extender.kube.errors import Conflict, Forbidden, Gone, KubeError, NotFound
-from extender.model import Claim, Pod
+from extender.model import Pod, PodClaim
 from extender.policy.claims import (
     Claimant,
     ClaimReference,
@@ -31,15 +32,14 @@ from extender.policy.claims import (
 )
 from extender.policy.deletion_cost import cost_write
 from extender.policy.idleness import asks_not_to_be_disturbed, is_claimed
-from extender.state import ClusterState
 from extender.telemetry import fields
 from extender.web.candidates import Candidates
 from extender.web.grants import (
+    ClaimRequest,
     Granted,
     NobodyWaits,
     NoSuchClaim,
     NothingToClaim,
-    Request,
     StillChanging,
     WorkerEnds,
 )
@@ -61,7 +61,7 @@ class Claims(Protocol):
     async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]: ...
     async def as_of(self, pod: Pod, version: str) -> FoundPod | None: ...
     async def read(self, namespace: str, name: str) -> FoundPod | None: ...
-    async def hold(self, pod: Pod, claim: Claim, key: str, *, cost: int | None = None) -> FoundPod: ...
+    async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: int | None = None) -> FoundPod: ...
     async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
 
 
@@ -87,7 +87,7 @@ class Claiming:
         self._in_hand: dict[str, asyncio.Event] = {}
         self._candidates = Candidates(state, clock)
 
-    async def claim(self, request: Request) -> Granted:
+    async def claim(self, request: ClaimRequest) -> Granted:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
 
         1. Look, at the API server, for what the claimant holds: a repeated request gets that, prolonged. 2. Else put
@@ -160,12 +160,12 @@ class Claiming:
 
     # -- a claim ------------------------------------------------------------------------------------------------------
 
-    async def _held(self, request: Request) -> list[FoundPod]:
+    async def _held(self, request: ClaimRequest) -> list[FoundPod]:
         found = {each.pod.uid: each for each in await self._find(request)}
         held = held_by((each.pod for each in found.values()), request.claimant, self._clock.now())
         return [found[worker.uid] for worker in held]
 
-    async def _find(self, request: Request) -> list[FoundPod]:
+    async def _find(self, request: ClaimRequest) -> list[FoundPod]:
         return await self._claims.find(request.claimant.key, request.settings.namespace)
 
     async def _prolong(self, held: FoundPod, claimant: Claimant, ttl: timedelta) -> Granted | None:
@@ -182,7 +182,7 @@ class Claiming:
                 found = await self._claims.read(held.pod.namespace, held.pod.name)
         raise StillChanging
 
-    async def _take(self, request: Request) -> FoundPod:
+    async def _take(self, request: ClaimRequest) -> FoundPod:
         """Claim the first worker that can be. One that another request of this process is at is not waited for, unless
         there is no other. One that the API server refuses, by a policy or for what is on it, stops nobody."""
         pool, lost = request.claimant.pool, set[str]()
@@ -229,12 +229,12 @@ class Claiming:
             return refusals[-1]
         return NothingToClaim(await self._candidates.tally(pool), self._candidates.passed_by(pool))
 
-    def _count_key(self, worker: Pod, request: Request) -> None:
+    def _count_key(self, worker: Pod, request: ClaimRequest) -> None:
         """A worker that is handed out for a key counts for it on its node, as one that is placed does."""
         if request.affinity is not None and worker.node is not None and worker.node in self._state.nodes:
             self._state.keys.record(worker.node, request.affinity.key, self._clock.now())
 
-    async def _take_one(self, worker: Pod, request: Request) -> FoundPod | None:
+    async def _take_one(self, worker: Pod, request: ClaimRequest) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""
         with self._at(worker.uid):
             known = worker
@@ -267,10 +267,10 @@ class Claiming:
             del self._in_hand[uid]
             done.set()
 
-    def _new_claim(self, worker: Pod, request: Request) -> Claim:
+    def _new_claim(self, worker: Pod, request: ClaimRequest) -> PodClaim:
         now = self._clock.now()
         is_theirs = asks_not_to_be_disturbed(worker, now)
-        return Claim(
+        return PodClaim(
             id=claim_id(worker, self._nonce()),
             pool=request.claimant.pool,
             user=request.claimant.user,
@@ -280,7 +280,7 @@ class Claiming:
             protects=request.settings.rules.do_not_disrupt and not is_theirs,
         )
 
-    async def _is_first(self, taken: FoundPod, request: Request) -> bool:
+    async def _is_first(self, taken: FoundPod, request: ClaimRequest) -> bool:
         """True unless a concurrent request of this claimant had put its claim on another worker before.
 
         Which of two was first nobody can say by clocks, so the other pod is read as it was at our own write.
@@ -316,14 +316,14 @@ class Claiming:
 
     # -- what they share ----------------------------------------------------------------------------------------------
 
-    async def _meant(self, reference: ClaimReference) -> tuple[FoundPod, Claim]:
+    async def _meant(self, reference: ClaimReference) -> tuple[FoundPod, PodClaim]:
         found = await self._claims.read(*reference.place) if reference.place is not None else None
         claim = found.pod.claim if found is not None else None
         if found is None or claim is None or not reference.means(claim) or not is_claimed(found.pod, self._clock.now()):
             raise NoSuchClaim
         return found, claim
 
-    async def _hold(self, pod: Pod, claim: Claim, claimant: Claimant, *, cost: int | None = None) -> FoundPod:
+    async def _hold(self, pod: Pod, claim: PodClaim, claimant: Claimant, *, cost: int | None = None) -> FoundPod:
         held = await self._claims.hold(pod, claim, claimant.key, cost=cost)
         self._take_note(pod, held.pod)
         return held
@@ -334,7 +334,7 @@ class Claiming:
         if known is not None and known.resource_version == before.resource_version:
             self._state.upsert_pod(after)
 
-    def _busy_cost(self, worker: Pod, claim: Claim, settings: PoolClaims) -> int | None:
+    def _busy_cost(self, worker: Pod, claim: PodClaim, settings: PoolClaims) -> int | None:
         """Say which deletion cost goes with the claim, None where it stays as it is: as the cost writer would."""
         write = cost_write(
             replace(worker, claim=claim),
@@ -346,7 +346,7 @@ class Claiming:
         return None if write is None else write.value
 
 
-def _claim(found: FoundPod) -> Claim:
+def _claim(found: FoundPod) -> PodClaim:
     """Give the claim of a pod that was read or written as a claimed one."""
     assert found.pod.claim is not None  # noqa: S101
     return found.pod.claim

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from extender.model import Claim, Pod, SkipReason
+from extender.model import Pod, PodClaim, SkipReason
 from extender.policy.affinity import Affinity
 from extender.policy.claims import Claimant, PoolClaims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ClaimRequest:
     """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer.
 
     ``affinity`` is the cache key that the caller named, with the pool's window over the nodes that have an idle worker.
@@ -30,7 +30,7 @@ class Granted:
     """A worker with its claim. ``is_new`` is False where the claimant held it already."""
 
     worker: Pod
-    claim: Claim
+    claim: PodClaim
     ip: str | None
     is_new: bool = False
 

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from extender.web import claim_wire, claims, idle
-from extender.web.http import Handler, json_response
+from extender.web import claim_wire, claims_api, idle_api
+from extender.web.requests import Handler, json_response
 
 DOCUMENT_PATH = "/openapi.json"
 VERSION = "v1"
@@ -52,17 +52,17 @@ def document() -> Json:
         },
         "security": [{"token": []}, {"certificate": []}],
         "paths": {
-            claims.COLLECTION: {
+            claims_api.COLLECTION: {
                 "parameters": [_parameter("pool", "Name of the pool.")],
                 "post": _create(),
                 "get": _list(),
             },
-            claims.ITEM: {
+            claims_api.ITEM: {
                 "parameters": [_parameter("pool", "Name of the pool."), _parameter("id", "ID of the claim.")],
                 "put": _renew(),
                 "delete": _release(),
             },
-            idle.PATH: {
+            idle_api.PATH: {
                 "parameters": [
                     _parameter("namespace", "Namespace of the pod."),
                     _parameter("name", "Name of the pod."),
@@ -172,7 +172,9 @@ def _unmark() -> Json:
 
 def _schemas() -> Json:
     text: Json = {"type": "string"}
-    reasons = sorted(map(str, {*claim_wire.Outcome, *idle.Outcome} - claim_wire.SUCCESSES - idle.SUCCESSES))
+    reasons = sorted(
+        map(str, {*claim_wire.ClaimOutcome, *idle_api.IdleOutcome} - claim_wire.SUCCESSES - idle_api.SUCCESSES)
+    )
     return {
         "ClaimRequest": {
             "type": "object",

@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from extender.telemetry import Metrics
-from extender.web.http import Handler, json_response, route
+from extender.web.requests import Handler, json_response, route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,14 @@ from aiohttp import web
 
 from extender.kube.errors import Forbidden, KubeError
 from extender.web.callers import NotAuthenticated
-from extender.web.http import CRASHED, BodyRefused, problem
+from extender.web.requests import CRASHED, BodyRefused, problem
 
 DEADLINE = timedelta(seconds=8)
 """Callers are told to wait for ten seconds: whatever is done is done while they wait."""
 RETRY_AFTER = timedelta(seconds=1)
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """The call is refused. ``reason`` is the metric's label too; ``members`` are added to the problem."""
 
     def __init__(
@@ -46,20 +46,20 @@ class Refused(Exception):
         return problem(self.status, str(self), headers=self.headers, members=members)
 
 
-REFUSALS = (Refused, BodyRefused, NotAuthenticated, KubeError, TimeoutError)
+REFUSALS = (CallRefused, BodyRefused, NotAuthenticated, KubeError, TimeoutError)
 """What `refusal_of` takes: everything that may happen to a call that is not our mistake."""
 
 
-def refusal_of(error: Exception, *, grant: str) -> Refused:
+def refusal_of(error: Exception, *, grant: str) -> CallRefused:
     """Say what to answer. ``grant`` names the permissions that warmnode needs, should the API server refuse it."""
     match error:
-        case Refused():
+        case CallRefused():
             return error
         case BodyRefused():
-            return Refused(error.status, "badRequest", str(error))
+            return CallRefused(error.status, "badRequest", str(error))
         case NotAuthenticated():
             headers = {"WWW-Authenticate": error.challenge}
-            return Refused(HTTPStatus.UNAUTHORIZED, "notAuthenticated", str(error), headers=headers)
+            return CallRefused(HTTPStatus.UNAUTHORIZED, "notAuthenticated", str(error), headers=headers)
         case Forbidden():
             return unavailable(f"warmnode is refused: grant it {grant} ({error})")
         case KubeError() if error.is_about_the_object:
@@ -72,31 +72,31 @@ def refusal_of(error: Exception, *, grant: str) -> Refused:
             return unavailable(f"{silent}, so nobody knows what was done; try again")
 
 
-def bad_request(detail: str) -> Refused:
+def bad_request(detail: str) -> CallRefused:
     """400: what was sent makes no sense."""
-    return Refused(HTTPStatus.BAD_REQUEST, "badRequest", detail)
+    return CallRefused(HTTPStatus.BAD_REQUEST, "badRequest", detail)
 
 
-def rate_limited(who: str, per_second: int, wait: timedelta) -> Refused:
+def rate_limited(who: str, per_second: int, wait: timedelta) -> CallRefused:
     """429: one caller calls too often."""
     detail = f"{who} calls more than {per_second} times a second"
-    return Refused(HTTPStatus.TOO_MANY_REQUESTS, "rateLimited", detail, headers=retry_after(wait))
+    return CallRefused(HTTPStatus.TOO_MANY_REQUESTS, "rateLimited", detail, headers=retry_after(wait))
 
 
-def too_many(under_way: int) -> Refused:
+def too_many(under_way: int) -> CallRefused:
     """429: all callers together ask for more than can be done at once."""
     detail = f"{under_way} calls are under way, as many as are taken at once; try again"
-    return Refused(HTTPStatus.TOO_MANY_REQUESTS, "tooMany", detail, headers=retry_after(RETRY_AFTER))
+    return CallRefused(HTTPStatus.TOO_MANY_REQUESTS, "tooMany", detail, headers=retry_after(RETRY_AFTER))
 
 
-def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> Refused:
+def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> CallRefused:
     """503: not done, or nobody knows; the same call again is right."""
-    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))
+    return CallRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))
 
 
-def crashed() -> Refused:
+def crashed() -> CallRefused:
     """500: a bug of ours. Nobody knows what was done."""
-    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "crashed", CRASHED)
+    return CallRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "crashed", CRASHED)
 
 
 def retry_after(pause: timedelta) -> dict[str, str]:

@@ -31,7 +31,7 @@ from aiohttp.http_exceptions import (
 from extender.kube.errors import one_line
 from extender.policy.calling import HandshakeFailure
 from extender.telemetry import fields
-from extender.web.http import Handler, problem
+from extender.web.requests import Handler, problem
 from extender.web.tls import ServerTls
 
 log = logging.getLogger("warmnode.listener")

@@ -14,14 +14,14 @@ from time import perf_counter
 
 from aiohttp import web
 
+from extender.cluster.state import ClusterState
 from extender.policy.affinity import Affinity
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
-from extender.policy.preemption import Verdict, choose_preemption
+from extender.policy.preemption import PreemptVerdict, choose_preemption
 from extender.policy.scoring import score_nodes
-from extender.state import ClusterState
 from extender.telemetry import Metrics, fields
 from extender.web import wire
-from extender.web.http import (
+from extender.web.requests import (
     BODY_DEADLINE_SECONDS,
     CRASHED,
     BodyRefused,
@@ -37,8 +37,8 @@ log = logging.getLogger("warmnode.webhook")
 NO_SCORES = b"[]"
 
 
-class Outcome(StrEnum):
-    """What became of a call. Preempt calls are counted by their `Verdict` too."""
+class WebhookOutcome(StrEnum):
+    """What became of a call. Preempt calls are counted by their `PreemptVerdict` too."""
 
     SCORED = "scored"
     NEUTRAL = "neutral"
@@ -71,11 +71,11 @@ class Webhook:
         self._counters = {
             (verb, str(outcome)): metrics.webhook_requests.labels(verb, outcome)
             for verb in ("prioritize", "preempt")
-            for outcome in (*Outcome, *(Verdict if verb == "preempt" else ()))
+            for outcome in (*WebhookOutcome, *(PreemptVerdict if verb == "preempt" else ()))
         }
         self._seconds = {verb: metrics.webhook_seconds.labels(verb) for verb in ("prioritize", "preempt")}
-        self._lost = metrics.webhook_requests.labels("none", Outcome.NOT_FOUND)
-        self._garbled = metrics.webhook_requests.labels("none", Outcome.BAD_REQUEST)
+        self._lost = metrics.webhook_requests.labels("none", WebhookOutcome.NOT_FOUND)
+        self._garbled = metrics.webhook_requests.labels("none", WebhookOutcome.BAD_REQUEST)
 
     def handler(self) -> Handler:
         """Make the listener's handler."""
@@ -100,7 +100,7 @@ class Webhook:
         request = wire.decode_prioritize(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if pool is None:
-            return NO_SCORES, Outcome.NEUTRAL
+            return NO_SCORES, WebhookOutcome.NEUTRAL
         affinity = self._affinity(pool, request.pod.labels)
         scores = score_nodes(request.node_names, self._state.preference, affinity)
         if log.isEnabledFor(logging.DEBUG):
@@ -115,7 +115,7 @@ class Webhook:
                     scores=dict(scores),
                 ),
             )
-        return wire.encode_priorities(scores), Outcome.SCORED if scores else Outcome.UNKNOWN_NODES
+        return wire.encode_priorities(scores), WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
 
     def _affinity(self, pool: str, labels: Mapping[str, str]) -> Affinity | None:
         """Say how the worker's cache key orders nodes, None where age alone does."""
@@ -134,13 +134,13 @@ class Webhook:
         request = wire.decode_preempt(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if self._state.synced and self._is_clock_off():  # it may take a claimed worker for one that is idle
-            nodes, outcome = tuple(request.candidates), str(Outcome.CLOCK_OFF)
+            nodes, outcome = tuple(request.candidates), str(WebhookOutcome.CLOCK_OFF)
         elif self._state.synced:
             view = self._state.preemption_view(self.pools.busy_victims, self.pools.default_busy_victims)
             choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=view)
             nodes, outcome = choice.nodes, str(choice.verdict)
         else:
-            nodes, outcome = tuple(request.candidates), str(Outcome.NOT_SYNCED)
+            nodes, outcome = tuple(request.candidates), str(WebhookOutcome.NOT_SYNCED)
         log.debug(
             "preempt",
             extra=fields(
@@ -164,7 +164,7 @@ class Webhook:
                 body = await read_body(request, deadline_seconds=self._body_deadline_seconds)
                 if verb == "prioritize" and not self._state.synced:
                     outcome, response = (
-                        str(Outcome.NOT_SYNCED),
+                        str(WebhookOutcome.NOT_SYNCED),
                         problem(HTTPStatus.SERVICE_UNAVAILABLE, "nodes, pods and ledger are not loaded yet"),
                     )
                 else:
@@ -173,10 +173,10 @@ class Webhook:
                     self._called()
             except (wire.BadRequest, BodyRefused) as error:
                 status = error.status if isinstance(error, BodyRefused) else HTTPStatus.BAD_REQUEST
-                outcome, response = str(Outcome.BAD_REQUEST), problem(status, str(error))
+                outcome, response = str(WebhookOutcome.BAD_REQUEST), problem(status, str(error))
                 log.warning("bad request", extra=fields(verb=verb, status=int(status), problem=str(error)[:200]))
             except Exception:
-                outcome, response = str(Outcome.CRASHED), problem(HTTPStatus.INTERNAL_SERVER_ERROR, CRASHED)
+                outcome, response = str(WebhookOutcome.CRASHED), problem(HTTPStatus.INTERNAL_SERVER_ERROR, CRASHED)
                 log.exception("a call failed", extra=fields(verb=verb))
             counters[outcome].inc()
             seconds.observe(perf_counter() - started)

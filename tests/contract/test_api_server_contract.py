@@ -15,7 +15,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.kube.watch import Reflector
 from tests.fakes.apiserver import FakeApiServer

@@ -17,13 +17,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.cluster.state import ClusterState
 from extender.model import BusyVictims, Pod
 from extender.policy.pools import PoolsInForce
-from extender.state import ClusterState
 from extender.web.webhook import Webhook
+from scripts.tools.serving import SCHEDULER_CONFIG
 from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import Listening, synced_state, webhook_over
-from tests.serving import SCHEDULER_CONFIG
 
 OLDEST, OLDER, NEWEST = "node1", "node2", "node3"
 NAMES = [OLDEST, OLDER, NEWEST]

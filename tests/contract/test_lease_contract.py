@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.lease import LeaseStore, annotations_of, is_held
 from extender.loops.elector import Leases

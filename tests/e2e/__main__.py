@@ -21,15 +21,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tests.controlplane import ControlPlane, ControlPlaneError
-from tests.controlplane.binaries import ROOT
-from tests.controlplane.building import find_or_build
+from scripts.tools.controlplane import ControlPlane, ControlPlaneError
+from scripts.tools.controlplane.binaries import ROOT
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.manifests.rendering import KUBERNETES
 from tests.e2e import kind
 from tests.e2e.images import Builder, debian_mirror, write_program_image
 from tests.e2e.machine import install_command, require_packages, require_root
 from tests.e2e.node import PAUSE, PROGRAMS, audit_log, control_plane_options, running_node
 from tests.e2e.stage import IMAGE, SCHEDULER_IMAGE
-from tests.manifests.rendering import KUBERNETES
 
 PROGRAM = "scripts/e2e"
 TAG = "e2e"
@@ -149,7 +149,7 @@ def _local(folder: Path) -> Iterator[Target]:
 def _kwok(kubeconfig: Path, folder: Path) -> Iterator[None]:
     """Run KWOK here for a cluster elsewhere: it takes care of the fake nodes, and of no other."""
     kwok = find_or_build(["kwok"], os.environ, _note)["kwok"]
-    stages = sorted((ROOT / "tests" / "controlplane" / "stages").glob("*.yaml"))
+    stages = sorted((ROOT / "scripts" / "tools" / "controlplane" / "stages").glob("*.yaml"))
     with (folder / "kwok.log").open("wb") as log:
         process = subprocess.Popen(
             [

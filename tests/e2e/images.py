@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.controlplane.binaries import ROOT, Note
-from tests.controlplane.errors import ControlPlaneError
+from scripts.tools.controlplane.binaries import ROOT, Note
+from scripts.tools.controlplane.errors import ControlPlaneError
 
 RELEASE = "trixie"
 BASES = {

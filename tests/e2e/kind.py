@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.controlplane import ControlPlaneError
-from tests.controlplane.binaries import ROOT, Note
-from tests.controlplane.errors import MissingTool
+from scripts.tools.controlplane import ControlPlaneError
+from scripts.tools.controlplane.binaries import ROOT, Note
+from scripts.tools.controlplane.errors import MissingTool
 
 NAME = "warmnode-e2e"
 

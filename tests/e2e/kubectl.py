@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tests.controlplane import Api, ApiError, Json, wait_for
-from tests.controlplane.building import find_or_build
+from scripts.tools.controlplane import Api, ApiError, Json, wait_for
+from scripts.tools.controlplane.building import find_or_build
 
 T = TypeVar("T")
 SECONDS = 90.0

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.controlplane.errors import MissingTool
+from scripts.tools.controlplane.errors import MissingTool
 
 PROGRAMS = {
     "containerd": "containerd",

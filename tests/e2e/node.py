@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.controlplane import Api, ControlPlane, Json, Options, Process, wait_for
-from tests.controlplane.binaries import Note
-from tests.controlplane.building import find_or_build
-from tests.controlplane.objects import is_ready
-from tests.controlplane.processes import Spawner, free_ports, log_tail
+from scripts.tools.controlplane import Api, ControlPlane, Json, Options, Process, wait_for
+from scripts.tools.controlplane.binaries import Note
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.controlplane.processes import Spawner, free_ports, log_tail
 from tests.e2e.forwarder import Forwarder
 from tests.e2e.machine import CNI, GROUP, Machine, make_group
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from tests.controlplane import Json
-from tests.controlplane.objects import is_ready, node
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.objects import is_ready, node
+from scripts.tools.manifests.rendering import MANIFESTS, NAMESPACE, Variant, write_kustomization
 from tests.e2e.kubectl import SECONDS, Cluster
-from tests.manifests.rendering import MANIFESTS, NAMESPACE, Variant, write_kustomization
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.controlplane import Json
-from tests.controlplane.objects import is_ready
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.manifests.rendering import NAMESPACE, Variant
 from tests.e2e.stage import IDLE, IMAGE, NEWEST, OLDEST, POOL, REAL_ONLY, WORKERS, Stage
-from tests.manifests.rendering import NAMESPACE, Variant
 
 HOST = "warmnode.warmnode.svc"
 URL = f"https://{HOST}:8889"

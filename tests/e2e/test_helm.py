@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from scripts.tools.manifests.rendering import MANIFESTS, NAMESPACE
 from tests.e2e.stage import NEWEST, OLDEST, Stage
-from tests.manifests.rendering import MANIFESTS, NAMESPACE
 
 CHART = str(MANIFESTS / "chart")
 

@@ -15,10 +15,10 @@ from typing import Self
 
 import pytest
 
-from tests.controlplane import Json
-from tests.controlplane.objects import is_ready
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.manifests.rendering import MANIFESTS, NAMESPACE
 from tests.e2e.stage import AGES_MINUTES, LEDGER, MIDDLE, NEWEST, OLDEST, POOL, WORKERS, Stage, is_ours
-from tests.manifests.rendering import MANIFESTS, NAMESPACE
 
 AUDIT_LOG = "WARMNODE_E2E_AUDIT_LOG"
 LOCAL = "WARMNODE_E2E_LOCAL"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import ControlPlane, Process
-from tests.controlplane.processes import free_ports
+from scripts.tools.controlplane import ControlPlane, Process
+from scripts.tools.controlplane.processes import free_ports
+from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 from tests.integration.ground import Ground
-from tests.serving import SCHEDULER_CONFIG, scheduler_config
 
 PRIORITIES = {"placeholder": -10, "low": 10, "middle": 100, "high": 1000}
 

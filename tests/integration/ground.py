@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.controlplane import ApiError, ControlPlane, Json, wait_for
-from tests.controlplane.objects import is_ready
-from tests.serving import Serve
+from scripts.tools.controlplane import ApiError, ControlPlane, Json, wait_for
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.serving import Serve
 
 T = TypeVar("T")
 

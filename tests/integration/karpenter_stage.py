@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tests.controlplane import ApiError, Component, ControlPlane, Json
-from tests.controlplane.karpenter import create_node_class, karpenter_options, node_claims, nodes, worker
-from tests.controlplane.objects import is_ready
-from tests.controlplane.processes import free_ports
+from scripts.tools.controlplane import ApiError, Component, ControlPlane, Json
+from scripts.tools.controlplane.karpenter import create_node_class, karpenter_options, node_claims, nodes, worker
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.controlplane.processes import free_ports
+from scripts.tools.serving import SCHEDULER_CONFIG, Serve, scheduler_config
 from tests.integration.ground import LEDGER, epoch
 from tests.integration.reapers import COST, ELECTION, IDLE, LONG_AGO
-from tests.serving import SCHEDULER_CONFIG, Serve, scheduler_config
 
 T = TypeVar("T")
 

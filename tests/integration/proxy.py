@@ -19,7 +19,7 @@ import aiohttp
 import yarl
 from aiohttp import web
 
-from tests.controlplane import ControlPlane, wait_for
+from scripts.tools.controlplane import ControlPlane, wait_for
 
 T = TypeVar("T")
 

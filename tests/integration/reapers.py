@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.controlplane import ApiError, Json, wait_for
-from tests.controlplane.objects import is_ready
+from scripts.tools.controlplane import ApiError, Json, wait_for
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, TOLERATE_ALL, Ground
-from tests.serving import Serve
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
 COST_MARK = "warmnode.dev/deletion-cost-owner"

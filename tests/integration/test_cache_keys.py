@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, POOL_LABEL, Ground, decisions
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

@@ -14,8 +14,9 @@ from random import Random
 
 import pytest
 
-from extender.kube.claims import ClaimStore
-from extender.kube.client import KubeClient
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
+from extender.kube.claim_store import ClaimStore
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.eviction import Evictor
 from extender.kube.listing import list_objects
@@ -24,17 +25,16 @@ from extender.loops.reaper import Reaper
 from extender.model import Pod
 from extender.policy.claims import Claimant
 from extender.policy.pools import POOL_LABEL
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.claiming import Claiming
-from extender.web.grants import NothingToClaim, Request, StillChanging
+from extender.web.grants import ClaimRequest, NothingToClaim, StillChanging
+from scripts.tools.controlplane import ControlPlane, Json, wait_for
+from scripts.tools.serving import Serve
 from tests.builders import by_label, clock_of, node
-from tests.controlplane import ControlPlane, Json, wait_for
 from tests.integration.ground import POOL, Ground
 from tests.integration.reapers import LONG_AGO, Reapers, reaping
 from tests.integration.test_claims import LISTEN, aged_nodes, claims_on, replica_of
 from tests.racing import REAPING, SETTINGS, Silent
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 
@@ -106,7 +106,7 @@ class Round:
         )
         claimant = Claimant(user="u", pool=self.pool, name=f"q{number}")
         try:
-            granted = await claiming.claim(Request(claimant=claimant, ttl=timedelta(minutes=5), settings=SETTINGS))
+            granted = await claiming.claim(ClaimRequest(claimant=claimant, ttl=timedelta(minutes=5), settings=SETTINGS))
         except (NothingToClaim, StillChanging) as error:
             return type(error).__name__
         return granted.worker.name

@@ -31,14 +31,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from extender.client import ClaimLost, Client, NothingIdle, Refused
 from extender.kube.objects import CLAIM, CLAIMED_BY
 from extender.policy.idleness import CLAIM_GRACE
-from tests.controlplane import ControlPlane, Json
-from tests.controlplane.building import find_or_build
-from tests.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane import ControlPlane, Json
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, Ground
 from tests.integration.proxy import Proxy, Seen
 from tests.integration.proxy import Refusal as ProxyRefusal
 from tests.integration.reapers import Reapers, reaping
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

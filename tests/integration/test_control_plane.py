@@ -12,15 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import Api, ApiError, Component, ControlPlane, ControlPlaneError, Json, Options, wait_for
-from tests.controlplane.__main__ import BASE_BINARIES
-from tests.controlplane.binaries import ROOT
-from tests.controlplane.fixtures import RequireBinaries
-from tests.controlplane.objects import is_ready
+from scripts.tools.controlplane import (
+    Api,
+    ApiError,
+    Component,
+    ControlPlane,
+    ControlPlaneError,
+    Json,
+    Options,
+    wait_for,
+)
+from scripts.tools.controlplane.__main__ import BASE_BINARIES
+from scripts.tools.controlplane.binaries import ROOT
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane.objects import is_ready
 
 pytestmark = pytest.mark.controlplane
 SECONDS = 60.0
-COMMAND = (sys.executable, "-P", "-m", "tests.controlplane")
+COMMAND = (sys.executable, "-P", "-m", "scripts.tools.controlplane")
 
 
 def pod(name: str, **spec: object) -> Json:
@@ -251,7 +260,7 @@ def test_a_killed_test_process_takes_its_processes_with_it(directory: Path) -> N
     program = """
 import sys, time
 from pathlib import Path
-from tests.controlplane import ControlPlane
+from scripts.tools.controlplane import ControlPlane
 control_plane = ControlPlane(directory=Path(sys.argv[1]))
 control_plane.start()
 control_plane.pause("kwok")

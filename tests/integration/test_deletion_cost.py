@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from extender.kube.claims import format_claim
+from extender.kube.claim_store import format_claim
 from extender.kube.objects import CLAIM, CLAIMED_BY, DO_NOT_DISRUPT
+from scripts.tools.controlplane.objects import is_ready
 from tests.builders import claim
-from tests.controlplane.objects import is_ready
 from tests.integration.ground import POOL, Ground
 from tests.integration.proxy import Proxy
 from tests.integration.reapers import COST, COST_MARK, IDLE, Reapers, reaping

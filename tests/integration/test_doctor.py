@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.controlplane import Json
-from tests.controlplane.building import find_or_build
-from tests.controlplane.fixtures import RequireBinaries
-from tests.controlplane.objects import has_condition
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane.objects import has_condition
+from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 from tests.integration.ground import POOL, Ground
 from tests.integration.reapers import COST, Reapers, reaping
 from tests.integration.test_first_seen import reader
-from tests.serving import SCHEDULER_CONFIG, scheduler_config
 
 pytestmark = pytest.mark.controlplane
 

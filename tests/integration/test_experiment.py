@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.binaries import ROOT
-from tests.controlplane.cluster import Options
-from tests.controlplane.fixtures import RequireBinaries
-from tests.experiment.measures import first_starts
-from tests.experiment.record import read
-from tests.experiment.stage import KARPENTER
+from scripts.tools.controlplane.binaries import ROOT
+from scripts.tools.controlplane.cluster import Options
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.experiment.measures import first_starts
+from scripts.tools.experiment.record import read
+from scripts.tools.experiment.stage import KARPENTER
 
 pytestmark = pytest.mark.controlplane
 ARGUMENTS = (
@@ -34,7 +34,7 @@ ARGUMENTS = (
 def test_run_leaves_a_record_and_is_not_run_again(tmp_path: Path, require_binaries: RequireBinaries) -> None:
     """Karpenter made nodes, our scheduler used them, sessions started; all by the API server's own word."""
     require_binaries(Options(karpenter=KARPENTER).binaries())
-    command = [sys.executable, "-P", "-m", "tests.experiment", "run", *ARGUMENTS, "--to", str(tmp_path)]
+    command = [sys.executable, "-P", "-m", "scripts.tools.experiment", "run", *ARGUMENTS, "--to", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=150)
     assert done.returncode == 0, done.stderr

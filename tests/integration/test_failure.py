@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.controlplane import ControlPlane, Process
+from scripts.tools.controlplane import ControlPlane, Process
 from tests.integration.ground import Ground, epoch
 
 pytestmark = pytest.mark.controlplane

@@ -12,13 +12,13 @@ from zlib import crc32
 
 import pytest
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.errors import Conflict
-from extender.kube.ledger import LedgerStore
+from extender.kube.ledger_store import LedgerStore
 from extender.model import Ledger
-from tests.controlplane import ControlPlane, wait_for
+from scripts.tools.controlplane import ControlPlane, wait_for
+from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, Ground, epoch, settled
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

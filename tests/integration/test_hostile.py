@@ -21,8 +21,8 @@ from extender.model import BusyVictims
 from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
+from scripts.tools.controlplane import wait_for
 from tests.builders import ledger, minutes_ago, node, stranger, worker
-from tests.controlplane import wait_for
 from tests.listening import SECONDS, Listening, synced_state
 
 BODY_DEADLINE = 1.5

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.controlplane import ControlPlane
-from tests.controlplane.processes import free_ports
+from scripts.tools.controlplane import ControlPlane
+from scripts.tools.controlplane.processes import free_ports
+from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 from tests.integration.ground import SECONDS, Ground
-from tests.serving import SCHEDULER_CONFIG, scheduler_config
 
 pytestmark = pytest.mark.controlplane
 

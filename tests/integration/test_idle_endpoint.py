@@ -23,21 +23,21 @@ import pytest
 import trustme
 import yaml
 
-from extender.kube.client import KubeClient
-from extender.kube.marks import Marks
+from extender.kube.api_client import KubeClient
+from extender.kube.mark_store import MarkStore
 from extender.kube.objects import IDLE_SINCE
 from extender.policy.marks import parse_idle_mark
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.callers import callers_for
-from extender.web.http import route
-from extender.web.idle import IdleApi
+from extender.web.idle_api import IdleApi
+from extender.web.requests import route
 from extender.web.server import Address, Listener
 from extender.web.tls import ServerTls
+from scripts.tools.controlplane import ApiError, ControlPlane, Json, wait_for
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.controlplane.fixtures import RequireBinaries
 from tests.builders import by_label, clock_of
-from tests.controlplane import ApiError, ControlPlane, Json, wait_for
-from tests.controlplane.building import find_or_build
-from tests.controlplane.fixtures import RequireBinaries
 
 pytestmark = pytest.mark.controlplane
 
@@ -80,7 +80,7 @@ class Endpoint:
         client = await KubeClient.connect(kubeconfig=str(self._kubeconfig), user_agent="warmnode/test")
         address = Address("127.0.0.1", self.port)
         api = IdleApi(
-            marks=Marks(client, by_label),
+            marks=MarkStore(client, by_label),
             callers=callers_for(client, address=address, has_tls=True),
             is_dry_run=lambda pool: False,
             takes_marks=lambda pool: True,

@@ -19,14 +19,14 @@ from typing import Any
 
 import pytest
 
+from scripts.tools.controlplane import ApiError, Json
+from scripts.tools.controlplane.errors import MissingTool
+from scripts.tools.controlplane.processes import free_ports
+from scripts.tools.serving import Serve
 from tests.answering import BAD_ANSWERS, WELL, AnsweringWorker, Behaviour, answers
-from tests.controlplane import ApiError, Json
-from tests.controlplane.errors import MissingTool
-from tests.controlplane.processes import free_ports
 from tests.integration.ground import POOL, Ground
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, evicted, reaping, wait_evicted
 from tests.prometheus import Prometheus, find_prometheus, skip_or_fail
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from extender.kube.client import KubeClient
+from extender.inspect.survey.access_reviews import who_am_i
+from extender.kube.api_client import KubeClient
 from extender.kube.errors import Forbidden
-from extender.kube.reviews import who_am_i
-from tests.controlplane import ControlPlane, Json
+from scripts.tools.controlplane import ControlPlane, Json
 
 pytestmark = pytest.mark.controlplane
 

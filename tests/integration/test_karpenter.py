@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.controlplane import Json
-from tests.controlplane.fixtures import RequireBinaries
-from tests.controlplane.karpenter import (
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane.karpenter import (
     NODE_POOL_LABEL,
     NODE_POOLS,
     create_node_pool,
@@ -30,7 +30,7 @@ from tests.controlplane.karpenter import (
     worker,
     worker_spec,
 )
-from tests.controlplane.objects import has_condition, is_ready
+from scripts.tools.controlplane.objects import has_condition, is_ready
 from tests.integration.ground import epoch
 from tests.integration.karpenter_stage import Stage
 from tests.integration.reapers import COST, IDLE, LONG_AGO

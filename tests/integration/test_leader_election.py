@@ -18,14 +18,14 @@ from random import Random
 import pytest
 
 from extender.clock import Clock, Steady
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.lease import LeaseStore
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import JITTER, LeaderElector, make_identity
 from extender.telemetry import Metrics
-from tests.controlplane import Component, ControlPlane, Options, wait_for
-from tests.controlplane.binaries import ROOT
-from tests.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane import Component, ControlPlane, Options, wait_for
+from scripts.tools.controlplane.binaries import ROOT
+from scripts.tools.controlplane.fixtures import RequireBinaries
 from tests.integration.proxy import Proxy
 
 pytestmark = pytest.mark.controlplane

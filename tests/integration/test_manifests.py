@@ -13,19 +13,17 @@ from typing import Any
 import pytest
 import yaml
 
-from extender.kube.client import KubeClient
-from extender.kube.permissions import Duty, OwnObject, accesses
-from extender.kube.reviews import ServiceAccount, refused
-from tests.controlplane import Api, ApiError, ControlPlane, wait_for
-from tests.controlplane.binaries import TOOL_MODULES
-from tests.controlplane.building import find_or_build
-from tests.controlplane.errors import MissingTool
-from tests.controlplane.fixtures import RequireBinaries
-from tests.controlplane.objects import has_condition
-from tests.integration.ground import LEDGER, Ground
-from tests.integration.reapers import evicted, reaping
-from tests.manifests.fields import MINORS, read_fields, unknown_fields
-from tests.manifests.rendering import (
+from extender.inspect.survey.access_reviews import ServiceAccount, refused
+from extender.inspect.survey.permissions import Duty, OwnObject, accesses
+from extender.kube.api_client import KubeClient
+from scripts.tools.controlplane import Api, ApiError, ControlPlane, wait_for
+from scripts.tools.controlplane.binaries import TOOL_MODULES
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.controlplane.errors import MissingTool
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane.objects import has_condition
+from scripts.tools.manifests.fields import MINORS, read_fields, unknown_fields
+from scripts.tools.manifests.rendering import (
     MANIFESTS,
     NAMESPACE,
     VARIANTS,
@@ -37,6 +35,8 @@ from tests.manifests.rendering import (
     read_objects,
     run,
 )
+from tests.integration.ground import LEDGER, Ground
+from tests.integration.reapers import evicted, reaping
 from tests.prometheus import find_prometheus, skip_or_fail
 
 Json = dict[str, Any]

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import Component, ControlPlane, Options, wait_for
-from tests.controlplane.fixtures import RequireBinaries
-from tests.controlplane.objects import is_ready
+from scripts.tools.controlplane import Component, ControlPlane, Options, wait_for
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, SECONDS, Ground
 from tests.integration.proxy import Proxy, Refusal, Seen
 from tests.integration.reapers import LONG_AGO, Reapers, evicted, reaping, wait_evicted
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

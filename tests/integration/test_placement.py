@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import ControlPlane, Options, wait_for
-from tests.controlplane.fixtures import RequireBinaries
-from tests.controlplane.processes import free_ports
+from scripts.tools.controlplane import ControlPlane, Options, wait_for
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.controlplane.processes import free_ports
+from scripts.tools.serving import SCHEDULER_CONFIG, Serve, scheduler_config
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, TOLERATE_ALL, Ground, decisions, settled
-from tests.serving import SCHEDULER_CONFIG, Serve, scheduler_config
 
 pytestmark = pytest.mark.controlplane
 

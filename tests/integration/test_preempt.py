@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.controlplane import Process
+from scripts.tools.controlplane import Process
+from scripts.tools.serving import Serve
 from tests.integration.ground import Ground, decisions
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from extender.feed import ClusterFeed
-from extender.kube.client import KubeClient
+from extender.cluster.feed import ClusterFeed
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
 from extender.kube.eviction import EvictionOutcome, Evictor
 from extender.kube.observer import NullObserver
 from extender.loops.pass_report import PassReport
@@ -28,16 +29,15 @@ from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Membership, Pod, SkipReason
 from extender.policy.idleness import ReapRules
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics
+from scripts.tools.controlplane import ApiError, ControlPlane, Options, wait_for
+from scripts.tools.controlplane.client import Api
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.serving import Serve
 from tests.builders import by_label, clock_of
-from tests.controlplane import ApiError, ControlPlane, Options, wait_for
-from tests.controlplane.client import Api
-from tests.controlplane.fixtures import RequireBinaries
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, Ground
 from tests.integration.proxy import Proxy, Seen
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, reaping, wait_evicted
-from tests.serving import Serve
 
 pytestmark = pytest.mark.controlplane
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import Json
-from tests.controlplane.objects import is_ready
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.objects import is_ready
 from tests.integration.ground import POOL, POOL_LABEL, Ground
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, evicted, reaping, wait_evicted
 from tests.integration.test_doctor import doctor

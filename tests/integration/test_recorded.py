@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane.fixtures import RequireBinaries
-from tests.recording import INDEX, OPTIONS, RECORDED, record
+from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.record_requests import INDEX, OPTIONS, RECORDED, record
 
 pytestmark = pytest.mark.controlplane
 

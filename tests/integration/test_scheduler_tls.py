@@ -9,12 +9,12 @@ import pytest
 import trustme
 import yaml
 
-from tests.controlplane import ControlPlane, Json
-from tests.controlplane.processes import Process, free_ports
+from scripts.tools.controlplane import ControlPlane, Json
+from scripts.tools.controlplane.processes import Process, free_ports
+from scripts.tools.manifests.rendering import MANIFESTS
+from scripts.tools.serving import Serve
 from tests.integration.ground import Ground
 from tests.integration.test_doctor import doctor, last_call, put_configuration
-from tests.manifests.rendering import MANIFESTS
-from tests.serving import Serve
 
 NAME = "warmnode.warmnode.svc"
 SCHEDULER = "warmnode-tls"

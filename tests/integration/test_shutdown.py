@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from extender.web.server import KEEP_ALIVE_SECONDS
+from scripts.tools.controlplane import wait_for
+from scripts.tools.controlplane.processes import free_ports
+from scripts.tools.serving import Serve
 from tests.builders import node
-from tests.controlplane import wait_for
-from tests.controlplane.processes import free_ports
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, Ground
 from tests.listening import Listening, synced_state, webhook_over
-from tests.serving import Serve
 
 STOP_SECONDS = 10.0
 SIGNALS = [signal.SIGTERM, signal.SIGINT]

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from extender.cluster.state import ClusterState
+from extender.inspect.explain import Look, PodExplanation, explain_pod
+from extender.inspect.plan import Plan, look_at
+from extender.inspect.snapshot import parse_snapshot
 from extender.kube.objects import ENDING_TAINTS, LEAVING_TAINTS, NodeObject, node_from
 from extender.model import Departure, Ending, Pod, SkipReason
-from extender.plan.explain import Look, PodExplanation, explain_pod
-from extender.plan.report import Plan, look_at
-from extender.plan.snapshot import parse_snapshot
 from extender.policy.ages import is_of_old_machine
 from extender.policy.scoring import score_nodes
 from extender.settings import Configuration
-from extender.state import ClusterState
 from extender.web.candidates import Candidates
 from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node, worker
 

@@ -14,20 +14,20 @@ import msgspec
 import pytest
 
 import extender
+from extender.inspect.cleanup import clean_up
+from extender.inspect.survey.access_reviews import refused, who_am_i
+from extender.inspect.survey.permissions import ApiVerb
+from extender.inspect.survey.survey_objects import lease_facts
 from extender.kube.annotate import annotate
-from extender.kube.claims import ClaimStore
-from extender.kube.cleanup import clean_up
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
+from extender.kube.claim_store import ClaimStore
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, Evictor
 from extender.kube.lease import LeaseObject, LeaseStore, StoredLease
-from extender.kube.ledger import LedgerStore
+from extender.kube.ledger_store import LedgerStore
 from extender.kube.listing import list_objects
-from extender.kube.marks import Marks
+from extender.kube.mark_store import MarkStore
 from extender.kube.objects import PodObject
-from extender.kube.permissions import Access
-from extender.kube.reviews import refused, who_am_i
-from extender.kube.survey_objects import lease_facts
 from extender.kube.transport import Lane
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease, WebhookRecord
 from extender.policy.election import LeaseRecord
@@ -74,13 +74,13 @@ class Answers(KubeClient):
 POD = worker("a", node="n")
 RECORD = WebhookRecord(holder="me", version="1", written=NOW, last_call=None)
 EMPTY_LEASE = StoredLease(record=LeaseRecord(holder="me", renewed=NOW), metadata=msgspec.Raw(b"{}"))
-ACCESS = Access("", "pods", "get")
+ACCESS = ApiVerb("", "pods", "get")
 NOTHING = b'{"metadata": {"resourceVersion": "1"}, "items": []}'
 
 
 def readers(client: Answers) -> dict[str, Callable[[], Awaitable[object]]]:
     """Everything that reads an answer."""
-    claims, marks = ClaimStore(client, by_label), Marks(client, by_label)
+    claims, marks = ClaimStore(client, by_label), MarkStore(client, by_label)
     lease = LeaseStore(client, namespace="own", name="lease")
     webhook = WebhookLease(client, namespace="own", name="calls")
     ledger = LedgerStore(client, namespace="own", name="ledger")

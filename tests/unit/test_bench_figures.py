@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.figures import Spread, ratios, rotated, shown, spread
+from scripts.tools.benchmarks.figures import Spread, ratios, rotated, shown, spread
 
 
 def test_a_spread_is_the_median_with_the_lowest_and_the_highest_round() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.report import Report, Table, Target, with_section
+from scripts.tools.benchmarks.report import Report, Table, Target, with_section
 
 TABLE = Table(title="Speed", head=("who", "ms"), rows=(("warmnode", "0.3"), ("Go", "12.5")))
 DOCUMENT = "# Benchmarks\n\n<!-- begin speed -->\nold\n<!-- end speed -->\n\n## More\n"

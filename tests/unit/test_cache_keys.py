@@ -9,17 +9,17 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.inforce import SHARED_KEYS, InForce, pools_in_force
+from extender.cluster.state import ClusterState
+from extender.inspect.explain import Look, Subject, explain
+from extender.inspect.explain_text import render_page
+from extender.inspect.plan import look_at, plan_of
+from extender.inspect.plan_text import render_json
+from extender.inspect.snapshot import Snapshot
 from extender.model import CacheKeyRule
-from extender.plan.explain import Look, Subject, explain
-from extender.plan.explain_text import render_page
-from extender.plan.render import render_json
-from extender.plan.report import look_at, plan_of
-from extender.plan.snapshot import Snapshot
 from extender.policy.affinity import KEYS_PER_NODE
 from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
 from extender.settings import Configuration, load_configuration
-from extender.state import ClusterState
+from extender.settings.in_force import SHARED_KEYS, InForce, pools_in_force
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 from tests.listening import synced_state, webhook_over
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from extender.kube.access import Access, Credential, FixedCredentials
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
+from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.transport import Transport
 from extender.kube.webhook_lease import WebhookLease
-from extender.loops.calls import CallWatch
+from extender.loops.last_call import CallWatch
 from extender.policy.calling import SILENCE, HandshakeFailure, is_not_called, should_have_called
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, steady, times, worker

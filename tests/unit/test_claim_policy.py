@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.kube.claims import format_claim
+from extender.kube.claim_store import format_claim
 from extender.kube.objects import claim_from
-from extender.model import FOREVER, UNREADABLE_CLAIM, Claim, Pod, SkipReason
+from extender.model import FOREVER, UNREADABLE_CLAIM, Pod, PodClaim, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.claims import (
     Claimant,
@@ -46,7 +46,7 @@ CLAIMANT = Claimant(user="front", pool="pool", name="query-1")
 
 milliseconds = times.map(lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000))
 claims = st.builds(
-    Claim,
+    PodClaim,
     id=st.text(max_size=40),
     pool=st.text(max_size=20),
     user=st.text(max_size=40),
@@ -62,7 +62,7 @@ claims = st.builds(
 
 
 @given(claims)
-def test_a_claim_is_read_as_it_was_written(drawn: Claim) -> None:
+def test_a_claim_is_read_as_it_was_written(drawn: PodClaim) -> None:
     """To the millisecond."""
     assert claim_from(format_claim(drawn)) == drawn
 
@@ -226,7 +226,7 @@ def test_a_claim_id_leads_to_the_pod() -> None:
 
 
 @given(claims, st.integers(1, 10_000), times)
-def test_renewing_never_shortens_a_claim_and_always_changes_it(drawn: Claim, seconds: int, now: datetime) -> None:
+def test_renewing_never_shortens_a_claim_and_always_changes_it(drawn: PodClaim, seconds: int, now: datetime) -> None:
     """Two renewals in either order end at the same time."""
     ttl = timedelta(seconds=seconds)
     new = prolonged(drawn, ttl, now)

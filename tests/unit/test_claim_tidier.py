@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from extender.kube.claims import FoundPod
+from extender.kube.claim_store import FoundPod
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound, Throttled, Unavailable
-from extender.loops import claims
-from extender.loops.claims import PATIENCE, ClaimTidier
+from extender.loops import claim_tidier
+from extender.loops.claim_tidier import PATIENCE, ClaimTidier
 from extender.model import Pod
 from extender.policy.idleness import CLAIM_GRACE
 from extender.telemetry import Metrics
@@ -110,7 +110,7 @@ async def test_while_the_api_server_is_away_it_waits(problem: KubeError) -> None
 
 async def test_bug_while_tidying_is_counted_and_tidying_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not end the process."""
-    monkeypatch.setattr(claims, "INTERVAL", timedelta(0))
+    monkeypatch.setattr(claim_tidier, "INTERVAL", timedelta(0))
     freed = Freed(RuntimeError("a bug"))
     metrics = Metrics()
     made = tidier(freed, worker("a", claim=OVER), metrics=metrics)

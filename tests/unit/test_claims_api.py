@@ -16,8 +16,9 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 
-from extender.kube.claims import ClaimStore
-from extender.kube.client import KubeClient
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
+from extender.kube.claim_store import ClaimStore
 from extender.kube.errors import Forbidden, Unavailable
 from extender.kube.objects import (
     CLAIM,
@@ -34,16 +35,15 @@ from extender.policy.affinity import KeyUse
 from extender.policy.claims import Claimant, ClaimRules, PoolClaims
 from extender.policy.deletion_cost import PoolCosts, busy_cost
 from extender.policy.pools import POOL_LABEL
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.authorization import Authorization
 from extender.web.callers import Caller, NotAuthenticated
-from extender.web.claim_wire import Outcome
+from extender.web.claim_wire import ClaimOutcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
-from extender.web.claims import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, ClaimsApi
-from extender.web.http import route
+from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, ClaimsApi
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document, document_handler
+from extender.web.requests import route
 from extender.web.server import Address, Listener
 from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node
 from tests.fakes.apiserver import FakeApiServer
@@ -200,7 +200,7 @@ class Desk:
             holds("Claim", tree)
         return status, tree
 
-    def counted(self, verb: str, outcome: Outcome) -> float:
+    def counted(self, verb: str, outcome: ClaimOutcome) -> float:
         """Read the metric."""
         labels = {"verb": verb, "outcome": str(outcome)}
         return self.metrics.registry.get_sample_value("warmnode_claim_requests_total", labels) or 0.0
@@ -239,7 +239,7 @@ async def test_a_bug_is_counted_and_answered_in_one_line(desk: Desk) -> None:
     status, body, _ = await desk.call("POST", body={"claimant": "query-1"})
     assert (status, body["reason"]) == (500, "crashed")
     assert "an inside" not in body["detail"]
-    assert desk.counted("create", Outcome.CRASHED) == 1
+    assert desk.counted("create", ClaimOutcome.CRASHED) == 1
 
 
 # --- a claim -----------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ async def test_a_claim_gives_the_worker_on_the_warmest_node(desk: Desk) -> None:
         "expires": "2026-11-01T12:01:30.000Z",
     }
     assert headers["Location"] == f"{CLAIMS}/default.warm.n0"
-    assert desk.counted("create", Outcome.CLAIMED) == 1
+    assert desk.counted("create", ClaimOutcome.CLAIMED) == 1
 
 
 async def test_a_claim_stands_on_the_pod_with_the_busy_cost_in_one_write(desk: Desk) -> None:
@@ -351,7 +351,7 @@ async def test_nothing_idle_is_404_and_says_why(desk: Desk) -> None:
     assert (status, body["reason"]) == (404, "noneIdle")
     assert body["workers"] == {"busy": 1, "claimed": 1, "notReady": 1, "leavingNode": 1}
     assert "1 busy, 1 claimed" in body["detail"]
-    assert desk.counted("create", Outcome.NONE_IDLE) == 1
+    assert desk.counted("create", ClaimOutcome.NONE_IDLE) == 1
 
 
 async def test_an_unknown_pool_is_404(desk: Desk) -> None:
@@ -398,7 +398,7 @@ async def test_the_same_claimant_gets_the_same_worker_prolonged(desk: Desk) -> N
     assert (await desk.claim(ttl="1s"))[1] == again, "never shorter"
     assert (await desk.claim("other"))[1]["pod"] != first["pod"]
     assert (await desk.claim(user="other"))[1]["pod"] not in (first["pod"], None)
-    assert desk.counted("create", Outcome.FOUND) == 2
+    assert desk.counted("create", ClaimOutcome.FOUND) == 2
 
 
 async def test_a_claim_is_found_by_a_replica_that_knows_nothing_of_it(desk: Desk) -> None:
@@ -565,7 +565,7 @@ async def test_a_caller_who_hung_up_gets_no_worker(desk: Desk) -> None:
     await asyncio.sleep(0.05)  # the server notices the end of a connection in one of its next turns
     go_on.set()
     async with asyncio.timeout(10):
-        while not desk.counted("create", Outcome.CALLER_GONE):  # noqa: ASYNC110
+        while not desk.counted("create", ClaimOutcome.CALLER_GONE):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert desk.annotation("a", CLAIM) is None
 
@@ -925,7 +925,7 @@ async def test_more_calls_than_can_be_done_at_once_are_429_until_some_are_done(d
         await begun.acquire()
     status, body, headers = await desk.call("POST", body={"claimant": "q"}, user="user-4")
     assert (status, body["reason"], headers["Retry-After"]) == (429, "tooMany", "1")
-    assert desk.counted("create", Outcome.TOO_MANY) == 1
+    assert desk.counted("create", ClaimOutcome.TOO_MANY) == 1
     assert (await desk.call("GET", user=None))[0] == 401
     go_on.set()
     assert [(await each)[0] for each in under_way] == [200] * 3

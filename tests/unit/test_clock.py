@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.clock import Clock, Steady
-from extender.loops.claims import ClaimTidier
+from extender.loops.claim_tidier import ClaimTidier
 from extender.loops.skew import LOOK, tell_skew
 from extender.model import Pod, SkipReason
 from extender.telemetry import Metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.binaries import (
+from scripts.tools.controlplane.binaries import (
     TOOL_MODULES,
     Binary,
     cache_directory,
@@ -16,8 +16,8 @@ from tests.controlplane.binaries import (
     locate,
     parse_version,
 )
-from tests.controlplane.building import find_or_build
-from tests.controlplane.errors import MissingTool
+from scripts.tools.controlplane.building import find_or_build
+from scripts.tools.controlplane.errors import MissingTool
 
 
 def write_program(path: Path, *, prints: str) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.__main__ import main
-from tests.controlplane.cluster import Options
-from tests.controlplane.components import STAGES, kwok_arguments, scheduler_config
-from tests.controlplane.errors import MissingTool
-from tests.controlplane.fixtures import skip_or_fail
+from scripts.tools.controlplane.__main__ import main
+from scripts.tools.controlplane.cluster import Options
+from scripts.tools.controlplane.components import STAGES, kwok_arguments, scheduler_config
+from scripts.tools.controlplane.errors import MissingTool
+from scripts.tools.controlplane.fixtures import skip_or_fail
 
 
 def test_scheduler_config_fills_in_what_is_left_open() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.errors import ControlPlaneError
-from tests.controlplane.workspace import LOCK, Held, Workspace, holder, remove_stale
+from scripts.tools.controlplane.errors import ControlPlaneError
+from scripts.tools.controlplane.workspace import LOCK, Held, Workspace, holder, remove_stale
 
 
 def leave_behind(path: Path) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, Forbidden, KubeError, Unavailable
 from extender.loops import costs
 from extender.loops.costs import CostWriter
@@ -15,7 +16,6 @@ from extender.loops.writing import BATCH, REFUSED_PAUSE
 from extender.model import Pod
 from extender.policy.deletion_cost import CostWrite, PoolCosts
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, node, worker
 

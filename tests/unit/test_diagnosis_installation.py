@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from extender.diagnosis.evidence import (
+from extender.inspect.doctor.evidence import (
     AccessFacts,
     ClockReading,
     ConfigurationFacts,
@@ -17,8 +17,8 @@ from extender.diagnosis.evidence import (
     MissingAccess,
     Program,
 )
-from extender.diagnosis.findings import Finding, Verdict
-from extender.diagnosis.installation import (
+from extender.inspect.doctor.findings import Finding, Verdict
+from extender.inspect.doctor.installation import (
     check_clocks,
     check_configuration,
     check_ledger,

@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.diagnosis.evidence import KarpenterFacts, KeptNode, Kind, Program, Sureness
-from extender.diagnosis.findings import Finding, Verdict
-from extender.diagnosis.karpenter import (
+from extender.inspect.doctor.evidence import KarpenterFacts, KeptNode, Kind, Program, Sureness
+from extender.inspect.doctor.findings import Finding, Verdict
+from extender.inspect.doctor.karpenter import (
     check_expiry,
     check_feature_gates,
     check_generation,
     check_node_pools,
     check_nodes,
 )
+from extender.inspect.survey.karpenter_version import karpenter_facts, parse_version
 from extender.kube.karpenter_events import EventObject, last_words
-from extender.kube.karpenter_version import karpenter_facts, parse_version
 from extender.model import DisruptionBudget, Node, NodePool, Pod, SkipReason
 from extender.policy.budgets import Kept
 from tests.builders import daemon, minutes_ago, node

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.diagnosis.calls import check_calls, check_names
-from extender.diagnosis.evidence import Kind, Program
-from extender.diagnosis.findings import Finding, Verdict
-from extender.diagnosis.scheduler import check_extender, check_sample, check_weight, nodes_scored
+from extender.inspect.doctor.evidence import Kind, Program
+from extender.inspect.doctor.findings import Finding, Verdict
+from extender.inspect.doctor.scheduler import check_extender, check_sample, check_weight, nodes_scored
+from extender.inspect.doctor.scheduler_calls import check_calls, check_names
 from extender.policy.calling import HandshakeFailure, Refusal
 from tests.builders import minutes_ago, node, worker
 from tests.evidence import called, config, evidence, extender, facts

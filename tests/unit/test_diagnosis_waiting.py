@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.diagnosis.evidence import Evidence, Kind, PoolFacts, WorkerFacts
-from extender.diagnosis.findings import Finding, Verdict
-from extender.diagnosis.needs import UNREADABLE, Needs, fits_in_place_of, quantity
-from extender.diagnosis.waiting import TOLD, check_waiting
-from extender.kube.survey_objects import SurveyedPod, pod_facts
+from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
+from extender.inspect.doctor.findings import Finding, Verdict
+from extender.inspect.doctor.needs import UNREADABLE, Needs, fits_in_place_of, quantity
+from extender.inspect.doctor.waiting import TOLD, check_waiting
+from extender.inspect.survey.survey_objects import SurveyedPod, pod_facts
 from tests.builders import by_label, minutes_ago, worker
 from tests.evidence import evidence, facts
 

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from extender.diagnosis.evidence import DisruptionBudgetFacts, Evidence, Kind, PoolFacts, WorkerFacts
-from extender.diagnosis.findings import Verdict
-from extender.diagnosis.workers import check_deletion_costs, check_disruption_budgets, check_idle_marks, check_pools
+from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, PoolFacts, WorkerFacts
+from extender.inspect.doctor.findings import Verdict
+from extender.inspect.doctor.workers import (
+    check_deletion_costs,
+    check_disruption_budgets,
+    check_idle_marks,
+    check_pools,
+)
 from extender.model import Selector
 from tests.builders import NOW, minutes_ago, worker
 from tests.evidence import NAMESPACE, evidence, facts

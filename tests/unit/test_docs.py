@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from extender.diagnosis.findings import Check
+from extender.inspect.doctor.findings import Check
 from extender.policy.calling import HandshakeFailure
-from tests.manifests.rendering import MANIFESTS, read_objects
+from scripts.tools.manifests.rendering import MANIFESTS, read_objects
 
 ROOT = MANIFESTS.parent
 DOCS = ROOT / "docs"

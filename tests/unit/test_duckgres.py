@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from extender.cluster.state import ClusterState
 from extender.model import Node, OrderKey, Pod
 from extender.policy.idleness import ReapRules, why_not_claimable
 from extender.policy.reaping import EvictionPlan, assess_node, plan_evictions
-from extender.state import ClusterState
 from tests.builders import NOW, minutes_ago, node, worker
 
 OLD, MID, YOUNG = minutes_ago(60), minutes_ago(10), minutes_ago(1)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.emptying import Rooms, Seen, what_keeps, why_stays
+from extender.cluster.disruption_room import DisruptionRoom, Seen, what_keeps, why_stays
+from extender.cluster.state import ClusterState
 from extender.model import FOREVER, DisruptionBudget, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason
 from extender.policy.budgets import NO_BUDGETS, SOON, PodBudgets
-from extender.state import ClusterState
 from tests.builders import NOW, daemon, minutes_ago, node, node_claim, node_pool, pod_budget, stranger, worker
 
 ONE_AT_A_TIME = node_pool(budgets=(DisruptionBudget(nodes="1"),))
@@ -46,13 +46,13 @@ def counted(
     budgets: PodBudgets = NO_BUDGETS,
     seen: Seen | None = None,
     now: datetime = NOW,
-) -> Rooms:
-    rooms = Rooms(state, set() if changed is None else changed, budgets=budgets, seen=seen)
+) -> DisruptionRoom:
+    rooms = DisruptionRoom(state, set() if changed is None else changed, budgets=budgets, seen=seen)
     deque(rooms.counting(now), maxlen=0)
     return rooms
 
 
-def stuck(rooms: Rooms, now: datetime = NOW) -> dict[str, str | None]:
+def stuck(rooms: DisruptionRoom, now: datetime = NOW) -> dict[str, str | None]:
     return {name: kept.reason if kept is not None else None for name, kept in rooms.stuck(now).items()}
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment.matrix import Run
-from tests.experiment.measures import count_reads, figures, first_starts, lifetimes, why_disturbed
-from tests.experiment.record import Attempt, Conditions, NodeRecord, PodRecord, Record, read, write
-from tests.experiment.traffic import READS_PER_TASK, blocks_of
-from tests.experiment.workloads import BOOT_SECONDS
+from scripts.tools.experiment.matrix import Run
+from scripts.tools.experiment.measures import count_reads, figures, first_starts, lifetimes, why_disturbed
+from scripts.tools.experiment.record import Attempt, Conditions, NodeRecord, PodRecord, Record, read, write
+from scripts.tools.experiment.traffic import READS_PER_TASK, blocks_of
+from scripts.tools.experiment.workloads import BOOT_SECONDS
 
 RUN = Run(workload="jobs", consolidate_after=15, arm="default", seed=101, seconds=1000, warm_up=100)
 

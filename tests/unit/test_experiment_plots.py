@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.controlplane.binaries import ROOT
-from tests.experiment import report
-from tests.experiment.frontier import at_equal_cost
-from tests.experiment.matrix import Run
-from tests.experiment.plots import Panel, Series, draw, ticks
-from tests.experiment.record import Attempt, Conditions, NodeRecord, PodRecord, Record
+from scripts.tools.controlplane.binaries import ROOT
+from scripts.tools.experiment import report
+from scripts.tools.experiment.frontier import at_equal_cost
+from scripts.tools.experiment.matrix import Run
+from scripts.tools.experiment.plots import Panel, Series, draw, ticks
+from scripts.tools.experiment.record import Attempt, Conditions, NodeRecord, PodRecord, Record
 
 finite = st.floats(-1e6, 1e6)
 

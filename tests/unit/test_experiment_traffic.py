@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.experiment.arms import ARMS
-from tests.experiment.batches import batches
-from tests.experiment.matrix import FIRST_REPORTED_SEED, SEEDS, Run, plan
-from tests.experiment.traffic import (
+from scripts.tools.experiment.arms import ARMS
+from scripts.tools.experiment.batches import batches
+from scripts.tools.experiment.matrix import FIRST_REPORTED_SEED, SEEDS, Run, plan
+from scripts.tools.experiment.traffic import (
     BLOCKS_PER_TENANT,
     LONGEST,
     READS_PER_TASK,
@@ -21,7 +21,7 @@ from tests.experiment.traffic import (
     arrivals,
     blocks_of,
 )
-from tests.experiment.workloads import WORKLOADS
+from scripts.tools.experiment.workloads import WORKLOADS
 
 SECONDS = 600.0
 

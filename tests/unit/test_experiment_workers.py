@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from tests.experiment.arms import ARMS, Arm
-from tests.experiment.jobs import Jobs
-from tests.experiment.loop import Loop, Stopped
-from tests.experiment.record import PodRecord
-from tests.experiment.traffic import Task
-from tests.experiment.workers import Replicas, Sessions
-from tests.experiment.workloads import FLOOR, IDLE_SECONDS, SCALE_DOWN_SECONDS, SPARE
+from scripts.tools.experiment.arms import ARMS, Arm
+from scripts.tools.experiment.jobs import Jobs
+from scripts.tools.experiment.loop import Loop, Stopped
+from scripts.tools.experiment.record import PodRecord
+from scripts.tools.experiment.traffic import Task
+from scripts.tools.experiment.workers import Replicas, Sessions
+from scripts.tools.experiment.workloads import FLOOR, IDLE_SECONDS, SCALE_DOWN_SECONDS, SPARE
 
 
 class VirtualLoop(Loop):

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.cli import main
-from extender.model import UNREADABLE_CLAIM, Ledger, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, SkipReason
-from extender.plan.explain import (
+from extender.inspect.explain import (
     Explanation,
     Fate,
     Look,
@@ -27,11 +26,12 @@ from extender.plan.explain import (
     Subject,
     explain,
 )
-from extender.plan.explain_json import render_json
-from extender.plan.explain_text import render_page
-from extender.plan.report import look_at
-from extender.plan.snapshot import Snapshot
-from extender.plan.words import REASONS, words_of
+from extender.inspect.explain_json import render_json
+from extender.inspect.explain_text import render_page
+from extender.inspect.plan import look_at
+from extender.inspect.snapshot import Snapshot
+from extender.inspect.words import REASONS, words_of
+from extender.model import UNREADABLE_CLAIM, Ledger, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, SkipReason
 from extender.policy.brakes import BrakeRecord
 from extender.policy.deletion_cost import EPOCH_MINUTE, CostState, busy_cost, idle_cost, node_seen_of
 from extender.settings import Configuration, load_configuration
@@ -299,7 +299,7 @@ def test_a_pool_that_is_configured_and_has_no_worker_is_explained() -> None:
 
 
 def test_every_reason_has_words() -> None:
-    """A new one needs half a sentence in extender/plan/words.py."""
+    """A new one needs half a sentence in extender/inspect/words.py."""
     assert {str(reason) for reason in SkipReason} - REASONS.keys() == set()
     assert words_of(SkipReason.FLOOR) != SkipReason.FLOOR
 

@@ -13,15 +13,15 @@ from datetime import timedelta
 
 import pytest
 
-from extender.feed import OPTIONAL, ClusterFeed
-from extender.kube.access import Access, Credential, FixedCredentials
-from extender.kube.client import KubeClient
+from extender.cluster.feed import OPTIONAL, ClusterFeed
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
+from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Forbidden, KubeError, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import PAGE_TIMEOUT, ListWatchClient
 from extender.model import Departure
 from extender.policy.pools import POOL_LABEL
-from extender.state import ClusterState
 from extender.telemetry import Metrics, WatchMetrics
 from tests.builders import NOW, by_label, minutes_ago
 from tests.fakes.apiserver import FakeApiServer

@@ -7,12 +7,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.cluster.state import ClusterState
 from extender.loops.floor import ClaimableCount
 from extender.model import Node, Pod
 from extender.policy.departure import departure_of
 from extender.policy.idleness import ReapRules, why_not_claimable
 from extender.policy.reaping import assess_node
-from extender.state import ClusterState
 from tests.builders import NOW, minutes_ago, node, worker
 
 NODES = ("a", "b", "c")

@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.web.http import BODY_LIMIT_BYTES, BodyRefused, json_response, problem, read_body, route
+from extender.web.requests import BODY_LIMIT_BYTES, BodyRefused, json_response, problem, read_body, route
 
 pytestmark = pytest.mark.looptime
 MEGABYTE = 1024 * 1024

@@ -11,9 +11,9 @@ import pytest
 from extender.policy.sources import Answer, HttpProbe, Said
 from extender.sources.http import ask_worker
 from extender.sources.session import AskingSession
+from scripts.tools.controlplane.processes import free_ports
 from tests.answering import BAD_ANSWERS, WELL, AnsweringWorker, answers
 from tests.builders import NOW, clock_of, steady
-from tests.controlplane.processes import free_ports
 
 IDLE = Answer(asked=steady(NOW), said=Said.IDLE, idle_since=datetime(2026, 1, 1, tzinfo=UTC))
 

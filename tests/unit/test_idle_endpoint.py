@@ -14,17 +14,17 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.errors import Conflict, Unavailable
-from extender.kube.marks import Marks
+from extender.kube.mark_store import MarkStore
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
 from extender.policy.marks import parse_idle_mark
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.callers import LOCAL, BoundPod, Caller, NotAuthenticated
-from extender.web.http import route
-from extender.web.idle import ATTEMPTS, BURST, CALLS_PER_SECOND, IdleApi, Outcome
+from extender.web.idle_api import ATTEMPTS, BURST, CALLS_PER_SECOND, IdleApi, IdleOutcome
 from extender.web.limits import RateLimit
+from extender.web.requests import route
 from extender.web.server import Address, Listener
 from tests.builders import by_label, clock_of
 from tests.fakes.apiserver import FakeApiServer
@@ -66,7 +66,7 @@ class Scene:
         self.dry_run: set[str] = set()
         self.sourced: set[str] = set()
         self.ahead = timedelta(0)
-        self.marks = Marks(client, by_label)
+        self.marks = MarkStore(client, by_label)
         self.metrics = Metrics()
         self.api = IdleApi(
             marks=self.marks,
@@ -122,7 +122,7 @@ class Scene:
         ):
             return response.status, json.loads(await response.read()), response.headers
 
-    def counted(self, verb: str, outcome: Outcome) -> float:
+    def counted(self, verb: str, outcome: IdleOutcome) -> float:
         """Read the metric."""
         labels = {"verb": verb, "outcome": str(outcome)}
         return self.metrics.registry.get_sample_value("warmnode_idle_requests_total", labels) or 0.0
@@ -161,7 +161,7 @@ async def test_a_bug_is_counted_and_answered_in_one_line(scene: Scene) -> None:
     status, body, _ = await scene.call("DELETE", headers=headers)
     assert (status, body["reason"]) == (500, "crashed")
     assert "an inside" not in body["detail"]
-    assert scene.counted("delete", Outcome.CRASHED) == 1
+    assert scene.counted("delete", IdleOutcome.CRASHED) == 1
 
 
 # --- PUT ---------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ async def test_put_without_a_time_marks_the_pod_idle_since_now(scene: Scene) -> 
         "terminating": False,
     }
     assert scene.mark() == NOW_TEXT
-    assert scene.counted("put", Outcome.MARKED) == 1
+    assert scene.counted("put", IdleOutcome.MARKED) == 1
 
 
 @pytest.mark.parametrize("seconds", [7, -7200])
@@ -203,7 +203,7 @@ async def test_put_again_keeps_the_earlier_mark_and_writes_nothing(scene: Scene)
     status, body, _ = await scene.call("PUT")
     assert (status, body["idleSince"], scene.mark()) == (200, EARLIER, EARLIER)
     assert scene.written() == []
-    assert scene.counted("put", Outcome.KEPT) == 1
+    assert scene.counted("put", IdleOutcome.KEPT) == 1
 
 
 @pytest.mark.parametrize("time", ["2026-11-01T10:30:00Z", "2026-11-01T12:30:00+02:00", "2026-11-01T10:30:00.0004Z"])
@@ -292,7 +292,7 @@ async def test_put_of_a_caller_who_hung_up_writes_nothing(scene: Scene) -> None:
     call.cancel()
     await until(lambda: scene.tokens.seen[-1].transport is None)
     go_on.set()
-    await until(lambda: scene.counted("put", Outcome.CALLER_GONE) == 1)
+    await until(lambda: scene.counted("put", IdleOutcome.CALLER_GONE) == 1)
     assert scene.written() == []
 
 
@@ -308,7 +308,7 @@ async def test_delete_removes_the_mark_and_nothing_else(scene: Scene) -> None:
     assert scene.meta()["annotations"] == {"other": "stays"}
     assert body["resourceVersion"] == scene.meta()["resourceVersion"] != before
     assert len(scene.written()) == 1
-    assert scene.counted("delete", Outcome.REMOVED) == 1
+    assert scene.counted("delete", IdleOutcome.REMOVED) == 1
 
 
 @pytest.mark.parametrize("mark", [None, "yes"])
@@ -332,7 +332,7 @@ async def test_delete_on_a_terminating_pod_is_refused_and_the_mark_removed(scene
     assert (problem["reason"], problem["terminating"], problem["uid"]) == ("terminating", True, uid)
     assert (problem["idleSince"], scene.mark()) == (None, None)
     assert "refuse the work" in problem["detail"]
-    assert scene.counted("delete", Outcome.TERMINATING) == 1
+    assert scene.counted("delete", IdleOutcome.TERMINATING) == 1
 
 
 async def test_delete_does_not_read_its_body(scene: Scene) -> None:
@@ -391,7 +391,7 @@ async def test_a_worker_that_calls_too_often_is_429_and_others_are_not(scene: Sc
     answers = [await scene.call("PUT", headers=mine) for _ in range(BURST + 1)]
     assert [status for status, _, _ in answers] == [200] * BURST + [429]
     assert (answers[-1][1]["reason"], answers[-1][2]["Retry-After"]) == ("rateLimited", "1")
-    assert scene.counted("put", Outcome.RATE_LIMITED) == 1
+    assert scene.counted("put", IdleOutcome.RATE_LIMITED) == 1
     theirs = scene.token_of(scene.worker("worker-2"), "worker-2")
     assert (await scene.call("PUT", "/v1/pods/default/worker-2/idle", headers=theirs))[0] == 200
     nobodys = scene.token_of(None)

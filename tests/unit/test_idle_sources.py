@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from extender.cluster.state import ClusterState
 from extender.kube.annotate import mark_annotations
 from extender.kube.errors import Conflict, Forbidden, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
@@ -33,7 +34,6 @@ from extender.policy.sources import (
 )
 from extender.settings import PoolSettings
 from extender.sources.prometheus import PrometheusAnswer
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, node, steady, worker
 from tests.unit.test_reaper import Told

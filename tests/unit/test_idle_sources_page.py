@@ -9,16 +9,16 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from extender.inforce import InForce
 from extender.model import IdleBasis
 from extender.policy.sources import HttpProbe, PrometheusQuery, Said
 from extender.settings import load_configuration
+from extender.settings.in_force import InForce
 from extender.sources.http import ask_worker
 from extender.sources.session import AskingSession
 from extender.telemetry import Metrics
+from scripts.tools.controlplane.client import wait_for
+from scripts.tools.controlplane.processes import free_ports
 from tests.builders import clock_of
-from tests.controlplane.client import wait_for
-from tests.controlplane.processes import free_ports
 
 PAGE = (Path(__file__).parents[2] / "docs" / "idle-sources.md").read_text(encoding="utf-8")
 

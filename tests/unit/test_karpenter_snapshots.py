@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from extender.plan.render import render_json, render_table
-from extender.plan.report import Plan, plan_of
-from extender.plan.snapshot import parse_snapshot
+from extender.inspect.plan import Plan, plan_of
+from extender.inspect.plan_text import render_json, render_table
+from extender.inspect.snapshot import parse_snapshot
+from extender.inspect.survey.live_evidence import DoctorOptions
+from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.settings import Configuration
-from extender.survey.live import Asked
-from extender.survey.snapshot import evidence_of_snapshot
 from tests.builders import by_label
 
 Json = dict[str, Any]
@@ -80,7 +80,7 @@ def content_of(*items: Json) -> bytes:
 
 def kept(*items: Json) -> dict[str, tuple[int, str | None, str | None]]:
     """What doctor finds of nodes that stay: how many workers, the reason, and what Karpenter said."""
-    found = evidence_of_snapshot(content_of(*items), Asked(), source="the test").kept_nodes
+    found = evidence_of_snapshot(content_of(*items), DoctorOptions(), source="the test").kept_nodes
     assert found is not None
     return {each.name: (each.workers, each.kept.reason if each.kept else None, each.said) for each in found}
 
@@ -171,4 +171,4 @@ def test_doctor_finds_the_nodes_that_the_reaper_would_leave_alone() -> None:
 
 def test_doctor_does_not_know_which_nodes_stay_without_node_pools() -> None:
     content = json.dumps({"kind": "List", "items": [*FIVE, idle(1)]}).encode()
-    assert evidence_of_snapshot(content, Asked(), source="the test").kept_nodes is None
+    assert evidence_of_snapshot(content, DoctorOptions(), source="the test").kept_nodes is None

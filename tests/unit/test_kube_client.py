@@ -20,9 +20,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.kube.access import Access, Credential, FixedCredentials, TlsContexts, TokenFile, in_cluster_access
-from extender.kube.claims import ClaimStore
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
+from extender.kube.claim_store import ClaimStore
+from extender.kube.credentials import Access, Credential, FixedCredentials, TlsContexts, TokenFile, in_cluster_access
 from extender.kube.errors import (
     Blocked,
     ConfigurationProblem,

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.kube.access import Access, Credential, FixedCredentials
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.codec import Codec
+from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Forbidden, Gone, KubeError, NotFound, Throttled, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import ListWatchClient, Reflector, RelistReason, UndecodableObject

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from extender.cli import main
-from extender.kube.client import KubeClient
+from extender.kube.api_client import KubeClient
 from extender.kube.errors import ConfigurationProblem
 from extender.kube.exec_plugin import ExecConfig
 from extender.kube.kubeconfig import kubeconfig_access

@@ -13,15 +13,15 @@ from itertools import pairwise
 
 import pytest
 
-from extender.kube.access import Access, Credential, FixedCredentials
-from extender.kube.client import KubeClient
+from extender.cluster.state import ClusterState
+from extender.kube.api_client import KubeClient
+from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Conflict
-from extender.kube.ledger import LIMIT_BYTES, LedgerFull, LedgerStore
+from extender.kube.ledger_store import LIMIT_BYTES, LedgerFull, LedgerStore
 from extender.kube.listing import list_uids
 from extender.kube.transport import Transport
-from extender.loops.ledger import is_half_full, keep_ledger, prune_ledger, write_ledger
+from extender.loops.ledger_keeper import is_half_full, keep_ledger, prune_ledger, write_ledger
 from extender.model import Ledger
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import AN_HOUR_AGO, HALF_AN_HOUR_AGO, NOW, minutes_ago, node, worker
 from tests.fakes.apiserver import FakeApiServer

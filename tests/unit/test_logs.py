@@ -17,7 +17,7 @@ from aiohttp import web
 
 import extender
 from extender.app.options import Role
-from extender.kube.access import Access, Credential, FixedCredentials, TlsContexts, TokenFile
+from extender.kube.credentials import Access, Credential, FixedCredentials, TlsContexts, TokenFile
 from extender.kube.errors import ConfigurationProblem
 from extender.loops.departures import tell_departures
 from extender.model import Departure

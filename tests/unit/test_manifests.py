@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import yaml
 
-from extender.kube.permissions import Access, Duty, OwnObject, accesses
+from extender.inspect.survey.permissions import ApiVerb, Duty, OwnObject, accesses
 from extender.settings import read_configuration
 from extender.telemetry import ClusterFigures, Metrics
-from tests.manifests.__main__ import main, shipped_objects
-from tests.manifests.fields import MINORS, read_fields, unknown_fields
-from tests.manifests.rendering import MANIFESTS, read_objects
+from scripts.tools.manifests.__main__ import main, shipped_objects
+from scripts.tools.manifests.fields import MINORS, read_fields, unknown_fields
+from scripts.tools.manifests.rendering import MANIFESTS, read_objects
 
 Json = dict[str, Any]
 
 
-def granted(*objects: Json) -> set[Access]:
+def granted(*objects: Json) -> set[ApiVerb]:
     """Spell out rules. A name stands for the object of that name; `create`, which no name limits, for each of them."""
     names = own_names()
-    found: set[Access] = set()
+    found: set[ApiVerb] = set()
     for item in objects:
         for rule in item.get("rules", ()):
             assert set(rule) <= {"apiGroups", "resources", "resourceNames", "verbs"}
@@ -33,7 +33,7 @@ def granted(*objects: Json) -> set[Access]:
                 for resource in rule["resources"]:
                     for verb in rule["verbs"]:
                         for name in rule.get("resourceNames", [""]):
-                            found.add(Access(group, resource, verb, names[name] if name else ""))
+                            found.add(ApiVerb(group, resource, verb, names[name] if name else ""))
     return found
 
 
@@ -47,10 +47,10 @@ def own_names() -> dict[str, OwnObject]:
     }
 
 
-def wanted(*duties: Duty) -> set[Access]:
+def wanted(*duties: Duty) -> set[ApiVerb]:
     """What the code asks for, with `create` as RBAC can say it."""
     return {
-        Access(each.group, each.resource, each.verb, "" if each.verb == "create" else each.own)
+        ApiVerb(each.group, each.resource, each.verb, "" if each.verb == "create" else each.own)
         for each in accesses(*duties)
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extender.kube.permissions import PERMISSIONS, Access, Duty, OwnObject, accesses
+from extender.inspect.survey.permissions import PERMISSIONS, ApiVerb, Duty, OwnObject, accesses
 
 
 def test_no_role_may_read_what_it_has_no_business_with() -> None:
@@ -39,7 +39,7 @@ def test_config_maps_and_leases_are_only_its_own() -> None:
 def test_what_two_duties_need_is_asked_once_and_as_required() -> None:
     """The reaper's Lease may be read by serve if it can be; a reaper must."""
     both = accesses(Duty.SERVE, Duty.REAP)
-    lease = Access("coordination.k8s.io", "leases", "get", OwnObject.LEADER_LEASE)
+    lease = ApiVerb("coordination.k8s.io", "leases", "get", OwnObject.LEADER_LEASE)
     assert accesses(Duty.SERVE)[lease].optional
     assert not both[lease].optional
     assert both == accesses(Duty.REAP, Duty.SERVE)

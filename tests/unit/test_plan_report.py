@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.inspect.plan import AgeBasis, NodeLine, Plan, plan_of
+from extender.inspect.plan_text import SHOWN_WITHOUT_SCORE, render_json, render_table
+from extender.inspect.snapshot import Snapshot, parse_snapshot
+from extender.inspect.text import span
 from extender.model import AgeSource, Ledger, Node, Pod
-from extender.page import span
-from extender.plan.render import SHOWN_WITHOUT_SCORE, render_json, render_table
-from extender.plan.report import AgeBasis, NodeLine, Plan, plan_of
-from extender.plan.snapshot import Snapshot, parse_snapshot
 from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
 from tests.builders import NOW, by_label, claim, ledger, minutes_ago, node, stranger, worker

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.inspect.plan import Plan, plan_of
+from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
 from extender.kube.brake_notes import brake_note
 from extender.kube.lease import LABELS
 from extender.model import Departure, SkipReason
-from extender.plan.report import Plan, plan_of
-from extender.plan.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
 from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
 from tests.builders import by_label

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extender.model import FOREVER, BusyVictims, Pod, Victims
 from extender.policy.ages import order_key
-from extender.policy.preemption import Choice, PreemptionView, Verdict, choose_preemption
+from extender.policy.preemption import Choice, PreemptionView, PreemptVerdict, choose_preemption
 from extender.policy.scoring import preference_key
 from tests.builders import NOW, minutes_ago, node, stranger, victims, worker
 
@@ -108,7 +108,7 @@ def test_no_worker_involved_echoes() -> None:
     pods = [stranger("p1", node="old"), stranger("p2", node="new")]
     candidates = {"new": victims(pods[1].uid), "old": victims(pods[0].uid)}
     assert choose(None, candidates, view(*pods, seen=OLD_AND_NEW)) == Choice(
-        nodes=("new", "old"), verdict=Verdict.NO_WORKER
+        nodes=("new", "old"), verdict=PreemptVerdict.NO_WORKER
     )
 
 
@@ -123,7 +123,7 @@ def test_protect_with_nothing_left_vetoes() -> None:
     """All dropped: no preemption at all, so that Karpenter adds a node."""
     pod = worker("w2", node="new")
     choice = choose(None, {"new": victims(pod.uid)}, view(pod, seen=OLD_AND_NEW, busy=BusyVictims.PROTECT))
-    assert choice == Choice(nodes=(), verdict=Verdict.VETOED)
+    assert choice == Choice(nodes=(), verdict=PreemptVerdict.VETOED)
 
 
 def test_a_victim_that_is_being_deleted_goes_anyway() -> None:
@@ -149,15 +149,15 @@ def test_do_not_disrupt_counts_as_busy() -> None:
 @pytest.mark.parametrize(
     ("candidates", "verdict"),
     [
-        ({"unknown": victims("uid-of-w1")}, Verdict.UNKNOWN_NODE),
-        ({"old": victims("nobody")}, Verdict.UNKNOWN_POD),
-        ({"new": victims("uid-of-w1")}, Verdict.UNKNOWN_POD),
-        ({"old": victims()}, Verdict.NO_VICTIMS),
-        ({"old": victims("uid-of-odd")}, Verdict.UNKNOWN_PRIORITY),
-        ({}, Verdict.NO_WORKER),
+        ({"unknown": victims("uid-of-w1")}, PreemptVerdict.UNKNOWN_NODE),
+        ({"old": victims("nobody")}, PreemptVerdict.UNKNOWN_POD),
+        ({"new": victims("uid-of-w1")}, PreemptVerdict.UNKNOWN_POD),
+        ({"old": victims()}, PreemptVerdict.NO_VICTIMS),
+        ({"old": victims("uid-of-odd")}, PreemptVerdict.UNKNOWN_PRIORITY),
+        ({}, PreemptVerdict.NO_WORKER),
     ],
 )
-def test_doubt_echoes(candidates: dict[str, Victims], verdict: Verdict) -> None:
+def test_doubt_echoes(candidates: dict[str, Victims], verdict: PreemptVerdict) -> None:
     """Unknown nodes, pods on another node than we think, unknown priorities and empty candidates: as it came."""
     pods = [worker("w1", node="old"), worker("odd", node="old", priority=None)]
     assert choose("pool", candidates, view(*pods, seen=OLD_AND_NEW)) == Choice(nodes=tuple(candidates), verdict=verdict)

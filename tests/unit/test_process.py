@@ -14,13 +14,12 @@ import pytest
 from extender.app.files import follow_files
 from extender.app.options import Role, RunOptions
 from extender.app.process import Process
-from extender.kube.access import Access, Credential, FixedCredentials
-from extender.kube.client import KubeClient
+from extender.kube.api_client import ClusterOptions, KubeClient
+from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.lease import LeaseStore
-from extender.kube.ledger import LIMIT_BYTES
+from extender.kube.ledger_store import LIMIT_BYTES
 from extender.kube.transport import Transport
 from extender.model import Ledger
-from extender.once import ClusterOptions
 from extender.policy.election import LeaseRecord
 from extender.settings import Configuration, ConfigurationFile, Reload, Unchanged, load_configuration
 from extender.telemetry import Metrics

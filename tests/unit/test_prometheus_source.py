@@ -13,9 +13,9 @@ import pytest
 from extender.policy.sources import Answer, PrometheusQuery, Said
 from extender.sources.prometheus import PrometheusAnswer, ask_prometheus
 from extender.sources.session import AskingSession
+from scripts.tools.controlplane.processes import free_ports
 from tests.answering import AnsweringWorker, Behaviour, answers, hangs, never_ends, no_http, promises_too_much, resets
 from tests.builders import NOW, clock_of, steady
-from tests.controlplane.processes import free_ports
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from extender.clock import Clock
+from extender.cluster.state import ClusterState
 from extender.kube.errors import Forbidden, Gone, KubeError, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
 from extender.loops.reaper import Reaper
@@ -17,7 +18,6 @@ from extender.model import FOREVER, DisruptionBudget, Pod, PodBudget, Selector, 
 from extender.policy.brakes import BrakeRecord
 from extender.policy.idleness import ReapRules
 from extender.settings import PoolSettings
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from tests.builders import (
     NOW,

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from extender.web.http import Handler, route
+from extender.web.requests import Handler, route
 
 
 def telling(text: str) -> Handler:

@@ -11,9 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extender.diagnosis.evidence import SchedulerConfig
-from extender.kube.scheduler_config import DEFAULT_SCORE_WEIGHTS, SchedulerConfigError, parse_scheduler_configs
-from tests.serving import SCHEDULER_CONFIG
+from extender.inspect.doctor.evidence import SchedulerConfig
+from extender.inspect.survey.scheduler_config import (
+    DEFAULT_SCORE_WEIGHTS,
+    SchedulerConfigError,
+    parse_scheduler_configs,
+)
+from scripts.tools.serving import SCHEDULER_CONFIG
 
 HEAD = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
 

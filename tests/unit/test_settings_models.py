@@ -14,7 +14,7 @@ from extender.settings import (
     AnnotationSource,
     Configuration,
     PoolSettings,
-    Selector,
+    SelectorSection,
     SettingsError,
     load_configuration,
     read_configuration,
@@ -97,7 +97,9 @@ def test_pool_replaces_a_list_as_a_whole() -> None:
 
 def test_pool_without_selector_selects_its_label() -> None:
     """The label warmnode.dev/pool with the pool's name is the selector that is not written."""
-    assert pools_of("pools: [{name: duckdb}]")[0].selector == Selector(match_labels={"warmnode.dev/pool": "duckdb"})
+    assert pools_of("pools: [{name: duckdb}]")[0].selector == SelectorSection(
+        match_labels={"warmnode.dev/pool": "duckdb"}
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from extender.settings import (
     Accepted,
     Configuration,
     ConfigurationFile,
-    Refused,
+    ConfigurationRefused,
     Reload,
     SettingsError,
     Unchanged,
@@ -76,21 +76,21 @@ def test_bad_version_is_refused_once_and_the_old_stays(path: Path) -> None:
     file = ConfigurationFile(path)
     path.write_text(HEAD + "age: new", encoding="utf-8")
     refused = file.poll()
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ConfigurationRefused)
     assert str(refused.error).startswith(f"{path}:3: age: must be")
     assert file.poll() == Unchanged()
     path.touch()
     assert file.poll() == Unchanged()
     assert file.configuration == Configuration.default()
     path.write_text(HEAD + "age: old", encoding="utf-8")
-    assert isinstance(file.poll(), Refused)
+    assert isinstance(file.poll(), ConfigurationRefused)
 
 
 def test_mistake_that_is_taken_back_is_accepted(path: Path) -> None:
     """So that whoever shows the refusal can stop showing it."""
     file = ConfigurationFile(path)
     path.write_text("kind: x", encoding="utf-8")
-    assert isinstance(file.poll(), Refused)
+    assert isinstance(file.poll(), ConfigurationRefused)
     path.write_text(HEAD, encoding="utf-8")
     assert is_accepted(file.poll(), "firstSeen")
 
@@ -100,7 +100,7 @@ def test_missing_file_is_refused_once_until_it_is_back(path: Path) -> None:
     file = ConfigurationFile(path)
     path.unlink()
     refused = file.poll()
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ConfigurationRefused)
     assert "does not exist" in str(refused.error)
     assert file.poll() == Unchanged()
     path.write_text(HEAD, encoding="utf-8")

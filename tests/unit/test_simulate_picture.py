@@ -16,12 +16,12 @@ from extender.simulate.chart import BOTTOM, LEFT, RIGHT, TOP, draw_frontier
 from extender.simulate.picture import Dot, Line, Picture, Text, to_svg
 from extender.simulate.png import SCALE, PngNotPossible, to_png
 from extender.simulate.rules import RULES, Rule
-from extender.simulate.run import Outcome
+from extender.simulate.run import RunOutcome
 from extender.simulate.study import Trial
 
 
 def trial(rule: Rule, minutes: int, node_hours: float, hits: int) -> Trial:
-    outcome = Outcome(
+    outcome = RunOutcome(
         jobs=9,
         node_hours=node_hours,
         reads=1000,

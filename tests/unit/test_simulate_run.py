@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.simulate.rules import RULES, Order, Placement, Rule, parse_rule, placement
-from extender.simulate.run import Outcome, PoolShape, simulate
+from extender.simulate.run import PoolShape, RunOutcome, simulate
 from extender.simulate.study import run_study
 from extender.simulate.workload import Arrivals, DataSets, Job, Traffic, make_jobs
 
@@ -22,7 +22,7 @@ def job(arrives: float, lasts: float = 10, key: str = "", blocks: Sequence[int] 
     return Job(arrives=arrives, lasts=lasts, key=key, blocks=blocks)
 
 
-def outcome(jobs: list[Job], rule: Rule = OLDEST, shape: PoolShape = SHAPE) -> Outcome:
+def outcome(jobs: list[Job], rule: Rule = OLDEST, shape: PoolShape = SHAPE) -> RunOutcome:
     return simulate(jobs, shape, placement(rule, Random(1)))
 
 

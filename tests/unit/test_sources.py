@@ -19,7 +19,7 @@ from extender.policy.sources import (
     Said,
     Series,
     SourceRules,
-    Verdict,
+    SourceVerdict,
     combine,
     mark_write,
     series_answer,
@@ -106,12 +106,12 @@ def test_idle_verdict_ends_when_nobody_is_asked_any_more(given: list[Answer | No
 def test_reason_of_a_busy_verdict(answer: Answer | None, said: Said) -> None:
     """The verdict carries the reason; an idle answer without a time is busy too."""
     verdict = combine(rules(), worker(), [answer], moment(NOW))
-    assert verdict == Verdict(said=said)
+    assert verdict == SourceVerdict(said=said)
 
 
 def test_answer_from_before_the_mark_went_does_not_count() -> None:
     """Somebody removed the mark: only what is asked after that may set it again."""
-    assert combine(rules(), worker(), [idle()], moment(NOW), not_before=steady(NOW + SECOND)) == Verdict(
+    assert combine(rules(), worker(), [idle()], moment(NOW), not_before=steady(NOW + SECOND)) == SourceVerdict(
         said=Said.NOT_ASKED
     )
     assert combine(rules(), worker(), [idle()], moment(NOW), not_before=steady(NOW)).said is Said.IDLE
@@ -120,8 +120,8 @@ def test_answer_from_before_the_mark_went_does_not_count() -> None:
 def test_own_mark_is_needed_where_annotation_is_a_source() -> None:
     """A worker that does not say so itself is busy whatever others say, and so is one that marks the future."""
     both = rules(annotation=True)
-    assert combine(both, worker(), [idle()], moment(NOW)) == Verdict(said=Said.NOT_MARKED)
-    assert combine(both, worker(own_mark=minutes_ago(-1)), [idle()], moment(NOW)) == Verdict(said=Said.FUTURE)
+    assert combine(both, worker(), [idle()], moment(NOW)) == SourceVerdict(said=Said.NOT_MARKED)
+    assert combine(both, worker(own_mark=minutes_ago(-1)), [idle()], moment(NOW)) == SourceVerdict(said=Said.FUTURE)
     assert combine(both, worker(own_mark=minutes_ago(3)), [idle(10)], moment(NOW)).idle_since == minutes_ago(3)
 
 
@@ -156,8 +156,8 @@ def test_series_are_picked_by_name_and_not_believed_about_an_earlier_pod() -> No
 # -- the mark that follows --------------------------------------------------------------------------------------------
 
 TWELVE_AGO = minutes_ago(12)
-IDLE = Verdict(said=Said.IDLE, idle_since=minutes_ago(10))
-BUSY = Verdict(said=Said.BUSY)
+IDLE = SourceVerdict(said=Said.IDLE, idle_since=minutes_ago(10))
+BUSY = SourceVerdict(said=Said.BUSY)
 
 
 def marked(minutes: float = 10) -> Pod:
@@ -184,16 +184,16 @@ def test_sources_alone_write_and_remove_the_mark() -> None:
 def test_a_second_of_jitter_is_the_same_time_and_a_later_one_is_written() -> None:
     """A worker that was busy in between is idle since later; an earlier time than the mark's is not believed."""
     alone = rules()
-    assert mark_write(marked(10), alone, Verdict(said=Said.IDLE, idle_since=minutes_ago(10) + SECOND)) is None
-    assert mark_write(marked(10), alone, Verdict(said=Said.IDLE, idle_since=minutes_ago(11))) is None
-    later = mark_write(marked(10), alone, Verdict(said=Said.IDLE, idle_since=minutes_ago(9)))
+    assert mark_write(marked(10), alone, SourceVerdict(said=Said.IDLE, idle_since=minutes_ago(10) + SECOND)) is None
+    assert mark_write(marked(10), alone, SourceVerdict(said=Said.IDLE, idle_since=minutes_ago(11))) is None
+    later = mark_write(marked(10), alone, SourceVerdict(said=Said.IDLE, idle_since=minutes_ago(9)))
     assert later is not None
     assert later.since == minutes_ago(9)
 
 
 @given(st.sampled_from([IDLE, BUSY]), st.booleans(), st.sampled_from([None, "marked x", "confirmed y"]))
 def test_mark_of_the_worker_is_never_written_or_removed_where_it_is_a_source(
-    verdict: Verdict, dry_run: bool, note: str | None
+    verdict: SourceVerdict, dry_run: bool, note: str | None
 ) -> None:
     """Where the worker marks itself, only the note beside its mark is warmnode's."""
     for outside in (0, 1):
@@ -238,7 +238,7 @@ def test_dry_run_writes_no_mark_and_still_removes_ours() -> None:
 
 def test_marks_outlive_a_change_of_the_leader_for_as_long_as_an_answer_would() -> None:
     """Not asked yet is no reason to take a mark away; not asked for too long is."""
-    not_asked = Verdict(said=Said.NOT_ASKED)
+    not_asked = SourceVerdict(said=Said.NOT_ASKED)
     assert mark_write(marked(), rules(), not_asked, STALE_AFTER) is None
     assert mark_write(marked(), rules(), BUSY, STALE_AFTER) is not None
     assert mark_write(marked(), rules(), not_asked, STALE_AFTER + SECOND) is not None

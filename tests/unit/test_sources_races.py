@@ -14,7 +14,7 @@ from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
 from extender.model import Pod
 from extender.policy.idleness import reports_idle
 from extender.policy.marks import format_idle_mark, read_marks
-from extender.policy.sources import HttpProbe, MarkWrite, Said, SourceRules, Verdict, mark_write
+from extender.policy.sources import HttpProbe, MarkWrite, Said, SourceRules, SourceVerdict, mark_write
 from tests.builders import NOW, minutes_ago, worker
 
 SECOND = timedelta(seconds=1)
@@ -77,10 +77,10 @@ class World:
             case Step.STATUS:
                 self.version += 1
             case Step.JUDGE_IDLE | Step.JUDGE_BUSY:
-                says = Verdict(said=Said.IDLE, idle_since=minutes_ago(3))
-                verdict = says if step is Step.JUDGE_IDLE else Verdict(said=Said.BUSY)
+                says = SourceVerdict(said=Said.IDLE, idle_since=minutes_ago(3))
+                verdict = says if step is Step.JUDGE_IDLE else SourceVerdict(said=Said.BUSY)
                 if self.rules.annotation and self.pod().own_mark is None:
-                    verdict = Verdict(said=Said.NOT_MARKED)
+                    verdict = SourceVerdict(said=Said.NOT_MARKED)
                 write = mark_write(self.pod(), self.rules, verdict)
                 if write is not None:
                     self.writes.append((self.version, write))

@@ -12,20 +12,20 @@ import yaml
 from msgspec import Raw
 
 from extender.cli import main
-from extender.diagnosis.diagnose import CHECKS, diagnose
-from extender.diagnosis.evidence import Evidence, Kind
-from extender.diagnosis.findings import Check, Finding, Verdict, worst
-from extender.diagnosis.render import TITLES, render_json, render_page
+from extender.inspect.doctor.diagnose import CHECKS, diagnose
+from extender.inspect.doctor.doctor_text import TITLES, render_json, render_page
+from extender.inspect.doctor.evidence import Evidence, Kind
+from extender.inspect.doctor.findings import Check, Finding, Verdict, worst
+from extender.inspect.survey.access_reviews import ServiceAccount
+from extender.inspect.survey.live_evidence import DoctorOptions, duties_of
+from extender.inspect.survey.permissions import Duty
+from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
+from extender.inspect.survey.survey_objects import lease_facts
 from extender.kube.lease import LeaseObject
-from extender.kube.permissions import Duty
-from extender.kube.reviews import ServiceAccount
-from extender.kube.survey_objects import lease_facts
 from extender.model import Selector
-from extender.survey.live import Asked, duties_of
-from extender.survey.snapshot import evidence_of_snapshot
+from scripts.tools.manifests.rendering import MANIFESTS, read_objects
+from scripts.tools.serving import SCHEDULER_CONFIG
 from tests.evidence import evidence
-from tests.manifests.rendering import MANIFESTS, read_objects
-from tests.serving import SCHEDULER_CONFIG
 
 TAKEN = "2026-11-01T12:00:00Z"
 NODE = {
@@ -66,7 +66,7 @@ def lease(name: str, *, namespace: str = "warm", annotations: Any = None, **spec
 
 def look(*objects: Any, **asked: Any) -> Evidence:
     content = json.dumps({"kind": "List", "items": [NODE, *objects]}).encode()
-    return evidence_of_snapshot(content, Asked(**asked), source="f")
+    return evidence_of_snapshot(content, DoctorOptions(**asked), source="f")
 
 
 WORKER = pod("worker-1", labels={"warmnode.dev/pool": "ducks", "app": "duck"})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from extender.kube.access import Access, Credential, FixedCredentials
-from extender.kube.client import KubeClient
+from extender.inspect.live_snapshot import take_snapshot
+from extender.inspect.survey.live_evidence import DoctorOptions, gather
+from extender.kube.api_client import KubeClient
+from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.lease import LABELS as LEASE_LABELS
 from extender.kube.transport import Transport
-from extender.plan.live import take_snapshot
-from extender.survey.live import Asked, gather
 from tests.builders import by_label
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.store import CONFIG_MAPS, LEASES, NAMESPACES, NODES, Resource
@@ -28,7 +28,7 @@ async def test_objects_of_warmnode_are_found_wherever_they_are(resource: Resourc
         server.store.create(resource, "zone", {"metadata": {"name": "ours", "labels": dict(labels)}})
         access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
-        assert (await gather(client, Asked())).namespace == "zone"
+        assert (await gather(client, DoctorOptions())).namespace == "zone"
         await client.close()
 
 

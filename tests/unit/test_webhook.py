@@ -11,8 +11,8 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
+from extender.cluster.state import ClusterState
 from extender.policy.pools import PoolsInForce
-from extender.state import ClusterState
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
 from tests.builders import NOW, node

@@ -1,0 +1,157 @@
+"""The role `serve`: what answers callers, and on which listeners."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from random import Random
+from typing import Any
+
+from extender import __version__
+from extender.app.files import tell_certificates
+from extender.app.options import CLAIMS, WEBHOOK, RunOptions
+from extender.app.shared import Shared
+from extender.kube.claim_store import ClaimStore
+from extender.kube.mark_store import MarkStore
+from extender.kube.webhook_lease import WebhookLease
+from extender.loops.claim_tidier import ClaimTidier
+from extender.loops.elector import make_identity
+from extender.loops.last_call import CallWatch
+from extender.policy.calling import HandshakeFailure
+from extender.web.authorization import Authorization
+from extender.web.callers import Callers, callers_for
+from extender.web.claiming import Claiming
+from extender.web.claims_api import ClaimsApi
+from extender.web.idle_api import IdleApi
+from extender.web.openapi import DOCUMENT_PATH, document_handler
+from extender.web.requests import Handler, route
+from extender.web.server import Listener
+from extender.web.tls import ServerTls
+from extender.web.webhook import Webhook
+
+NONCE_BYTES = 10
+"""Of a claim's ID: on a listener without authentication it is all that others must not know."""
+
+
+class Serving:
+    """Builds the webhook and the claims listener. Nothing listens before `Listener.start`."""
+
+    def __init__(self, options: RunOptions, shared: Shared, tls: Mapping[str, ServerTls]) -> None:
+        self._shared = shared
+        configuration = shared.in_force.configuration
+        self.calls = CallWatch(
+            WebhookLease(shared.client, namespace=shared.namespace, name=configuration.webhook.lease_name),
+            identity=make_identity(Random()),  # noqa: S311 - a name, no secret
+            version=__version__,
+            metrics=shared.metrics,
+            schedulers=lambda: frozenset(shared.in_force.configuration.webhook.schedulers),
+            schedulable_nodes=lambda: len(shared.state.preference),
+            clock=shared.clock,
+            certificate_ends=lambda: tls[WEBHOOK].ends if WEBHOOK in tls else None,
+        )
+        self.webhook = Webhook(
+            state=shared.state,
+            pools=shared.in_force.pools,
+            metrics=shared.metrics,
+            called=self.calls.called,
+            is_clock_off=lambda: shared.clock.is_off,
+        )
+        for listener, files in tls.items():
+            for failure in HandshakeFailure:
+                shared.metrics.handshake_failures.labels(listener, failure)  # from 0: an alert needs the increase
+            if files.ends is not None:
+                shared.metrics.certificate_expiry.labels(listener).set_function(partial(_epoch_of_end, files))
+        tell_certificates(tls.values(), shared.clock.now())
+        self.listeners: list[Listener] = []
+        if options.webhook_listen is not None:
+            self.listeners.append(
+                Listener(
+                    name=WEBHOOK,
+                    address=options.webhook_listen,
+                    handler=self.webhook.handler(),
+                    tls=tls.get(WEBHOOK),
+                    refused=self.webhook.count_garbled,
+                    handshake_failed=self._handshake_failed,
+                )
+            )
+        self._tidier: ClaimTidier | None = None
+        if options.claims_listen is not None:
+            store = ClaimStore(shared.client, shared.in_force.classify)
+            callers = callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
+            handler = self._claims_handler(store, callers)
+            self.listeners.append(
+                Listener(
+                    name=CLAIMS,
+                    address=options.claims_listen,
+                    handler=handler,
+                    tls=tls.get(CLAIMS),
+                    handshake_failed=lambda failure: self._count_handshake(CLAIMS, failure),
+                )
+            )
+            self._tidier = ClaimTidier(
+                state=shared.state,
+                claims=store,
+                metrics=shared.metrics,
+                may_write=self._may_tidy,
+                clock=shared.clock,
+                jitter=Random().random,  # noqa: S311 - when to look, no secret
+            )
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Give the loops by name, to be run until they are cancelled."""
+        tasks = {"watch calls": self.calls.run()}
+        if self._tidier is not None:
+            tasks["tidy claims"] = self._tidier.run()
+        return tasks
+
+    def take_configuration(self) -> None:
+        """Go by the configuration that is in force now."""
+        self.webhook.pools = self._shared.in_force.pools
+
+    def _may_tidy(self, pool: str) -> bool:
+        return not self._shared.in_force.settings(pool).dry_run and not self._shared.stopping.is_set()
+
+    def _handshake_failed(self, failure: HandshakeFailure) -> None:
+        self._count_handshake(WEBHOOK, failure)
+        self.calls.refused(failure)
+
+    def _count_handshake(self, listener: str, failure: HandshakeFailure) -> None:
+        self._shared.metrics.handshake_failures.labels(listener, failure).inc()
+
+    def _claims_handler(self, store: ClaimStore, callers: Callers) -> Handler:
+        shared = self._shared
+        idle = IdleApi(
+            marks=MarkStore(shared.client, shared.in_force.classify),
+            callers=callers,
+            is_dry_run=lambda pool: shared.in_force.settings(pool).dry_run,
+            takes_marks=lambda pool: shared.in_force.sources(pool).annotation,
+            metrics=shared.metrics,
+            clock=shared.clock,
+        )
+        claims = ClaimsApi(
+            claiming=Claiming(
+                state=shared.state,
+                claims=store,
+                clock=shared.clock,
+                nonce=lambda: secrets.token_hex(NONCE_BYTES),
+                lost_race=shared.metrics.claim_lost_races.inc,
+            ),
+            state=shared.state,
+            callers=callers,
+            authorization=Authorization(shared.client),
+            settings=shared.in_force.claims,
+            unlisted=shared.in_force.unlisted_claims,
+            namespace=shared.namespace,
+            metrics=shared.metrics,
+            clock=shared.clock,
+        )
+        return route(
+            {("GET", DOCUMENT_PATH): document_handler()},
+            templates={**claims.routes(), **idle.routes()},
+            refused=lambda status: None,
+        )
+
+
+def _epoch_of_end(tls: ServerTls) -> float:
+    return 0.0 if tls.ends is None else tls.ends.timestamp()

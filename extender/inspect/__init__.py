@@ -1,0 +1,1 @@
+"""For people: plan, explain, doctor and cleanup. Looks once and ends; a process that stays never loads it."""

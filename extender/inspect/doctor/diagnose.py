@@ -1,0 +1,43 @@
+"""All checks, in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from extender.inspect.doctor import installation, karpenter, scheduler, scheduler_calls, waiting, workers
+from extender.inspect.doctor.evidence import Evidence
+from extender.inspect.doctor.findings import Check, Diagnosis, Finding
+
+CHECKS: Mapping[Check, Callable[[Evidence], Finding]] = {
+    Check.SCHEDULER_CALLS: scheduler_calls.check_calls,
+    Check.SCHEDULER_EXTENDER: scheduler.check_extender,
+    Check.SCHEDULER_WEIGHT: scheduler.check_weight,
+    Check.SCHEDULER_SAMPLE: scheduler.check_sample,
+    Check.SCHEDULER_NAMES: scheduler_calls.check_names,
+    Check.CONFIGURATION: installation.check_configuration,
+    Check.POOLS: workers.check_pools,
+    Check.WAITING_WORKERS: waiting.check_waiting,
+    Check.IDLE_MARKS: workers.check_idle_marks,
+    Check.DELETION_COSTS: workers.check_deletion_costs,
+    Check.DISRUPTION_BUDGETS: workers.check_disruption_budgets,
+    Check.LEDGER: installation.check_ledger,
+    Check.REAPER: installation.check_reaper,
+    Check.PERMISSIONS: installation.check_permissions,
+    Check.CLOCKS: installation.check_clocks,
+    Check.KARPENTER_GENERATION: karpenter.check_generation,
+    Check.KARPENTER_EXPIRY: karpenter.check_expiry,
+    Check.KARPENTER_NODE_POOLS: karpenter.check_node_pools,
+    Check.KARPENTER_NODES: karpenter.check_nodes,
+    Check.KARPENTER_FEATURE_GATES: karpenter.check_feature_gates,
+}
+
+
+def diagnose(evidence: Evidence, *, source: str) -> Diagnosis:
+    """Make every check. ``source`` says in words what was looked at."""
+    return Diagnosis(
+        now=evidence.now,
+        source=source,
+        namespace=evidence.namespace,
+        findings=tuple(check(evidence) for check in CHECKS.values()),
+        unread=tuple(sorted((str(kind), why) for kind, why in evidence.unread.items() if why != karpenter.ABSENT)),
+    )

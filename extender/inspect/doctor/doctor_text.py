@@ -1,0 +1,92 @@
+"""Shows a diagnosis: a page for people, or JSON for programs. Owns the words around the findings; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from extender.inspect.doctor.findings import Check, Diagnosis, Finding, Verdict
+from extender.inspect.text import printable
+
+SCHEMA = "warmnode.dev/doctor/v1alpha1"
+SHOWN_DETAILS = 8
+"""So many further lines of a finding are shown; the JSON form has all."""
+
+TITLES = {
+    Check.SCHEDULER_CALLS: "the scheduler calls",
+    Check.SCHEDULER_EXTENDER: "the scheduler's configuration",
+    Check.SCHEDULER_WEIGHT: "the extender's weight",
+    Check.SCHEDULER_SAMPLE: "nodes that are scored",
+    Check.SCHEDULER_NAMES: "schedulers of workers",
+    Check.CONFIGURATION: "warmnode's configuration",
+    Check.POOLS: "pools",
+    Check.WAITING_WORKERS: "workers without a node",
+    Check.IDLE_MARKS: "idle marks",
+    Check.DELETION_COSTS: "deletion costs",
+    Check.DISRUPTION_BUDGETS: "PodDisruptionBudgets",
+    Check.LEDGER: "the ledger",
+    Check.REAPER: "the reaper",
+    Check.PERMISSIONS: "permissions",
+    Check.CLOCKS: "clocks",
+    Check.KARPENTER_GENERATION: "Karpenter's generation",
+    Check.KARPENTER_EXPIRY: "Karpenter's expireAfter",
+    Check.KARPENTER_NODE_POOLS: "NodePools",
+    Check.KARPENTER_NODES: "nodes that stay",
+    Check.KARPENTER_FEATURE_GATES: "Karpenter's feature gates",
+}
+
+
+def render_json(diagnosis: Diagnosis) -> str:
+    """Write the stable JSON form that docs/doctor.md describes."""
+    tree = {
+        "schema": SCHEMA,
+        "now": diagnosis.now,
+        "source": diagnosis.source,
+        "namespace": diagnosis.namespace,
+        "verdict": diagnosis.verdict,
+        "unread": [{"what": what, "why": why} for what, why in diagnosis.unread],
+        "checks": [
+            {
+                "check": finding.check,
+                "title": TITLES[finding.check],
+                "verdict": finding.verdict,
+                "summary": finding.summary,
+                "details": finding.details,
+                "remedy": finding.remedy,
+            }
+            for finding in diagnosis.findings
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(tree), indent=2).decode()
+
+
+def render_page(diagnosis: Diagnosis) -> str:
+    """Write the page: one line for each check, and below it what is not well and what to do."""
+    return "\n".join(printable(line) for line in _page(diagnosis))
+
+
+def _page(diagnosis: Diagnosis) -> Iterator[str]:
+    yield f"looked at {diagnosis.source}; as of {diagnosis.now:%Y-%m-%d %H:%M:%S} UTC"
+    yield ""
+    width = max(map(len, TITLES.values()))
+    for finding in diagnosis.findings:
+        yield f"{finding.verdict:<8} {TITLES[finding.check]:<{width}}  {finding.summary}"
+        yield from _more(finding, " " * (8 + 1 + width + 2))
+    yield ""
+    yield _sum(diagnosis)
+
+
+def _more(finding: Finding, indent: str) -> Iterator[str]:
+    for detail in finding.details[:SHOWN_DETAILS]:
+        yield f"{indent}{detail}"
+    if (hidden := len(finding.details) - SHOWN_DETAILS) > 0:
+        yield f"{indent}and {hidden} more (--output json has all)"
+    if finding.remedy is not None and finding.verdict is not Verdict.OK:
+        yield f"{indent}-> {finding.remedy}"
+
+
+def _sum(diagnosis: Diagnosis) -> str:
+    counts = {verdict: sum(each.verdict is verdict for each in diagnosis.findings) for verdict in Verdict}
+    order = (Verdict.PROBLEM, Verdict.WARNING, Verdict.UNKNOWN, Verdict.OK)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])

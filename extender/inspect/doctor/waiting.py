@@ -1,0 +1,90 @@
+"""Check of the workers that wait for a node: for how long, why, and whether an idle one stands in their place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
+from extender.inspect.doctor.findings import Check, Finding, Verdict
+from extender.inspect.doctor.needs import fits_in_place_of
+from extender.inspect.text import count, some, span
+from extender.policy.brakes import holds_up
+from extender.policy.idleness import is_claimed, reports_idle
+
+TOO_LONG = timedelta(minutes=15)
+"""For a pool in which waiting workers hold reaping up for ever."""
+TOLD = 10
+"""So many workers are told of; they are looked for among all of their pool."""
+SAID = 300
+"""So much of a scheduler's message is shown: it may name every node."""
+REMEDY = (
+    "correct what such a worker asks for (nodeSelector, affinity, tolerations, requests), or let nodes of that kind "
+    "come; delete it if nobody needs it"
+)
+
+
+def check_waiting(evidence: Evidence) -> Finding:
+    """Does a worker wait for a node that never comes?"""
+    if evidence.workers is None:
+        return _finding(Verdict.UNKNOWN, evidence.why_unread(Kind.PODS) or "no pods")
+    of_pool: dict[str, list[WorkerFacts]] = defaultdict(list)
+    for each in evidence.workers:
+        of_pool[each.pod.pool or ""].append(each)
+    waiting = [each for each in evidence.workers if _waits(each)]
+    stuck = [each for each in waiting if evidence.now - each.pod.created > _limit(evidence, each)]
+    if not stuck:
+        young = f", {len(waiting):,} for a moment" if waiting else ""
+        return _finding(Verdict.OK, f"no worker waits for a node for long{young}")
+    stuck.sort(key=lambda each: (each.pod.created, each.pod.uid))
+    names = some(f"{each.pod.namespace}/{each.pod.name}" for each in stuck)
+    longest = span(evidence.now - stuck[0].pod.created)
+    details = tuple(line for each in stuck[:TOLD] for line in _about(each, of_pool[each.pod.pool or ""], evidence))
+    summary = f"{count(len(stuck), 'worker')} without a node for up to {longest}: {names}"
+    return _finding(Verdict.WARNING, summary, details, REMEDY)
+
+
+def _waits(worker: WorkerFacts) -> bool:
+    pod = worker.pod
+    return pod.node is None and not pod.terminating and not pod.gated
+
+
+def _limit(evidence: Evidence, worker: WorkerFacts) -> timedelta:
+    return _settings(evidence, worker).pending_for or TOO_LONG
+
+
+def _settings(evidence: Evidence, worker: WorkerFacts) -> PoolFacts:
+    unset = PoolFacts(reap_enabled=True, floor=0, deletion_costs=True, dry_run=False)
+    return evidence.pools.get(worker.pod.pool or "", unset)
+
+
+def _about(worker: WorkerFacts, pool: Sequence[WorkerFacts], evidence: Evidence) -> Iterator[str]:
+    pod = worker.pod
+    name = f"{pod.namespace}/{pod.name}"
+    said = " ".join((worker.unscheduled_message or "").split())[:SAID]
+    yield f"{name} ({span(evidence.now - pod.created)}): {said or f'scheduler {pod.scheduler} has said nothing of it'}"
+    placers = {each.pod.scheduler for each in pool if each.pod.node is not None}
+    if holds_up(pod, placers, _settings(evidence, worker).pending_for, evidence.now):
+        yield f"pool {pod.pool} is not reaped while {name} waits (reap.pendingFor: 0s)"
+    beside = next((each for each in pool if _would_make_room(each, worker, evidence)), None)
+    if beside is not None:
+        there = f"{beside.pod.namespace}/{beside.pod.name} on {beside.pod.node}"
+        yield f"{name} asks for nothing that idle worker {there} does not have: it would fit there in its place"
+
+
+def _would_make_room(standing: WorkerFacts, waiting: WorkerFacts, evidence: Evidence) -> bool:
+    pod = standing.pod
+    return (
+        pod.node is not None
+        and not pod.terminating
+        and reports_idle(pod, evidence.now)
+        and not is_claimed(pod, evidence.now)
+        and standing.needs is not None
+        and waiting.needs is not None
+        and fits_in_place_of(waiting.needs, standing.needs)
+    )
+
+
+def _finding(verdict: Verdict, summary: str, details: tuple[str, ...] = (), remedy: str | None = None) -> Finding:
+    return Finding(check=Check.WAITING_WORKERS, verdict=verdict, summary=summary, details=details, remedy=remedy)

@@ -1,0 +1,275 @@
+"""Shows an explanation as a page for people. Owns the words; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from extender.inspect.explain import (
+    CostMeaning,
+    Explanation,
+    Fate,
+    NodeExplanation,
+    PodExplanation,
+    PoolExplanation,
+    WorkerFate,
+)
+from extender.inspect.plan import NodeLine, Plan
+from extender.inspect.plan_text import explain as why_ranked
+from extender.inspect.text import count, printable, some, span, table
+from extender.inspect.words import words_of
+from extender.model import Pod, PodClaim, SkipReason
+from extender.policy.deletion_cost import CostState
+from extender.policy.idleness import idle_since, is_claimed, reports_idle
+from extender.settings import format_duration
+
+SHOWN = 5
+"""So many schedulers and conditions are named in a line; of pods three. The JSON form has all."""
+
+
+def render_page(explanation: Explanation, plan: Plan) -> str:
+    """Write the page."""
+    match explanation:
+        case PodExplanation():
+            lines = _pod_page(explanation, plan)
+        case NodeExplanation():
+            lines = _node_page(explanation, plan)
+        case PoolExplanation():
+            lines = _pool_page(explanation, plan)
+        case _:
+            assert_never(explanation)
+    foot = [f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"]
+    foot += [f"not known: {unknown}" for unknown in plan.unknown]
+    return "\n".join(printable(line) for line in (*lines, "", *foot))
+
+
+# -- a pod ------------------------------------------------------------------------------------------------------------
+
+
+def _pod_page(explanation: PodExplanation, plan: Plan) -> Iterator[str]:
+    pod = explanation.pod
+    pool = f", a worker of pool {pod.pool}" if explanation.worker is not None else ""
+    yield f"pod {pod.namespace}/{pod.name}{pool}"
+    yield ""
+    yield from _aligned(_pod_rows(explanation, plan))
+
+
+def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, str]]:
+    pod, now = explanation.pod, plan.now
+    yield "node", _where(explanation.node, pod, plan)
+    if explanation.no_pool is not None:
+        yield "no worker", f"{explanation.no_pool}; warmnode does nothing about it"
+        return
+    worker, settings = explanation.worker, explanation.settings
+    if worker is None or settings is None:
+        return
+    yield "scheduler", pod.scheduler
+    if settings.cache_key is not None:
+        yield "cache key", pod.cache_key or f"none: it has no label {settings.cache_key.label}"
+    yield "idle", _idle_words(pod, now)
+    if pod.claim is not None and is_claimed(pod, now):
+        yield "claimed", _claim_words(pod.claim)
+    yield "claimable", _yes_or(worker.not_claimable)
+    yield "reapable", _yes_or(explanation.not_reapable)
+    yield "a pass now", _fate_words(worker, explanation, dry_run=settings.dry_run)
+    if explanation.before and worker.fate is not Fate.BUSY:
+        names = some(f"{each.namespace}/{each.name} on {each.node}" for each in explanation.before)
+        yield "before it", f"{count(len(explanation.before), 'worker')}: {names}"
+    if explanation.cost is not None:
+        yield "deletion cost", _cost_words(explanation.cost, now)
+        lower = count(explanation.cost.lower, "worker")
+        yield "", f"lower in the pool: {lower}, which a ReplicaSet takes first as far as they are its own"
+    reap = settings.reap
+    told = f"floor {reap.floor}, idleTimeout {format_duration(reap.idle_timeout)}, scaleIn {reap.scale_in}"
+    yield "settings", told + (", dry-run" if settings.dry_run else "")
+
+
+def _where(line: NodeLine | None, pod: Pod, plan: Plan) -> str:
+    if pod.node is None:
+        return "none yet: kube-scheduler has found no node, or has not looked"
+    if line is None:
+        return f"{pod.node}, which is not known"
+    rank = f"rank {line.rank} of {sum(each.rank is not None for each in plan.nodes)}" if line.rank else "no rank"
+    return f"{line.name}, {rank}: {why_ranked(line, plan.now)}"
+
+
+def _idle_words(pod: Pod, now: datetime) -> str:
+    if pod.idle_since is None:
+        return "no: it has no mark warmnode.dev/idle-since that is a time"
+    since = f"{pod.idle_since:%Y-%m-%d %H:%M:%S} UTC"
+    if not reports_idle(pod, now):
+        return f"no: its mark is in the future ({since}), which counts as busy"
+    last = idle_since(pod) or pod.idle_since
+    ended = "" if last == pod.idle_since else f", and its last claim ended {span(now - last)} ago"
+    return f"yes, for {span(now - pod.idle_since)} (since {since}){ended}"
+
+
+def _claim_words(claim: PodClaim) -> str:
+    if not claim.id:
+        return "by somebody whose claim cannot be read: it is held for ever, until the annotation is removed"
+    return f"by {claim.claimant!r} of {claim.user}, until {claim.expires:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _yes_or(reason: SkipReason | None) -> str:
+    return "yes" if reason is None else f"no: {words_of(reason)} ({reason})"
+
+
+def _fate_words(worker: WorkerFate, explanation: PodExplanation, *, dry_run: bool) -> str:
+    match worker.fate:
+        case Fate.EVICTED:
+            would = "would evict it, but for dry-run" if dry_run else "evicts it"
+            return f"{would}: number {worker.position} of {explanation.evictions}"
+        case Fate.BUSY:
+            return "leaves it alone: it is busy"
+        case Fate.STAYS:
+            if worker.because is None or worker.because is explanation.not_reapable:  # said in the line above
+                return f"keeps it: {worker.because}" if worker.because is not None else "keeps it"
+            until = explanation.paused_until
+            ends = f", until {until:%H:%M:%S} UTC" if until is not None and worker.because is explanation.waits else ""
+            return f"keeps it: {words_of(worker.because)}{ends} ({worker.because})"
+        case _:
+            assert_never(worker.fate)
+
+
+def _cost_words(cost: CostMeaning, now: datetime) -> str:
+    then = f"; {cost.to_write:,} would be written" if cost.to_write is not None else ""
+    match cost.state:
+        case CostState.NONE:
+            return f"none, which counts as 0: above every idle worker of ours{then}"
+        case CostState.FOREIGN:
+            return f"{cost.value}: somebody else wrote it, so it is left alone"
+        case CostState.OVERWRITTEN:
+            return f"{cost.value}: somebody else wrote it over ours, so it is left alone"
+        case CostState.OURS:
+            said = "idle" if cost.says_idle else "busy, and was idle before"
+            seen = f", on a node first seen {span(now - cost.node_seen)} ago" if cost.node_seen is not None else ""
+            return f"{cost.value}: {said}{seen}{then}"
+        case _:
+            assert_never(cost.state)
+
+
+# -- a node -----------------------------------------------------------------------------------------------------------
+
+
+def _node_page(explanation: NodeExplanation, plan: Plan) -> Iterator[str]:
+    yield f"node {explanation.line.name}"
+    yield ""
+    yield from _aligned(_node_rows(explanation, plan))
+    if explanation.workers:
+        yield ""
+        rows = [
+            (
+                worker.pod.pool or "",
+                f"{worker.pod.namespace}/{worker.pod.name}",
+                _idle_for(worker.pod, plan.now),
+                _short_fate(worker),
+            )
+            for worker in explanation.workers
+        ]
+        yield from table(("POOL", "WORKER", "IDLE FOR", "A PASS NOW"), rows)
+
+
+def _node_rows(explanation: NodeExplanation, plan: Plan) -> Iterator[tuple[str, str]]:
+    line, now = explanation.line, plan.now
+    rank = f"{line.rank} of {explanation.ranked}" if line.rank is not None else "none"
+    yield "rank", f"{rank}: {why_ranked(line, now)}"
+    yield "score", f"{line.score} where every node is feasible" if line.score else "none"
+    unseen, when, slot, _ = explanation.key
+    if unseen:
+        first = "not seen yet, so after all that were, by creation"
+    else:
+        first = f"first seen in the minute {datetime.fromtimestamp(60 * when, UTC):%Y-%m-%d %H:%M} UTC"
+    yield "order", f"{first}; slot {slot} of 0 to 7; then UID {line.uid}"
+    for label, other in (("before it", explanation.before), ("after it", explanation.after)):
+        yield label, f"{other.name} ({why_ranked(other, now)})" if other is not None else "nothing"
+    if explanation.node.node_pool is not None:
+        yield "Karpenter", _karpenter_words(explanation)
+    if explanation.others:
+        yield "others", f"{count(explanation.others, 'pod')} of no pool on it"
+    yield "a pass now", "leaves it empty for Karpenter" if explanation.empties else "leaves something on it"
+
+
+def _karpenter_words(explanation: NodeExplanation) -> str:
+    node, claim = explanation.node, explanation.claim
+    told = f"NodePool {node.node_pool}"
+    if claim is None:
+        return f"{told}, NodeClaim not known"
+    conditions = f" ({some(sorted(claim.conditions), SHOWN)})" if claim.conditions else ""
+    expires = f", expires {_expiry(claim.created, claim.expire_after)}" if claim.expire_after is not None else ""
+    return f"{told}, NodeClaim {claim.name}{conditions}{expires}"
+
+
+def _expiry(created: datetime, after: timedelta) -> str:
+    """Write when a NodeClaim expires; one that is beyond all calendars never does."""
+    try:
+        return f"{created + after:%Y-%m-%d %H:%M} UTC"
+    except OverflowError:
+        return "never"
+
+
+def _idle_for(pod: Pod, now: datetime) -> str:
+    since = idle_since(pod)
+    if is_claimed(pod, now):
+        return "claimed"
+    return span(now - since) if since is not None and reports_idle(pod, now) else "busy"
+
+
+def _short_fate(worker: WorkerFate) -> str:
+    if worker.fate is Fate.EVICTED:
+        return f"evicted as number {worker.position}"
+    return f"stays: {worker.because}" if worker.because is not None else "stays"
+
+
+# -- a pool -----------------------------------------------------------------------------------------------------------
+
+
+def _pool_page(explanation: PoolExplanation, plan: Plan) -> Iterator[str]:
+    yield f"pool {explanation.line.name}"
+    yield ""
+    yield from _aligned(_pool_rows(explanation))
+
+
+def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
+    line, settings, reap = explanation.line, explanation.settings, explanation.reap
+    yield (
+        "workers",
+        f"{count(line.idle + line.busy + line.claimed + line.pending, 'worker')}: {line.idle:,} idle, "
+        f"{line.busy:,} busy, {line.claimed:,} claimed, {line.pending:,} without a node; "
+        f"on {count(line.nodes, 'node')}",
+    )
+    yield "schedulers", some((f"{name} ({number:,})" for name, number in explanation.schedulers), SHOWN) or "none"
+    chosen = settings.reap
+    yield (
+        "reaping",
+        f"floor {chosen.floor}, idleTimeout {format_duration(chosen.idle_timeout)}, scaleIn {chosen.scale_in}"
+        + (", wholeNode" if chosen.whole_node else "")
+        + ("" if chosen.enabled else ", switched off")
+        + (", dry-run" if settings.dry_run else ""),
+    )
+    if settings.cache_key is not None:
+        oldest = count(settings.cache_key.window, "oldest node")
+        yield "cache key", f"label {settings.cache_key.label}, decides among the {oldest} that fit"
+    handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in explanation.claimable)
+    yield "claimable", f"{len(explanation.claimable):,}, warmest first: {handed}" if handed else "none"
+    if reap.waits is not None:
+        until = f", until {reap.paused_until:%H:%M:%S} UTC" if reap.paused_until is not None else ""
+        yield "a pass now", f"waits: {words_of(reap.waits)}{until} ({reap.waits})"
+    victims = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in reap.victims)
+    yield "would evict", f"{len(reap.victims):,}, in this order: {victims}" if victims else "nobody"
+    for reason, number in _stays(explanation).items():
+        yield "stays", f"{number:,}: {words_of(reason)} ({reason})"
+    yield "costs", f"{count(len(reap.costs), 'deletion cost')} to write"
+
+
+def _stays(explanation: PoolExplanation) -> Mapping[SkipReason, int]:
+    counts: dict[SkipReason, int] = {}
+    for _, reason in explanation.reap.stays:
+        counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _aligned(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
+    lines = list(rows)
+    width = max(len(label) for label, _ in lines)
+    return (f"{label:<{width}}  {text}" for label, text in lines)

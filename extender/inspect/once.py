@@ -1,0 +1,103 @@
+"""Commands that look once and end: plan, explain and doctor, from the cluster or a snapshot, and cleanup.
+
+Puts parts together, as `app` does for the processes that stay. Starts no loop and listens nowhere.
+"""
+
+from __future__ import annotations
+
+from extender.inspect import cleanup
+from extender.inspect.doctor.diagnose import diagnose
+from extender.inspect.doctor.findings import Diagnosis
+from extender.inspect.explain import Look
+from extender.inspect.live_snapshot import take_snapshot
+from extender.inspect.plan import look_at
+from extender.inspect.snapshot import parse_snapshot, read_snapshot_bytes
+from extender.inspect.survey.live_evidence import DoctorOptions, gather
+from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
+from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
+from extender.kube.errors import Conflict
+from extender.kube.lease import is_held
+from extender.settings import Configuration
+from extender.settings.in_force import InForce
+
+
+async def look_live(options: ClusterOptions, configuration: Configuration) -> Look:
+    """Look at the cluster once.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+        KubeError: nodes or pods cannot be listed.
+    """
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        live = await take_snapshot(
+            client,
+            InForce(configuration).classify,
+            namespace=options.namespace or client.namespace,
+            ledger_name=configuration.ledger.name,
+            lease_name=configuration.leader_election.name,
+        )
+    finally:
+        await client.close()
+    state, plan = look_at(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+    return Look(state=state, plan=plan, configuration=configuration)
+
+
+async def diagnose_live(options: ClusterOptions, asked: DoctorOptions) -> Diagnosis:
+    """Look at the cluster once and make every check.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+        KubeError: neither nodes nor pods can be listed.
+    """
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        evidence = await gather(client, asked)
+    finally:
+        await client.close()
+    return diagnose(evidence, source=f"the cluster; warmnode's own objects in namespace {evidence.namespace}")
+
+
+def diagnose_snapshot(source: str, asked: DoctorOptions) -> Diagnosis:
+    """Make the checks that a snapshot allows. ``-`` is standard input. Raises `SnapshotError`."""
+    name = "standard input" if source == "-" else source
+    evidence = evidence_of_snapshot(read_snapshot_bytes(source), asked, source=name)
+    return diagnose(evidence, source=f"{name}; warmnode's own objects in namespace {evidence.namespace}")
+
+
+async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry_run: bool) -> list[str]:
+    """Remove what warmnode has written and say what it was.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+        KubeError: something could not be removed, or a reaper still leads and would write it anew.
+    """
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    namespace, election = options.namespace or client.namespace, configuration.leader_election
+    try:
+        if not dry_run and await is_held(
+            client, namespace=namespace, name=election.name, within=election.lease_duration
+        ):
+            lease = f"Lease {namespace}/{election.name}"
+            raise Conflict(409, "StillRunning", f"a reaper leads still ({lease}): stop warmnode first")
+        return await cleanup.clean_up(
+            client,
+            namespace=namespace,
+            ledger=configuration.ledger.name,
+            leases=(configuration.leader_election.name, configuration.webhook.lease_name),
+            dry_run=dry_run,
+        )
+    finally:
+        await client.close()
+
+
+def look_at_snapshot(source: str, configuration: Configuration) -> Look:
+    """Look at a snapshot file, or standard input for ``-``.
+
+    Raises:
+        SnapshotError: it cannot be read.
+    """
+    name = "standard input" if source == "-" else source
+    snapshot = parse_snapshot(read_snapshot_bytes(source), InForce(configuration).classify, source=name)
+    state, plan = look_at(snapshot, configuration, source=name)
+    return Look(state=state, plan=plan, configuration=configuration)

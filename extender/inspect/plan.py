@@ -1,0 +1,229 @@
+"""The plan as a value: every node in order of preference with its score and the reason, every pool with its workers.
+
+Pure: built from a state and a time. `render` shows it, and its JSON form is an interface: docs/plan.md describes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from extender.cluster.state import ClusterState
+from extender.inspect.plan_reaping import PoolReap, StuckNode, reap_pools, stuck_nodes
+from extender.inspect.snapshot import Snapshot
+from extender.model import AgeSource, Departure, Ending, Node
+from extender.policy.affinity import KeyUse
+from extender.policy.budgets import PodBudgets
+from extender.policy.idleness import is_claimed, reports_idle
+from extender.policy.scoring import score_nodes
+from extender.settings import Configuration
+from extender.settings.in_force import InForce
+
+SHOWN_KEYS = 10
+"""So many cache keys of a node are shown."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class AgeBasis(StrEnum):
+    """Where a node's first-seen time comes from."""
+
+    RECORDED = "recorded"
+    OBSERVED = "observed"
+    ESTIMATED = "estimated"
+    CREATED = "created"
+    NOT_SEEN = "notSeen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLine:
+    """One node. ``rank`` counts from 1, None for a leaving node; ``score`` is what prioritize answers, 0 for none.
+
+    ``cache_keys`` are those with most workers placed there of late, most first.
+    """
+
+    name: str
+    uid: str
+    rank: int | None
+    score: int
+    created: datetime
+    first_seen: datetime | None
+    basis: AgeBasis
+    leaving: Departure | None
+    ending: Ending | None
+    workers: int
+    idle: int
+    cache_keys: tuple[KeyUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLine:
+    """One pool. ``idle``, ``busy`` and ``claimed`` workers are placed ones, ``pending`` have no node yet."""
+
+    name: str
+    idle: int
+    busy: int
+    claimed: int
+    pending: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would be done at ``now``. ``unknown`` names what could not be read and what that leaves open."""
+
+    now: datetime
+    source: str
+    age: AgeSource
+    nodes: tuple[NodeLine, ...]
+    pools: tuple[PoolLine, ...]
+    unknown: tuple[str, ...]
+    pods: int
+    reaps: tuple[PoolReap, ...] = ()
+    stuck: tuple[StuckNode, ...] = ()
+
+
+def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
+    """Plan for a snapshot as of the newest time in it, which for a live one is now."""
+    return look_at(snapshot, configuration, source=source)[1]
+
+
+def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) -> tuple[ClusterState, Plan]:
+    """Give the state that a snapshot shows, and the plan for it."""
+    now = snapshot.taken or EPOCH
+    state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=configuration.ending)
+    state.take_ledger(snapshot.ledger)
+    state.replace_node_claims(snapshot.node_claims)
+    state.replace_node_pools(snapshot.node_pools)
+    state.replace_nodes(snapshot.nodes)
+    state.replace_pods(snapshot.pods)
+    state.begin()
+    unknown = []
+    if snapshot.ledger is None and configuration.age is AgeSource.FIRST_SEEN:
+        unknown.append("when each node's first worker was ready (no ledger): nodes with workers go by their creation")
+    if not snapshot.kinds.get("Pod"):
+        unknown.append("which workers run where (no Pod)")
+    unknown.extend(_unknown_of_karpenter(snapshot))
+    if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
+        unknown.append("which cache keys ran before and have gone: only the workers that are there count")
+    budgets = PodBudgets(snapshot.pod_budgets)
+    reaps = reap_pools(state, configuration, now, snapshot.brakes or {}, budgets)
+    if any(reap.victims for reap in reaps):
+        if snapshot.brakes is None:
+            why = snapshot.unread.get("Lease")
+            unknown.append(f"which pools pause because evicted workers came back (no Lease{f': {why}' if why else ''})")
+        unknown.append("which evictions a PodDisruptionBudget would refuse (only the API server says)")
+    unknown.extend(_asked_outside(state, configuration))
+    plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
+    return state, replace(plan, reaps=reaps, stuck=stuck_nodes(state, now, budgets))
+
+
+def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
+    """Name what is not known without Karpenter's objects, where there are nodes of Karpenter's."""
+    for kind, owned, what in (
+        ("NodeClaim", [node.node_claim for node in snapshot.nodes], "which nodes Karpenter has begun to take"),
+        ("NodePool", [node.node_pool for node in snapshot.nodes], "which empty nodes Karpenter would take"),
+    ):
+        if any(owned) and not snapshot.kinds.get(kind):
+            why = snapshot.unread.get(kind)
+            yield f"{what} (no {kind}{f': {why}' if why else ''})"
+    if snapshot.node_pools and "PodDisruptionBudget" not in snapshot.kinds:
+        why = snapshot.unread.get("PodDisruptionBudget")
+        yield f"which nodes a PodDisruptionBudget holds (no PodDisruptionBudget{f': {why}' if why else ''})"
+
+
+def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:
+    """Name the pools whose workers only the reaper's leader can ask: what is known of them here is a mark of its."""
+    in_force = InForce(configuration)
+    for pool in sorted(state.where.pool_names()):
+        rules = in_force.sources(pool)
+        if not rules.outside:
+            continue
+        kinds = " and ".join(sorted({source.kind for source in rules.outside}))
+        marks = "and it notes nothing in dry-run" if rules.dry_run else "its marks on the workers count here"
+        yield f"which workers of pool {pool} are idle right now ({kinds}: only the reaper's leader asks, {marks})"
+
+
+def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:
+    """Rank all nodes as candidates: 1. by preference; 2. leaving nodes last, by order key.
+
+    Which of them a pod fits on is kube-scheduler's to say: a score counts among those that do.
+    """
+    scores = dict(score_nodes(state.nodes, state.preference))
+    staying = list(state.preference)
+    leaving = sorted(state.order.keys() - state.preference.keys(), key=state.order.__getitem__)
+    ranks: Mapping[str, int] = {name: position for position, name in enumerate(staying, 1)}
+    return Plan(
+        now=now,
+        source=source,
+        age=age,
+        nodes=tuple(
+            _node_line(state, state.nodes[name], now, rank=ranks.get(name), score=scores.get(name, 0), age=age)
+            for name in (*staying, *leaving)
+        ),
+        pools=_pool_lines(state, now),
+        unknown=tuple(unknown),
+        pods=len(state.pods),
+    )
+
+
+def _node_line(
+    state: ClusterState, node: Node, now: datetime, *, rank: int | None, score: int, age: AgeSource
+) -> NodeLine:
+    workers = state.where.workers_on(node.name).values()
+    first_seen = state.first_seen(node)
+    return NodeLine(
+        name=node.name,
+        uid=node.uid,
+        rank=rank,
+        score=score,
+        created=node.created,
+        first_seen=node.created if age is AgeSource.CREATED else first_seen,
+        basis=_basis(state, node, first_seen, age),
+        leaving=state.departure(node.name),
+        ending=state.ending(node.name),
+        workers=len(workers),
+        idle=sum(reports_idle(worker, now) and not is_claimed(worker, now) for worker in workers),
+        cache_keys=tuple(state.keys.uses(node.name, now)[:SHOWN_KEYS]),
+    )
+
+
+def _basis(state: ClusterState, node: Node, first_seen: datetime | None, age: AgeSource) -> AgeBasis:
+    if age is AgeSource.CREATED:
+        return AgeBasis.CREATED
+    if first_seen is None:
+        return AgeBasis.NOT_SEEN
+    if state.ledger is None:
+        return AgeBasis.ESTIMATED
+    return AgeBasis.RECORDED if state.ledger.first_seen.get(node.uid) == first_seen else AgeBasis.OBSERVED
+
+
+def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:
+    idle: Counter[str] = Counter()
+    busy: Counter[str] = Counter()
+    claimed: Counter[str] = Counter()
+    pending: Counter[str] = Counter()
+    nodes: dict[str, set[str]] = {}
+    for pod in state.pods.values():
+        if pod.pool is None or pod.finished:
+            continue
+        nodes.setdefault(pod.pool, set())
+        if pod.node is None:
+            pending[pod.pool] += 1
+            continue
+        nodes[pod.pool].add(pod.node)
+        (claimed if is_claimed(pod, now) else idle if reports_idle(pod, now) else busy)[pod.pool] += 1
+    return tuple(
+        PoolLine(
+            name=name,
+            idle=idle[name],
+            busy=busy[name],
+            claimed=claimed[name],
+            pending=pending[name],
+            nodes=len(nodes[name]),
+        )
+        for name in sorted(nodes)
+    )

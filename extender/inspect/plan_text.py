@@ -1,0 +1,243 @@
+"""Shows a plan: a page for people, or JSON for programs. Owns the words; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import assert_never
+
+import msgspec
+
+from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine
+from extender.inspect.plan_reaping import PoolReap, StuckNode
+from extender.inspect.text import count, printable, span, table
+from extender.model import Pod, SkipReason
+from extender.policy.budgets import why_kept
+from extender.policy.idleness import idle_since
+from extender.policy.scoring import SCORED_NODES
+
+SCHEMA = "warmnode.dev/plan/v1alpha1"
+SHOWN_WITHOUT_SCORE = 10
+"""So many leaving or ending nodes are shown beside the ones with a score: a drifted pool may have thousands."""
+
+SHOWN_PODS = 20
+"""So many evictions of a pool are shown; the JSON form has all."""
+
+
+KEYS_IN_WORDS = 3
+
+
+def render_json(plan: Plan) -> str:
+    """Write the stable JSON form that docs/plan.md describes."""
+    tree = {
+        "schema": SCHEMA,
+        "now": plan.now,
+        "source": plan.source,
+        "age": plan.age,
+        "unknown": plan.unknown,
+        "pods": plan.pods,
+        "pools": [
+            {
+                "name": p.name,
+                "idle": p.idle,
+                "busy": p.busy,
+                "claimed": p.claimed,
+                "pending": p.pending,
+                "nodes": p.nodes,
+            }
+            for p in plan.pools
+        ],
+        "reaping": [_reap_tree(reap) for reap in plan.reaps],
+        "stuckNodes": [_stuck_tree(each) for each in plan.stuck],
+        "nodes": [
+            {
+                "name": n.name,
+                "uid": n.uid,
+                "rank": n.rank,
+                "score": n.score,
+                "created": n.created,
+                "firstSeen": n.first_seen,
+                "ageBasis": n.basis,
+                "leaving": n.leaving,
+                "ending": n.ending,
+                "workers": n.workers,
+                "idle": n.idle,
+                "cacheKeys": [{"key": use.key, "workers": round(use.workers, 3)} for use in n.cache_keys],
+                "why": explain(n, plan.now),
+            }
+            for n in plan.nodes
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(tree), indent=2).decode()
+
+
+def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
+    """Write the page: nodes with a score, the first of the leaving and ending ones, and how many are not shown."""
+    return "\n".join(printable(line) for line in _page(plan, all_nodes=all_nodes))
+
+
+def explain(line: NodeLine, now: datetime) -> str:
+    """Say in words why a node stands where it does, and which cache keys ran there most of late."""
+    keys = ", ".join(f"{use.key} {use.workers:.2g}" for use in line.cache_keys[:KEYS_IN_WORDS])
+    return _place_in_words(line, now) + (f"; keys: {keys}" if keys else "")
+
+
+def _place_in_words(line: NodeLine, now: datetime) -> str:
+    if line.leaving is not None:
+        return f"leaving ({line.leaving}): no score"
+    match line.basis:
+        case AgeBasis.NOT_SEEN:
+            age = f"no worker seen yet, created {span(now - line.created)} ago"
+        case AgeBasis.CREATED:
+            age = f"created {span(now - line.created)} ago"
+        case AgeBasis.ESTIMATED:
+            age = f"has workers, created {span(now - line.created)} ago (estimated: no ledger)"
+        case AgeBasis.RECORDED | AgeBasis.OBSERVED:
+            age = f"first worker ready {span(now - (line.first_seen or now))} ago"
+        case _:
+            assert_never(line.basis)
+    if line.ending is not None:
+        return f"ending ({line.ending}): after all others; {age}"
+    return f"{age}: after all seen nodes" if line.basis is AgeBasis.NOT_SEEN else age
+
+
+def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
+    workers = sum(pool.idle + pool.busy + pool.claimed + pool.pending for pool in plan.pools)
+    yield f"{count(len(plan.nodes), 'node')}, {count(plan.pods, 'pod')}, {count(workers, 'worker')}"
+    yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
+    for unknown in plan.unknown:
+        yield f"not known: {unknown}"
+    yield ""
+    if plan.pools:
+        yield from _pools(plan.pools)
+    else:
+        yield "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration"
+        yield "file by labels that they have (--config). Below is the order that such workers would find."
+    yield ""
+    shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
+    yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
+    if hidden := len(plan.nodes) - len(shown):
+        leaving = sum(n.leaving is not None for n in plan.nodes) - sum(n.leaving is not None for n in shown)
+        of_them = f", {leaving} of them leaving" if leaving else ""
+        yield f"and {count(hidden, 'more node')} without a score{of_them} (--all shows them)"
+    yield ""
+    yield "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity)."
+    yield f"The first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
+    yield from _reap_page(plan)
+    yield from _stuck_page(plan)
+
+
+def _reap_tree(reap: PoolReap) -> dict[str, object]:
+    return {
+        "pool": reap.pool,
+        "floor": reap.floor,
+        "dryRun": reap.dry_run,
+        "waits": reap.waits,
+        "pausedUntil": reap.paused_until,
+        "evictions": [_pod_tree(pod) for pod in reap.victims],
+        "stays": [{**_pod_tree(pod), "reason": reason} for pod, reason in reap.stays],
+        "deletionCosts": [
+            {**_pod_tree(write.pod), "from": write.pod.deletion_cost, "to": write.value} for write in reap.costs
+        ],
+    }
+
+
+def _stuck_tree(stuck: StuckNode) -> dict[str, object]:
+    kept = stuck.kept
+    return {
+        "name": stuck.node,
+        "nodePool": stuck.node_pool,
+        "reason": kept.reason if kept is not None else None,
+        "pod": f"{kept.pod.namespace}/{kept.pod.name}" if kept is not None and kept.pod is not None else None,
+        "podDisruptionBudgets": list(kept.budgets) if kept is not None else [],
+    }
+
+
+def _stuck_page(plan: Plan) -> Iterator[str]:
+    if plan.stuck:
+        yield ""
+        yield "Empty nodes that Karpenter could have taken and has not: they use no budget"
+        for each in plan.stuck[:SHOWN_PODS]:
+            yield f"{each.node} of {each.node_pool}: {why_kept(each.kept)}"
+        if len(plan.stuck) > SHOWN_PODS:
+            yield f"and {count(len(plan.stuck) - SHOWN_PODS, 'more node')} (--output json lists them)"
+
+
+def _pod_tree(pod: Pod) -> dict[str, object]:
+    return {"namespace": pod.namespace, "pod": pod.name, "node": pod.node, "idleSince": idle_since(pod)}
+
+
+def _reap_page(plan: Plan) -> Iterator[str]:
+    reaps = [reap for reap in plan.reaps if reap.victims or reap.stays]
+    if not reaps:
+        return
+    yield ""
+    yield "Idle workers: what a pass of warmnode reap would do"
+    rows: list[Sequence[str]] = []
+    for reap in reaps:
+        rows.extend(_victim_row(reap, pod, plan.now) for pod in reap.victims[:SHOWN_PODS])
+        if len(reap.victims) > SHOWN_PODS:
+            rows.append((reap.pool, f"and {len(reap.victims) - SHOWN_PODS} more", "", "", _fate(reap)))
+        for reason, pods in _by_reason(reap).items():
+            names = pods[0].name + (f" and {len(pods) - 1} more" if len(pods) > 1 else "")
+            rows.append((reap.pool, names, "", "", f"stays: {reason}{_floor(reap, reason)}"))
+    yield from table(("POOL", "WORKER", "NODE", "IDLE FOR", "WHAT HAPPENS"), rows)
+    costs = sum(len(reap.costs) for reap in plan.reaps)
+    if costs:
+        yield f"{count(costs, 'deletion cost')} would be written (--output json lists them)"
+
+
+def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:
+    since = idle_since(pod)
+    idle = span(now - since) if since is not None else ""
+    return (reap.pool, pod.name, pod.node or "", idle, _fate(reap))
+
+
+def _fate(reap: PoolReap) -> str:
+    if reap.waits is not None:
+        until = f" until {reap.paused_until:%H:%M:%S} UTC" if reap.paused_until is not None else ""
+        return f"stays for now: {reap.waits}{until}"
+    return "would be evicted, but for dry-run" if reap.dry_run else "evicted"
+
+
+def _floor(reap: PoolReap, reason: SkipReason) -> str:
+    return f" ({reap.floor} claimable to keep)" if reason is SkipReason.FLOOR else ""
+
+
+def _by_reason(reap: PoolReap) -> dict[SkipReason, list[Pod]]:
+    grouped: dict[SkipReason, list[Pod]] = {}
+    for pod, reason in reap.stays:
+        grouped.setdefault(reason, []).append(pod)
+    return grouped
+
+
+def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
+    without_score = [line for line in lines if not line.score and (line.leaving or line.ending)]
+    kept = {line.uid for line in without_score[:SHOWN_WITHOUT_SCORE]}
+    return [line for line in lines if line.score or line.uid in kept]
+
+
+def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
+    """Show the pools; how many workers are claimed only where some are."""
+    columns = {
+        "IDLE": [pool.idle for pool in pools],
+        "BUSY": [pool.busy for pool in pools],
+        "CLAIMED": [pool.claimed for pool in pools],
+        "PENDING": [pool.pending for pool in pools],
+        "ON NODES": [pool.nodes for pool in pools],
+    }
+    if not any(columns["CLAIMED"]):
+        del columns["CLAIMED"]
+    rows = zip(*columns.values(), strict=True)
+    yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
+
+
+def _node_row(line: NodeLine, now: datetime) -> Sequence[str]:
+    return (
+        str(line.rank) if line.rank is not None else "-",
+        str(line.score) if line.score else "-",
+        line.name,
+        str(line.workers),
+        str(line.idle),
+        explain(line, now),
+    )

@@ -1,0 +1,329 @@
+"""API objects to what `warmnode doctor` needs of them, beyond what the rest of warmnode keeps.
+
+Owns the structs of those fields. Reads only, decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from extender.inspect.doctor.evidence import (
+    ClockReading,
+    DisruptionBudgetFacts,
+    LeaderFacts,
+    Program,
+    WebhookFacts,
+    WorkerFacts,
+)
+from extender.inspect.doctor.needs import Needs, quantity
+from extender.kube.brake_notes import brakes_from
+from extender.kube.codec import decode_answer, decode_part
+from extender.kube.disruption_budgets import PodBudgetObject, PodBudgetSpec
+from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
+from extender.kube.objects import (
+    DELETION_COST,
+    IDLE_SINCE,
+    Classify,
+    Condition,
+    ObjectMeta,
+    PodObject,
+    PodSpec,
+    PodStatus,
+    pod_from,
+    utc,
+)
+from extender.kube.webhook_lease import stored_record_from
+from extender.model import Pod
+from extender.policy.deletion_cost import CostState, cost_state
+
+NAME_LABEL = "app.kubernetes.io/name"
+VERSION_LABEL = "app.kubernetes.io/version"
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a place, no secret
+TOKEN_SUFFIX = "-token"  # noqa: S105
+PROGRAMS = frozenset({"warmnode", "karpenter"})
+
+
+class EnvVar(Struct, gc=False, frozen=True):
+    name: str = ""
+    value: str | None = None
+
+
+class ResourceRequirements(Struct, gc=False, frozen=True):
+    requests: dict[str, object] | None = None
+    limits: dict[str, object] | None = None
+
+
+class VolumeMount(Struct, rename="camel", gc=False, frozen=True):
+    name: str = ""
+    mount_path: str = ""
+
+
+class SecretSource(Struct, rename="camel", gc=False, frozen=True):
+    secret_name: str = ""
+
+
+class Volume(Struct, gc=False, frozen=True):
+    name: str = ""
+    secret: SecretSource | None = None
+
+
+class Container(Struct, rename="camel", gc=False, frozen=True):
+    image: str = ""
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[EnvVar] | None = None
+    resources: ResourceRequirements | None = None
+    volume_mounts: list[VolumeMount] | None = None
+
+
+class ManagedFields(Struct, rename="camel", gc=False, frozen=True):
+    manager: str = ""
+    time: datetime | None = None
+    fields_v1: Raw = msgspec.field(name="fieldsV1", default_factory=lambda: Raw(b"{}"))
+
+
+class SurveyedMeta(ObjectMeta, rename="camel", gc=False, frozen=True):
+    managed_fields: Raw = msgspec.field(default_factory=lambda: Raw(b"[]"))
+
+
+_MANAGED_FIELDS = msgspec.json.Decoder(list[ManagedFields])
+_META = msgspec.json.Decoder(SurveyedMeta)
+
+
+class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
+    service_account_name: str = "default"
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+    volumes: list[Volume] | None = None
+    node_selector: dict[str, str] | None = None
+    affinity: Raw = msgspec.field(default_factory=Raw)
+    topology_spread_constraints: Raw = msgspec.field(default_factory=Raw)
+
+
+class SurveyedCondition(Condition, rename="camel", gc=False, frozen=True):
+    message: str = ""
+
+
+class SurveyedStatus(PodStatus, rename="camel", gc=False, frozen=True):
+    conditions: Sequence[SurveyedCondition] | None = None
+
+
+class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
+    metadata: SurveyedMeta
+    spec: SurveyedPodSpec = SurveyedPodSpec()
+    status: SurveyedStatus = SurveyedStatus()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """A pod that matters here: a worker, one that runs programs, by container, or one that has a node and may hold it.
+
+    ``pod`` is None for one that holds no node.
+    """
+
+    worker: WorkerFacts | None
+    programs: tuple[Program, ...] = ()
+    pod: Pod | None = None
+
+
+def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
+    """Reduce a pod; None for one that is neither a worker nor a program of ours or Karpenter's, and holds no node."""
+    labels = raw.metadata.labels or {}
+    worker = None
+    pod = pod_from(raw, classify)
+    if pod.pool is not None and not pod.finished:
+        worker = WorkerFacts(
+            pod=pod,
+            labels=labels,
+            idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
+            scheduled=_scheduled(raw.status.conditions),
+            resources=frozenset(_resources(raw.spec)),
+            unscheduled_message=_unscheduled_message(raw.status.conditions),
+            needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
+            cost_writer=_cost_writer(raw) if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN) else None,
+        )
+    programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
+    holds = pod.node is not None and not pod.finished
+    if worker is None and not programs and not holds:
+        return None
+    return PodFacts(worker=worker, programs=programs, pod=pod if holds else None)
+
+
+def _programs(raw: SurveyedPod, labels: Mapping[str, str]) -> Iterator[Program]:
+    for container in (*(raw.spec.init_containers or ()), *(raw.spec.containers or ())):
+        yield Program(
+            namespace=raw.metadata.namespace,
+            name=raw.metadata.name,
+            program=labels[NAME_LABEL],
+            service_account=_service_account(container, raw.spec),
+            image=container.image,
+            version_label=labels.get(VERSION_LABEL, ""),
+            arguments=(*(container.command or ()), *(container.args or ())),
+            environment={var.name: var.value or "" for var in container.env or ()},
+        )
+
+
+def _service_account(container: Container, spec: SurveyedPodSpec) -> str | None:
+    """Say whose token a container has: that of the pod's account, unless a Secret is mounted in its place.
+
+    Such a Secret is called after its account, as the shipped ``warmnode-serve-token`` is; to read which one it is for
+    would take the permission to read Secrets. None for one that is called otherwise.
+    """
+    secrets = {volume.name: volume.secret.secret_name for volume in spec.volumes or () if volume.secret is not None}
+    for mount in container.volume_mounts or ():
+        if mount.mount_path.rstrip("/") == TOKEN_PATH and mount.name in secrets:
+            account = secrets[mount.name].removesuffix(TOKEN_SUFFIX)
+            return account if account != secrets[mount.name] else None
+    return spec.service_account_name
+
+
+def _scheduled(conditions: Iterable[Condition] | None) -> datetime | None:
+    for each in conditions or ():
+        if each.type == "PodScheduled" and each.status == "True":
+            return utc(each.last_transition_time)
+    return None
+
+
+def _unscheduled_message(conditions: Iterable[SurveyedCondition] | None) -> str | None:
+    for each in conditions or ():
+        if each.type == "PodScheduled" and each.status != "True":
+            return each.message or None
+    return None
+
+
+def _needs(spec: SurveyedPodSpec) -> Needs:
+    """Say what kube-scheduler holds against nodes: of the containers the sum, of those before them the most."""
+    requests: dict[str, Decimal] = {}
+    for container in spec.containers or ():
+        for name, amount in _requested(container).items():
+            requests[name] = requests.get(name, Decimal(0)) + amount
+    for container in spec.init_containers or ():
+        for name, amount in _requested(container).items():
+            requests[name] = max(requests.get(name, Decimal(0)), amount)
+    return Needs(
+        requests=requests,
+        node_selector=spec.node_selector or {},
+        tolerations=frozenset(map(msgspec.json.encode, spec.tolerations or ())),
+        affinity=_stated(spec.affinity),
+        spread=_stated(spec.topology_spread_constraints),
+    )
+
+
+def _requested(container: Container) -> dict[str, Decimal]:
+    resources = container.resources
+    given = resources.requests if resources is not None else None
+    return {name: quantity(text) for name, text in (given or {}).items()}
+
+
+def _stated(raw: Raw) -> bytes:
+    text = bytes(raw)
+    return b"" if text in (b"null", b"{}", b"[]") else text
+
+
+def _resources(spec: SurveyedPodSpec) -> set[str]:
+    """Name what a scheduler looks at for managedResources: requests and limits of (init) containers."""
+    found: set[str] = set()
+    for container in (*(spec.init_containers or ()), *(spec.containers or ())):
+        if container.resources is not None:
+            found |= (container.resources.requests or {}).keys() | (container.resources.limits or {}).keys()
+    return found
+
+
+def _cost_writer(raw: SurveyedPod) -> str | None:
+    return next(
+        (
+            entry.manager
+            for entry in managed_fields(raw.metadata.managed_fields)
+            if f'"f:{DELETION_COST}"'.encode() in bytes(entry.fields_v1)
+        ),
+        None,
+    )
+
+
+def managed_fields(raw: Raw) -> list[ManagedFields]:
+    """Read who wrote which fields and when, by the API server's clock; empty where that was left out."""
+    return decode_part(raw, _MANAGED_FIELDS) or []
+
+
+# -- PodDisruptionBudgets ---------------------------------------------------------------------------------------------
+
+
+class BudgetSpec(PodBudgetSpec, rename="camel", gc=False, frozen=True):
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+
+
+class PodDisruptionBudgetObject(PodBudgetObject, rename="camel", gc=False, frozen=True):
+    spec: BudgetSpec = BudgetSpec()
+
+
+def budget_facts(raw: PodDisruptionBudgetObject) -> DisruptionBudgetFacts:
+    """Reduce a PodDisruptionBudget."""
+    spec = raw.spec
+    return DisruptionBudgetFacts(
+        namespace=raw.metadata.namespace,
+        name=raw.metadata.name,
+        selector=spec.selector.value() if spec.selector is not None else None,
+        min_available=None if spec.min_available is None else str(spec.min_available),
+        max_unavailable=None if spec.max_unavailable is None else str(spec.max_unavailable),
+        allowed=raw.status.disruptions_allowed,
+    )
+
+
+# -- Leases -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFacts:
+    """A Lease, and when the API server took its last renewal, None where it does not say."""
+
+    namespace: str
+    name: str
+    stored: StoredLease
+    taken: datetime | None
+
+    def webhook(self) -> WebhookFacts:
+        """Read it as the one of `warmnode serve`."""
+        record = stored_record_from(self.stored).record
+        return WebhookFacts(
+            holder=record.holder,
+            version=record.version,
+            written=record.written,
+            last_call=record.last_call,
+            last_refusal=record.last_refusal,
+            certificate_ends=record.certificate_ends,
+        )
+
+    def leader(self) -> LeaderFacts:
+        """Read it as the reapers'."""
+        record = self.stored.record
+        brakes = brakes_from(self.stored)
+        return LeaderFacts(holder=record.holder, renewed=record.renewed, duration=record.duration, brakes=brakes)
+
+    def clock(self, whose: str) -> ClockReading | None:
+        """Compare the writer's clock with the API server's: a renewal has one time from each."""
+        renewed = self.stored.record.renewed
+        if renewed is None or self.taken is None:
+            return None
+        ahead = renewed.replace(microsecond=0) - self.taken
+        return ClockReading(whose=whose, ahead=ahead if abs(ahead) > timedelta(seconds=1) else timedelta(0))
+
+
+def lease_facts(raw: LeaseObject) -> LeaseFacts:
+    """Reduce a Lease."""
+    meta = decode_answer(raw.metadata, _META, "a Lease without metadata")
+    taken = max(
+        (
+            entry.time
+            for entry in managed_fields(meta.managed_fields)
+            if entry.time is not None and b'"f:renewTime"' in bytes(entry.fields_v1)
+        ),
+        default=None,
+    )
+    return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored_lease_of(raw), taken=utc(taken))

@@ -1,0 +1,104 @@
+"""Tidies up after claims that ran out: nobody released them, so what came with them is still on the pod.
+
+A worker is free again without it. But ``karpenter.sh/do-not-disrupt`` that came with a claim would hold its node for
+ever. Any number of replicas may do it: each write names the version of the pod, and one of them wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from extender.clock import Clock
+from extender.cluster.state import ClusterState
+from extender.kube.claim_store import FoundPod
+from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.model import Pod
+from extender.policy.idleness import is_claimed
+from extender.telemetry import Metrics, fields
+
+log = logging.getLogger("warmnode.claims")
+
+INTERVAL = timedelta(seconds=5)
+PATIENCE = timedelta(seconds=2)
+"""A worker that is claimed again soon needs no tidying in between."""
+
+
+class Freeing(Protocol):
+    """The part of `kube.claims.ClaimStore` that tidying needs."""
+
+    async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
+
+
+class ClaimTidier:
+    """Removes claims that ran out. ``jitter`` gives 0..1, so that replicas do not all come at once."""
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        claims: Freeing,
+        metrics: Metrics,
+        may_write: Callable[[str], bool],
+        clock: Clock,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._state = state
+        self._claims = claims
+        self._metrics = metrics
+        self._may_write = may_write
+        self._clock = clock
+        self._jitter = jitter
+
+    async def run(self) -> None:
+        """Tidy up for ever. Ends only by cancellation.
+
+        The one guard: a bug is logged with its traceback and counted, and tidying goes on.
+        """
+        while True:
+            await asyncio.sleep(INTERVAL.total_seconds() * (0.5 + self._jitter()))
+            if not self._state.synced:
+                continue
+            try:
+                await self.tidy_up()
+            except Exception:
+                self._metrics.loop_crashes.labels("claims").inc()
+                log.exception("tidying claims failed")
+
+    async def tidy_up(self) -> int:
+        """Look at all claims once, and say how many were removed. Those of pods that left their pool go too.
+
+        A clock that is off judges none: others may hold that one for current.
+        """
+        removed, refusals = 0, list[KubeError]()
+        for worker in self._run_out():
+            if self._clock.is_off:
+                break
+            claim = worker.claim
+            if claim is None or not self._may_write(pool := worker.pool or claim.pool):
+                continue
+            try:
+                after = await self._claims.free(worker, claim.expires)
+            except (Conflict, NotFound):
+                continue  # claimed again, or tidied by another replica
+            except KubeError as error:
+                refusals.append(error)
+                if error.is_about_the_object:
+                    continue
+                break
+            known = self._state.pods.get(worker.uid)
+            if known is not None and known.resource_version == worker.resource_version:
+                self._state.upsert_pod(after.pod)
+            self._metrics.claims_expired.labels(self._metrics.pool_label(pool)).inc()
+            log.info("claim expired", extra=fields(pool=pool, pod=worker.name, claimant=claim.claimant))
+            removed += 1
+        if refusals:
+            log.warning("claims are not tidied away", extra=fields(refusals=len(refusals), problem=str(refusals[-1])))
+        return removed
+
+    def _run_out(self) -> list[Pod]:
+        now = self._clock.now() - PATIENCE
+        return [pod for pod in self._state.where.with_claim.values() if not is_claimed(pod, now)]

@@ -1,0 +1,1 @@
+"""The one interface for people and CI, and in `tools` the Python behind it."""

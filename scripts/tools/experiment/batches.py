@@ -1,0 +1,108 @@
+"""Many runs: some side by side, each in a process of its own, batch after batch.
+
+A batch starts together and is over when its last run is: starting a control plane takes a whole core for some seconds,
+which must not fall into another run's measured time. The arms of a point are in one batch where they fit, so that
+whatever else the machine does meets all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from scripts.tools.controlplane.processes import Process, Spawner, log_tail
+from scripts.tools.experiment.loop import Stopped
+from scripts.tools.experiment.matrix import Run
+
+STOP_SECONDS = 20.0
+TELL_SECONDS = 60.0
+
+
+def run_all(
+    runs: Sequence[Run], folder: Path, parallel: int, stop: threading.Event, note: Callable[[str], None]
+) -> list[Run]:
+    """Carry the runs out and return those that failed. Raises Stopped when asked to end, after all have ended."""
+    failed: list[Run] = []
+    planned = batches(runs, parallel)
+    for number, batch in enumerate(planned, 1):
+        note(f"batch {number} of {len(planned)}: {', '.join(run.id for run in batch)}")
+        failed += _batch(batch, folder, stop, note)
+    if failed:
+        note(f"failed, to be tried by the next run: {', '.join(run.id for run in failed)}")
+    return failed
+
+
+def batches(runs: Iterable[Run], parallel: int) -> list[list[Run]]:
+    """Divide the runs: the first point that is left, then each further one that fits beside it.
+
+    A point is the runs of one workload, consolidateAfter and seed that follow each other. One with more than
+    ``parallel`` runs is divided.
+    """
+    points = [
+        list(group) for _, group in groupby(runs, key=lambda run: (run.workload, run.consolidate_after, run.seed))
+    ]
+    parts = [point[at : at + parallel] for point in points for at in range(0, len(point), parallel)]
+    planned: list[list[Run]] = []
+    while parts:
+        batch: list[Run] = []
+        left = []
+        for part in parts:
+            if len(batch) + len(part) <= parallel:
+                batch += part
+            else:
+                left.append(part)
+        planned.append(batch)
+        parts = left
+    return planned
+
+
+def _batch(runs: Sequence[Run], folder: Path, stop: threading.Event, note: Callable[[str], None]) -> list[Run]:
+    spawner = Spawner()
+    started: list[tuple[Run, Process]] = []
+    try:
+        for run in runs:
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "scripts.tools.experiment",
+                "one",
+                run.id,
+                "--to",
+                str(folder.absolute()),
+            ]
+            command += ["--seconds", str(run.seconds), "--warm-up", str(run.warm_up)]
+            log = folder / f"{run.id}.log"
+            log.unlink(missing_ok=True)
+            started.append((run, spawner.start(run.id, command, log=log)))
+        _wait(started, stop, note)
+    except Stopped:
+        for _, process in started:
+            process.stop(STOP_SECONDS)
+            process.log.unlink()  # it says only how far that run had come
+        raise
+    finally:
+        for _, process in started:
+            process.stop(STOP_SECONDS)
+        spawner.close()
+    failed = [run for run, process in started if process.exit_code != 0]
+    for run, process in started:
+        if process.exit_code:
+            note(f"{run.id} failed with code {process.exit_code}:\n{log_tail(process.log)}")
+        else:
+            process.log.unlink()
+    return failed
+
+
+def _wait(started: Sequence[tuple[Run, Process]], stop: threading.Event, note: Callable[[str], None]) -> None:
+    began = told = time.monotonic()
+    while any(process.exit_code is None for _, process in started):
+        if stop.wait(0.5):
+            raise Stopped
+        if (now := time.monotonic()) - told > TELL_SECONDS:
+            told = now
+            note(f"  {now - began:.0f} s of about {max(run.seconds for run, _ in started) + 20:.0f}")

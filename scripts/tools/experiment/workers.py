@@ -1,0 +1,200 @@
+"""Workers that live longer than a task: the tasks wait in one line, and each goes to an idle worker.
+
+Owns who gets which task, and the rule for workers: the idle mark is removed before work is accepted, and the work is
+refused where the answer says that the pod is being deleted. Where the workers come from, and who takes them away, is in
+`Sessions` (bare pods, made when none is idle) and `Replicas` (a Deployment that an autoscaler sizes).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from scripts.tools.experiment.arms import Arm, Claim
+from scripts.tools.experiment.loop import Loop
+from scripts.tools.experiment.record import Attempt, PodRecord
+from scripts.tools.experiment.scene import Scene
+from scripts.tools.experiment.traffic import Task
+from scripts.tools.experiment.workloads import (
+    FLOOR,
+    IDLE_SECONDS,
+    REAP_SECONDS,
+    SCALE_DOWN_SECONDS,
+    SCALE_SECONDS,
+    SPARE,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Worker:
+    """A Ready worker. ``idle_since`` is None while it is busy; for one that has not worked yet it is the Ready time."""
+
+    name: str
+    node: str
+    idle_since: float | None
+    attempt: Attempt | None = None
+
+
+class Workers:
+    """Gives tasks to workers. `attempts` is what happened."""
+
+    def __init__(self, loop: Loop, scene: Scene, arm: Arm, claim: Claim, tasks: Iterable[Task], seed: int) -> None:
+        self._loop, self._scene, self._arm, self._claim = loop, scene, arm, claim
+        self._random = Random(f"{seed} claims")
+        self._line: deque[Task] = deque()
+        self._ready: dict[str, Worker] = {}
+        self._known: set[str] = set()
+        self.attempts: list[Attempt] = []
+        self.refusals = 0
+        for task in tasks:
+            loop.at(task.at, lambda task=task: self._arrive(task))  # type: ignore[misc]
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that have not started."""
+        return len(self._line)
+
+    def heard(self, pod: PodRecord) -> None:
+        """Take note of a pod: a Ready one can work; one that goes away loses its task, which is first in line again."""
+        if pod.deleting is not None or pod.deleted is not None:
+            self._lose(pod.name)
+        elif pod.ready is not None and pod.node is not None and pod.name not in self._known:
+            self._known.add(pod.name)
+            worker = self._ready[pod.name] = Worker(name=pod.name, node=pod.node, idle_since=self._loop.now())
+            self._joined(pod.name)
+            self._dispatch()
+            self._mark(worker)
+
+    def _joined(self, name: str) -> None:
+        """A worker became Ready."""
+
+    def _short(self) -> None:
+        """Tasks wait and no worker is idle."""
+
+    def _arrive(self, task: Task) -> None:
+        self._line.append(task)
+        self._dispatch()
+
+    def _idle(self) -> list[Worker]:
+        return [worker for worker in self._ready.values() if worker.attempt is None]
+
+    def _dispatch(self) -> None:
+        while self._line:
+            idle = self._idle()
+            if not idle:
+                self._short()
+                return
+            worker = self._choose(idle)
+            if self._scene.remove_mark(worker.name):
+                self._start(worker, self._line.popleft())
+            else:  # it was just being taken away: its end will be heard of
+                self.refusals += 1
+                self._lose(worker.name)
+
+    def _choose(self, idle: list[Worker]) -> Worker:
+        """Choose by the arm's rule; between workers of one node the last used, then by name."""
+        if self._claim is Claim.RANDOM:
+            return self._random.choice(idle)
+        if self._claim is Claim.OLDEST_NODE:
+            preferred = self._scene.preferred({worker.node for worker in idle})
+            idle = [worker for worker in idle if worker.node == preferred] or idle
+        return max(idle, key=lambda worker: (worker.idle_since or 0.0, worker.name))
+
+    def _start(self, worker: Worker, task: Task) -> None:
+        now = self._loop.now()
+        attempt = worker.attempt = Attempt(
+            task=task.number,
+            tenant=task.tenant,
+            arrived=task.at,
+            duration=task.duration,
+            started=now,
+            node=worker.node,
+            pod=worker.name,
+        )
+        worker.idle_since = None
+        self.attempts.append(attempt)
+        self._loop.at(now + task.duration, lambda: self._end(worker, attempt))
+
+    def _end(self, worker: Worker, attempt: Attempt) -> None:
+        if worker.attempt is not attempt:
+            return  # it lost its worker before
+        attempt.ended, attempt.done = self._loop.now(), True
+        worker.attempt, worker.idle_since = None, self._loop.now()
+        self._dispatch()
+        self._mark(worker)
+
+    def _mark(self, worker: Worker) -> None:
+        if worker.attempt is None and worker.name in self._ready:
+            self._scene.mark_idle(worker.name)
+
+    def _lose(self, name: str) -> None:
+        self._known.add(name)
+        worker = self._ready.pop(name, None)
+        if worker is None or worker.attempt is None:
+            return
+        lost, worker.attempt = worker.attempt, None
+        lost.ended = self._loop.now()
+        self._line.appendleft(Task(number=lost.task, at=lost.arrived, duration=lost.duration, tenant=lost.tenant))
+        self._dispatch()
+
+
+class Sessions(Workers):
+    """Bare workers, made for sessions that find none idle. The pool, or `warmnode reap`, takes the idle ones away."""
+
+    def __init__(self, loop: Loop, scene: Scene, arm: Arm, tasks: Iterable[Task], seed: int) -> None:
+        super().__init__(loop, scene, arm, arm.claim, tasks, seed)
+        self._made = 0
+        self._coming: set[str] = set()
+        if not arm.reaper:
+            loop.every(REAP_SECONDS, self._reap)
+
+    def _short(self) -> None:
+        while len(self._coming) < len(self._line):
+            self._made += 1
+            name = f"worker-{self._made}"
+            self._coming.add(name)
+            self._scene.create_pod(name)
+
+    def _joined(self, name: str) -> None:
+        self._coming.discard(name)
+
+    def _lose(self, name: str) -> None:
+        self._coming.discard(name)
+        super()._lose(name)
+
+    def _reap(self) -> None:
+        """What pools do by themselves: delete those idle longest, keep the floor."""
+        now = self._loop.now()
+        idle = sorted(self._idle(), key=lambda worker: (worker.idle_since or now, worker.name))
+        for worker in idle[: max(0, len(idle) - FLOOR)]:
+            if now - (worker.idle_since or now) > IDLE_SECONDS:
+                del self._ready[worker.name]
+                self._scene.delete_pod(worker.name)
+
+
+class Replicas(Workers):
+    """Replicas of a Deployment that take tasks from a queue. Nobody chooses who gets a task: an idle one takes it.
+
+    The autoscaler wants a replica for each task that runs or waits, and some spare ones. It goes up at once, and down
+    to the most that it wanted in the last while. Which replicas go is the ReplicaSet's choice.
+    """
+
+    def __init__(self, loop: Loop, scene: Scene, arm: Arm, tasks: Iterable[Task], seed: int) -> None:
+        super().__init__(loop, scene, arm, Claim.RANDOM, tasks, seed)
+        self._wanted: deque[tuple[float, int]] = deque()
+        self._replicas = 0
+        self._scale()
+        loop.every(SCALE_SECONDS, self._scale)
+
+    def _scale(self) -> None:
+        now = self._loop.now()
+        running = sum(worker.attempt is not None for worker in self._ready.values())
+        self._wanted.append((now, running + len(self._line) + SPARE))
+        while self._wanted[0][0] < now - SCALE_DOWN_SECONDS:
+            self._wanted.popleft()
+        replicas = max(wanted for _, wanted in self._wanted)
+        if replicas != self._replicas:
+            self._replicas = replicas
+            self._scene.scale(replicas)
