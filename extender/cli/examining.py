@@ -14,8 +14,8 @@ from extender.inspect.doctor.doctor_text import render_json, render_page
 from extender.inspect.doctor.evidence import SchedulerConfig
 from extender.inspect.doctor.findings import Verdict
 from extender.inspect.explain import NotThere, Subject, explain
-from extender.inspect.explain_json import render_json as render_explanation
-from extender.inspect.explain_text import render_page as render_explanation_page
+from extender.inspect.explain_json import encode_explanation
+from extender.inspect.explain_text import render_explanation
 from extender.inspect.snapshot import SnapshotError
 from extender.inspect.survey.live_evidence import DoctorOptions
 from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
@@ -77,7 +77,7 @@ def _explain(options: argparse.Namespace) -> int:
         return fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
     except NotThere as error:
         return fail(printable(str(error)))
-    render = render_explanation if options.output == "json" else render_explanation_page
+    render = encode_explanation if options.output == "json" else render_explanation
     return show(render(explanation, seen.plan))
 
 

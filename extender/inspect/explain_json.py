@@ -9,7 +9,7 @@ import msgspec
 
 from extender.inspect.explain import Explanation, NodeExplanation, PodExplanation, PoolExplanation, WorkerFate
 from extender.inspect.plan import NodeLine, Plan
-from extender.inspect.plan_text import explain as why_ranked
+from extender.inspect.plan_text import why_ranked
 from extender.model import Pod
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.settings import PoolSettings, format_duration
@@ -17,7 +17,7 @@ from extender.settings import PoolSettings, format_duration
 SCHEMA = "warmnode.dev/explain/v1alpha1"
 
 
-def render_json(explanation: Explanation, plan: Plan) -> str:
+def encode_explanation(explanation: Explanation, plan: Plan) -> str:
     """Write the stable JSON form that docs/explain.md describes."""
     match explanation:
         case PodExplanation():

@@ -16,7 +16,7 @@ from extender.inspect.explain import (
     WorkerFate,
 )
 from extender.inspect.plan import NodeLine, Plan
-from extender.inspect.plan_text import explain as why_ranked
+from extender.inspect.plan_text import why_ranked
 from extender.inspect.text import count, printable, some, span, table
 from extender.inspect.words import words_of
 from extender.model import Pod, PodClaim, SkipReason
@@ -28,7 +28,7 @@ SHOWN = 5
 """So many schedulers and conditions are named in a line; of pods three. The JSON form has all."""
 
 
-def render_page(explanation: Explanation, plan: Plan) -> str:
+def render_explanation(explanation: Explanation, plan: Plan) -> str:
     """Write the page."""
     match explanation:
         case PodExplanation():

@@ -24,9 +24,8 @@ from extender.kube.karpenter_objects import (
     node_claim_from,
     node_pool_from,
 )
-from extender.kube.lease import LABELS as LEASE_LABELS
-from extender.kube.lease import LeaseObject, LeaseStore, stored_lease_of
-from extender.kube.ledger_store import LABELS, LedgerStore
+from extender.kube.lease import LEASE_LABELS, LeaseObject, LeaseStore, stored_lease_of
+from extender.kube.ledger_store import LEDGER_LABELS, LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.model import Ledger
@@ -128,7 +127,7 @@ async def _find_ledger(client: KubeClient, *, namespace: str, name: str) -> tupl
             "/api/v1/configmaps",
             ConfigMapObject,
             lambda raw: (raw.metadata.namespace, raw.metadata.name, ledger_from(raw)),
-            label_selector=",".join(f"{key}={value}" for key, value in LABELS.items()),
+            label_selector=",".join(f"{key}={value}" for key, value in LEDGER_LABELS.items()),
         )
     except Forbidden as error:
         return None, f"no ledger was read ({error})"

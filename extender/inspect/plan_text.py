@@ -63,7 +63,7 @@ def render_json(plan: Plan) -> str:
                 "workers": n.workers,
                 "idle": n.idle,
                 "cacheKeys": [{"key": use.key, "workers": round(use.workers, 3)} for use in n.cache_keys],
-                "why": explain(n, plan.now),
+                "why": why_ranked(n, plan.now),
             }
             for n in plan.nodes
         ],
@@ -76,7 +76,7 @@ def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
     return "\n".join(printable(line) for line in _page(plan, all_nodes=all_nodes))
 
 
-def explain(line: NodeLine, now: datetime) -> str:
+def why_ranked(line: NodeLine, now: datetime) -> str:
     """Say in words why a node stands where it does, and which cache keys ran there most of late."""
     keys = ", ".join(f"{use.key} {use.workers:.2g}" for use in line.cache_keys[:KEYS_IN_WORDS])
     return _place_in_words(line, now) + (f"; keys: {keys}" if keys else "")
@@ -239,5 +239,5 @@ def _node_row(line: NodeLine, now: datetime) -> Sequence[str]:
         line.name,
         str(line.workers),
         str(line.idle),
-        explain(line, now),
+        why_ranked(line, now),
     )

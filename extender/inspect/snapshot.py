@@ -21,7 +21,7 @@ from extender.kube.brake_notes import brakes_from
 from extender.kube.disruption_budgets import PodBudgetObject, pod_budget_from
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.lease import LeaseObject, StoredLease, is_of_reapers, stored_lease_of
-from extender.kube.ledger_store import COMPONENT_LABEL, LABELS
+from extender.kube.ledger_store import COMPONENT_LABEL, LEDGER_LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
@@ -179,7 +179,7 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 pods.append(pod_from(msgspec.json.decode(raw, type=PodObject), classify))
             elif kind == "ConfigMap":
                 config_map = msgspec.json.decode(raw, type=ConfigMapObject)
-                if (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LABELS[COMPONENT_LABEL]:
+                if (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LEDGER_LABELS[COMPONENT_LABEL]:
                     ledgers.append(ledger_from(config_map))
             elif kind == "Lease":
                 leases.append(stored_lease_of(msgspec.json.decode(raw, type=LeaseObject)))

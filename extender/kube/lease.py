@@ -20,7 +20,7 @@ from extender.kube.transport import Lane
 from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
 _NAME_LABEL = "app.kubernetes.io/name"
-LABELS = {_NAME_LABEL: "warmnode", "app.kubernetes.io/component": "leader-election"}
+LEASE_LABELS = {_NAME_LABEL: "warmnode", "app.kubernetes.io/component": "leader-election"}
 
 LEASE_TIMEOUT = timedelta(seconds=10)
 """An object of some hundred bytes: whoever waits longer waits for an API server in trouble, and should say so."""
@@ -53,7 +53,7 @@ class LeaseStore:
     ) -> None:
         self._client = client.on(Lane.LEASE)
         self._notes = notes
-        self._labels = LABELS if labels is None else labels
+        self._labels = LEASE_LABELS if labels is None else labels
         self._namespace = namespace
         self._name = name
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -168,12 +168,12 @@ def annotations_of(lease: StoredLease) -> dict[str, str]:
 
 def is_ours(lease: StoredLease) -> bool:
     """True for a Lease with warmnode's name on it: the reapers', or that of `warmnode serve`."""
-    return (_metadata_of(lease).labels or {}).get(_NAME_LABEL) == LABELS[_NAME_LABEL]
+    return (_metadata_of(lease).labels or {}).get(_NAME_LABEL) == LEASE_LABELS[_NAME_LABEL]
 
 
 def is_of_reapers(lease: StoredLease) -> bool:
     """True for a Lease that carries the labels of the one that says which reaper leads."""
-    return LABELS.items() <= (_metadata_of(lease).labels or {}).items()
+    return LEASE_LABELS.items() <= (_metadata_of(lease).labels or {}).items()
 
 
 def _metadata_of(lease: StoredLease) -> _Metadata:

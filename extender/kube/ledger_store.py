@@ -21,7 +21,7 @@ from extender.policy.ages import missing_from
 LIMIT_BYTES = 1024 * 1024
 """What a ConfigMap may hold (core/validation ValidateConfigMap: MaxSecretSize)."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
-LABELS = {"app.kubernetes.io/name": "warmnode", COMPONENT_LABEL: "ledger"}
+LEDGER_LABELS = {"app.kubernetes.io/name": "warmnode", COMPONENT_LABEL: "ledger"}
 """By these labels `warmnode plan` finds an installed ledger in any namespace."""
 
 _ATTEMPTS = 3
@@ -99,13 +99,13 @@ class LedgerStore:
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": self._name, "namespace": self._namespace, "labels": LABELS},
+            "metadata": {"name": self._name, "namespace": self._namespace, "labels": LEDGER_LABELS},
             "data": data,
         }
         return _decode(await self._client.send("POST", self._collection, msgspec.json.encode(body)))
 
     async def _patch(self, data: Mapping[str, str | None], based_on: Ledger) -> Ledger:
-        body = {"metadata": {"resourceVersion": based_on.resource_version, "labels": LABELS}, "data": data}
+        body = {"metadata": {"resourceVersion": based_on.resource_version, "labels": LEDGER_LABELS}, "data": data}
         return _decode(
             await self._client.send("PATCH", self._path, msgspec.json.encode(body), content_type=_MERGE_PATCH)
         )

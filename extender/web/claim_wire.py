@@ -78,7 +78,7 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
 
 
 def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta, str | None]:
-    """Read what a claim is asked with: the claimant's name, how long, and the cache key or None. Raises `CallRefused`."""
+    """Read what a claim is asked with: the claimant's name, how long, the cache key or None; raises `CallRefused`."""
     wanted = _decoded(body, _CreateBody, '{"claimant": "query-42", "ttl": "60s"}')
     return _claimant(wanted.claimant), _ttl(wanted.ttl, settings), _cache_key(wanted.cache_key)
 

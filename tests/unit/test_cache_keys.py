@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
 from extender.inspect.explain import Look, Subject, explain
-from extender.inspect.explain_text import render_page
+from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at, plan_of
 from extender.inspect.plan_text import render_json
 from extender.inspect.snapshot import Snapshot
@@ -171,7 +171,7 @@ def test_explain_tells_the_key_of_a_worker_and_the_rule_of_its_pool() -> None:
         state, made = look_at(snapshot, rules, source="given")
         seen = Look(state=state, plan=made, configuration=rules)
         asked = ((Subject.POD, "with"), (Subject.POD, "without"), (Subject.POOL, "pool"), (Subject.NODE, "n0"))
-        return [render_page(explain(seen, subject, name), seen.plan) for subject, name in asked]
+        return [render_explanation(explain(seen, subject, name), seen.plan) for subject, name in asked]
 
     found = pages("poolDefaults: {cacheKey: {label: tenant}}")
     assert [[line for line in page.splitlines() if line.startswith("cache key")] for page in found] == [

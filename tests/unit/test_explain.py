@@ -26,8 +26,8 @@ from extender.inspect.explain import (
     Subject,
     explain,
 )
-from extender.inspect.explain_json import render_json
-from extender.inspect.explain_text import render_page
+from extender.inspect.explain_json import encode_explanation
+from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.words import REASONS, words_of
@@ -91,11 +91,11 @@ def pool_of(seen: Look, name: str = "pool") -> PoolExplanation:
 
 
 def page(seen: Look, found: Explanation) -> str:
-    return render_page(found, seen.plan)
+    return render_explanation(found, seen.plan)
 
 
 def tree(seen: Look, found: Explanation) -> Any:
-    return json.loads(render_json(found, seen.plan))
+    return json.loads(encode_explanation(found, seen.plan))
 
 
 # -- a pod ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from extender.inspect.plan import Plan, plan_of
 from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
 from extender.kube.brake_notes import brake_note
-from extender.kube.lease import LABELS
 from extender.model import Departure, SkipReason
 from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
@@ -317,7 +316,7 @@ def test_node_claims_of_a_snapshot_say_which_nodes_leave() -> None:
 def test_pauses_are_read_from_the_lease_of_the_reapers() -> None:
     """It is known by its labels, wherever it is; a snapshot without any Lease does not say."""
     until = BrakeRecord(evicted=3, since=at(CREATED), paused_until=at(CREATED))
-    metadata = {"name": "my-reaper", "labels": LABELS, "annotations": brake_note({"pool": until})}
+    metadata = {"name": "my-reaper", "labels": LEASE_LABELS, "annotations": brake_note({"pool": until})}
     spec = {"holderIdentity": "reap_1", "renewTime": CREATED}
     ours = {"kind": "Lease", "metadata": metadata, "spec": spec}
     other = {"kind": "Lease", "metadata": {"name": "node-a"}, "spec": spec}

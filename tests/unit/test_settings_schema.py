@@ -20,7 +20,7 @@ from extender.settings import (
     load_configuration,
     read_configuration,
 )
-from tests.knobs import example, knobs, page
+from scripts.tools.knobs import example, knobs, page
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "configuration.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def is_loaded(raw: object) -> bool:
 
 
 def test_committed_schema_tables_and_example_are_the_generated_ones() -> None:
-    """A default, a unit or a reason is written in one place. Make them anew with: python -m tests.knobs"""
+    """A default, a unit or a reason is written in one place. Make them anew with: python -m scripts.tools.knobs"""
     assert json.loads((DOCS / "configuration.schema.json").read_text(encoding="utf-8")) == SCHEMA
     assert page(SCHEMA, PAGE) == PAGE
     written = EXAMPLE.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.survey.live_evidence import DoctorOptions, gather
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
-from extender.kube.lease import LABELS as LEASE_LABELS
+from extender.kube.lease import LEASE_LABELS
 from extender.kube.transport import Transport
 from tests.builders import by_label
 from tests.fakes.apiserver import FakeApiServer

@@ -39,5 +39,7 @@ def diagnose(evidence: Evidence, *, source: str) -> Diagnosis:
         source=source,
         namespace=evidence.namespace,
         findings=tuple(check(evidence) for check in CHECKS.values()),
-        unread=tuple(sorted((str(kind), why) for kind, why in evidence.unread.items() if why != karpenter.ABSENT)),
+        unread=tuple(
+            sorted((str(kind), why) for kind, why in evidence.unread.items() if why != karpenter.NO_KARPENTER)
+        ),
     )

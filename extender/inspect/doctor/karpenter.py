@@ -15,7 +15,7 @@ from extender.inspect.text import count, some, span
 from extender.model import NodePool, SkipReason
 from extender.policy.budgets import why_kept
 
-ABSENT = "not in this cluster"
+NO_KARPENTER = "not in this cluster"
 """What `Evidence.unread` says of NodePools where their CRD is not installed."""
 BY_PRICE = (1, 14)
 """From this version on candidates are ordered by price per disruption, and lifetime plays no part."""
@@ -214,7 +214,7 @@ def check_feature_gates(evidence: Evidence) -> Finding:
 
 
 def _is_absent(evidence: Evidence) -> bool:
-    return evidence.unread.get(Kind.NODE_POOLS) == ABSENT and evidence.karpenter.version is None
+    return evidence.unread.get(Kind.NODE_POOLS) == NO_KARPENTER and evidence.karpenter.version is None
 
 
 def _without_node_pools(check: Check, evidence: Evidence) -> Finding | None:

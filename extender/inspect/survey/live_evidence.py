@@ -21,7 +21,7 @@ from extender.inspect.doctor.evidence import (
     Program,
     SchedulerConfig,
 )
-from extender.inspect.doctor.karpenter import ABSENT
+from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
 from extender.inspect.survey.karpenter_version import BALANCED
 from extender.inspect.survey.kept_nodes import kept_nodes_of
@@ -47,7 +47,7 @@ from extender.kube.karpenter_objects import (
     node_pool_from,
 )
 from extender.kube.lease import LeaseObject
-from extender.kube.ledger_store import LABELS as LEDGER_LABELS
+from extender.kube.ledger_store import LEDGER_LABELS
 from extender.kube.listing import list_objects
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
 from extender.settings import Configuration
@@ -139,7 +139,7 @@ class _Looking:
         try:
             return await list_objects(self.client, path, struct, trim)
         except KubeError as error:
-            self.unread[kind] = ABSENT if isinstance(error, NotFound) else str(error)
+            self.unread[kind] = NO_KARPENTER if isinstance(error, NotFound) else str(error)
             self.last_error = error
             return None
 
@@ -178,7 +178,7 @@ class _Looking:
 
     async def karpenter_schema(self) -> bool | None:
         """Say whether NodePools know the policy Balanced, None where they are not there or nobody says."""
-        if self.unread.get(Kind.NODE_POOLS) == ABSENT:
+        if self.unread.get(Kind.NODE_POOLS) == NO_KARPENTER:
             return None
         try:
             schema = await self.client.get_bytes(KARPENTER_SCHEMA)
@@ -239,7 +239,7 @@ class _Looking:
         ]
 
     def _wanted(self, duties: Iterable[Duty]) -> dict[ApiVerb, Permission]:
-        has_karpenter = self.unread.get(Kind.NODE_POOLS) != ABSENT
+        has_karpenter = self.unread.get(Kind.NODE_POOLS) != NO_KARPENTER
         return {
             access: permission
             for access, permission in accesses(*sorted(duties)).items()

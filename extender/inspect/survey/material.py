@@ -17,12 +17,10 @@ from extender.inspect.doctor.evidence import (
     SchedulerConfig,
 )
 from extender.inspect.survey.karpenter_version import karpenter_facts
-from extender.inspect.survey.scheduler_config import KIND as SCHEDULER_KIND
-from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
+from extender.inspect.survey.scheduler_config import SCHEDULER_KIND, SchedulerConfigError, parse_scheduler_configs
 from extender.inspect.survey.survey_objects import LeaseFacts, PodDisruptionBudgetObject, PodFacts, budget_facts
 from extender.kube.karpenter_events import EventObject
-from extender.kube.ledger_store import COMPONENT_LABEL
-from extender.kube.ledger_store import LABELS as LEDGER_LABELS
+from extender.kube.ledger_store import COMPONENT_LABEL, LEDGER_LABELS
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.model import Ledger, Node, NodeClaim, NodePool
 from extender.settings import Configuration, SettingsError, load_configuration

@@ -13,7 +13,7 @@ import yaml
 from extender.inspect.doctor.evidence import Extender, Profile, SchedulerConfig
 from extender.kube.objects import parse_go_duration
 
-KIND = "KubeSchedulerConfiguration"
+SCHEDULER_KIND = "KubeSchedulerConfiguration"
 DEFAULT_SCHEDULER = "default-scheduler"
 DEFAULT_SCORE_WEIGHTS = {
     "TaintToleration": 3,
@@ -107,7 +107,7 @@ def parse_scheduler_configs(text: str, *, source: str) -> list[SchedulerConfig]:
         raise SchedulerConfigError(source, f"it cannot be read: {error}") from error
     if not found:
         held = ", ".join(sorted(kinds)) or "nothing that has a kind"
-        raise SchedulerConfigError(source, f"there is no {KIND} in it (it holds {held})")
+        raise SchedulerConfigError(source, f"there is no {SCHEDULER_KIND} in it (it holds {held})")
     return found
 
 
@@ -116,11 +116,11 @@ def _configurations(tree: object, source: str, kinds: set[str]) -> Iterator[tupl
         return
     kind = tree.get("kind")
     kinds.add(str(kind)) if kind else None
-    if kind == KIND:
+    if kind == SCHEDULER_KIND:
         yield source, tree
     elif kind == "ConfigMap" and isinstance(data := tree.get("data"), dict):
         for key, text in data.items():
-            if isinstance(text, str) and KIND in text:
+            if isinstance(text, str) and SCHEDULER_KIND in text:
                 for document in yaml.safe_load_all(text):
                     yield from _configurations(document, f"{source} ({key})", kinds)
     elif isinstance(items := tree.get("items"), list):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from extender.inspect.doctor.evidence import Evidence, Kind
-from extender.inspect.doctor.karpenter import ABSENT as NO_KARPENTER
+from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.plan import EPOCH
 from extender.inspect.snapshot import Item, items_of, parse_snapshot
 from extender.inspect.survey.karpenter_version import BALANCED
@@ -31,7 +31,7 @@ from extender.settings.in_force import InForce
 
 T = TypeVar("T")
 
-ABSENT = "not in the snapshot"
+NOT_IN_SNAPSHOT = "not in the snapshot"
 CRD = "CustomResourceDefinition"
 NODE_POOLS_CRD = "nodepools.karpenter.sh"
 REMEDY = (
@@ -81,7 +81,7 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
         node_claims=read("NodeClaim", NodeClaimObject, node_claim_from),
         events=read("Event", EventObject, lambda raw: raw),
         has_balanced=next((BALANCED in bytes(crd.raw) for crd in of_kind[CRD] if crd.name == NODE_POOLS_CRD), None),
-        unread={kind: ABSENT for kind, name in _KINDS.items() if not of_kind[name]},
+        unread={kind: NOT_IN_SNAPSHOT for kind, name in _KINDS.items() if not of_kind[name]},
     )
     material.unread[Kind.ACCESS_REVIEWS] = "only a cluster can tell"
     if not of_kind["NodePool"]:

@@ -1,6 +1,6 @@
 """A small synchronous JSON client for tests, demos and benchmarks: http.client with a client certificate.
 
-Owns talking to the API server from outside. It is no model of `extender.kube.api_client`, and shares no code with it, so
+Owns talking to the API server from outside. It shares no code with `extender.kube.api_client`, so
 that a mistake there cannot hide itself here.
 """
 

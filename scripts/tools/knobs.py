@@ -1,4 +1,4 @@
-"""What the documentation says of each setting, made from the settings themselves. ``python -m tests.knobs`` writes it.
+"""What the documentation says of each setting, made from the settings: ``python -m scripts.tools.knobs`` writes it.
 
 Owns the tables of docs/configuration.md, docs/configuration.example.yaml down to its pools, and the committed schema.
 """
@@ -17,7 +17,7 @@ import yaml
 
 from extender.settings import configuration_schema
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "configuration.md"
 EXAMPLE = DOCS / "configuration.example.yaml"
 SCHEMA = DOCS / "configuration.schema.json"
