@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,7 +158,7 @@ def test_worker_whose_owner_would_recreate_it_stays(ground: Ground, reapers: Rea
 
 
 def test_workers_that_keep_coming_back_pause_the_pool(ground: Ground, reapers: Reapers) -> None:
-    """Evicting what a ReplicaSet makes again is stopped after the second time, and an Event says so."""
+    """Evicting what a ReplicaSet makes again is stopped, and an Event, explain and doctor (by the Lease) say so."""
     (node,) = aged_nodes(ground, 1)
     reapers.deployment("deployed", 2, node)
     reaper = reapers.start(scaleIn="evict")
@@ -168,6 +171,20 @@ def test_workers_that_keep_coming_back_pause_the_pool(ground: Ground, reapers: R
     assert reapers.skipped(reaper, "poolPaused") == 2
     assert len(reapers.of("deployed")) == 2
     assert [event["type"] for event in reapers.events() if event["reason"] == "ReapingPaused"] == ["Warning"]
+    ground.wait(
+        lambda: asked(reapers, "explain", "pool", POOL)["pool"]["pausedUntil"] is not None, "a Lease that says so"
+    )
+    assert asked(reapers, "explain", "pool", POOL)["pool"]["waits"] == "poolPaused"
+    (check,) = (each for each in asked(reapers, "doctor")["checks"] if each["check"] == "reaper")
+    assert f"pool {POOL} is paused until" in check["summary"]
+
+
+def asked(reapers: Reapers, *command: str) -> Any:
+    """What a command for people says of the cluster, as JSON."""
+    flags = ("--kubeconfig", str(reapers.control_plane.kubeconfig), "--namespace", reapers.ground.namespace)
+    files = ("--config", str(reapers.config_file), "--output", "json")
+    words = [sys.executable, "-m", "extender", *command, *flags, *files]
+    return json.loads(subprocess.run(words, capture_output=True, text=True, timeout=60).stdout)
 
 
 # -- budgets --------------------------------------------------------------------------------------------------------
