@@ -87,8 +87,10 @@ def judge_episodes(
 
 def is_unneeded(worker: Pod, idle_timeout: timedelta, now: datetime) -> bool:
     """A worker was not needed when it is idle since its start, give or take a mark that came a little late, and for
-    half of the idle timeout already."""
+    half of the idle timeout already. Whoever claimed it needed it, and a claim need not touch the mark."""
     if worker.idle_since is None or worker.ready_since is None:
+        return False
+    if worker.claim is not None or worker.claim_ended is not None:
         return False
     little_late = max(FIRST_MARK_WITHIN * idle_timeout, FIRST_MARK_AT_LEAST)
     had_no_work = worker.idle_since <= worker.ready_since + little_late

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.client import wait_for
 from scripts.tools.controlplane.objects import is_ready
 from tests.integration.ground import POOL, POOL_LABEL, Ground
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, evicted, reaping, wait_evicted
@@ -177,6 +178,26 @@ def test_workers_that_keep_coming_back_pause_the_pool(ground: Ground, reapers: R
     assert asked(reapers, "explain", "pool", POOL)["pool"]["waits"] == "poolPaused"
     (check,) = (each for each in asked(reapers, "doctor")["checks"] if each["check"] == "reaper")
     assert f"pool {POOL} is paused until" in check["summary"]
+
+
+def test_loop_of_workers_that_mark_themselves_late_pauses_the_pool(ground: Ground, reapers: Reapers) -> None:
+    """A Deployment of three and an idle timeout of 5 s; each worker marks itself two seconds after Ready."""
+    (node,) = aged_nodes(ground, 1)
+    reapers.deployment("deployed", 3, node, idle=False)
+    reaper = reapers.start(scaleIn="evict", idleTimeout="5s")
+
+    def is_paused() -> bool:
+        for name, pod in reapers.of("deployed").items():
+            since = next((each for each in pod["status"].get("conditions", ()) if each["type"] == "Ready"), None)
+            marked = IDLE in pod["metadata"].get("annotations", {})
+            if since is not None and since["status"] == "True" and not marked:
+                ready = datetime.fromisoformat(since["lastTransitionTime"])
+                if datetime.now(UTC) - ready >= timedelta(seconds=2):
+                    reapers.mark_idle(name)
+        return reaper.metric("warmnode_reap_paused", pool=POOL) == 1
+
+    wait_for(is_paused, 120, lambda: f"a pause after {evicted(reaper)}: {reaper.text()[-3000:]}")
+    assert len(evicted(reaper)) <= 15
 
 
 def asked(reapers: Reapers, *command: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from extender.policy.brakes import (
     why_pool_waits,
     with_pass,
 )
-from tests.builders import NOW, minutes_ago, moment, node, steady, worker
+from tests.builders import NOW, claim, minutes_ago, moment, node, steady, worker
 
 OLD, NEW = order_key(node("old"), minutes_ago(500)), order_key(node("new"), minutes_ago(5))
 TIMEOUT = timedelta(minutes=5)
@@ -67,6 +68,14 @@ def test_fewer_than_were_evicted_did_not_come_back() -> None:
 def test_worker_that_was_needed_did_not_come_back(idle_after: timedelta | None) -> None:
     """It is busy, or became idle later than at its start: it was made for work, as in a burst."""
     assert not came_back(arrival(19, idle_after=idle_after))
+
+
+@pytest.mark.parametrize("had", [{"claim": claim(expires=minutes_ago(10))}, {"claim_ended": minutes_ago(10)}])
+def test_worker_that_was_claimed_did_not_come_back(had: Any) -> None:
+    """A claim, over or not, is work, and leaves the mark from its start where it is."""
+    pod, key = arrival(19)
+    assert came_back((pod, key))
+    assert not came_back((replace(pod, **had), key))
 
 
 def test_worker_that_marks_itself_a_little_late_came_back() -> None:
