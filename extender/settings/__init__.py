@@ -4,53 +4,26 @@ Owns everything between a YAML file and frozen values. No I/O but reading that f
 """
 
 from extender.policy.durations import format_duration, parse_duration
-from extender.policy.pools import POOL_LABEL
-from extender.settings.defaults import (
-    CacheKeySettings,
-    PoolDefaults,
-    PreemptSettings,
-)
 from extender.settings.idle_section import AnnotationSource
 from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
-from extender.settings.models import (
-    Configuration,
-    LeaderElectionSettings,
-    LedgerSettings,
-    WebhookSettings,
-)
-from extender.settings.pool_sections import (
-    MatchExpression,
-    Operator,
-    PoolSettings,
-    SelectorSection,
-    to_cache_key_rule,
-    to_model_pool,
-)
+from extender.settings.models import Configuration
+from extender.settings.pool_sections import PoolSettings, SelectorSection, to_cache_key_rule, to_model_pool
 from extender.settings.reload import Accepted, ConfigurationFile, ConfigurationRefused, Reload, Unchanged
 from extender.settings.schema import configuration_schema
 
 __all__ = [
-    "POOL_LABEL",
     "Accepted",
     "AnnotationSource",
-    "CacheKeySettings",
     "Configuration",
     "ConfigurationFile",
     "ConfigurationRefused",
-    "LeaderElectionSettings",
-    "LedgerSettings",
-    "MatchExpression",
     "Mistake",
-    "Operator",
-    "PoolDefaults",
     "PoolSettings",
-    "PreemptSettings",
     "Reload",
     "SelectorSection",
     "SettingsError",
     "Unchanged",
-    "WebhookSettings",
     "configuration_schema",
     "format_duration",
     "load_configuration",

@@ -81,11 +81,6 @@ class IdleSettings(Section):
     stale_after: PositiveDuration = timedelta(seconds=30)
     """An older answer of `http` or `prometheus` counts as busy. Longer than the interval of each source."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        refuse(self._conflicts())
-        return self
-
     def _conflicts(self) -> Iterator[FieldConflict]:
         for position, source in enumerate(self.sources):
             choice = source.choice

@@ -71,11 +71,11 @@ def refuse(conflicts: Iterable[FieldConflict]) -> None:
         raise Inconsistent(found)
 
 
-def shown(text: str, *, quoted: bool = True, longest: int = LONGEST_SHOWN) -> str:
+def shown(text: str, *, quoted: bool = True) -> str:
     """A value for a message: on one line, at most 60 characters, and without the user and password of a URL."""
     text = _CREDENTIALS.sub("://***@", text)
-    if len(text) > longest:
-        text = text[: longest - 1] + "…"
+    if len(text) > LONGEST_SHOWN:
+        text = text[: LONGEST_SHOWN - 1] + "…"
     if quoted or not text.isprintable():
         return json.dumps(text, ensure_ascii=not text.isprintable())
     return text
@@ -87,7 +87,7 @@ def written_path(path: KeyPath) -> str:
     for step in path:
         if isinstance(step, int):
             written += f"[{step}]"
-        elif _SIMPLE_KEY.fullmatch(step) and len(step) <= LONGEST_SHOWN:
+        elif _SIMPLE_KEY.fullmatch(step):
             written += f".{step}" if written else step
         else:
             written += f"[{shown(step)}]"

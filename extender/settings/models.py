@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import StrictBool, model_validator
 
@@ -17,7 +17,7 @@ from extender.policy.durations import PositiveDuration, format_duration
 from extender.policy.knobs import ObjectName
 from extender.policy.pools import POOL_LABEL
 from extender.settings.defaults import PoolDefaults
-from extender.settings.mistakes import FieldConflict, refuse
+from extender.settings.mistakes import FieldConflict
 from extender.settings.pool_sections import PoolSettings, SelectorSection
 from extender.settings.section import NOT_EMPTY, Section
 
@@ -56,11 +56,6 @@ class LeaderElectionSettings(Section):
     """The leader gives up when it could not renew for this long. Longer than 1.2 times `retryPeriod`."""
     retry_period: PositiveDuration = timedelta(seconds=2)
     """Time between two attempts to get or renew the Lease."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        refuse(self._conflicts())
-        return self
 
     def _conflicts(self) -> Iterator[FieldConflict]:
         lease, renew, retry = map(format_duration, (self.lease_duration, self.renew_deadline, self.retry_period))

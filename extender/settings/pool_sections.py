@@ -6,10 +6,9 @@ Owns the part of the file below ``pools``. Merging a pool over the defaults is d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, WithJsonSchema, field_validator
 from pydantic.config import JsonDict
 
 from extender import model
@@ -17,18 +16,8 @@ from extender.model import CacheKeyRule, Pool
 from extender.policy.knobs import DnsLabel, LabelKey, LabelValue, WorkerNamespace
 from extender.policy.pools import POOL_LABEL
 from extender.settings.defaults import CacheKeySettings, PoolDefaults
-from extender.settings.mistakes import FieldConflict, Inconsistent, refuse
+from extender.settings.mistakes import FieldConflict, Inconsistent
 from extender.settings.section import NOT_EMPTY, Section
-
-
-class Operator(StrEnum):
-    """Operators of label selectors, with the meaning that they have in Kubernetes."""
-
-    IN = "In"
-    NOT_IN = "NotIn"
-    EXISTS = "Exists"
-    DOES_NOT_EXIST = "DoesNotExist"
-
 
 _VALUES_RULE: JsonDict = {
     "if": {"properties": {"operator": {"enum": ["In", "NotIn"]}}},
@@ -44,18 +33,13 @@ class MatchExpression(Section):
 
     key: LabelKey
     """Label key."""
-    operator: Operator
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """`In`, `NotIn`, `Exists` or `DoesNotExist`. `NotIn` also matches pods without the label."""
     values: tuple[LabelValue, ...] = ()
     """Label values: at least one with `In` and `NotIn`, none with the others."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        refuse(self._conflicts())
-        return self
-
     def _conflicts(self) -> Iterator[FieldConflict]:
-        wants_values = self.operator in (Operator.IN, Operator.NOT_IN)
+        wants_values = self.operator in ("In", "NotIn")
         if wants_values and not self.values:
             yield FieldConflict(
                 fields=(("values",),), problem=f"must have at least one value with operator {self.operator}"
@@ -111,7 +95,7 @@ def to_model_pool(settings: PoolSettings) -> Pool:
         selector=model.Selector(
             match_labels=tuple(sorted(settings.selector.match_labels.items())),
             match_expressions=tuple(
-                model.Expression(key=term.key, operator=term.operator.value, values=frozenset(term.values))
+                model.Expression(key=term.key, operator=term.operator, values=frozenset(term.values))
                 for term in settings.selector.match_expressions
             ),
         ),

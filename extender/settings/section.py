@@ -5,10 +5,13 @@ Owns the base of the models.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from extender.settings.mistakes import FieldConflict, refuse
 
 
 def _has_items(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -32,3 +35,12 @@ class Section(BaseModel):
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        refuse(self._conflicts())
+        return self
+
+    def _conflicts(self) -> Iterable[FieldConflict]:
+        """What does not fit together, where each value is right by itself."""
+        return ()
