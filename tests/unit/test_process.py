@@ -93,6 +93,7 @@ class SlowFile(ConfigurationFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.is_polled = threading.Event()
+        self.was_in_vain = False
         self._released = threading.Event()
 
     def release(self) -> None:
@@ -102,7 +103,10 @@ class SlowFile(ConfigurationFile):
     def poll(self) -> Reload:
         """Wait, and read. On the loop nobody could release it."""
         self.is_polled.set()
-        return super().poll() if self._released.wait(5) else Unchanged()
+        if not self._released.wait(5):
+            self.was_in_vain = True
+            return Unchanged()
+        return super().poll()
 
 
 @pytest.mark.looptime
@@ -113,12 +117,13 @@ async def test_a_configuration_that_takes_long_to_read_keeps_nobody_waiting(tmp_
     file, taken = SlowFile(path), list[Configuration]()
     path.write_text(f"{HEAD}dryRun: true\n")
     task = asyncio.create_task(follow_files(file, (), Metrics(), taken.append, lambda: NOW))
-    await asyncio.to_thread(file.is_polled.wait, 5)
-    file.release()
     async with asyncio.timeout(600):
-        while not taken:  # noqa: ASYNC110 - a condition of the test
+        while not file.is_polled.is_set():  # noqa: ASYNC110 - a condition of the test
+            await asyncio.sleep(0.1)
+        file.release()
+        while not taken:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.1)
     assert [each.dry_run for each in taken] == [True]
-    assert file.configuration.dry_run
+    assert not file.was_in_vain
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
