@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import ssl
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
@@ -90,6 +91,18 @@ async def test_a_caller_is_who_the_review_says() -> None:
         extra={key: tuple(values) for key, values in POD.items()},
         pod=BoundPod(namespace="ducks", name="worker-1", uid="u-1"),
     )
+
+
+@pytest.mark.parametrize("problem", [None, Unavailable(0, "Timeout", "no answer")])
+async def test_a_review_that_is_over_waits_no_more(problem: Unavailable | None) -> None:
+    """Else after a thousand of them, good or bad, every caller would be refused for ever."""
+    reviews = Reviews(authenticated=True, user=WORKER, audiences=["warmnode"])
+    callers = TokenCallers(reviews)
+    reviews.problem = problem
+    for number in range(REVIEWS_WAITING + 1):
+        with nullcontext() if problem is None else pytest.raises(Unavailable, match="no answer"):
+            await ask(callers, f"token-{number}")
+    assert len(reviews.asked) == REVIEWS_WAITING + 1
 
 
 async def test_the_scheme_is_read_in_any_case() -> None:

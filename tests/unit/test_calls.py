@@ -55,7 +55,8 @@ def test_silence_while_workers_are_bound_is_a_fault() -> None:
 def test_silence_without_workers_is_no_fault() -> None:
     """Nothing was to be placed."""
     assert not judged(last_bound=None)
-    assert not judged(last_bound=minutes_ago(16))
+    assert judged(last_bound=NOW - SILENCE)
+    assert not judged(last_bound=NOW - SILENCE - timedelta(seconds=1))
 
 
 def test_one_node_needs_no_call() -> None:

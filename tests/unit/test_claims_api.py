@@ -548,6 +548,31 @@ async def test_concurrent_calls_of_one_claimant_end_with_one_worker(desk: Desk) 
     assert sum(CLAIMED_BY in desk.meta(f"w{number}")["labels"] for number in range(6)) == 1
 
 
+async def test_a_claim_that_nobody_can_say_was_first_is_given_back(desk: Desk) -> None:
+    """How another worker of the claimant was at our own write is compacted away: the other request did not find ours,
+    and keeps its own."""
+    for name in ("a", "b"):
+        desk.worker(name)
+
+    async def look(request: web.Request) -> None:
+        """The first look, for what the claimant holds."""
+
+    async def be_overtaken(request: web.Request) -> None:
+        """Another request of the claimant has claimed the other worker meanwhile."""
+        claimed, other = ("a", "b") if desk.annotation("a", CLAIM) else ("b", "a")
+        claim = json.loads(desk.annotation(claimed, CLAIM) or "")
+        claim["id"] = f"{claim['id']}-of-the-other"
+        labels = {CLAIMED_BY: desk.meta(claimed)["labels"][CLAIMED_BY]}
+        desk.change(other, {"metadata": {"annotations": {CLAIM: json.dumps(claim)}, "labels": labels}})
+
+    desk.server.fail(Where.LIST, look, be_overtaken, answer(410, "Expired"))
+    status, body = await desk.claim()
+    held = [name for name in ("a", "b") if desk.annotation(name, CLAIM) is not None]
+    assert status == 200
+    assert held == [body["pod"]]
+    assert body["id"].endswith("-of-the-other")
+
+
 async def test_a_caller_who_hung_up_gets_no_worker(desk: Desk) -> None:
     """Nobody would use it, or give it back."""
     desk.worker("a")

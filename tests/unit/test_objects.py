@@ -54,6 +54,24 @@ def test_pod_ready_time_only_while_ready() -> None:
     assert read_pod().ready_since is None
 
 
+@pytest.mark.parametrize(
+    ("conditions", "is_ready"),
+    [
+        (None, False),
+        ([], False),
+        ([{"type": "Ready", "status": "True"}], True),
+        ([{"type": "Ready", "status": "False"}], False),
+        ([{"type": "Ready", "status": "Unknown"}], False),
+        ([{"type": "MemoryPressure", "status": "True"}], False),
+        ([{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": "True"}], True),
+    ],
+)
+def test_a_node_is_ready_where_its_condition_says_so(conditions: list[dict[str, str]] | None, is_ready: bool) -> None:
+    """One that is not uses up a node of its NodePool's budget."""
+    raw = {"metadata": {"name": "n", "uid": "u"}, "status": {"conditions": conditions}}
+    assert node_from(msgspec.convert(raw, NodeObject)).ready is is_ready
+
+
 def test_pod_pool_comes_from_labels() -> None:
     """A pod is a worker where the selector says so."""
     assert read_pod(metadata__labels={"pool": "p"}).pool == "p"

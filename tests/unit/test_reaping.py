@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from math import inf
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -344,11 +346,63 @@ def test_plan_explains_every_idle_worker(
 
 @given(nodes, limits, st.randoms(use_true_random=False))
 def test_plan_ignores_input_order(
-    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules, random: object
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules, random: Random
 ) -> None:
-    """The same nodes in another order give the same plan."""
+    """The same nodes, and the same workers on each, in another order give the same plan."""
     found = cluster(drawn)
-    assert plan_evictions(found, limit) == plan_evictions(reversed(found), limit)
+    mixed = [replace(each, reapable=tuple(random.sample(each.reapable, len(each.reapable)))) for each in found]
+    random.shuffle(mixed)
+    assert plan_evictions(found, limit) == plan_evictions(mixed, limit)
+
+
+@given(nodes, limits)
+def test_plan_keeps_the_limits_of_a_pass(
+    drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules
+) -> None:
+    """At most ``max_per_pass`` in all and ``max_per_node`` on each node, 0: any number.
+
+    With ``whole_node`` a node is emptied or left alone: the last one past ``max_per_pass``, none once it is reached.
+    Nobody stays for a limit that was not reached.
+    """
+    found = cluster(drawn)
+    decided = plan_evictions(found, limit)
+    most, most_on_one = limit.max_per_pass or inf, limit.max_per_node or inf
+    gone = [victim.uid for victim in decided.victims]
+    for each in found:
+        here = [uid for uid in gone if uid in uids_of(each.reapable)]
+        stay = {decided.skipped.get(worker.uid) for worker in each.reapable}
+        if limit.whole_node and each.departure is None:
+            assert len(here) in (0, len(each.reapable))
+            assert not here or gone.index(here[0]) < most
+        else:
+            assert len(here) <= most_on_one
+            assert not here or gone.index(here[-1]) < most
+        if SkipReason.MAX_PER_NODE in stay:
+            assert len(here) == most_on_one
+        if SkipReason.MAX_PER_PASS in stay:
+            assert len(gone) >= most
+
+
+def test_whole_nodes_stop_when_the_limit_of_a_pass_is_reached() -> None:
+    """Two nodes of two, and two may go: the second node is left for the next pass."""
+    nodes = [
+        assessed(name, idle(f"{name}1"), idle(f"{name}2"), seen_minutes_ago=at)
+        for name, at in (("old", OLD), ("new", NEW))
+    ]
+    decided = plan(*nodes, floor=0, max_per_pass=2, whole_node=True)
+    assert names(decided) == ["new1", "new2"]
+    assert set(decided.skipped.values()) == {SkipReason.MAX_PER_PASS}
+
+
+def test_more_that_wait_than_may_go_use_up_what_may_go_and_no_more() -> None:
+    """Two on the newest node only have to be idle for longer, and one may go: the floor is reached and not undershot,
+    so a worker that does not count for it goes."""
+    decided = plan(
+        assessed("new", idle("a", for_minutes=1), idle("b", for_minutes=1), seen_minutes_ago=NEW),
+        assessed("old", idle("unready", ready_since=None), seen_minutes_ago=OLD),
+        floor=1,
+    )
+    assert names(decided) == ["unready"]
 
 
 @given(nodes, st.integers(0, 6))
