@@ -59,6 +59,8 @@ def config(*extenders: Extender, global_percentage: int = 100, **profile: Any) -
     }
     return SchedulerConfig(
         source="the file",
+        api_version="kubescheduler.config.k8s.io/v1",
+        lease="warmnode/warmnode-scheduler",
         profiles=(Profile(**(shipped | profile)),),
         extenders=extenders or (extender(),),
         percentage=global_percentage,
@@ -114,5 +116,7 @@ def evidence(**given: Any) -> Evidence:
 def with_karpenter(version: tuple[int, int] | None, *pools: Any, **given: Any) -> Evidence:
     """The same with Karpenter and these NodePools. ``version`` None: nothing tells."""
     sureness = Sureness.IMAGE if version is not None else None
-    karpenter = KarpenterFacts(version=version, sureness=sureness, where="pod karpenter/a", feature_gates={})
+    karpenter = KarpenterFacts(
+        version=version, sureness=sureness, where="pod karpenter/a", feature_gates={}, is_running=True
+    )
     return evidence(**({"node_pools": pools, "karpenter": karpenter, "unread": {}} | given))

@@ -19,7 +19,13 @@ from msgspec import Meta, Raw, Struct
 
 from extender.kube.brake_notes import brakes_from
 from extender.kube.disruption_budgets import PodBudgetObject, pod_budget_from
-from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
+from extender.kube.karpenter_objects import (
+    KARPENTER_API,
+    NodeClaimObject,
+    NodePoolObject,
+    node_claim_from,
+    node_pool_from,
+)
 from extender.kube.lease import LeaseObject, StoredLease, is_of_reapers, stored_lease_of
 from extender.kube.ledger_store import COMPONENT_LABEL, LEDGER_LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
@@ -29,6 +35,7 @@ from extender.policy.brakes import BrakeRecord
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
+KARPENTER_KINDS = frozenset({"NodeClaim", "NodePool"})
 REMEDY = "make one with: kubectl get nodes,pods -A -o json > snapshot.json"
 
 MARK_AHEAD = timedelta(minutes=10)
@@ -118,7 +125,8 @@ class Item:
 
 
 def items_of(content: bytes, source: str) -> Iterator[Item]:
-    """Go through the objects of a List.
+    """Go through the objects of a List. The kind of what is not Karpenter's, or of a version that is not read, has its
+    apiVersion behind it.
 
     Raises:
         SnapshotError: it is no JSON or no list, or an object in it has no kind that can be read.
@@ -130,7 +138,10 @@ def items_of(content: bytes, source: str) -> Iterator[Item]:
             header = msgspec.json.decode(raw, type=_Header)
         except _UNREADABLE as error:
             raise SnapshotError(source, f"item {position} cannot be read: {error}") from error
-        yield Item(position=position, kind=header.kind or of_list, name=header.metadata.name, raw=raw)
+        kind = header.kind or of_list
+        if kind in KARPENTER_KINDS and header.api_version not in ("", KARPENTER_API):
+            kind = f"{kind} {header.api_version}"
+        yield Item(position=position, kind=kind, name=header.metadata.name, raw=raw)
 
 
 def read_snapshot_bytes(source: str) -> bytes:

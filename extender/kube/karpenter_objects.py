@@ -14,8 +14,9 @@ from msgspec import Struct
 from extender.kube.objects import NODE_POOL_LABEL, Condition, ObjectMeta, parse_go_duration, utc
 from extender.model import FOREVER, DisruptionBudget, NodeClaim, NodeClaimCondition, NodePool
 
-NODE_CLAIMS_PATH = "/apis/karpenter.sh/v1/nodeclaims"
-NODE_POOLS_PATH = "/apis/karpenter.sh/v1/nodepools"
+KARPENTER_API = "karpenter.sh/v1"
+NODE_CLAIMS_PATH = f"/apis/{KARPENTER_API}/nodeclaims"
+NODE_POOLS_PATH = f"/apis/{KARPENTER_API}/nodepools"
 TERMINATION_TIMESTAMP = "karpenter.sh/nodeclaim-termination-timestamp"
 NEVER = "Never"
 

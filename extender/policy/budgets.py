@@ -7,7 +7,7 @@ the rule that no more nodes are emptied than can go.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -193,6 +193,24 @@ def allowed_disruptions(budgets: Iterable[DisruptionBudget], reason: str, nodes:
     return allowed
 
 
+def opens_at(
+    budgets: Collection[DisruptionBudget], reason: str, nodes: int, now: datetime, within: timedelta
+) -> datetime | None:
+    """Say from when on a node may be disrupted, None where budgets allow none from ``now`` until ``within`` later.
+
+    As long as one budget that allows none is active nothing opens: so each step goes to the end of the last of them.
+    """
+    at = now
+    while at <= now + within:
+        if allowed_disruptions(budgets, reason, nodes, at) != 0:
+            return at
+        try:
+            at = max(_closed_until(each, reason, nodes, at) for each in budgets)
+        except ValueError:
+            return None
+    return None
+
+
 def why_node_stays(
     node: Node,
     node_pool: NodePool | None,
@@ -271,6 +289,17 @@ def _limit(budget: DisruptionBudget, nodes: int) -> int:
     if not digits.isascii() or not digits.isdigit():
         raise ValueError(budget.nodes)
     return -(-int(digits) * nodes // 100) if budget.nodes.endswith("%") else int(digits)
+
+
+def _closed_until(budget: DisruptionBudget, reason: str, nodes: int, now: datetime) -> datetime:
+    """Say until when a budget allows nothing, ``now`` where it allows something. Raises ValueError as the others."""
+    limit, is_active = _limit(budget, nodes), _is_active(budget, now)
+    if limit or not is_active or not (budget.reasons is None or reason in budget.reasons):
+        return now
+    if budget.schedule is None or budget.duration is None:
+        return FOREVER
+    hit = parse_schedule(budget.schedule).last_hit(now, budget.duration)
+    return FOREVER if hit is None else hit + budget.duration
 
 
 def _is_active(budget: DisruptionBudget, now: datetime) -> bool:

@@ -100,7 +100,7 @@ def test_times_of_the_future_in_the_ledger_deserve_a_look() -> None:
 
 def led(minutes: float | None, holder: str = "reap_1") -> LeaderFacts:
     renewed = None if minutes is None else minutes_ago(minutes)
-    return LeaderFacts(holder=holder, renewed=renewed, duration=timedelta(seconds=15))
+    return LeaderFacts(holder=holder, renewed=renewed, duration=timedelta(seconds=15), brakes={})
 
 
 REAPER = Program(namespace="warmnode", name="reap-1", program="warmnode", arguments=("reap",))
@@ -125,6 +125,13 @@ def test_a_reaper_leads_or_none_is_meant_to(given: Any, verdict: Verdict) -> Non
     finding = check_reaper(evidence(**given))
     assert finding.verdict is verdict
     assert (finding.remedy is None) == (verdict in (OK, UNKNOWN))
+
+
+def test_no_reaper_where_nothing_is_installed_is_not_known() -> None:
+    """It may be in another namespace."""
+    finding = check_reaper(evidence(leader=None, webhook=None))
+    assert finding.verdict is UNKNOWN
+    assert "--namespace" in (finding.remedy or "")
 
 
 # -- permissions ------------------------------------------------------------------------------------------------------
@@ -160,6 +167,13 @@ def test_permissions_that_were_not_reviewed_are_not_known() -> None:
     """With the reason."""
     finding = check_permissions(evidence(access=None, unread={Kind.ACCESS_REVIEWS: "forbidden"}))
     assert (finding.verdict, finding.summary) == (UNKNOWN, "not checked: forbidden")
+
+
+def test_a_pod_whose_account_is_not_known_leaves_permissions_open() -> None:
+    """The others may have all."""
+    finding = check_permissions(evidence(access=AccessFacts(asked_for=("a",), not_asked=("serve-1",))))
+    assert finding.verdict is UNKNOWN
+    assert "serve-1" in finding.summary
 
 
 # -- clocks -----------------------------------------------------------------------------------------------------------
@@ -217,4 +231,6 @@ def test_a_pool_that_lost_many_times_what_it_has_runs_in_a_circle() -> None:
 
 def test_a_reaper_that_says_nothing_of_its_pools_is_told() -> None:
     """An earlier version: it leads, and more is not known."""
-    assert "does not say which pools" in reaper_with(None).summary
+    finding = reaper_with(None)
+    assert finding.verdict is UNKNOWN
+    assert "does not say which pools" in finding.summary

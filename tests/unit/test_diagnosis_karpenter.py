@@ -88,6 +88,26 @@ def test_karpenter_before_1_0_is_older_than_what_is_read() -> None:
     assert check_generation(with_karpenter((0, 37), unread={Kind.NODE_POOLS: "not in this cluster"})).verdict is WARNING
 
 
+def test_node_pools_of_a_version_that_is_not_read_are_not_known() -> None:
+    """There is a Karpenter, whatever its version is: not one of its checks is ok."""
+    karpenter = KarpenterFacts()
+    unread = {Kind.NODE_POOLS: "served as karpenter.sh/v1beta1, and karpenter.sh/v1 is read"}
+    looked_at = with_karpenter(None, node_pools=None, karpenter=karpenter, unread=unread)
+    assert {check(looked_at).verdict for check in CHECKS} == {UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"nodes": (of_pool("node-a", "workers"),)},
+        {"karpenter": KarpenterFacts(is_running=True)},
+    ],
+)
+def test_a_cluster_with_signs_of_karpenter_is_not_without(given: Any) -> None:
+    """A node of a NodePool, a pod of Karpenter: the API alone does not make it absent."""
+    assert {check(evidence(**given)).verdict for check in CHECKS} == {UNKNOWN}
+
+
 def test_nothing_that_tells_is_not_known() -> None:
     """With what to look at."""
     finding = check_generation(with_karpenter(None, pool(), karpenter=KarpenterFacts()))
@@ -139,6 +159,8 @@ def test_feature_gates_come_from_the_environment_or_the_flag() -> None:
     )
     assert karpenter_facts([by_flag], has_balanced=None).feature_gates == {name: False}
     assert karpenter_facts([], has_balanced=True).feature_gates is None
+    elsewhere = pod("karpenter:1.14.1", environment={"FEATURE_GATES": None})
+    assert karpenter_facts([by_flag, elsewhere], has_balanced=None).feature_gates is None
 
 
 # -- expireAfter ------------------------------------------------------------------------------------------------------
@@ -191,9 +213,37 @@ def test_a_node_pool_that_keeps_empty_nodes_deserves_a_look(given: Any, said: st
     assert said in finding.summary
 
 
+HOUR = timedelta(hours=1)
+OPEN = DisruptionBudget(nodes="50%")
+
+
+@pytest.mark.parametrize(
+    ("budgets", "said"),
+    [
+        ((DisruptionBudget(nodes="10 %"),), "budget of 10 % for"),
+        ((DisruptionBudget(nodes="10%", schedule="0 25 * * *", duration=HOUR),), "budget of 10% at '0 25 * * *'"),
+        ((DisruptionBudget(nodes="10%", schedule="@daily"),), "budget of 10% at '@daily'"),
+        ((DisruptionBudget(nodes="0", schedule="0 0 31 2 *", duration=HOUR), OPEN), "budget of 0 at '0 0 31 2 *' for"),
+        ((DisruptionBudget(nodes="0", schedule="* * * * *", duration=HOUR),), "budget of 0 at '* * * * *'"),
+        (
+            tuple(DisruptionBudget(nodes="0", schedule=f"0 {hour} * * *", duration=12 * HOUR) for hour in (0, 12)),
+            "budget of 0 at '0 0 * * *', 0 at '0 12 * * *'",
+        ),
+        ((DisruptionBudget(nodes="x", reasons=frozenset({"Drifted"})), OPEN), "budget of x for"),
+    ],
+)
+def test_budgets_that_never_open_are_found_as_karpenter_reads_them(budgets: Any, said: str) -> None:
+    """One that cannot be read allows nothing; one that is always on, or two that take turns, never end."""
+    finding = check_node_pools(with_karpenter((1, 14), pool(budgets=budgets)))
+    assert finding.verdict is WARNING
+    assert said in finding.summary
+
+
 @pytest.mark.parametrize(
     "budget",
     [
+        DisruptionBudget(nodes="10%", schedule="0 0 31 2 *", duration=timedelta(hours=1)),
+        DisruptionBudget(nodes="0", schedule="0 0 3 * *", duration=timedelta(days=25)),
         DisruptionBudget(nodes="10%"),
         DisruptionBudget(nodes="0", reasons=frozenset({"Drifted"})),
         DisruptionBudget(nodes="0", schedule="0 9 * * 1-5", duration=timedelta(hours=8)),

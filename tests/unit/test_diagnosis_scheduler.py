@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from extender.inspect.doctor.findings import Finding, Verdict
 from extender.inspect.doctor.scheduler import check_extender, check_sample, check_weight, nodes_scored
 from extender.inspect.doctor.scheduler_calls import check_calls, check_names
 from extender.policy.calling import HandshakeFailure, Refusal
-from tests.builders import minutes_ago, node, worker
+from tests.builders import minutes_ago, node, node_claim, worker
 from tests.evidence import called, config, evidence, extender, facts
 
 OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
@@ -191,6 +192,52 @@ def test_pods_that_may_not_be_read_leave_a_silence_open() -> None:
     assert finding.verdict is UNKNOWN
 
 
+def unseen(minutes: float, name: str = "worker-1", **given: Any) -> Any:
+    """A worker that no scheduler has looked at."""
+    pod = worker(name, **({"scheduler": "warmnode", "node": None, "created": minutes_ago(minutes)} | given))
+    return facts(pod, scheduled=None, is_seen=False)
+
+
+def test_workers_that_nobody_looks_at_are_a_problem() -> None:
+    """Whatever called once does not run now; whether serve runs, or its Lease may be read, does not matter."""
+    waiting = tuple(unseen(120, f"worker-{number}") for number in range(8))
+    finding = check_calls(evidence(webhook=called(minutes_ago(180)), workers=(placed(240), *waiting)))
+    assert finding.verdict is PROBLEM
+    assert "8 workers of warmnode that no scheduler has looked at, for up to 2h" in finding.summary
+    assert finding.remedy is not None
+    assert check_calls(evidence(webhook=None, workers=waiting)).verdict is PROBLEM
+    assert check_calls(evidence(webhook=None, workers=waiting, unread={Kind.LEASES: "forbidden"})).verdict is PROBLEM
+
+
+def test_a_scheduler_that_calls_and_does_not_keep_up_deserves_a_look() -> None:
+    """It runs, and has work for minutes."""
+    assert check_calls(evidence(webhook=called(minutes_ago(1)), workers=(unseen(10),))).verdict is WARNING
+
+
+@pytest.mark.parametrize(
+    "worker_facts",
+    [
+        unseen(1),
+        unseen(120, gated=True),
+        unseen(120, terminating=True),
+        facts(worker(scheduler="warmnode", node=None, created=minutes_ago(120)), scheduled=None),
+    ],
+)
+def test_workers_that_wait_for_something_else_are_no_finding_here(worker_facts: Any) -> None:
+    """Just made, gated, going; or a scheduler looked at it and says why it has no node."""
+    assert check_calls(evidence(workers=(worker_facts,))).verdict is OK
+
+
+def test_a_node_that_is_leaving_by_its_node_claim_is_not_schedulable() -> None:
+    """Before its taint shows: the same rule as everywhere."""
+    nodes = (node("node-a"), node("node-b", node_claim="uid-of-claim-a"))
+    workers = tuple(placed(5, f"worker-{number}") for number in range(3))
+    going = {"uid-of-claim-a": node_claim("claim-a", deleting=True)}
+    silent = evidence(webhook=called(minutes_ago(60)), workers=workers, nodes=nodes)
+    assert check_calls(silent).verdict is PROBLEM
+    assert check_calls(replace(silent, node_claims=going)).verdict is OK
+
+
 # -- the extender -----------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +260,13 @@ def test_a_configuration_without_an_extender_is_a_problem() -> None:
     [
         ({"prioritize_verb": "score"}, PROBLEM, "warmnode answers /prioritize"),
         ({"url": "http://127.0.0.1:8888/api"}, PROBLEM, "posts to /api/prioritize"),
+        ({"prioritize_verb": "/prioritize"}, PROBLEM, "posts to //prioritize"),
+        ({"prioritize_verb": "prioritize/"}, PROBLEM, "posts to /prioritize/"),
+        ({"preempt_verb": "preempt/"}, WARNING, "posts to /preempt/"),
+        ({"url": "https://127.0.0.1:8888", "insecure": True}, WARNING, "insecure is true"),
+        ({"url": "https://127.0.0.1:8888", "insecure": True, "has_ca": True}, PROBLEM, "does not start"),
+        ({"url": "https://127.0.0.1:8888", "enable_https": True}, WARNING, "verifies nothing"),
+        ({"enable_https": True, "has_ca": True}, WARNING, "speaks plain HTTP"),
         ({"filter_verb": "filter"}, PROBLEM, "filterVerb is set"),
         ({"bind_verb": "bind"}, PROBLEM, "bindVerb is set"),
         ({"preempt_verb": ""}, WARNING, "no preemptVerb"),
@@ -229,6 +283,120 @@ def test_each_fault_of_an_extender_is_named(change: Any, verdict: Verdict, said:
     assert finding.verdict is verdict
     assert said in text(finding)
     assert finding.remedy is not None
+
+
+@pytest.mark.parametrize(
+    "given", [{"enable_https": True, "has_ca": True}, {"has_ca": True}, {}, {"url": "https://127.0.0.1:8888/"}]
+)
+def test_a_certificate_that_is_verified_is_well(given: Any) -> None:
+    """By a CA of its own, or by the system's; and a slash at the end of urlPrefix is cut."""
+    ours = extender(**({"url": "https://127.0.0.1:8888"} | given))
+    assert check_extender(evidence(scheduler_configs=(config(ours),))).verdict is OK
+
+
+def version(api_version: str, runs: tuple[int, int] | None) -> Finding:
+    shipped = replace(config(), api_version=api_version)
+    return check_extender(evidence(scheduler_configs=(shipped,), scheduler_version=runs))
+
+
+@pytest.mark.parametrize(
+    ("api_version", "runs", "verdict"),
+    [
+        ("v1", (1, 37), OK),
+        ("v1", (1, 25), OK),
+        ("v1", (1, 24), PROBLEM),
+        ("v1", None, OK),
+        ("v1beta3", (1, 28), OK),
+        ("v1beta3", (1, 29), PROBLEM),
+        ("v1beta3", None, WARNING),
+        ("v1beta2", (1, 28), PROBLEM),
+        ("v1beta2", (1, 27), OK),
+        ("v1alpha1", None, PROBLEM),
+    ],
+)
+def test_an_api_version_is_read_by_some_minors_only(api_version: str, runs: Any, verdict: Verdict) -> None:
+    """A kube-scheduler that cannot read its configuration does not start."""
+    assert version(f"kubescheduler.config.k8s.io/{api_version}", runs).verdict is verdict
+
+
+@pytest.mark.parametrize("api_version", ["", "v1", "kubescheduler.config.k8s.io", "componentconfig/v1"])
+def test_an_api_version_that_is_none_is_a_problem(api_version: str) -> None:
+    """Whatever runs."""
+    assert version(api_version, (1, 37)).verdict is PROBLEM
+
+
+def test_a_second_scheduler_with_the_lease_of_the_first_sleeps() -> None:
+    """The default of leaderElection. The cluster's own scheduler may lead by it, whatever other profiles it has."""
+    shared = replace(config(), lease="kube-system/kube-scheduler")
+    finding = check_extender(evidence(scheduler_configs=(shared,)))
+    assert finding.verdict is PROBLEM
+    assert "one of the two sleeps" in text(finding)
+    own = replace(shared, profiles=(*shared.profiles, *config(scheduler_name="default-scheduler").profiles))
+    assert check_extender(evidence(scheduler_configs=(own,))).verdict is OK
+    alone = replace(shared, lease=None)
+    assert check_extender(evidence(scheduler_configs=(alone,))).verdict is OK
+
+
+def test_flags_of_leader_election_go_over_the_file() -> None:
+    """As kube-scheduler's ApplyLeaderElectionTo does."""
+    shared = replace(config(), lease="kube-system/kube-scheduler")
+    flag = ("kube-scheduler", "--leader-elect-resource-name=warmnode-scheduler")
+    pod = Program(namespace="warmnode", name="s", program="warmnode", arguments=flag)
+    assert check_extender(evidence(scheduler_configs=(shared,), programs=(pod,))).verdict is OK
+
+
+# -- whose extender it is ---------------------------------------------------------------------------------------------
+
+
+def test_another_extender_is_not_taken_for_ours() -> None:
+    """It has verbs that warmnode has not, and no sign of ours: nobody asks warmnode, and its weight is not ours."""
+    other = extender(url="http://127.0.0.1:9251", filter_verb="predicate", weight=1, preempt_verb="")
+    looked_at = evidence(scheduler_configs=(config(other),))
+    finding = check_extender(looked_at)
+    assert finding.verdict is PROBLEM
+    assert "http://127.0.0.1:9251 is not warmnode" in finding.summary
+    assert finding.details == ()
+    assert check_weight(looked_at).verdict is UNKNOWN
+
+
+def test_an_extender_that_may_be_ours_is_not_called_ok() -> None:
+    """Our verbs at an address that tells nothing, and no call: not known. With calls it can be no other."""
+    strange = (config(extender(url="http://scorer.infra:8888")),)
+    silent = evidence(scheduler_configs=strange, webhook=called(None), workers=())
+    assert check_extender(silent).verdict is check_weight(silent).verdict is UNKNOWN
+    faulty = (config(extender(url="http://scorer.infra:8888", weight=1, prioritize_verb="/prioritize")),)
+    told = replace(silent, scheduler_configs=faulty)
+    assert check_extender(told).verdict is check_weight(told).verdict is PROBLEM
+    two = (config(extender(url="http://a:1"), extender(url="http://b:1")),)
+    assert check_extender(replace(silent, scheduler_configs=two)).verdict is UNKNOWN
+    old = evidence(scheduler_configs=strange, webhook=called(minutes_ago(60)))
+    assert check_extender(old).verdict is UNKNOWN
+    assert check_extender(evidence(scheduler_configs=strange)).verdict is OK
+
+
+def test_the_last_worker_that_was_placed_with_a_call_tells_whose_it_is() -> None:
+    """However long ago: nothing had to be placed since."""
+    strange = (config(extender(url="http://scorer.infra:9000")),)
+    quiet = evidence(scheduler_configs=strange, webhook=called(minutes_ago(60)), workers=(placed(61),))
+    assert check_extender(quiet).verdict is OK
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        ({"arguments": ("serve", "--webhook-listen=0.0.0.0:9000")}, OK),
+        ({"arguments": ("serve", "--webhook-listen", "127.0.0.1:9000")}, OK),
+        ({"arguments": ("serve",), "environment": {"WARMNODE_WEBHOOK_LISTEN": ":9000"}}, OK),
+        ({"arguments": ("serve",)}, UNKNOWN),
+        ({"arguments": ("serve", "--webhook-listen=0.0.0.0:9001")}, UNKNOWN),
+    ],
+)
+def test_a_port_of_this_machine_is_ours_where_we_listen_on_it(given: Any, verdict: Verdict) -> None:
+    """As the pods that run serve say."""
+    serve = Program(namespace="warmnode", name="serve-1", program="warmnode", **given)
+    local = (config(extender(url="http://localhost:9000")),)
+    looked_at = evidence(scheduler_configs=local, programs=(serve,), webhook=called(None), workers=())
+    assert check_extender(looked_at).verdict is verdict
 
 
 def test_managed_resources_that_the_workers_carry_are_well() -> None:
@@ -254,9 +422,12 @@ def test_without_a_configuration_nothing_is_known_of_it() -> None:
         assert "--scheduler-config FILE" in (finding.remedy or "")
 
 
-def test_an_address_that_is_none_is_no_crash() -> None:
-    """A bracket too many in a URL."""
-    assert check_extender(evidence(scheduler_configs=(config(extender(url="http://[::1")),))).verdict is OK
+@pytest.mark.parametrize("url", ["http://[::1", "warmnode:8888", "127.0.0.1:8888", "ftp://warmnode", "//warmnode"])
+def test_an_address_that_is_none_is_a_problem(url: str) -> None:
+    """kube-scheduler posts to nothing, and ignores that."""
+    finding = check_extender(evidence(scheduler_configs=(config(extender(url=url)),)))
+    assert finding.verdict is PROBLEM
+    assert "is no address" in text(finding)
 
 
 # -- weight and sample ------------------------------------------------------------------------------------------------
@@ -323,6 +494,13 @@ def test_so_many_nodes_are_scored(nodes: int, percentage: int) -> None:
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_scheduler_that_nobody_runs_is_named() -> None:
+    """A name with a letter too few: its workers are not placed elsewhere, they wait."""
+    finding = check_names(evidence(workers=(facts(), unseen(60, "w", scheduler="warmnod"))))
+    assert finding.verdict is WARNING
+    assert finding.details[-1] == "no scheduler has looked at 1 worker: is there one called warmnod?"
+
+
 def test_workers_of_another_scheduler_are_counted_by_pool() -> None:
     """A warning while some are ours, a problem when none is."""
     ours, other = facts(), facts(worker("other", pool="ducks"))
@@ -336,5 +514,5 @@ def test_every_profile_of_a_scheduler_with_our_extender_calls() -> None:
     """Extenders belong to the process, not to a profile."""
     both = config(scheduler_name="warmnode")
     profiles = (*both.profiles, *config(scheduler_name="packed").profiles)
-    whole = type(both)(source="f", profiles=profiles, extenders=both.extenders, percentage=100)
+    whole = replace(both, profiles=profiles)
     assert check_names(evidence(scheduler_configs=(whole,), workers=(facts(worker(scheduler="packed")),))).verdict is OK

@@ -176,7 +176,14 @@ LABELS = {"app": "duck"}
 
 
 def budget(name: str = "ducks", **given: Any) -> DisruptionBudgetFacts:
-    wanted: dict[str, Any] = {"namespace": "default", "selector": Selector(match_labels=tuple(LABELS.items()))}
+    wanted: dict[str, Any] = {
+        "namespace": "default",
+        "selector": Selector(match_labels=tuple(LABELS.items())),
+        "allowed": 1,
+        "healthy": 3,
+        "desired": 2,
+        "expected": 3,
+    }
     return DisruptionBudgetFacts(name=name, **(wanted | given))
 
 
@@ -192,6 +199,45 @@ def test_a_budget_that_cannot_count_bare_pods_allows_nothing_ever(given: Any) ->
     assert "default/ducks" in finding.summary
     assert check_disruption_budgets(of(covered("ReplicaSet.apps"), budgets=(budget(**given),))).verdict is OK
     assert check_disruption_budgets(of(covered(), budgets=(budget(min_available="1"),))).verdict is OK
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_unavailable": "0", "desired": 3, "allowed": 0}, "maxUnavailable 0"),
+        ({"max_unavailable": "0%", "desired": 3, "allowed": 0}, "maxUnavailable 0%"),
+        ({"min_available": "100%", "desired": 3, "allowed": 0}, "minAvailable 100%"),
+        ({"min_available": "3", "desired": 3, "allowed": 0}, "minAvailable 3"),
+        ({"min_available": "4", "desired": 4, "allowed": 0}, "minAvailable 4"),
+        ({"max_unavailable": "0", "desired": None, "allowed": None, "expected": None}, "maxUnavailable 0"),
+    ],
+)
+@pytest.mark.parametrize("owner", ["ReplicaSet.apps", None])
+def test_a_budget_that_keeps_all_of_them_allows_nothing_ever(given: Any, said: str, owner: str | None) -> None:
+    """By what it says, or because as many have to be healthy as there are."""
+    finding = check_disruption_budgets(of(covered(owner), budgets=(budget(**given),)))
+    assert finding.verdict is PROBLEM
+    assert said in finding.summary
+    assert "ever" in finding.summary
+
+
+def test_a_budget_that_allows_nothing_now_deserves_a_look() -> None:
+    """Too few are healthy; it may pass."""
+    now = budget(min_available="2", allowed=0, healthy=2, desired=2, expected=3)
+    finding = check_disruption_budgets(of(covered(), budgets=(now,)))
+    assert finding.verdict is WARNING
+    assert "2 of 3 pods are healthy, and 2 have to be" in finding.summary
+    both = (now, budget("other", max_unavailable="0"))
+    assert check_disruption_budgets(of(covered("ReplicaSet.apps"), budgets=both)).summary.startswith(
+        "a budget allows no eviction, ever: default/other"
+    )
+
+
+def test_a_budget_that_nobody_has_counted_yet_is_not_known() -> None:
+    """The API server refuses evictions until the disruption controller has looked at it."""
+    new = budget(min_available="1", allowed=None, healthy=None, desired=None, expected=None)
+    assert check_disruption_budgets(of(covered(), budgets=(new,))).verdict is UNKNOWN
+    assert check_disruption_budgets(of(facts(), budgets=(new,))).verdict is OK
 
 
 def test_a_budget_elsewhere_or_over_others_does_not_matter() -> None:

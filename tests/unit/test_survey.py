@@ -19,15 +19,18 @@ from extender.inspect.doctor.findings import Check, Finding, Verdict, worst
 from extender.inspect.survey.access_reviews import ServiceAccount
 from extender.inspect.survey.live_evidence import DoctorOptions, duties_of
 from extender.inspect.survey.permissions import Duty
+from extender.inspect.survey.scheduler_config import parse_scheduler_configs
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.inspect.survey.survey_objects import lease_facts
 from extender.kube.lease import LeaseObject
 from extender.model import Selector
+from extender.settings import Configuration
 from scripts.tools.manifests.rendering import MANIFESTS, read_objects
 from scripts.tools.serving import SCHEDULER_CONFIG
 from tests.evidence import evidence
 
 TAKEN = "2026-11-01T12:00:00Z"
+TAKEN_AT = "2026-11-01T12:00:00.000000Z"
 NODE = {
     "kind": "Node",
     "metadata": {
@@ -281,6 +284,149 @@ def test_what_a_snapshot_lacks_is_named() -> None:
     assert Kind.PODS not in found.unread
     assert found.access is None
     assert found.clocks is None
+
+
+# -- reduced from clusters of others ----------------------------------------------------------------------------------
+
+
+def verdict_of(check: Check, looked_at: Evidence) -> Verdict:
+    return CHECKS[check](looked_at).verdict
+
+
+def test_workers_that_wait_for_a_scheduler_that_nobody_runs() -> None:
+    """No condition at all is on them, for two hours: a scheduler that looked would have left one."""
+    call = lease(
+        "warmnode-webhook", annotations={"warmnode.dev/last-call": "2026-11-01T11:00:00.000Z"}, renewTime=TAKEN_AT
+    )
+    waiting = pod("worker-2", labels={"warmnode.dev/pool": "ducks"}, nodeName=None)
+    waiting["metadata"]["creationTimestamp"] = "2026-11-01T10:00:00Z"
+    waiting["status"] = {"phase": "Pending"}
+    assert verdict_of(Check.SCHEDULER_CALLS, look(OURS, call, waiting)) is Verdict.PROBLEM
+    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": TAKEN}
+    waiting["status"]["conditions"] = [told]
+    assert verdict_of(Check.SCHEDULER_CALLS, look(OURS, call, waiting)) is not Verdict.PROBLEM
+
+
+def with_budget(spec: Any, owners: Any, status: Any) -> Evidence:
+    duck = pod("duck", labels={"app": "duck", "warmnode.dev/pool": "ducks"})
+    duck["metadata"]["ownerReferences"] = owners
+    meta = {"name": "b", "namespace": "default"}
+    selector = {"selector": {"matchLabels": {"app": "duck"}}}
+    budget = {"kind": "PodDisruptionBudget", "metadata": meta, "spec": spec | selector, "status": status}
+    return look(OURS, duck, budget, config_map("other", a="b"))
+
+
+def test_budgets_that_allow_nothing_whoever_owns_the_workers() -> None:
+    """maxUnavailable 0 over a Deployment; minAvailable of as many bare pods as there are; and one that spares one."""
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "o", "uid": "o", "controller": True}
+    counted = {"currentHealthy": 4, "desiredHealthy": 4, "expectedPods": 4, "disruptionsAllowed": 0}
+    for spec, owners in (({"maxUnavailable": 0}, [owner]), ({"minAvailable": 4}, [])):
+        assert verdict_of(Check.DISRUPTION_BUDGETS, with_budget(spec, owners, counted)) is Verdict.PROBLEM
+    spares_one = counted | {"desiredHealthy": 3, "disruptionsAllowed": 1}
+    found = with_budget({"minAvailable": 3}, [], spares_one)
+    assert verdict_of(Check.DISRUPTION_BUDGETS, found) is Verdict.OK
+
+
+def scheduler(text: str) -> Evidence:
+    given = tuple(parse_scheduler_configs(f"{HEAD}profiles: [{{schedulerName: warmnode}}]\n{text}", source="f"))
+    return look(OURS, WORKER, scheduler_configs=given)
+
+
+HEAD = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
+
+
+def test_a_verb_with_a_slash_of_its_own() -> None:
+    """kube-scheduler posts to //prioritize, gets a 404, and ignores it."""
+    looked_at = scheduler(
+        "leaderElection: {leaderElect: false}\nextenders: [{urlPrefix: 'http://127.0.0.1:8888/', "
+        "prioritizeVerb: /prioritize, preemptVerb: preempt/, weight: 200, nodeCacheCapable: true, ignorable: true, "
+        "httpTimeout: 250ms}]"
+    )
+    finding = CHECKS[Check.SCHEDULER_EXTENDER](looked_at)
+    assert finding.verdict is Verdict.PROBLEM
+    assert "posts to //prioritize" in finding.summary
+    assert "posts to /preempt/" in finding.details[0]
+
+
+def test_a_scheduler_that_has_only_the_extender_of_another() -> None:
+    """TopoLVM's, as it is deployed: none of its faults is a fault of ours."""
+    looked_at = scheduler(
+        "extenders: [{urlPrefix: 'http://127.0.0.1:9251', filterVerb: predicate, prioritizeVerb: prioritize, "
+        "weight: 1, managedResources: [{name: topolvm.io/capacity, ignoredByScheduler: true}]}]"
+    )
+    finding = CHECKS[Check.SCHEDULER_EXTENDER](looked_at)
+    assert (finding.verdict, finding.details) == (Verdict.PROBLEM, ())
+    assert "is not warmnode" in finding.summary
+
+
+def test_what_a_scheduler_leads_by_and_trusts_is_read() -> None:
+    """With kube-scheduler's defaults for what is left out."""
+    tls = "extenders: [{urlPrefix: https://a, enableHTTPS: true, tlsConfig: {insecure: true, caData: Zg==}}]"
+    (found,) = scheduler(tls).scheduler_configs
+    assert (found.api_version, found.lease) == ("kubescheduler.config.k8s.io/v1", "kube-system/kube-scheduler")
+    (extender,) = found.extenders
+    assert (extender.enable_https, extender.insecure, extender.has_ca) == (True, True, True)
+    (found,) = scheduler("leaderElection: {resourceName: a, resourceNamespace: b}").scheduler_configs
+    assert found.lease == "b/a"
+    (found,) = scheduler("leaderElection: {leaderElect: false}").scheduler_configs
+    assert found.lease is None
+
+
+def test_the_minor_of_the_scheduler_is_that_of_its_image() -> None:
+    """It runs beside serve. A file does not tell the API server's."""
+    beside = pod("s", namespace="warm", labels={"app.kubernetes.io/name": "warmnode"})
+    beside["spec"]["containers"] = [{"name": "s", "image": "registry.k8s.io/kube-scheduler:v1.36.3@sha256:01"}]
+    assert look(beside).scheduler_version == (1, 36)
+    assert look(OURS).scheduler_version is None
+
+
+@pytest.mark.parametrize("api_version", ["karpenter.sh/v1beta1", "karpenter.sh/v2"])
+def test_node_pools_of_a_version_that_is_not_read_are_not_known(api_version: str) -> None:
+    """Their fields stand elsewhere, so nothing is read out of them; NodePools of others are no NodePools."""
+    other = {"kind": "NodePool", "apiVersion": api_version, "metadata": {"name": "a"}, "spec": {}}
+    found = look(WORKER, other)
+    assert found.node_pools is None
+    assert api_version in found.unread[Kind.NODE_POOLS]
+    for check in (Check.KARPENTER_GENERATION, Check.KARPENTER_EXPIRY, Check.KARPENTER_NODE_POOLS):
+        assert verdict_of(check, found) is Verdict.UNKNOWN
+    hosted = {**other, "apiVersion": "hypershift.openshift.io/v1beta1"}
+    assert look(WORKER, hosted).unread[Kind.NODE_POOLS] == "not in the snapshot"
+    read = look(WORKER, {**other, "apiVersion": "karpenter.sh/v1"})
+    assert [pool.name for pool in read.node_pools or ()] == ["a"]
+
+
+def test_without_pods_nobody_knows_whether_there_is_a_karpenter() -> None:
+    """No node is Karpenter's now; its pods would show it."""
+    bare = {"kind": "Node", "metadata": {"name": "node-a", "uid": "node-uid", "creationTimestamp": TAKEN}}
+    content = json.dumps({"kind": "List", "items": [bare]}).encode()
+    found = evidence_of_snapshot(content, DoctorOptions(), source="f")
+    assert verdict_of(Check.KARPENTER_NODE_POOLS, found) is Verdict.UNKNOWN
+    content = json.dumps({"kind": "List", "items": [bare, WORKER]}).encode()
+    found = evidence_of_snapshot(content, DoctorOptions(), source="f")
+    assert verdict_of(Check.KARPENTER_NODE_POOLS, found) is Verdict.OK
+
+
+def test_the_settings_are_known_only_where_a_file_would_have_been_seen() -> None:
+    """Without ConfigMaps or pods they may be anything, and so may be who is a worker; a file that is given is known."""
+    anything = config_map("other", a="b")
+    assert Kind.SETTINGS in look(OURS).unread
+    assert Kind.SETTINGS in look(anything).unread
+    assert Kind.SETTINGS not in look(OURS, anything).unread
+    assert Kind.SETTINGS not in look(OURS, configuration=Configuration.default()).unread
+    for given in ({"args": ["serve", "--config=/etc/w.yaml"]}, {"env": [{"name": "WARMNODE_CONFIG", "value": "/a"}]}):
+        with_file = pod("w", labels={"app.kubernetes.io/name": "warmnode"}, containers=[{"name": "main", **given}])
+        assert "w has a file that is in no ConfigMap" in look(with_file, anything).unread[Kind.SETTINGS]
+        installed = config_map("c", namespace="default", config=INSTALLED)
+        assert Kind.SETTINGS not in look(with_file, installed).unread
+
+
+def test_feature_gates_that_stand_elsewhere_are_not_known() -> None:
+    """A value that comes out of another object is not seen, and off only where it would be."""
+    reference = {"configMapKeyRef": {"name": "global", "key": "gates"}}
+    for value, verdict in (({"valueFrom": reference}, Verdict.UNKNOWN), ({}, Verdict.OK)):
+        env = [{"name": "FEATURE_GATES", **value}]
+        karpenter = pod("k", labels={"app.kubernetes.io/name": "karpenter"}, containers=[{"name": "c", "env": env}])
+        assert verdict_of(Check.KARPENTER_FEATURE_GATES, look(karpenter)) is verdict
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from extender.inspect.doctor.needs import Needs
-from extender.model import AgeSource, Ledger, Node, NodePool, Pod, Selector
+from extender.model import AgeSource, Ledger, Node, NodeClaim, NodePool, Pod, Selector
 from extender.policy.brakes import BrakeRecord
 from extender.policy.budgets import Kept
 from extender.policy.calling import Refusal
@@ -23,6 +23,7 @@ class Kind(StrEnum):
     NODES = "nodes"
     PODS = "pods"
     CONFIG_MAPS = "configmaps"
+    SETTINGS = "warmnode's settings"
     LEASES = "leases"
     DISRUPTION_BUDGETS = "poddisruptionbudgets"
     NODE_POOLS = "nodepools.karpenter.sh"
@@ -40,12 +41,14 @@ class WorkerFacts:
     ``resources`` the names that its containers request; ``cost_writer`` who wrote a deletion cost that is not ours.
     ``unscheduled_message`` is what its scheduler says of why it has no node. ``needs`` is known of workers that wait
     for a node or are idle.
+    ``is_seen``: some scheduler has looked at it, and says that it has a node or why it has none.
     """
 
     pod: Pod
     labels: Mapping[str, str] = field(default_factory=dict)
     idle_mark: str | None = None
     scheduled: datetime | None = None
+    is_seen: bool = True
     resources: frozenset[str] = frozenset()
     cost_writer: str | None = None
     unscheduled_message: str | None = None
@@ -57,6 +60,7 @@ class Program:
     """A container of a pod with warmnode's or Karpenter's label ``app.kubernetes.io/name``. ``name`` is the pod's.
 
     ``service_account`` is whose token is mounted into the container, which need not be the pod's; None: not known.
+    A variable of ``environment`` is None where its value stands in another object.
     """
 
     namespace: str
@@ -66,13 +70,16 @@ class Program:
     image: str = ""
     version_label: str = ""
     arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
     running: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extender:
-    """One entry of ``extenders``. Verbs are empty where they are not set. ``timeout`` None: kube-scheduler's 5 s."""
+    """One entry of ``extenders``. Verbs are empty where they are not set. ``timeout`` None: kube-scheduler's 5 s.
+
+    ``insecure``, ``has_ca``: its ``tlsConfig`` says so, or holds a CA.
+    """
 
     url: str
     prioritize_verb: str = ""
@@ -84,6 +91,9 @@ class Extender:
     ignorable: bool = False
     timeout: timedelta | None = None
     managed_resources: tuple[str, ...] = ()
+    enable_https: bool = False
+    insecure: bool = False
+    has_ca: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +113,15 @@ class Profile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
     """A KubeSchedulerConfiguration. ``source`` says in words where it was found. ``percentage`` 0: kube-scheduler's own
-    choice."""
+    choice. ``lease`` is the one that it leads by, as namespace/name, None: it does not elect a leader.
+    """
 
     source: str
+    api_version: str
     profiles: tuple[Profile, ...]
     extenders: tuple[Extender, ...] = ()
     percentage: int = 0
+    lease: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +161,21 @@ class ClockReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisruptionBudgetFacts:
-    """A PodDisruptionBudget. ``selector`` None selects nothing."""
+    """A PodDisruptionBudget. ``selector`` None selects nothing.
+
+    What the disruption controller says of it is None where it has not looked yet: how many evictions it allows now, how
+    many of how many pods are healthy, and how many have to be.
+    """
 
     namespace: str
     name: str
     selector: Selector | None
     min_available: str | None = None
     max_unavailable: str | None = None
-    allowed: int = 0
+    allowed: int | None = None
+    expected: int | None = None
+    healthy: int | None = None
+    desired: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,9 +191,13 @@ class MissingAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessFacts:
-    """What was reviewed: for whom, and what is missing. ``is_installed``: these are the ones that run warmnode."""
+    """What was reviewed: for whom, and what is missing. ``is_installed``: these are the ones that run warmnode.
+
+    ``not_asked`` are pods that run warmnode too, as somebody who is not known.
+    """
 
     asked_for: tuple[str, ...]
+    not_asked: tuple[str, ...] = ()
     missing: tuple[MissingAccess, ...] = ()
     is_installed: bool = True
 
@@ -191,6 +215,7 @@ class KarpenterFacts:
     """Karpenter as far as it shows. ``version`` is (major, minor), None where only ``has_balanced`` is known.
 
     ``has_balanced``: the NodePool CRD knows the policy Balanced, which came with 1.14; None: not looked at.
+    ``feature_gates`` None: no pod was seen, or what it was told stands elsewhere. ``is_running``: a pod was seen.
     """
 
     version: tuple[int, int] | None = None
@@ -198,6 +223,7 @@ class KarpenterFacts:
     where: str = ""
     has_balanced: bool | None = None
     feature_gates: Mapping[str, bool] | None = None
+    is_running: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +262,10 @@ class ConfigurationFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One look at a cluster at ``now``, which is the API server's time where it is known."""
+    """One look at a cluster at ``now``, which is the API server's time where it is known.
+
+    ``scheduler_version`` is kube-scheduler's (major, minor), None where it is not known. ``node_claims`` are by UID.
+    """
 
     now: datetime
     namespace: str
@@ -253,11 +282,13 @@ class Evidence:
     ledger: Ledger | None = None
     scheduler_configs: tuple[SchedulerConfig, ...] = ()
     scheduler_config_problem: str | None = None
+    scheduler_version: tuple[int, int] | None = None
     webhook: WebhookFacts | None = None
     leader: LeaderFacts | None = None
     budgets: tuple[DisruptionBudgetFacts, ...] | None = None
     node_pools: tuple[NodePool, ...] | None = None
     kept_nodes: tuple[KeptNode, ...] | None = None
+    node_claims: Mapping[str, NodeClaim] = field(default_factory=dict)
     karpenter: KarpenterFacts = KarpenterFacts()
     access: AccessFacts | None = None
     clocks: tuple[ClockReading, ...] | None = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from extender.inspect.doctor.evidence import Evidence, Kind
+
 
 class Verdict(StrEnum):
     """How it stands, worst last but one: ``unknown`` is what could not be looked at, and is no worse than a warning.
@@ -59,6 +61,26 @@ class Finding:
     summary: str
     details: tuple[str, ...] = ()
     remedy: str | None = None
+
+
+def well(
+    check: Check,
+    evidence: Evidence,
+    summary: str,
+    *needs: Kind,
+    details: tuple[str, ...] = (),
+    remedy: str | None = None,
+) -> Finding:
+    """Say ok where everything that this rests on was read, else unknown, with what is missing.
+
+    ``remedy`` is for what is missing.
+    """
+    missing = evidence.why_unread(*needs)
+    if missing is None:
+        return Finding(check=check, verdict=Verdict.OK, summary=summary, details=details)
+    return Finding(
+        check=check, verdict=Verdict.UNKNOWN, summary=f"{summary}; {missing}", details=details, remedy=remedy
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

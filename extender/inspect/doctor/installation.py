@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from extender.inspect.doctor.evidence import Evidence, Kind
-from extender.inspect.doctor.findings import Check, Finding, Verdict, worst
+from extender.inspect.doctor.findings import Check, Finding, Verdict, well, worst
 from extender.inspect.text import count, some, span
 from extender.model import AgeSource
 from extender.policy.ages import observed_first_seen
@@ -23,6 +23,7 @@ MANY, SEVERAL_TIMES = 20, 5
 SKEW_SEEN = timedelta(seconds=5)
 SKEW_HURTS = timedelta(seconds=30)
 """A mark that is further in the future counts as busy."""
+NAME_THE_FILE = "pass the file that it runs with: warmnode doctor --config FILE"
 
 
 def check_configuration(evidence: Evidence) -> Finding:
@@ -37,14 +38,14 @@ def check_configuration(evidence: Evidence) -> Finding:
             remedy="correct it: warmnode config check FILE names every mistake",
         )
     note = "; dry-run is on: nothing is written outside warmnode's own namespace" if facts.dry_run else ""
-    return Finding(check=check, verdict=Verdict.OK, summary=f"{facts.source}{note}")
+    return well(check, evidence, f"{facts.source}{note}", Kind.SETTINGS, remedy=NAME_THE_FILE)
 
 
 def check_ledger(evidence: Evidence) -> Finding:
     """Is it recorded when nodes were first seen, and is there room?"""
     name = f"{evidence.namespace}/{evidence.ledger_name}"
     if evidence.age is AgeSource.CREATED:
-        return _ledger(Verdict.OK, "not needed: age is created")
+        return well(Check.LEDGER, evidence, "not needed: age is created", Kind.SETTINGS)
     if (unread := evidence.why_unread(Kind.CONFIG_MAPS)) is not None:
         return _ledger(Verdict.UNKNOWN, unread)
     ledger = evidence.ledger
@@ -79,7 +80,8 @@ def check_ledger(evidence: Evidence) -> Finding:
             "see that a warmnode runs and may write it; remove keys that make no sense by hand. The reaper prunes "
             "nodes that are gone",
         )
-    return _ledger(Verdict.OK, f"{name}: {count(len(ledger.first_seen), 'node')}, {share:.0%} of its room")
+    told = f"{name}: {count(len(ledger.first_seen), 'node')}, {share:.0%} of its room"
+    return well(Check.LEDGER, evidence, told, Kind.CONFIG_MAPS, Kind.NODES, Kind.PODS, Kind.SETTINGS)
 
 
 def _unrecorded(evidence: Evidence) -> list[str]:
@@ -116,7 +118,11 @@ def check_reaper(evidence: Evidence) -> Finding:
         summary = (
             f"no reaper has run with namespace {evidence.namespace}: nothing is evicted, no deletion cost is written"
         )
-        return Finding(check=check, verdict=Verdict.OK, summary=summary)
+        if evidence.webhook is None and not any(each.program == "warmnode" for each in evidence.programs or ()):
+            summary = f"nothing of warmnode was found in namespace {evidence.namespace}"
+            remedy = "install warmnode, or name the namespace where it is installed with --namespace"
+            return Finding(check=check, verdict=Verdict.UNKNOWN, summary=summary, remedy=remedy)
+        return well(check, evidence, summary, Kind.LEASES, Kind.PODS, Kind.SETTINGS)
     if not leader.holder:
         verdict = Verdict.PROBLEM if runs else Verdict.WARNING
         summary = "nobody leads: the last reaper was stopped in order"
@@ -128,10 +134,11 @@ def check_reaper(evidence: Evidence) -> Finding:
         return Finding(check=check, verdict=Verdict.PROBLEM, summary=summary, remedy=look)
     if leader.brakes is None:
         summary = f"{leader.holder} leads; its version does not say which pools it pauses"
-        return Finding(check=check, verdict=Verdict.OK, summary=summary)
+        remedy = "bring it to the version of this command"
+        return Finding(check=check, verdict=Verdict.UNKNOWN, summary=summary, remedy=remedy)
     faults = [*_paused(leader.brakes), *_in_a_circle(evidence, leader.brakes)]
     if not faults:
-        return Finding(check=check, verdict=Verdict.OK, summary=f"{leader.holder} leads")
+        return well(check, evidence, f"{leader.holder} leads", Kind.LEASES, Kind.PODS)
     return Finding(
         check=check,
         verdict=Verdict.WARNING,
@@ -176,8 +183,15 @@ def check_permissions(evidence: Evidence) -> Finding:
         unread = evidence.unread.get(Kind.ACCESS_REVIEWS, "nobody was asked")
         return Finding(check=check, verdict=Verdict.UNKNOWN, summary=f"not checked: {unread}")
     who = some(access.asked_for, most=5)
+    if not access.missing and access.not_asked:
+        return Finding(
+            check=check,
+            verdict=Verdict.UNKNOWN,
+            summary=f"{who}: all there; whose token {some(access.not_asked)} has is not known",
+            remedy="call the Secret after its service account, NAME-token",
+        )
     if not access.missing:
-        return Finding(check=check, verdict=Verdict.OK, summary=f"{who}: all there")
+        return well(check, evidence, f"{who}: all there", Kind.ACCESS_REVIEWS, Kind.PODS)
     needed = [each for each in access.missing if not each.optional]
     shown = sorted(access.missing, key=lambda each: (each.optional, each.who, each.duty, each.access))
     verdict = Verdict.WARNING if not needed or not access.is_installed else Verdict.PROBLEM
@@ -199,12 +213,14 @@ def check_permissions(evidence: Evidence) -> Finding:
 def check_clocks(evidence: Evidence) -> Finding:
     """Do those who write times agree with the API server on what time it is?"""
     check = Check.CLOCKS
-    if evidence.clocks is None:
-        return Finding(check=check, verdict=Verdict.UNKNOWN, summary="not checked: a file has no clock")
+    if not evidence.clocks:
+        why = "a file has no clock" if evidence.clocks is None else "no answer of the API server told its time"
+        return Finding(check=check, verdict=Verdict.UNKNOWN, summary=f"not checked: {why}")
     wrong = sorted((each for each in evidence.clocks if abs(each.ahead) > SKEW_SEEN), key=lambda each: -abs(each.ahead))
     if not wrong:
         names = some([each.whose for each in evidence.clocks], most=4)
-        return Finding(check=check, verdict=Verdict.OK, summary=f"within {span(SKEW_SEEN)} of the API server: {names}")
+        told = f"within {span(SKEW_SEEN)} of the API server: {names}"
+        return well(check, evidence, told, Kind.LEASES, Kind.NODE_LEASES)
     hurts = [each for each in wrong if abs(each.ahead) > SKEW_HURTS and not each.is_ours]
     texts = [
         f"{each.whose} is {span(abs(each.ahead))} {'fast' if each.ahead > timedelta(0) else 'slow'}" for each in wrong

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from extender.inspect.doctor.evidence import Evidence, KarpenterFacts, KeptNode, Kind, Sureness
-from extender.inspect.doctor.findings import Check, Finding, Verdict
+from extender.inspect.doctor.findings import Check, Finding, Verdict, well
 from extender.inspect.text import count, some, span
-from extender.model import NodePool, SkipReason
-from extender.policy.budgets import why_kept
+from extender.model import DisruptionBudget, NodePool, SkipReason
+from extender.policy.budgets import EMPTY, opens_at, why_kept
 
 NO_KARPENTER = "not in this cluster"
 """What `Evidence.unread` says of NodePools where their CRD is not installed."""
@@ -21,6 +21,8 @@ BY_PRICE = (1, 14)
 """From this version on candidates are ordered by price per disruption, and lifetime plays no part."""
 OLDEST = (1, 0)
 GATE = "PodDeletionCostManagement"
+LOOKS_AHEAD = timedelta(days=31)
+"""A NodePool whose budgets let no empty node go in all that time keeps them."""
 
 
 def check_generation(evidence: Evidence) -> Finding:
@@ -119,11 +121,11 @@ def check_node_pools(evidence: Evidence) -> Finding:
             faults.append(f"{pool.name} is static ({pool.replicas} replicas): its nodes stay, empty or not")
         elif pool.consolidate_after is None:
             faults.append(f"{pool.name} has consolidateAfter: Never: nodes that are empty stay")
-        elif (budget := _closed_budget(pool)) is not None:
-            faults.append(f"{pool.name} has a budget of {budget} for empty nodes: none of them goes")
+        elif (closed := _closed_budgets(pool, evidence)) is not None:
+            faults.append(f"{pool.name} has a budget of {closed} for empty nodes: none of them goes in a month")
     if not faults:
         names = some([pool.name for pool in pools]) or "none with workers"
-        return Finding(check=check, verdict=Verdict.OK, summary=f"empty nodes go: {names}")
+        return well(check, evidence, f"empty nodes go: {names}", Kind.NODE_POOLS)
     return Finding(
         check=check,
         verdict=Verdict.WARNING,
@@ -133,13 +135,17 @@ def check_node_pools(evidence: Evidence) -> Finding:
     )
 
 
-def _closed_budget(pool: NodePool) -> str | None:
-    """Find a budget that allows no empty node at any time: 0, for all reasons or Empty, without a schedule."""
-    for budget in pool.budgets:
-        concerns = budget.reasons is None or "Empty" in budget.reasons
-        if concerns and budget.schedule is None and budget.nodes.rstrip("%").lstrip("0") == "":
-            return budget.nodes
-    return None
+def _closed_budgets(pool: NodePool, evidence: Evidence) -> str | None:
+    """Name the budgets that let no empty node go at any time within a month; None where one goes some time."""
+    nodes = max(1, sum(node.node_pool == pool.name for node in evidence.nodes or ()))
+
+    def close(*budgets: DisruptionBudget) -> bool:
+        return opens_at(budgets, EMPTY, nodes, evidence.now, LOOKS_AHEAD) is None
+
+    if not close(*pool.budgets):
+        return None
+    alone = [budget for budget in pool.budgets if close(budget)]
+    return some(each.nodes + (f" at {each.schedule!r}" if each.schedule else "") for each in alone or pool.budgets)
 
 
 def check_nodes(evidence: Evidence) -> Finding:
@@ -200,7 +206,12 @@ def check_feature_gates(evidence: Evidence) -> Finding:
         return Finding(
             check=check,
             verdict=Verdict.UNKNOWN,
-            summary=f"{GATE}: not known, no pod of Karpenter was seen",
+            summary=f"{GATE}: not known, "
+            + (
+                "a value of its pods stands elsewhere"
+                if evidence.karpenter.is_running
+                else "no pod of Karpenter was seen"
+            ),
             remedy="see its FEATURE_GATES; the check of deletion costs shows whether somebody overwrites them",
         )
     if gates.get(GATE):
@@ -214,7 +225,14 @@ def check_feature_gates(evidence: Evidence) -> Finding:
 
 
 def _is_absent(evidence: Evidence) -> bool:
-    return evidence.unread.get(Kind.NODE_POOLS) == NO_KARPENTER and evidence.karpenter.version is None
+    """True where nothing of Karpenter is there: no API, no pod, and no node of a NodePool."""
+    karpenter = evidence.karpenter
+    is_seen = karpenter.version is not None or karpenter.is_running
+    return (
+        evidence.unread.get(Kind.NODE_POOLS) == NO_KARPENTER
+        and not is_seen
+        and not any(node.node_pool for node in evidence.nodes or ())
+    )
 
 
 def _without_node_pools(check: Check, evidence: Evidence) -> Finding | None:

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from urllib.parse import SplitResult, urlsplit
 
 from extender.inspect.doctor.evidence import Evidence, Extender, Kind, Profile, SchedulerConfig, WorkerFacts
-from extender.inspect.doctor.findings import Check, Finding, Verdict, worst
+from extender.inspect.doctor.findings import Check, Finding, Verdict, well, worst
+from extender.inspect.doctor.our_extender import (
+    address_of,
+    config_of_ours,
+    is_ours_for_certain,
+    listening_ports,
+    may_be_ours,
+    ours_in,
+    profiles_of_ours,
+)
 from extender.inspect.text import count, some, span
 
 SAMPLED_FROM = 100
 """minFeasibleNodesToFind: a scheduler that may choose scores this many nodes at least."""
 SLOW = timedelta(seconds=1)
+CLUSTERS_LEASE = "kube-system/kube-scheduler"
+"""What the cluster's own scheduler leads by, and every other one that is not told otherwise."""
+CLUSTERS_PROFILE = "default-scheduler"
+API_GROUP = "kubescheduler.config.k8s.io"
+READ_BY = {"v1": (25, None), "v1beta3": (23, 28), "v1beta2": (22, 27), "v1beta1": (19, 22)}
+"""The minors of kube-scheduler 1.x that read each version, first and last (pkg/scheduler/apis/config/scheme)."""
 SCALE = 10
 """A score of 1 counts weight x 10 (MaxNodeScore / MaxExtenderPriority), a plugin up to its weight x 100."""
 
 _GIVE_FILE = "pass the file that its flag --config names: warmnode doctor --scheduler-config FILE"
 _COMPARE = "compare with manifests/base/kube-scheduler-config.yaml, and restart the scheduler: it reads the file once"
-
-
-def calling_schedulers(evidence: Evidence) -> frozenset[str]:
-    """Name the schedulers that should call: those of the setting, and all profiles of a process that has our extender.
-
-    Extenders are shared by all profiles of a process.
-    """
-    named = {p.scheduler_name for c in evidence.scheduler_configs if _ours_in(c) for p in c.profiles}
-    return evidence.schedulers | named
 
 
 def check_extender(evidence: Evidence) -> Finding:
@@ -39,7 +44,7 @@ def check_extender(evidence: Evidence) -> Finding:
     configs = evidence.scheduler_configs
     if not configs:
         return _no_config(check, evidence)
-    config = _of_our_schedulers(evidence)
+    config = config_of_ours(evidence)
     if config is None:
         names = sorted({profile.scheduler_name for each in configs for profile in each.profiles})
         return Finding(
@@ -48,19 +53,20 @@ def check_extender(evidence: Evidence) -> Finding:
             summary=f"no profile is called {some(sorted(evidence.schedulers))}: there are {some(names)}",
             remedy="give the profile that name, or name it in webhook.schedulers of warmnode's configuration",
         )
-    ours = _ours_in(config)
+    ours = ours_in(config, evidence)
     if not ours:
-        return Finding(
-            check=check,
-            verdict=Verdict.PROBLEM,
-            summary=f"{config.source}: no extender has a prioritizeVerb, so nobody asks warmnode",
-            remedy=_COMPARE,
-        )
-    faults = [fault for extender in ours for fault in _faults(extender, evidence.workers or ())]
+        return _none_of_ours(config, evidence)
+    faults = [
+        *_unreadable(config, evidence),
+        *_shared_lease(config, evidence),
+        *(fault for extender in ours for fault in _faults(extender, evidence.workers or ())),
+    ]
+    if not faults and not is_ours_for_certain(ours, evidence):
+        return _not_known(config, ours, evidence)
     if not faults:
-        return Finding(
-            check=check, verdict=Verdict.OK, summary=f"{config.source} calls {some(each.url for each in ours)}"
-        )
+        needs = (Kind.PODS,) if any(each.managed_resources for each in ours) else ()
+        return well(check, evidence, f"{config.source} calls {some(each.url for each in ours)}", *needs)
+    faults.sort(key=lambda fault: fault[0] is not Verdict.PROBLEM)
     return Finding(
         check=check,
         verdict=worst(verdict for verdict, _ in faults),
@@ -70,10 +76,63 @@ def check_extender(evidence: Evidence) -> Finding:
     )
 
 
+def _none_of_ours(config: SchedulerConfig, evidence: Evidence) -> Finding:
+    """Say that nobody asks warmnode, unless several extenders may be it."""
+    check = Check.SCHEDULER_EXTENDER
+    scoring = [each for each in config.extenders if each.prioritize_verb]
+    if maybe := [each for each in scoring if may_be_ours(each)]:
+        return _not_known(config, maybe, evidence)
+    said = "no extender has a prioritizeVerb, so nobody asks warmnode"
+    if scoring:
+        said = f"its extender {some(each.url for each in scoring)} is not warmnode, so nobody asks warmnode"
+    return Finding(check=check, verdict=Verdict.PROBLEM, summary=f"{config.source}: {said}", remedy=_COMPARE)
+
+
+def _not_known(config: SchedulerConfig, maybe: Iterable[Extender], evidence: Evidence) -> Finding:
+    return Finding(
+        check=Check.SCHEDULER_EXTENDER,
+        verdict=Verdict.UNKNOWN,
+        summary=f"{config.source}: nothing tells whether {some(each.url for each in maybe)} is warmnode: no calls come",
+        details=(f"warmnode serve listens on port {some(sorted(listening_ports(evidence)))}, as far as its pods show",),
+        remedy="compare urlPrefix with warmnode's --webhook-listen; it is known once a worker was placed with a call",
+    )
+
+
+def _unreadable(config: SchedulerConfig, evidence: Evidence) -> Iterator[tuple[Verdict, str]]:
+    """A kube-scheduler that cannot read its configuration does not start."""
+    group, _, version = config.api_version.rpartition("/")
+    if group != API_GROUP or version not in READ_BY:
+        yield Verdict.PROBLEM, f"apiVersion {config.api_version!r} is read by no kube-scheduler: it does not start"
+        return
+    first, last = READ_BY[version]
+    reads = f"1.{first} and newer" if last is None else f"1.{first} to 1.{last}"
+    runs = evidence.scheduler_version
+    if runs is not None and not (1, first) <= runs <= (1, last if last is not None else runs[1]):
+        said = f"kube-scheduler {runs[0]}.{runs[1]} does not read apiVersion {version} ({reads} do): it does not start"
+        yield Verdict.PROBLEM, said
+    elif runs is None and last is not None:
+        yield Verdict.WARNING, f"apiVersion {version} is read by kube-scheduler {reads} only"
+
+
+def _shared_lease(config: SchedulerConfig, evidence: Evidence) -> Iterator[tuple[Verdict, str]]:
+    """Two schedulers on one Lease: one of them sleeps. The cluster's own has the profile default-scheduler."""
+    if config.lease != CLUSTERS_LEASE or any(each.scheduler_name == CLUSTERS_PROFILE for each in config.profiles):
+        return
+    flags = ("--leader-elect-resource-name", "--leader-elect-resource-namespace", "--leader-elect=false")
+    if any(word.startswith(flags) for program in evidence.programs or () for word in program.arguments):
+        return  # flags go over the file
+    yield (
+        Verdict.PROBLEM,
+        f"it leads by Lease {CLUSTERS_LEASE}, which the cluster's own scheduler holds: one of the two sleeps; set "
+        "leaderElection.resourceName and resourceNamespace",
+    )
+
+
 def _faults(extender: Extender, workers: Iterable[WorkerFacts]) -> Iterator[tuple[Verdict, str]]:
-    path = _parts(extender.url).path.rstrip("/")
-    if extender.prioritize_verb.strip("/") != "prioritize" or path:
-        called = f"{path}/{extender.prioritize_verb}"
+    if address_of(extender.url).scheme not in ("http", "https") or not address_of(extender.url).hostname:
+        yield Verdict.PROBLEM, f"urlPrefix {extender.url!r} is no address: it must begin with http:// or https://"
+        return
+    if (called := _path(extender, extender.prioritize_verb)) != "/prioritize":
         yield Verdict.PROBLEM, f"it posts to {called}, and warmnode answers /prioritize"
     for key, verb in (("filterVerb", extender.filter_verb), ("bindVerb", extender.bind_verb)):
         if verb:
@@ -81,8 +140,8 @@ def _faults(extender: Extender, workers: Iterable[WorkerFacts]) -> Iterator[tupl
     yield from _missing_resources(extender, workers)
     if not extender.preempt_verb:
         yield Verdict.WARNING, "no preemptVerb: preemption takes workers without asking, busy or not"
-    elif extender.preempt_verb.strip("/") != "preempt":
-        yield Verdict.WARNING, f"preemptVerb is {extender.preempt_verb!r}: warmnode answers preempt"
+    elif (called := _path(extender, extender.preempt_verb)) != "/preempt":
+        yield Verdict.WARNING, f"for preemption it posts to {called}, and warmnode answers /preempt"
     if not extender.ignorable and extender.preempt_verb:
         yield Verdict.WARNING, "ignorable is not true: when warmnode is away, nothing is preempted"
     if not extender.node_cache_capable:
@@ -90,6 +149,23 @@ def _faults(extender: Extender, workers: Iterable[WorkerFacts]) -> Iterator[tupl
     if extender.timeout is None or extender.timeout > SLOW:
         waits = "5s, the default" if extender.timeout is None else span(extender.timeout)
         yield Verdict.WARNING, f"httpTimeout is {waits}: so long a pod waits for a warmnode that hangs; 250ms will do"
+    yield from _unverified(extender)
+
+
+def _unverified(extender: Extender) -> Iterator[tuple[Verdict, str]]:
+    """makeTransport in pkg/scheduler/extender.go: enableHTTPS without a CA verifies nothing, and says nothing."""
+    if address_of(extender.url).scheme != "https":
+        if extender.enable_https:
+            yield Verdict.WARNING, "enableHTTPS changes nothing: urlPrefix begins with http://, so it speaks plain HTTP"
+    elif extender.insecure and extender.has_ca:
+        yield Verdict.PROBLEM, "tlsConfig has insecure and a CA: with both kube-scheduler does not start"
+    elif extender.insecure:
+        yield (
+            Verdict.WARNING,
+            "tlsConfig.insecure is true: whoever answers is believed, and may choose nodes and victims",
+        )
+    elif extender.enable_https and not extender.has_ca:
+        yield Verdict.WARNING, "enableHTTPS without a CA in tlsConfig verifies nothing: whoever answers is believed"
 
 
 def _missing_resources(extender: Extender, workers: Iterable[WorkerFacts]) -> Iterator[tuple[Verdict, str]]:
@@ -108,17 +184,20 @@ def _missing_resources(extender: Extender, workers: Iterable[WorkerFacts]) -> It
 def check_weight(evidence: Evidence) -> Finding:
     """Is the weight enough for age to decide before every plugin?"""
     check = Check.SCHEDULER_WEIGHT
-    config = _of_our_schedulers(evidence)
-    if config is None or not _ours_in(config):
+    config = config_of_ours(evidence)
+    ours = [] if config is None else ours_in(config, evidence)
+    if config is None or not ours:
         return _no_config(check, evidence)
-    weight = min(extender.weight for extender in _ours_in(config))
-    findings = [_weigh(profile, weight) for profile in _our_profiles(config, evidence)]
-    others = [each for each in config.extenders if each.prioritize_verb and each not in _ours_in(config)]
+    weight = min(extender.weight for extender in ours)
+    findings = [_weigh(profile, weight) for profile in profiles_of_ours(config, evidence)]
+    others = [each for each in config.extenders if each.prioritize_verb and each not in ours]
     details = tuple(text for _, text in findings[1:])
     verdict = worst(each for each, _ in findings)
     if others:
         verdict = worst((verdict, Verdict.WARNING))
         details += (f"other extenders score too: {some(f'{each.url} with weight {each.weight}' for each in others)}",)
+    if verdict is Verdict.OK and not is_ours_for_certain(ours, evidence):
+        return _no_config(check, evidence)
     return Finding(
         check=check,
         verdict=verdict,
@@ -144,12 +223,12 @@ def _weigh(profile: Profile, weight: int) -> tuple[Verdict, str]:
 def check_sample(evidence: Evidence) -> Finding:
     """Does the scheduler look at all nodes, or at a sample in which the oldest node may be missing?"""
     check = Check.SCHEDULER_SAMPLE
-    config = _of_our_schedulers(evidence)
+    config = config_of_ours(evidence)
     if config is None:
         return _no_config(check, evidence)
     nodes = None if evidence.nodes is None else len(evidence.nodes)
     found = []
-    for profile in _our_profiles(config, evidence):
+    for profile in profiles_of_ours(config, evidence):
         percentage = config.percentage if profile.percentage is None else profile.percentage
         if percentage < 100:
             found.append(_sampled(percentage, nodes))
@@ -158,7 +237,7 @@ def check_sample(evidence: Evidence) -> Finding:
             verdict = Verdict.WARNING if nodes is None or nodes > SAMPLED_FROM else Verdict.OK
             found.append((verdict, text))
     if not found:
-        return Finding(check=check, verdict=Verdict.OK, summary="every feasible node is scored")
+        return well(check, evidence, "every feasible node is scored")
     verdict = worst(each for each, _ in found)
     return Finding(
         check=check,
@@ -209,42 +288,7 @@ def _no_config(check: Check, evidence: Evidence) -> Finding:
     return Finding(check=check, verdict=Verdict.UNKNOWN, summary=unread or found, remedy=_GIVE_FILE)
 
 
-def _of_our_schedulers(evidence: Evidence) -> SchedulerConfig | None:
-    """Choose the configuration that counts: 1. with our extender; 2. with a profile of ours. None: neither."""
-    with_profile = [
-        config
-        for config in evidence.scheduler_configs
-        if any(profile.scheduler_name in evidence.schedulers for profile in config.profiles)
-    ]
-    with_extender = [config for config in with_profile if _ours_in(config)]
-    others = [config for config in evidence.scheduler_configs if _is_marked(config)]
-    return next(iter((*with_extender, *with_profile, *others)), None)
-
-
-def _our_profiles(config: SchedulerConfig, evidence: Evidence) -> list[Profile]:
-    named = [profile for profile in config.profiles if profile.scheduler_name in evidence.schedulers]
-    return named or list(config.profiles)
-
-
-def _ours_in(config: SchedulerConfig) -> list[Extender]:
-    """Select our extenders: of those that score, the ones that look like ours, or the only one there is."""
-    scoring = [extender for extender in config.extenders if extender.prioritize_verb]
-    marked = [extender for extender in scoring if _looks_like_ours(extender)]
-    return marked or (scoring if len(scoring) == 1 else [])
-
-
-def _is_marked(config: SchedulerConfig) -> bool:
-    return any(_looks_like_ours(extender) for extender in config.extenders)
-
-
-def _looks_like_ours(extender: Extender) -> bool:
-    resources = any(name.startswith("warmnode.dev/") for name in extender.managed_resources)
-    parts = _parts(extender.url)
-    return resources or "warmnode" in (parts.hostname or "") or parts.netloc.endswith(":8888")
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:  # an address in brackets that is none
-        return urlsplit("")
+def _path(extender: Extender, verb: str) -> str:
+    """Say where kube-scheduler posts to: a slash at the end of urlPrefix is cut, one at the start of a verb is not."""
+    whole = f"{extender.url.rstrip('/')}/{verb}"
+    return whole.removeprefix(f"{address_of(extender.url).scheme}://{address_of(extender.url).netloc}")

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from extender.inspect.doctor.evidence import Evidence, Kind
-from extender.inspect.doctor.findings import Check, Finding, Verdict
-from extender.inspect.doctor.scheduler import calling_schedulers
+from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts
+from extender.inspect.doctor.findings import Check, Finding, Verdict, well
+from extender.inspect.doctor.our_extender import RECORD_LAG, calling_schedulers, placed_without_a_call
 from extender.inspect.text import count, some, span
-from extender.policy.calling import EXPIRES_SOON, SILENCE, HandshakeFailure, should_have_called
+from extender.policy.calling import EXPIRES_SOON, SILENCE, HandshakeFailure
+from extender.policy.departure import departure_of
 
 LATE, ALIVE = timedelta(minutes=2, seconds=30), timedelta(minutes=5)
 """A replica of serve writes once a minute: after two writes that did not come it is late, after five none runs."""
-RECORD_LAG = timedelta(seconds=90)
-"""The last call is written with a delay of 75 s at most."""
-APART = timedelta(seconds=30)
-"""A worker gets its node seconds after the call, by another clock."""
+UNSEEN = timedelta(minutes=2)
+"""A scheduler that runs has looked at a pod after that time, and says so on it."""
 FEW = 2
 """So many workers without a call may have had one feasible node each."""
 _HANDSHAKE_REMEDIES = {
@@ -33,7 +32,9 @@ _HANDSHAKE_REMEDIES = {
 
 
 def check_calls(evidence: Evidence) -> Finding:
-    """Is a scheduler calling us? By the Lease of serve, and by workers that got a node without a call."""
+    """Is a scheduler calling us? By the Lease of serve, and by workers not looked at, or placed without a call."""
+    if (waiting := _waiting(evidence, calling_schedulers(evidence))) is not None:
+        return waiting
     if (unread := evidence.why_unread(Kind.LEASES)) is not None:
         return _calls(Verdict.UNKNOWN, unread)
     webhook, now = evidence.webhook, evidence.now
@@ -65,13 +66,9 @@ def _judge_calls(evidence: Evidence) -> Finding:
     last = webhook.last_call if webhook is not None else None
     called = f"last called {span(now - last)} ago" if last is not None else "never called"
     schedulers = calling_schedulers(evidence)
-    placed = [
-        worker.scheduled
-        for worker in evidence.workers or ()
-        if worker.scheduled is not None and should_have_called(worker.pod, schedulers)
-    ]
-    missed = [at for at in placed if (last is None or at > last + APART) and now - at > RECORD_LAG]
-    schedulable = sum(not (node.deleting or node.disrupted or node.unschedulable) for node in evidence.nodes or ())
+    missed = placed_without_a_call(evidence, schedulers)
+    claims = evidence.node_claims
+    schedulable = sum(departure_of(node, claims.get(node.node_claim or "")) is None for node in evidence.nodes or ())
     if (expiring := _expiring(evidence, called)) is not None:
         return expiring
     refusal = webhook.last_refusal if webhook is not None else None
@@ -95,18 +92,50 @@ def _judge_calls(evidence: Evidence) -> Finding:
         told = f"{called}, and {count(len(missed), 'worker')} got a node since"
         details = ("workers that fit on one node only, or whose volumes took long, bring no call, or an early one",)
         return _calls(Verdict.WARNING, told, details=details, remedy=remedy)
-    if (unread := evidence.why_unread(Kind.PODS, Kind.NODES)) is not None and (last is None or now - last >= SILENCE):
-        return _calls(Verdict.UNKNOWN, f"{called}; {unread}")
-    if last is None:
+    needs = (Kind.LEASES, Kind.PODS, Kind.NODES) if missed else (Kind.LEASES, Kind.PODS)
+    if last is None and evidence.why_unread(*needs) is None:
         return _calls(
             Verdict.UNKNOWN,
             f"{called}: no worker of {some(sorted(schedulers))} was placed where two nodes could be scored",
             remedy="place a worker with that spec.schedulerName, and look again after a minute",
         )
-    if now - last < SILENCE:
-        since = f"; {count(len(missed), 'worker')} got a node since" if missed else ""
-        return _calls(Verdict.OK, called + since)
-    return _calls(Verdict.OK, f"{called}; no worker had to be placed since")
+    if missed:
+        called += f"; {count(len(missed), 'worker')} got a node since"
+    elif last is not None and now - last >= SILENCE:
+        called += "; no worker had to be placed since"
+    return well(Check.SCHEDULER_CALLS, evidence, called, *needs)
+
+
+def _waiting(evidence: Evidence, schedulers: frozenset[str]) -> Finding | None:
+    """Find workers of these schedulers that nobody has looked at: whatever called once, it does not run now."""
+    waiting = _unseen(evidence, schedulers)
+    if not waiting:
+        return None
+    last = evidence.webhook.last_call if evidence.webhook is not None else None
+    calls = last is not None and evidence.now - last <= RECORD_LAG
+    names = some(sorted({each.pod.scheduler for each in waiting}))
+    longest = span(evidence.now - min(each.pod.created for each in waiting))
+    told = f"{count(len(waiting), 'worker')} of {names} that no scheduler has looked at, for up to {longest}"
+    return _calls(
+        Verdict.WARNING if calls else Verdict.PROBLEM,
+        f"last called {span(evidence.now - last)} ago; {told}" if last is not None else told,
+        details=(some(f"{each.pod.namespace}/{each.pod.name}" for each in waiting),),
+        remedy="see that the scheduler of that name runs, leads by its own Lease, and keeps up"
+        if calls
+        else "start the scheduler that their spec.schedulerName names; if it runs, its log tells whether it leads, by "
+        "a Lease of its own, and may read what it has to",
+    )
+
+
+def _unseen(evidence: Evidence, schedulers: frozenset[str]) -> list[WorkerFacts]:
+    return [
+        each
+        for each in evidence.workers or ()
+        if each.pod.scheduler in schedulers
+        and each.pod.node is None
+        and not (each.is_seen or each.pod.gated or each.pod.terminating)
+        and evidence.now - each.pod.created > UNSEEN
+    ]
 
 
 def _expiring(evidence: Evidence, called: str) -> Finding | None:
@@ -138,8 +167,11 @@ def check_names(evidence: Evidence) -> Finding:
     strange = Counter((pod.pool or "", pod.scheduler) for pod in workers if pod.scheduler not in schedulers)
     ours = some(sorted(schedulers))
     if not strange:
-        return Finding(check=check, verdict=Verdict.OK, summary=f"all {count(len(workers), 'worker')} name {ours}")
+        return well(check, evidence, f"all {count(len(workers), 'worker')} name {ours}", Kind.PODS, Kind.SETTINGS)
     lines = [f"pool {pool}: {count(n, 'worker')} of {scheduler}" for (pool, scheduler), n in sorted(strange.items())]
+    if unseen := _unseen(evidence, frozenset(scheduler for _, scheduler in strange)):
+        named = some(sorted({each.pod.scheduler for each in unseen}))
+        lines.append(f"no scheduler has looked at {count(len(unseen), 'worker')}: is there one called {named}?")
     number = sum(strange.values())
     return Finding(
         check=check,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
-from extender.inspect.doctor.findings import Check, Finding, Verdict
+from extender.inspect.doctor.findings import Check, Finding, Verdict, well
 from extender.inspect.doctor.needs import fits_in_place_of
 from extender.inspect.text import count, some, span
 from extender.policy.brakes import holds_up
@@ -36,7 +36,8 @@ def check_waiting(evidence: Evidence) -> Finding:
     stuck = [each for each in waiting if evidence.now - each.pod.created > _limit(evidence, each)]
     if not stuck:
         young = f", {len(waiting):,} for a moment" if waiting else ""
-        return _finding(Verdict.OK, f"no worker waits for a node for long{young}")
+        told = f"no worker waits for a node for long{young}"
+        return well(Check.WAITING_WORKERS, evidence, told, Kind.PODS, Kind.SETTINGS)
     stuck.sort(key=lambda each: (each.pod.created, each.pod.uid))
     names = some(f"{each.pod.namespace}/{each.pod.name}" for each in stuck)
     longest = span(evidence.now - stuck[0].pod.created)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, WorkerFacts
-from extender.inspect.doctor.findings import Check, Finding, Verdict, worst
+from extender.inspect.doctor.findings import Check, Finding, Verdict, well, worst
 from extender.inspect.text import count, some
 from extender.policy.deletion_cost import CostState, cost_state
 from extender.policy.idleness import (
@@ -49,7 +49,7 @@ def check_pools(evidence: Evidence) -> Finding:
     if dry:
         details += (f"dry-run is on in {some(dry)}: nobody is evicted, and no deletion cost is written",)
     summary = f"{count(sum(sizes.values()), 'worker')} in {count(len(sizes), 'pool')}"
-    return _finding(Check.POOLS, Verdict.OK, summary, details)
+    return well(Check.POOLS, evidence, summary, Kind.PODS, Kind.SETTINGS, details=details)
 
 
 def check_idle_marks(evidence: Evidence) -> Finding:
@@ -68,7 +68,8 @@ def check_idle_marks(evidence: Evidence) -> Finding:
             "it takes work",
         )
     idle = sum(reports_idle(each.pod, evidence.now) for each in workers)
-    return _finding(Check.IDLE_MARKS, Verdict.OK, f"{idle:,} of {count(len(workers), 'worker')} say that they are idle")
+    told = f"{idle:,} of {count(len(workers), 'worker')} say that they are idle"
+    return well(Check.IDLE_MARKS, evidence, told, Kind.PODS, Kind.SETTINGS)
 
 
 def _bad_marks(workers: Iterable[WorkerFacts], evidence: Evidence) -> Iterator[tuple[Verdict, str]]:
@@ -152,7 +153,8 @@ def check_deletion_costs(evidence: Evidence) -> Finding:
             foreign[each.pod.pool or ""].append(each)
             overwritten[each.pod.pool or ""] += state is CostState.OVERWRITTEN
     if not foreign:
-        return _finding(Check.DELETION_COSTS, Verdict.OK, f"{count(ours, 'value')} of ours, none of others")
+        told = f"{count(ours, 'value')} of ours, none of others"
+        return well(Check.DELETION_COSTS, evidence, told, Kind.PODS, Kind.SETTINGS)
     contested = sorted(pool for pool, number in overwritten.items() if number >= ENOUGH)
     total = sum(map(len, foreign.values()))
     writers = sorted({each.cost_writer for found in foreign.values() for each in found if each.cost_writer})
@@ -185,41 +187,80 @@ def _is_free(text: str | None) -> bool:
 
 
 def check_disruption_budgets(evidence: Evidence) -> Finding:
-    """Does a PodDisruptionBudget forbid for ever what the reaper does?"""
+    """Does a PodDisruptionBudget forbid what the reaper does, for ever or now?"""
     check = Check.DISRUPTION_BUDGETS
     if (unread := evidence.why_unread(Kind.DISRUPTION_BUDGETS, Kind.PODS)) is not None:
         return _finding(check, Verdict.UNKNOWN, unread)
-    covered: Counter[str] = Counter()
-    never: list[str] = []
-    several: set[str] = set()
     in_namespace: dict[str, list[WorkerFacts]] = defaultdict(list)
     for each in evidence.workers or ():
         in_namespace[each.pod.namespace].append(each)
+    covered: Counter[str] = Counter()
+    faults: list[tuple[Verdict, str, str]] = []
+    not_judged: list[str] = []
     for budget in evidence.budgets or ():
         workers = [each for each in in_namespace[budget.namespace] if _covers(budget, each)]
-        bare = [each for each in workers if each.pod.owner is None]
-        if bare and not _counts_bare_pods(budget):
-            given = "maxUnavailable" if budget.max_unavailable is not None else f"minAvailable {budget.min_available}"
-            never.append(f"{budget.namespace}/{budget.name} ({given}, {count(len(bare), 'worker')} without an owner)")
-        for each in workers:
-            covered[each.pod.uid] += 1
-    several = {each.pod.name for each in evidence.workers or () if covered[each.pod.uid] > 1}
-    if never:
-        return _finding(
-            check,
+        covered.update(each.pod.uid for each in workers)
+        if not workers:
+            continue
+        if (fault := _blocks(budget, workers)) is not None:
+            faults.append(fault)
+        elif budget.allowed is None:
+            not_judged.append(f"{budget.namespace}/{budget.name}")
+    several = sorted({each.pod.name for each in evidence.workers or () if covered[each.pod.uid] > 1})
+    if several:
+        told = f"two budgets cover {count(len(several), 'worker')}, which then cannot be evicted: {some(several)}"
+        faults.append((Verdict.PROBLEM, told, "change the selector of one, so that it does not cover workers"))
+    if faults:
+        faults.sort(key=lambda fault: fault[0] is not Verdict.PROBLEM)
+        details = tuple(text for _, text, _ in faults[1:])
+        return _finding(check, worst(verdict for verdict, _, _ in faults), faults[0][1], details, faults[0][2])
+    if not_judged:
+        told = f"the disruption controller has not looked at {some(not_judged)}: nothing is evicted until it has"
+        return _finding(check, Verdict.UNKNOWN, told, remedy="see that kube-controller-manager runs, and look again")
+    told = f"{count(len(covered), 'worker')} covered, and evictions are possible"
+    return well(check, evidence, told, Kind.DISRUPTION_BUDGETS, Kind.PODS, Kind.SETTINGS)
+
+
+def _blocks(budget: DisruptionBudgetFacts, workers: list[WorkerFacts]) -> tuple[Verdict, str, str] | None:
+    """Say why a budget lets none of these workers be evicted, ever or now; None where it does.
+
+    1. it cannot count pods without an owner; 2. it asks that all of them stay; 3. too few are healthy at the moment.
+    """
+    name = f"{budget.namespace}/{budget.name}"
+    spec = f"minAvailable {budget.min_available}"
+    if budget.max_unavailable is not None:
+        spec = f"maxUnavailable {budget.max_unavailable}"
+    if (bare := sum(each.pod.owner is None for each in workers)) and not _counts_bare_pods(budget):
+        return (
             Verdict.PROBLEM,
-            f"a budget over pods without an owner allows no eviction, ever: {some(never)}",
-            tuple([f"two budgets cover {some(sorted(several))}"] if several else []),
+            f"a budget over pods without an owner allows no eviction, ever: {name} ({spec}, {count(bare, 'worker')} "
+            "without an owner)",
             "give it minAvailable with a number: the API server cannot tell how many such pods there should be",
         )
-    if several:
-        return _finding(
-            check,
+    if _keeps_all(budget):
+        return (
             Verdict.PROBLEM,
-            f"two budgets cover {count(len(several), 'worker')}, which then cannot be evicted: {some(sorted(several))}",
-            remedy="change the selector of one, so that it does not cover workers",
+            f"a budget allows no eviction, ever: {name} ({spec}, {count(len(workers), 'worker')})",
+            "let it spare at least one pod, or change its selector so that it does not cover workers: neither warmnode "
+            "nor Karpenter can move what it covers",
         )
-    return _finding(check, Verdict.OK, f"{count(len(covered), 'worker')} covered, and evictions are possible")
+    if budget.allowed == 0:
+        healthy = f"{budget.healthy} of {budget.expected} pods are healthy, and {budget.desired} have to be"
+        return (
+            Verdict.WARNING,
+            f"a budget allows no eviction now: {name} ({spec}; {healthy})",
+            "see why the other pods it covers are not Ready; if it stays so, nothing there is ever evicted",
+        )
+    return None
+
+
+def _keeps_all(budget: DisruptionBudgetFacts) -> bool:
+    """By what it says, or because as many have to be healthy as there are."""
+    given = budget.max_unavailable if budget.max_unavailable is not None else budget.min_available
+    by_name = {"0", "0%"} if budget.max_unavailable is not None else {"100%"}
+    return given in by_name or (
+        bool(budget.expected) and budget.desired is not None and budget.desired >= (budget.expected or 0)
+    )
 
 
 def _covers(budget: DisruptionBudgetFacts, worker: WorkerFacts) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from extender.inspect.doctor.evidence import KarpenterFacts, Program, Sureness
 
@@ -17,19 +17,25 @@ BALANCED = b'"Balanced"'
 def karpenter_facts(programs: Iterable[Program], *, has_balanced: bool | None) -> KarpenterFacts:
     """Find out the version: 1. the image of a pod that runs; 2. its label; and what the CRD knows."""
     pods = sorted((each for each in programs if each.program == "karpenter"), key=lambda each: each.name)
-    gates: Mapping[str, bool] | None = None
-    for pod in pods:
-        gates = {**(gates or {}), **_gates(pod)}
+    told = [_gates(pod) for pod in pods]
+    gates: dict[str, bool] | None = {} if pods and None not in told else None
+    for each in told:
+        gates = None if gates is None else gates | (each or {})
     for sureness in (Sureness.IMAGE, Sureness.LABEL):
         for pod in pods:
-            version = parse_version(_tag(pod.image) if sureness is Sureness.IMAGE else pod.version_label)
+            version = image_version(pod.image) if sureness is Sureness.IMAGE else parse_version(pod.version_label)
             if version is not None:
                 where = f"pod {pod.namespace}/{pod.name}"
                 return KarpenterFacts(
-                    version=version, sureness=sureness, where=where, has_balanced=has_balanced, feature_gates=gates
+                    version=version,
+                    sureness=sureness,
+                    where=where,
+                    has_balanced=has_balanced,
+                    feature_gates=gates,
+                    is_running=True,
                 )
     sure = None if has_balanced is None else Sureness.SCHEMA
-    return KarpenterFacts(sureness=sure, has_balanced=has_balanced, feature_gates=gates)
+    return KarpenterFacts(sureness=sure, has_balanced=has_balanced, feature_gates=gates, is_running=bool(pods))
 
 
 def parse_version(text: str) -> tuple[int, int] | None:
@@ -38,12 +44,21 @@ def parse_version(text: str) -> tuple[int, int] | None:
     return None if found is None else (int(found.group(1)), int(found.group(2)))
 
 
+def image_version(image: str) -> tuple[int, int] | None:
+    """Read major and minor out of an image's tag."""
+    return parse_version(_tag(image))
+
+
 def _tag(image: str) -> str:
     """Give the tag of an image, empty where it has only a digest or none."""
     return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
 
 
-def _gates(pod: Program) -> dict[str, bool]:
+def _gates(pod: Program) -> dict[str, bool] | None:
+    """Read what a pod was told, None where that stands in another object."""
     flag = next((word.partition("=")[2] for word in pod.arguments if word.startswith("--feature-gates=")), "")
-    pairs = (pair.partition("=") for pair in (flag or pod.environment.get(FEATURE_GATES, "")).split(","))
+    text = flag or pod.environment.get(FEATURE_GATES, "")
+    if text is None:
+        return None
+    pairs = (pair.partition("=") for pair in text.split(","))
     return {name.strip(): value.strip().lower() == "true" for name, _, value in pairs if name.strip()}

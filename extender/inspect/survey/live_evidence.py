@@ -5,7 +5,7 @@ What may not be read is left out and named; nothing here fails for want of a per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -23,7 +23,7 @@ from extender.inspect.doctor.evidence import (
 )
 from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
-from extender.inspect.survey.karpenter_version import BALANCED
+from extender.inspect.survey.karpenter_version import BALANCED, parse_version
 from extender.inspect.survey.kept_nodes import kept_nodes_of
 from extender.inspect.survey.material import Material, choose_configuration, clocks_of, evidence_from
 from extender.inspect.survey.permissions import PERMISSIONS, ApiVerb, Duty, OwnObject, Permission, accesses
@@ -36,6 +36,7 @@ from extender.inspect.survey.survey_objects import (
     pod_facts,
 )
 from extender.kube.api_client import KubeClient
+from extender.kube.codec import decode_answer
 from extender.kube.errors import KubeError, NotFound
 from extender.kube.karpenter_events import EVENTS_PATH, REASONS, EventObject
 from extender.kube.karpenter_objects import (
@@ -56,12 +57,30 @@ from extender.settings.in_force import InForce
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
+KARPENTER_GROUP = "/apis/karpenter.sh"
 KARPENTER_SCHEMA = "/openapi/v3/apis/karpenter.sh/v1"
 """Whoever may log in may read it, unlike CustomResourceDefinitions."""
 
 
 class _Named(msgspec.Struct):
     metadata: ObjectMeta
+
+
+class _GroupVersion(msgspec.Struct, rename="camel"):
+    group_version: str = ""
+
+
+class _Group(msgspec.Struct):
+    versions: list[_GroupVersion] = []
+
+
+class _Version(msgspec.Struct):
+    major: str = ""
+    minor: str = ""
+
+
+_GROUP = msgspec.json.Decoder(_Group)
+_VERSION = msgspec.json.Decoder(_Version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,17 +123,17 @@ async def gather(client: KubeClient, asked: DoctorOptions) -> Evidence:
     )
     material.node_pools = await looking.look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from)
     material.node_claims = await looking.look(Kind.NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from)
+    await looking.name_other_versions()
     if material.node_pools:
         material.events = await looking.karpenter_events()
     material.has_balanced = await looking.karpenter_schema()
+    material.server_version = await looking.server_version()
     programs = [program for each in material.pods or () for program in each.programs]
     access = await looking.review(programs, namespace, chosen.configuration)
-    skew = client.clock_skew or timedelta(0)
-    clocks = (
-        ClockReading(whose="this machine", ahead=-skew, is_ours=True),
-        *clocks_of(material, chosen.configuration),
-    )
-    now = datetime.now(UTC) + skew
+    skew = client.clock_skew
+    mine = [] if skew is None else [ClockReading(whose="this machine", ahead=-skew, is_ours=True)]
+    clocks = (*mine, *clocks_of(material, chosen.configuration))
+    now = datetime.now(UTC) + (skew or timedelta(0))
     return evidence_from(
         material,
         chosen,
@@ -176,6 +195,27 @@ class _Looking:
                 return self.client.namespace if self.client.namespace in found else min(found)
         return self.client.namespace
 
+    async def name_other_versions(self) -> None:
+        """Where NodePools are not served as v1: say whether Karpenter is absent, or of a version that is not read."""
+        if self.unread.get(Kind.NODE_POOLS) != NO_KARPENTER:
+            return
+        try:
+            body = await self.client.get_bytes(KARPENTER_GROUP)
+            served = [each.group_version for each in decode_answer(body, _GROUP, "no list of API versions").versions]
+            self.unread[Kind.NODE_POOLS] = f"served as {', '.join(served)}, and karpenter.sh/v1 is read"
+        except NotFound:
+            return
+        except KubeError as error:
+            self.unread[Kind.NODE_POOLS] = f"whether there is a Karpenter is not known: {error}"
+
+    async def server_version(self) -> tuple[int, int] | None:
+        """Ask for the API server's version: a scheduler is of the same minor. None where nobody says."""
+        try:
+            version = decode_answer(await self.client.get_bytes("/version"), _VERSION, "no version")
+        except KubeError:
+            return None
+        return parse_version(f"{version.major}.{version.minor.rstrip('+')}")
+
     async def karpenter_schema(self) -> bool | None:
         """Say whether NodePools know the policy Balanced, None where they are not there or nobody says."""
         if self.unread.get(Kind.NODE_POOLS) == NO_KARPENTER:
@@ -187,7 +227,7 @@ class _Looking:
         return BALANCED in schema if b"consolidationPolicy" in schema else None
 
     async def review(
-        self, programs: Iterable[Program], namespace: str, configuration: Configuration
+        self, programs: Collection[Program], namespace: str, configuration: Configuration
     ) -> AccessFacts | None:
         """Ask what the service accounts that run warmnode may; where none is found, or nobody may ask, what we may."""
         names = {
@@ -203,7 +243,8 @@ class _Looking:
                 asked = None if account.user == me else account
                 missing += await self._missing(str(account), asked, of_account, namespace, names)
             if duties:
-                return AccessFacts(asked_for=tuple(map(str, duties)), missing=tuple(missing))
+                not_asked = tuple(each.name for each in programs if each.service_account is None and _duties(each))
+                return AccessFacts(asked_for=tuple(map(str, duties)), not_asked=not_asked, missing=tuple(missing))
         except KubeError as error:
             self.unread[Kind.ACCESS_REVIEWS] = f"permissions of {', '.join(map(str, duties))}: {error}"
             return None
@@ -251,21 +292,25 @@ def duties_of(programs: Iterable[Program]) -> dict[ServiceAccount, set[Duty]]:
     """Say what each service account runs, by the words of its pods' command lines."""
     found: dict[ServiceAccount, set[Duty]] = {}
     for program in programs:
-        if program.program != "warmnode":
-            continue
-        duties = set()
-        words = program.arguments
-        if "serve" in words or "run" in words:
-            duties.add(Duty.SERVE)
-            if any(word.startswith("--claims-listen") for word in words) or program.environment.get(
-                "WARMNODE_CLAIMS_LISTEN"
-            ):
-                duties.add(Duty.CLAIMS)
-        if "reap" in words or "run" in words:
-            duties.add(Duty.REAP)
+        duties = _duties(program)
         if duties and program.service_account is not None:
             found.setdefault(ServiceAccount(program.namespace, program.service_account), set()).update(duties)
     return found
+
+
+def _duties(program: Program) -> set[Duty]:
+    duties: set[Duty] = set()
+    words = program.arguments
+    if program.program != "warmnode":
+        return duties
+    if "serve" in words or "run" in words:
+        duties.add(Duty.SERVE)
+        listens = any(word.startswith("--claims-listen") for word in words)
+        if listens or program.environment.get("WARMNODE_CLAIMS_LISTEN", ""):
+            duties.add(Duty.CLAIMS)
+    if "reap" in words or "run" in words:
+        duties.add(Duty.REAP)
+    return duties
 
 
 def _duty_of(permission: Permission, duties: Iterable[Duty]) -> Duty:

@@ -14,9 +14,10 @@ from extender.inspect.doctor.evidence import (
     KeptNode,
     Kind,
     PoolFacts,
+    Program,
     SchedulerConfig,
 )
-from extender.inspect.survey.karpenter_version import karpenter_facts
+from extender.inspect.survey.karpenter_version import image_version, karpenter_facts
 from extender.inspect.survey.scheduler_config import SCHEDULER_KIND, SchedulerConfigError, parse_scheduler_configs
 from extender.inspect.survey.survey_objects import LeaseFacts, PodDisruptionBudgetObject, PodFacts, budget_facts
 from extender.kube.karpenter_events import EventObject
@@ -26,6 +27,8 @@ from extender.model import Ledger, Node, NodeClaim, NodePool
 from extender.settings import Configuration, SettingsError, load_configuration
 from extender.settings.in_force import InForce
 from extender.settings.models import API_VERSION
+
+CONFIG_VARIABLE = "WARMNODE_CONFIG"
 
 
 @dataclass(kw_only=True)
@@ -44,15 +47,17 @@ class Material:
     node_claims: list[NodeClaim] | None = None
     events: list[EventObject] | None = None
     has_balanced: bool | None = None
+    server_version: tuple[int, int] | None = None
     unread: dict[Kind, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The configuration that the checks go by, and what is to be said about it."""
+    """The configuration that the checks go by, and what is to be said about it. ``is_default``: none was found."""
 
     configuration: Configuration
     facts: ConfigurationFacts
+    is_default: bool = False
 
 
 def choose_configuration(
@@ -71,12 +76,32 @@ def choose_configuration(
                     problem = str(error).splitlines()[0]
                     facts = ConfigurationFacts(source=where, problem=problem)
                     return Chosen(configuration=Configuration.default(), facts=facts)
-    return _chosen(Configuration.default(), "the defaults: pools by the label warmnode.dev/pool")
+    return _chosen(Configuration.default(), "the defaults: pools by the label warmnode.dev/pool", is_default=True)
 
 
-def _chosen(configuration: Configuration, source: str) -> Chosen:
+def _chosen(configuration: Configuration, source: str, *, is_default: bool = False) -> Chosen:
     facts = ConfigurationFacts(source=source, dry_run=configuration.dry_run)
-    return Chosen(configuration=configuration, facts=facts)
+    return Chosen(configuration=configuration, facts=facts, is_default=is_default)
+
+
+def _why_settings_are_not_known(material: Material, chosen: Chosen) -> str | None:
+    """Say why warmnode may go by something else than the defaults, None where it does not, or a file was found."""
+    if not chosen.is_default:
+        return None
+    for kind in (Kind.CONFIG_MAPS, Kind.PODS):
+        if kind in material.unread:
+            return f"{kind}: {material.unread[kind]}"
+    for program in (program for each in material.pods or () for program in each.programs):
+        has_flag = any(word.startswith("--config") for word in program.arguments)
+        if program.program == "warmnode" and (has_flag or CONFIG_VARIABLE in program.environment):
+            return f"{program.name} has a file that is in no ConfigMap of namespace {material.namespace}"
+    return None
+
+
+def _scheduler_version(programs: Iterable[Program]) -> tuple[int, int] | None:
+    """Read kube-scheduler's version out of the image that runs beside warmnode, None where none does."""
+    images = (each.image for each in programs if "kube-scheduler" in each.image)
+    return next((version for version in map(image_version, images) if version is not None), None)
 
 
 def evidence_from(
@@ -95,6 +120,8 @@ def evidence_from(
     if scheduler_configs is None:
         scheduler_configs, problem = scheduler_configs_in(material.config_maps or (), material.namespace)
     pods = material.pods
+    if (missing := _why_settings_are_not_known(material, chosen)) is not None:
+        material.unread[Kind.SETTINGS] = missing
     workers = None if pods is None else tuple(each.worker for each in pods if each.worker is not None)
     programs = None if pods is None else tuple(program for each in pods for program in each.programs)
     leases = {lease.name: lease for lease in material.leases or ()}
@@ -116,11 +143,13 @@ def evidence_from(
         ledger=_ledger(material.config_maps or (), configuration.ledger.name),
         scheduler_configs=scheduler_configs,
         scheduler_config_problem=problem,
+        scheduler_version=_scheduler_version(programs or ()) or material.server_version,
         webhook=None if webhook is None else webhook.webhook(),
         leader=None if leader is None else leader.leader(),
         budgets=None if material.budgets is None else tuple(map(budget_facts, material.budgets)),
         node_pools=None if material.node_pools is None else tuple(material.node_pools),
         kept_nodes=kept_nodes,
+        node_claims={claim.uid: claim for claim in material.node_claims or ()},
         karpenter=karpenter_facts(programs or (), has_balanced=material.has_balanced),
         access=access,
         clocks=clocks,

@@ -70,6 +70,12 @@ class _ManagedResource(msgspec.Struct):
     name: str = ""
 
 
+class _TLSConfig(msgspec.Struct, rename="camel"):
+    insecure: bool | None = None
+    ca_file: str | None = None
+    ca_data: str | None = None
+
+
 class _Extender(msgspec.Struct, rename="camel"):
     url_prefix: str = ""
     prioritize_verb: str | None = None
@@ -78,12 +84,22 @@ class _Extender(msgspec.Struct, rename="camel"):
     bind_verb: str | None = None
     weight: int | None = None
     http_timeout: str | None = None
+    enable_https: bool | None = msgspec.field(name="enableHTTPS", default=None)
+    tls_config: _TLSConfig | None = None
     node_cache_capable: bool | None = None
     ignorable: bool | None = None
     managed_resources: list[_ManagedResource] | None = None
 
 
+class _LeaderElection(msgspec.Struct, rename="camel"):
+    leader_elect: bool | None = None
+    resource_name: str | None = None
+    resource_namespace: str | None = None
+
+
 class _Configuration(msgspec.Struct, rename="camel"):
+    api_version: str = ""
+    leader_election: _LeaderElection | None = None
     profiles: list[_Profile] | None = None
     extenders: list[_Extender] | None = None
     percentage_of_nodes_to_score: int | None = None
@@ -132,10 +148,19 @@ def _config_from(tree: Mapping[object, object], source: str) -> SchedulerConfig:
     raw = msgspec.convert(tree, _Configuration)
     return SchedulerConfig(
         source=source,
+        api_version=raw.api_version,
         profiles=tuple(_profile_from(each) for each in raw.profiles or [_Profile()]),
         extenders=tuple(_extender_from(each) for each in raw.extenders or ()),
         percentage=raw.percentage_of_nodes_to_score or 0,
+        lease=_lease(raw.leader_election or _LeaderElection()),
     )
+
+
+def _lease(raw: _LeaderElection) -> str | None:
+    """pkg/scheduler/apis/config/v1/defaults.go: it elects a leader unless told otherwise."""
+    if raw.leader_elect is False:
+        return None
+    return f"{raw.resource_namespace or 'kube-system'}/{raw.resource_name or 'kube-scheduler'}"
 
 
 def _profile_from(raw: _Profile) -> Profile:
@@ -178,6 +203,7 @@ def _disable(weights: dict[str, int], plugins: _PluginSet) -> None:
 
 def _extender_from(raw: _Extender) -> Extender:
     timeout = parse_go_duration(raw.http_timeout) if raw.http_timeout else None
+    tls = raw.tls_config or _TLSConfig()
     return Extender(
         url=raw.url_prefix,
         prioritize_verb=raw.prioritize_verb or "",
@@ -189,4 +215,7 @@ def _extender_from(raw: _Extender) -> Extender:
         ignorable=bool(raw.ignorable),
         timeout=timeout if timeout else None,
         managed_resources=tuple(each.name for each in raw.managed_resources or ()),
+        enable_https=bool(raw.enable_https),
+        insecure=bool(tls.insecure),
+        has_ca=bool(tls.ca_file or tls.ca_data),
     )

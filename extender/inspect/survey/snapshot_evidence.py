@@ -84,9 +84,13 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
         unread={kind: NOT_IN_SNAPSHOT for kind, name in _KINDS.items() if not of_kind[name]},
     )
     material.unread[Kind.ACCESS_REVIEWS] = "only a cluster can tell"
+    other_versions = sorted(kind for kind in of_kind if kind.startswith("NodePool karpenter.sh/"))
     if not of_kind["NodePool"]:
         material.node_pools = None
-        if not any(node.node_pool for node in material.nodes or ()):
+        shows_karpenter = any(node.node_pool for node in material.nodes or ()) or not of_kind["Pod"]
+        if other_versions:
+            material.unread[Kind.NODE_POOLS] = f"it has {', '.join(other_versions)}, and karpenter.sh/v1 is read"
+        elif not shows_karpenter:
             material.unread[Kind.NODE_POOLS] = material.unread[Kind.NODE_CLAIMS] = NO_KARPENTER
     return evidence_from(
         material, chosen, now, scheduler_configs=asked.scheduler_configs, kept_nodes=kept_nodes_of(material, now)

@@ -24,7 +24,7 @@ from extender.inspect.doctor.evidence import (
 from extender.inspect.doctor.needs import Needs, quantity
 from extender.kube.brake_notes import brakes_from
 from extender.kube.codec import decode_answer, decode_part
-from extender.kube.disruption_budgets import PodBudgetObject, PodBudgetSpec
+from extender.kube.disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.objects import (
     DELETION_COST,
@@ -49,9 +49,10 @@ TOKEN_SUFFIX = "-token"  # noqa: S105
 PROGRAMS = frozenset({"warmnode", "karpenter"})
 
 
-class EnvVar(Struct, gc=False, frozen=True):
+class EnvVar(Struct, rename="camel", gc=False, frozen=True):
     name: str = ""
     value: str | None = None
+    value_from: dict[str, object] | None = None
 
 
 class ResourceRequirements(Struct, gc=False, frozen=True):
@@ -143,6 +144,7 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
             labels=labels,
             idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
             scheduled=_scheduled(raw.status.conditions),
+            is_seen=any(each.type == "PodScheduled" for each in raw.status.conditions or ()),
             resources=frozenset(_resources(raw.spec)),
             unscheduled_message=_unscheduled_message(raw.status.conditions),
             needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
@@ -165,7 +167,7 @@ def _programs(raw: SurveyedPod, labels: Mapping[str, str]) -> Iterator[Program]:
             image=container.image,
             version_label=labels.get(VERSION_LABEL, ""),
             arguments=(*(container.command or ()), *(container.args or ())),
-            environment={var.name: var.value or "" for var in container.env or ()},
+            environment={var.name: None if var.value_from else var.value or "" for var in container.env or ()},
         )
 
 
@@ -259,8 +261,17 @@ class BudgetSpec(PodBudgetSpec, rename="camel", gc=False, frozen=True):
     max_unavailable: int | str | None = None
 
 
+class BudgetStatus(PodBudgetStatus, rename="camel", gc=False, frozen=True):
+    """All of them are always there once the disruption controller has looked."""
+
+    expected_pods: int | None = None
+    current_healthy: int | None = None
+    desired_healthy: int | None = None
+
+
 class PodDisruptionBudgetObject(PodBudgetObject, rename="camel", gc=False, frozen=True):
     spec: BudgetSpec = BudgetSpec()
+    status: BudgetStatus = BudgetStatus()
 
 
 def budget_facts(raw: PodDisruptionBudgetObject) -> DisruptionBudgetFacts:
@@ -272,7 +283,10 @@ def budget_facts(raw: PodDisruptionBudgetObject) -> DisruptionBudgetFacts:
         selector=spec.selector.value() if spec.selector is not None else None,
         min_available=None if spec.min_available is None else str(spec.min_available),
         max_unavailable=None if spec.max_unavailable is None else str(spec.max_unavailable),
-        allowed=raw.status.disruptions_allowed,
+        allowed=None if raw.status.expected_pods is None else raw.status.disruptions_allowed,
+        expected=raw.status.expected_pods,
+        healthy=raw.status.current_healthy,
+        desired=raw.status.desired_healthy,
     )
 
 
