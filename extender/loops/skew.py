@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from math import nan
 
 from extender.clock import Clock
 from extender.telemetry import Metrics, fields
@@ -18,12 +19,11 @@ LOOK = timedelta(seconds=5)
 
 
 async def tell_skew(clock: Clock, metrics: Metrics) -> None:
-    """Look every five seconds, and log each change. Ends only by cancellation."""
+    """Look every five seconds, and log each change; the metric is read when asked for. Ends by cancellation only."""
+    metrics.clock_ahead.set_function(lambda: _ahead_seconds(clock))
     was_off = False
     while True:
-        skew, is_off = clock.skew(), clock.is_off
-        if skew is not None:
-            metrics.clock_ahead.set(-skew.total_seconds())
+        is_off = clock.is_off
         if is_off and not was_off:
             log.error(
                 "nothing is evicted, claimed or marked: the clock here is wrong", extra=fields(clock=clock.told_off)
@@ -32,3 +32,8 @@ async def tell_skew(clock: Clock, metrics: Metrics) -> None:
             log.info("the clock here is right again")
         was_off = is_off
         await asyncio.sleep(LOOK.total_seconds())
+
+
+def _ahead_seconds(clock: Clock) -> float:
+    skew = clock.skew()
+    return nan if skew is None else -skew.total_seconds()

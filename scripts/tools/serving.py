@@ -32,9 +32,11 @@ class Serve:
         environment: Mapping[str, str] | None = None,
         webhook_port: int = 0,
         role: str = "serve",
+        module: str = "extender",
     ) -> None:
         self.log = log
         self.role = role
+        self._module = module
         self.webhook_port = webhook_port
         self.ops_port = 0
         self._kubeconfig = kubeconfig
@@ -48,7 +50,7 @@ class Serve:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "extender", self.role, "--kubeconfig", str(self._kubeconfig)),
+                    *(sys.executable, "-m", self._module, self.role, "--kubeconfig", str(self._kubeconfig)),
                     *(() if self.role == "reap" else ("--webhook-listen", f"127.0.0.1:{self.webhook_port}")),
                     *("--ops-listen", f"127.0.0.1:{self.ops_port}", *self._arguments),
                 ],

@@ -62,7 +62,13 @@ class Reapers:
         }
         self.config_file.write_text(json.dumps(content))
 
-    def make(self, *arguments: str, kubeconfig: Path | None = None) -> Serve:
+    def make(
+        self,
+        *arguments: str,
+        kubeconfig: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        module: str = "extender",
+    ) -> Serve:
         """Make a `warmnode reap` with the configuration file, and do not start it."""
         self._started += 1
         made = Serve(
@@ -72,7 +78,9 @@ class Reapers:
                 *("--namespace", self.ground.namespace, "--log-level", "debug"),
                 *("--config", str(self.config_file), *arguments),
             ],
+            environment=environment,
             role="reap",
+            module=module,
         )
         self._ends.callback(made.close)
         return made
