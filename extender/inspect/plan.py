@@ -87,7 +87,7 @@ class Plan:
 
 
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
-    """Plan for a snapshot as of the newest time in it, which for a live one is now."""
+    """Plan for a snapshot as of when it was taken, which for a live one is now."""
     return look_at(snapshot, configuration, source=source)[1]
 
 
@@ -101,7 +101,7 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     state.replace_nodes(snapshot.nodes)
     state.replace_pods(snapshot.pods)
     state.begin()
-    unknown = []
+    unknown = list(snapshot.doubts)
     if snapshot.ledger is None and configuration.age is AgeSource.FIRST_SEEN:
         unknown.append("when each node's first worker was ready (no ledger): nodes with workers go by their creation")
     if not snapshot.kinds.get("Pod"):

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import codecs
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
+from extender.inspect.snapshot_time import NodeTimes, kubelet_times, server_times, when_taken
 from extender.kube.brake_notes import brakes_from
 from extender.kube.disruption_budgets import PodBudgetObject, pod_budget_from
 from extender.kube.karpenter_objects import (
@@ -37,10 +39,6 @@ T = TypeVar("T")
 
 KARPENTER_KINDS = frozenset({"NodeClaim", "NodePool"})
 REMEDY = "make one with: kubectl get nodes,pods -A -o json > snapshot.json"
-
-MARK_AHEAD = timedelta(minutes=10)
-"""A kubelet tells its time every five minutes only (nodeStatusReportFrequency), so a mark that is a little newer than
-all of them is the newest time of the snapshot. One that is far ahead comes from a clock that is wrong."""
 
 _UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 """What a decoder raises: no JSON or another type, no UTF-8, a time outside of the calendar, nested too deeply."""
@@ -70,25 +68,9 @@ class _List(Struct, rename="camel"):
     items: list[Raw] | None = None
 
 
-_Time = Annotated[datetime, Meta(tz=True)]
-
-
-class _HeartBeat(Struct, rename="camel"):
-    last_heartbeat_time: _Time | None = None
-    last_transition_time: _Time | None = None
-
-
-class _NodeStatus(Struct, rename="camel"):
-    conditions: list[_HeartBeat] | None = None
-
-
-class _NodeTimes(Struct, rename="camel"):
-    status: _NodeStatus | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One look at a cluster. ``taken`` is the newest time in it, None where it holds no time at all.
+    """One look at a cluster. ``taken`` is the newest time in it that can be believed, None where it holds no time.
 
     ``ledger`` is None where the snapshot has none; ``kinds`` counts the objects of every kind that it holds.
     ``unread`` is why a kind could not be read, by kind, where something is known of that. ``brakes`` is what the reaper
@@ -104,6 +86,8 @@ class Snapshot:
     node_pools: tuple[NodePool, ...] = ()
     pod_budgets: tuple[PodBudget, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+    """What speaks against ``taken``."""
     brakes: Mapping[str, BrakeRecord] | None = None
 
 
@@ -178,14 +162,16 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     leases: list[StoredLease] = []
     pod_budgets: list[PodBudget] = []
     kinds: dict[str, int] = {}
-    times: list[datetime] = []
+    server: list[datetime] = []
+    kubelets: dict[str, list[datetime]] = defaultdict(list)
     for item in items_of(content, source):
         kind, raw = item.kind, item.raw
         try:
             kinds[kind] = kinds.get(kind, 0) + 1
+            server.extend(server_times(raw))
             if kind == "Node":
                 nodes.append(node_from(msgspec.json.decode(raw, type=NodeObject)))
-                times.extend(_node_times(msgspec.json.decode(raw, type=_NodeTimes)))
+                kubelets[item.name].extend(kubelet_times(msgspec.json.decode(raw, type=NodeTimes)))
             elif kind == "Pod":
                 pods.append(pod_from(msgspec.json.decode(raw, type=PodObject), classify))
             elif kind == "ConfigMap":
@@ -204,10 +190,10 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
             raise SnapshotError(source, f"item {item.position} cannot be read: {error}") from error
     if not nodes:
         raise SnapshotError(source, f"there is no Node in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
-    times.extend(_pod_times(pods))
-    times.extend(node.created for node in nodes)
-    taken = max((time for time in times if time != FOREVER), default=None)
-    marks = [pod.idle_since for pod in pods if pod.idle_since is not None]
+    for pod in pods:
+        if pod.ready_since is not None:
+            kubelets[pod.node or ""].append(pod.ready_since)
+    taken = when_taken(server, kubelets, (pod.idle_since for pod in pods if pod.idle_since is not None))
     return Snapshot(
         nodes=tuple(nodes),
         pods=tuple(pods),
@@ -217,7 +203,8 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
         pod_budgets=tuple(pod_budgets),
         kinds=kinds,
         brakes=brakes_among(leases) if leases else None,
-        taken=taken and max([taken, *(mark for mark in marks if mark - taken <= MARK_AHEAD)]),
+        taken=taken.at,
+        doubts=taken.doubts,
     )
 
 
@@ -253,17 +240,3 @@ def _utf_8(content: bytes) -> bytes:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16").encode()
     return content.removeprefix(codecs.BOM_UTF8)
-
-
-def _node_times(node: _NodeTimes) -> Iterable[datetime]:
-    for condition in (node.status.conditions if node.status is not None else None) or ():
-        for time in (condition.last_heartbeat_time, condition.last_transition_time):
-            if time is not None:
-                yield time.astimezone(UTC)
-
-
-def _pod_times(pods: Iterable[Pod]) -> Iterable[datetime]:
-    for pod in pods:
-        yield pod.created
-        if pod.ready_since is not None:
-            yield pod.ready_since

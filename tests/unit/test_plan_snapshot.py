@@ -229,6 +229,66 @@ def test_taken_is_the_newest_time_of_any_object() -> None:
     assert parse(listed(older, newer, pod_item() | {"status": ready})).taken == at("2026-11-01T12:02:00Z")
 
 
+FAST = "2026-11-01T14:00:00Z"
+
+
+def test_taken_is_not_the_time_of_the_fastest_kubelet() -> None:
+    """One clock that is two hours fast would make claims long over and idle workers idle for long: it is named."""
+    nodes = [node_item(name, status=beat(f"2026-11-01T12:0{minute}:00Z")) for minute, name in enumerate("abc")]
+    fast = node_item("fast", status=beat(FAST))
+    found = parse(listed(*nodes, fast))
+    assert found.taken == at("2026-11-01T12:02:00Z")
+    assert found.doubts == ("what time it was (ahead of all others, by up to 118 min: fast)",)
+    assert planned(*nodes, fast).unknown[0] == found.doubts[0]
+    assert parse(listed(*nodes)).doubts == ()
+
+
+def test_pods_of_a_node_tell_the_time_by_its_clock() -> None:
+    """The kubelet writes when they became Ready, however many they are."""
+    ready = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": FAST}]}
+    pods = [pod_item(f"p{number}", nodeName="fast") | {"status": ready} for number in range(9)]
+    nodes = [node_item(name, status=beat("2026-11-01T12:00:00Z")) for name in ("a", "b", "fast")]
+    assert parse(listed(*nodes, *pods)).taken == at("2026-11-01T12:00:00Z")
+
+
+def test_nodes_that_are_silent_do_not_hold_the_time_back() -> None:
+    """Their last heartbeats are old, and the control plane says Unknown of them."""
+    silent = beat("2026-10-30T12:00:00Z")
+    silent["conditions"][0]["status"] = "Unknown"
+    nodes = [node_item(name, status=silent) for name in "abc"]
+    assert parse(listed(*nodes, node_item("d", status=beat("2026-11-01T12:00:00Z")))).taken == at(
+        "2026-11-01T12:00:00Z"
+    )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"kind": "Event", "metadata": {"name": "e", "creationTimestamp": "2026-11-01T13:59:00Z"}},
+        {"kind": "Secret", "metadata": {"name": "s", "managedFields": [{"time": "2026-11-01T13:59:00Z"}, {}]}},
+    ],
+)
+def test_what_the_api_server_wrote_last_is_never_later_than_the_snapshot(written: dict[str, Any]) -> None:
+    """Whatever the object: then the kubelet that seemed to be fast is the one that is right."""
+    slow, other = node_item("slow", status=beat("2026-11-01T12:00:00Z")), node_item("fast", status=beat(FAST))
+    found = parse(listed(slow, other, written))
+    assert (found.taken, found.doubts) == (at(FAST), ())
+
+
+def test_one_node_alone_is_believed_and_said_to_be_alone() -> None:
+    """Where nobody wrote for long before it, nobody can tell."""
+    found = parse(listed(node_item(status=beat("2026-11-01T12:00:00Z"))))
+    assert found.taken == at("2026-11-01T12:00:00Z")
+    assert found.doubts == ("what time it was (by the clock of node-a alone, 2 h after the API server wrote last)",)
+
+
+@pytest.mark.parametrize("written", ["yesterday", 5, {}, None])
+def test_dates_that_make_no_sense_on_an_object_that_is_not_read_are_left_out(written: object) -> None:
+    """Other kinds are counted and no more."""
+    other = {"kind": "Event", "metadata": {"name": "e", "creationTimestamp": written}}
+    assert parse(listed(node_item(status=beat("2026-11-01T10:01:00Z")), other)).taken == at("2026-11-01T10:01:00Z")
+
+
 @pytest.mark.parametrize(
     ("mark", "taken"),
     [
