@@ -55,6 +55,7 @@ POOLS: dict[str, Json] = {
     "guarded": {},
     "foreign": {},
     "claimed": {},
+    "noticed": {"floor": 1},
     "drifting": {},
     "expiring": {},
 }
@@ -389,6 +390,40 @@ def test_no_worker_lands_on_a_node_whose_claim_is_deleted(stage: Stage) -> None:
     assert found["counted"] >= 1
 
 
+def node_gets_a_notice(stage: Stage) -> dict[str, Any]:
+    """The cloud says that the older node goes, by a taint that Karpenter does not know; then all workers are idle."""
+    pool = "noticed"
+    create_node_pool(stage.control_plane, pool, budgets=NOTHING_GOES)
+    old, new = two_nodes(stage, pool, (pool, pool))
+    on_old = {name for name, pod in stage.pods(pool).items() if pod["spec"]["nodeName"] == old}
+    before = stage.preferred(old, new)
+    taint = {"key": "cloud.google.com/impending-node-termination", "effect": "NoSchedule"}
+    stage.control_plane.api("PATCH", f"/api/v1/nodes/{old}", {"spec": {"taints": [taint]}})
+    stage.wait(lambda: stage.preferred(old, new) == [new], lambda: f"{old} leaving: {stage.preferred(old, new)}")
+    stage.create_worker("noticed-late", pool, tolerate_all=True, cpu=SMALL)
+    placed = stage.node_of("noticed-late")
+    stage.mark_idle(stage.pods(pool))
+    stage.wait(lambda: len(stage.evicted(pool)) > len(on_old), lambda: f"evictions in {pool}: {stage.show(pool)}")
+    return {
+        "before": before == [old, new],
+        "placed": placed == new,
+        "evicted": set(stage.evicted(pool)[: len(on_old)]) == on_old,
+        "leaving": next(line["leaving"] for line in plan(stage)["nodes"] if line["name"] == old),
+        "touched": stage.touched(pool),
+    }
+
+
+def test_a_node_that_the_cloud_takes_gets_no_worker_and_is_emptied_first(stage: Stage) -> None:
+    """Although its worker tolerates the taint, and Karpenter has done nothing about the node."""
+    assert stage.outcome(node_gets_a_notice) == {
+        "before": True,
+        "placed": True,
+        "evicted": True,
+        "leaving": "terminationNotice",
+        "touched": [],
+    }
+
+
 def node_drifts(stage: Stage) -> dict[str, Any]:
     """All nodes drift by an edit of the NodePool; later one may be replaced, and its replacement takes two minutes."""
     pool = "drifting"
@@ -512,5 +547,6 @@ SCENES = (
     whole_node,
     nodes_that_would_stay,
     node_claim_is_deleted,
+    node_gets_a_notice,
     node_drifts,
 )
