@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from extender.app.files import follow_files
 from extender.app.options import Role, RunOptions
@@ -26,6 +27,7 @@ from extender.telemetry import Metrics
 from extender.web.server import Address
 from tests.builders import NOW
 from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.faults import Where
 
 ANY_PORT = Address("127.0.0.1", 0)
 HEAD = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
@@ -82,6 +84,27 @@ async def test_a_lease_that_is_renamed_counts_under_both_names(serving: Serving,
     assert await serving.process._may_prune()
     await serving.hold(held)
     assert not await serving.process._may_prune()
+
+
+async def test_the_feed_waits_for_nobody_elses_requests(serving: Serving) -> None:
+    """It has connections of its own: a hundred slow requests take all others."""
+    begun = asyncio.Semaphore(0)
+
+    async def slow(request: web.Request) -> None:
+        begun.release()
+        await asyncio.Event().wait()
+
+    serving.server.fail(Where.WRITE, *[slow] * 100)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(serving.client.send("POST", "/api/v1/nodes", b"{}")) for _ in range(100)]
+        for _ in tasks:
+            await begun.acquire()
+        nodes = serving.process.feed.nodes
+        following = group.create_task(nodes.run())
+        async with asyncio.timeout(5):
+            await nodes.synced_event.wait()
+        for each in (*tasks, following):
+            each.cancel()
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
