@@ -367,7 +367,7 @@ class Pool:
     name: str
     namespaces: frozenset[str] = frozenset()
     selector: Selector = Selector()
-    busy_victims: BusyVictims = BusyVictims.LAST_RESORT
+    busy_victims: BusyVictims
     cache_key: CacheKeyRule | None = None
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extender.cluster.state import ClusterState
-from extender.model import Ledger, Node, Pod
+from extender.model import BusyVictims, Ledger, Node, Pod
 from extender.policy.calling import HandshakeFailure
 from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
@@ -39,7 +39,11 @@ def synced_state(nodes: Sequence[Node] = (), pods: Sequence[Pod] = (), ledger: L
 
 def webhook_over(state: ClusterState, *, pools: PoolsInForce | None = None, metrics: Metrics | None = None) -> Webhook:
     """A webhook over this state; without ``pools`` the label names them."""
-    return Webhook(state=state, pools=pools or PoolsInForce(), metrics=metrics or Metrics())
+    return Webhook(
+        state=state,
+        pools=pools or PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
+        metrics=metrics or Metrics(),
+    )
 
 
 class Listening:

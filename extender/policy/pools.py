@@ -19,7 +19,7 @@ class PoolsInForce:
 
     pools: Sequence[Pool] | None = None
     busy_victims: dict[str, BusyVictims] = field(default_factory=dict)
-    default_busy_victims: BusyVictims = BusyVictims.LAST_RESORT
+    default_busy_victims: BusyVictims
     cache_keys: dict[str, CacheKeyRule] = field(default_factory=dict)
     default_cache_key: CacheKeyRule | None = None
 

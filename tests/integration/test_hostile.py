@@ -78,7 +78,7 @@ def running() -> Iterator[Target]:
     ages = {f"uid-of-{name}": minutes_ago(35 + 5 * number) for number, name in enumerate(NODES)}
     webhook = Webhook(
         state=synced_state([node(name) for name in NODES], pods, ledger(ages)),
-        pools=PoolsInForce(busy_victims={"pool": BusyVictims.LAST_RESORT}),
+        pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
         metrics=metrics,
         body_deadline_seconds=BODY_DEADLINE,
     )

@@ -15,7 +15,7 @@ from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at, plan_of
 from extender.inspect.plan_text import render_json
 from extender.inspect.snapshot import Snapshot
-from extender.model import CacheKeyRule
+from extender.model import BusyVictims, CacheKeyRule
 from extender.policy.affinity import KEYS_PER_NODE
 from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
 from extender.settings import Configuration, load_configuration
@@ -23,7 +23,9 @@ from extender.settings.in_force import SHARED_KEYS, InForce, pools_in_force
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 from tests.listening import synced_state, webhook_over
 
-KEYED = PoolsInForce(default_cache_key=CacheKeyRule(label="tenant", window=3))
+KEYED = PoolsInForce(
+    default_busy_victims=BusyVictims.LAST_RESORT, default_cache_key=CacheKeyRule(label="tenant", window=3)
+)
 HEAD = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
 NAMES = [f"n{number}" for number in range(6)]
 

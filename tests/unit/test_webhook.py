@@ -12,6 +12,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
 from extender.cluster.state import ClusterState
+from extender.model import BusyVictims
 from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
@@ -32,7 +33,7 @@ class Calls:
         self.is_clock_off = False
         self.webhook = Webhook(
             state=state,
-            pools=PoolsInForce(),
+            pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
             metrics=self.metrics,
             called=self._called,
             is_clock_off=lambda: self.is_clock_off,
