@@ -91,8 +91,9 @@ def test_a_certificate_that_has_expired_is_the_reason() -> None:
 
 
 def test_never_called_although_a_worker_was_placed_is_a_problem() -> None:
-    """One is enough then: nothing says that it was ever otherwise."""
+    """One is enough then, and at once: nothing says that it was ever otherwise, and a first call is written at once."""
     assert check_calls(evidence(webhook=called(None), workers=(placed(5),))).verdict is PROBLEM
+    assert check_calls(evidence(webhook=called(None), workers=(placed(0.1),))).verdict is PROBLEM
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def placed_without_a_call(evidence: Evidence, schedulers: frozenset[str]) -> lis
     return [
         at
         for at in _placed(evidence, schedulers)
-        if (last is None or at > last + APART) and evidence.now - at > RECORD_LAG
+        if last is None or (at > last + APART and evidence.now - at > RECORD_LAG)
     ]
 
 
