@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from extender.cluster.disruption_room import DisruptionRoom, why_stays
 from extender.cluster.state import ClusterState
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import BrakeRecord, why_pool_waits
 from extender.policy.budgets import NO_BUDGETS, Kept, PodBudgets
 from extender.policy.deletion_cost import CostWrite, cost_write
+from extender.policy.disruption_room import DisruptionRoom, why_stays
 from extender.policy.reaping import assess_node, plan_evictions
 from extender.settings import Configuration, PoolSettings
 

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Protocol
 
 from extender.clock import Clock
-from extender.cluster.disruption_room import DisruptionRoom
 from extender.cluster.state import ClusterState
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
@@ -21,6 +20,7 @@ from extender.loops.floor import ClaimableCount
 from extender.loops.holds import Holds
 from extender.loops.pass_report import about
 from extender.model import OrderKey, Pod, Selector, SkipReason
+from extender.policy.disruption_room import DisruptionRoom
 from extender.policy.idleness import idle_since, why_not_reapable
 from extender.policy.reaping import EvictionPlan
 from extender.settings import PoolSettings

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.clock import Clock, Steady
-from extender.cluster.disruption_room import DisruptionRoom, Seen, why_stays
 from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionOutcome
 from extender.loops.budget_look import BudgetLook
@@ -33,6 +32,7 @@ from extender.policy.brakes import (
     with_pass,
 )
 from extender.policy.budgets import NO_BUDGETS, PodBudgets
+from extender.policy.disruption_room import DisruptionRoom, Seen, why_stays
 from extender.policy.idleness import ReapRules
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node, planning
 from extender.settings import PoolSettings

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from datetime import datetime
 
-from extender.cluster.disruption_room import DisruptionRoom, what_keeps
 from extender.cluster.state import ClusterState
 from extender.inspect.doctor.evidence import KeptNode
 from extender.inspect.survey.material import Material
 from extender.kube.disruption_budgets import pod_budget_from
 from extender.kube.karpenter_events import last_words
 from extender.policy.budgets import PodBudgets
+from extender.policy.disruption_room import DisruptionRoom, what_keeps
 
 
 def kept_nodes_of(material: Material, now: datetime) -> tuple[KeptNode, ...] | None:

@@ -1,7 +1,6 @@
 """Which nodes evictions may empty, by the state as it is: what `policy.budgets` says, counted over a cluster.
 
-Owns the count of each NodePool's nodes, and keeps it up to date while a plan is carried out. The loops and `plan` ask
-the same questions here. Acts on nothing.
+Owns the count of each NodePool's nodes, and keeps it up to date while a plan is carried out. Acts on nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from extender.cluster.state import ClusterState
 from extender.model import Pod, SkipReason
 from extender.policy.budgets import (
     NO_BUDGETS,
@@ -24,12 +22,13 @@ from extender.policy.budgets import (
     takeable_from,
     why_node_stays,
 )
+from extender.policy.cluster_view import ClusterView
 
 BY_CHOICE = frozenset({SkipReason.STATIC_NODE_POOL, SkipReason.NEVER_CONSOLIDATED})
 """A node that stays empty for these is not stuck: its NodePool is set so."""
 
 
-def what_keeps(state: ClusterState, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> Kept | None:
+def what_keeps(state: ClusterView, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> Kept | None:
     """Say what would keep a node without its workers, None where it would go or nobody knows."""
     node = state.nodes.get(node_name)
     if node is None or node.node_pool is None or not state.node_pools:
@@ -45,9 +44,7 @@ def what_keeps(state: ClusterState, node_name: str, now: datetime, budgets: PodB
     )
 
 
-def why_stays(
-    state: ClusterState, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS
-) -> SkipReason | None:
+def why_stays(state: ClusterView, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> SkipReason | None:
     """Say why a node would stay without its workers, None where it would go or nobody knows."""
     kept = what_keeps(state, node_name, now, budgets)
     return kept.reason if kept is not None else None
@@ -103,7 +100,7 @@ class DisruptionRoom:
     """
 
     def __init__(
-        self, state: ClusterState, changed: set[str], *, budgets: PodBudgets = NO_BUDGETS, seen: Seen | None = None
+        self, state: ClusterView, changed: set[str], *, budgets: PodBudgets = NO_BUDGETS, seen: Seen | None = None
     ) -> None:
         self._state = state
         self._changed = changed
@@ -146,7 +143,7 @@ class DisruptionRoom:
         if node is None or self._state.departure(name) is not None:
             return None
         stays = why_stays(self._state, name, now, self.budgets)
-        if stays is not None or node.node_pool not in self._state.node_pools:
+        if stays is not None or node.node_pool is None or node.node_pool not in self._state.node_pools:
             return stays
         if self._state.where.is_held(name, without=pod.uid):
             return None
