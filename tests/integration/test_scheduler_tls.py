@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ class Secret:
         self._ca.cert_pem.write_to_path(str(self.ca_file))
         self.renew()
 
-    def renew(self) -> None:
+    def renew(self, ends: datetime | None = None) -> None:
         """A new key and a new certificate of the same authority."""
-        issued = self._ca.issue_cert(NAME)
+        issued = self._ca.issue_cert(NAME, not_after=ends)
         issued.private_key_pem.write_to_path(str(self.key))
         self.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
 
@@ -92,6 +93,26 @@ def test_certificates_are_renewed_without_a_failed_call(
     placed += [ground.place(f"anew-{number}", scheduler=SCHEDULER) for number in range(2)]
     assert len(https_serve.lines("prioritize")) == len(placed) == 6
     assert placed[-2:] == [oldest, oldest]
+
+
+def test_an_expired_certificate_is_told(
+    ground: Ground, https_serve: Serve, secret: Secret, start: Callable[..., None]
+) -> None:
+    """The scheduler refuses it as it does a wrong CA, and logs nothing. Our log, a metric and doctor say which."""
+    ground.nodes(2, cpu="8")
+    put_configuration(ground)
+    ends = datetime.now(UTC).replace(microsecond=0) - timedelta(days=27, hours=1)
+    secret.renew(ends)
+    expired = "the TLS certificate has expired: callers refuse it"
+    ground.wait(lambda: https_serve.lines(expired), "the log to say so")
+    start()
+    assert ground.place("unasked", scheduler=SCHEDULER)
+    assert (
+        https_serve.metric("warmnode_tls_certificate_expiry_timestamp_seconds", listener="webhook") == ends.timestamp()
+    )
+    ground.wait(lambda: "expired 27d" in doctor(ground)[1]["schedulerCalls"]["summary"], "doctor to say how long ago")
+    secret.renew()
+    ground.wait(lambda: https_serve.lines("the TLS certificate is valid"), "the new one to be taken")
 
 
 @pytest.mark.parametrize("wrong", ["caFile", "serverName"])
