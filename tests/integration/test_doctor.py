@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ def test_an_installation_that_is_not_well(ground: Ground, reapers: Reapers) -> N
     ground.serve(own_port=True)
     ground.run("uncalled")
     ground.run("strange", scheduler="default-scheduler", idle=True)
+    place_minutes_ago(ground, "uncalled", 5)
     reapers.annotate("uncalled", {COST: "7"})
     selector = {"matchLabels": {"warmnode.dev/pool": POOL}}
     reapers.create("policy/v1", "PodDisruptionBudget", "ducks", {"maxUnavailable": 1, "selector": selector})
@@ -225,6 +227,15 @@ def test_with_fewer_permissions_it_says_what_it_could_not_look_at(ground: Ground
     assert found["permissions"]["verdict"] == "warning"
     assert found["pools"]["verdict"] == "warning"
     assert code == 0
+
+
+def place_minutes_ago(ground: Ground, name: str, minutes: int) -> None:
+    """Say that a pod got its node then: a call that came with it would stand in the Lease by now."""
+    at = (datetime.now(UTC) - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at}
+    others = [each for each in ground.pod(name)["status"]["conditions"] if each["type"] != "PodScheduled"]
+    path = f"/api/v1/namespaces/{ground.namespace}/pods/{name}/status"
+    ground.control_plane.api("PATCH", path, {"status": {"conditions": [*others, condition]}})
 
 
 def run_program(ground: Ground, name: str, **container: Any) -> None:

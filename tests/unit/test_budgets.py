@@ -29,6 +29,7 @@ from extender.policy.budgets import (
     allowed_disruptions,
     budgets_that_forbid,
     is_next,
+    opens_at,
     room_to_disrupt,
     share_of,
     takeable_from,
@@ -124,6 +125,36 @@ budgets = st.lists(
     ),
     max_size=4,
 )
+
+
+@given(budgets=budgets, nodes=st.integers(0, 200), seconds=st.integers(0, 86_400))
+def test_budgets_open_at_the_first_minute_that_allows_one(
+    budgets: list[DisruptionBudget], nodes: int, seconds: int
+) -> None:
+    """As found by asking for every minute of a day: what these budgets do repeats daily."""
+    now, within = NOW + timedelta(seconds=seconds), timedelta(days=1)
+    minutes = (now, *((now + timedelta(minutes=n)).replace(second=0) for n in range(1, 24 * 60 + 1)))
+    first = next((at for at in minutes if allowed_disruptions(budgets, "Empty", nodes, at) != 0), None)
+    assert opens_at(budgets, "Empty", nodes, now, within) == first
+
+
+@pytest.mark.parametrize(
+    ("closed", "opens"),
+    [
+        ((budget("0"),), None),
+        ((budget("0", schedule="* * * * *", duration=HOUR),), None),
+        ((budget("0", schedule="0 0 31 2 *", duration=HOUR),), None),
+        ((budget("5", schedule="0 25 * * *", duration=HOUR),), None),
+        ((budget("0", schedule="0 12 * * *", duration=HOUR), budget("0", schedule="30 12 * * *", duration=HOUR)), 90),
+        ((budget("0", schedule="@daily", duration=13 * HOUR),), 60),
+        ((budget("0", "Drifted"), budget("1")), 0),
+        ((), 0),
+    ],
+)
+def test_budgets_open_when_the_last_closed_one_ends(closed: Any, opens: int | None) -> None:
+    """Minutes from noon; one that is on again before it ends, or that cannot be read, never ends."""
+    expected = None if opens is None else NOW + timedelta(minutes=opens)
+    assert opens_at(closed, "Empty", 10, NOW, timedelta(days=31)) == expected
 
 
 @given(budgets=budgets, nodes=st.integers(0, 200))

@@ -126,8 +126,9 @@ def test_a_silence_that_one_node_explains_rests_on_the_nodes() -> None:
     assert CHECKS[Check.SCHEDULER_CALLS](without(Kind.NODES, whole)).verdict is UNKNOWN
 
 
-def test_no_reaper_rests_on_the_pods() -> None:
-    """One that should lead and does not would be among them."""
+@pytest.mark.parametrize("kind", [Kind.PODS, Kind.SETTINGS])
+def test_no_reaper_rests_on_the_pods_and_the_settings(kind: Kind) -> None:
+    """One that should lead and does not would be among the pods, and the settings name its Lease."""
     whole = evidence(leader=None)
     assert CHECKS[Check.REAPER](whole).verdict is OK
-    assert CHECKS[Check.REAPER](without(Kind.PODS, whole)).verdict is UNKNOWN
+    assert CHECKS[Check.REAPER](without(kind, whole)).verdict is UNKNOWN

@@ -45,7 +45,7 @@ def check_ledger(evidence: Evidence) -> Finding:
     """Is it recorded when nodes were first seen, and is there room?"""
     name = f"{evidence.namespace}/{evidence.ledger_name}"
     if evidence.age is AgeSource.CREATED:
-        return well(Check.LEDGER, evidence, "not needed: age is created", Kind.SETTINGS)
+        return _ledger(Verdict.OK, "not needed: age is created")
     if (unread := evidence.why_unread(Kind.CONFIG_MAPS)) is not None:
         return _ledger(Verdict.UNKNOWN, unread)
     ledger = evidence.ledger

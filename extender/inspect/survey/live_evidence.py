@@ -202,7 +202,7 @@ class _Looking:
         try:
             body = await self.client.get_bytes(KARPENTER_GROUP)
             served = [each.group_version for each in decode_answer(body, _GROUP, "no list of API versions").versions]
-            self.unread[Kind.NODE_POOLS] = f"served as {', '.join(served)}, and karpenter.sh/v1 is read"
+            self.unread[Kind.NODE_POOLS] = f"served as {', '.join(served) or 'no version'}, and karpenter.sh/v1 is read"
         except NotFound:
             return
         except KubeError as error:
