@@ -53,7 +53,10 @@ class Process:
         self.in_force = InForce(configuration, dry_run=options.dry_run)
         self.clock = real_clock(client)
         self.state = ClusterState(
-            clock=self.clock.now, age=configuration.age, ending_rules=self.in_force.configuration.ending
+            clock=self.clock.now,
+            age=configuration.age,
+            ending_rules=self.in_force.configuration.ending,
+            is_clock_off=lambda: self.clock.is_off,
         )
         self.stopping = stopping
         self.feed = ClusterFeed(
@@ -151,7 +154,7 @@ class Process:
         """The leader prunes; where no reaper runs, any replica does once half of the limit is used."""
         if self.reaping is not None:
             return self.reaping.elector.is_leader
-        if not is_half_full(self.state):
+        if not is_half_full(self.state) or self.clock.is_off:  # whether a Lease is held is a matter of time
             return False
         # A new name is in force for those that were restarted since it was set: none of the two may be held.
         for name in {self._lease_name, self.in_force.configuration.leader_election.name}:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 
+from extender.clock import MOST_OFF
 from extender.cluster.pod_index import PodIndex
 from extender.model import (
     FOREVER,
@@ -34,6 +35,8 @@ from extender.policy.departure import EndingRules, departure_of, ending_of, is_n
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
 
+PAST = datetime.min.replace(tzinfo=UTC)
+
 
 class ClusterState:
     """Nodes, pods, first-seen times and Karpenter's objects, and the order that follows from them.
@@ -52,8 +55,11 @@ class ClusterState:
         clock: Callable[[], datetime],
         age: AgeSource = AgeSource.FIRST_SEEN,
         ending_rules: EndingRules | None = None,
+        is_clock_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self._clock = clock
+        self._is_clock_off = is_clock_off
+        self._ranked_at = PAST  # the latest time by which a node was ranked
         self._age = age
         self._ending_rules = ending_rules or EndingRules()
         self._ranking = Ranking()
@@ -241,8 +247,12 @@ class ClusterState:
     @property
     def preference(self) -> Ranking:
         """Nodes that are not leaving, most preferred first, as of now by the clock. The live one: use it at once."""
-        if self._clock() >= self._next_turn:
+        now = self._clock()
+        if now >= self._next_turn:
             self._rank_turned()
+        elif now + MOST_OFF < self._ranked_at:
+            self._ranked_at = now
+            self._rank_all()  # the clock was set back, and what had turned by it has not
         return self._ranking
 
     def first_seen(self, node: Node) -> datetime | None:
@@ -368,9 +378,13 @@ class ClusterState:
             self._observe(node)
 
     def _observe(self, node: Node) -> None:
-        """Move the node's first-seen time earlier where a worker on it shows that, and rank it again."""
+        """Move the node's first-seen time earlier where a worker on it shows that, and rank it again.
+
+        With a clock that is off nothing is learned, a later event of the node shows it too: what is recorded too early
+        stays so for ever.
+        """
         now = self._clock()
-        for worker in self.where.workers_on(node.name).values():
+        for worker in () if self._is_clock_off() else self.where.workers_on(node.name).values():
             seen = ages.observed_first_seen(node, worker, now)
             if seen is not None and (node.uid not in self._observed or seen < self._observed[node.uid]):
                 self._observed[node.uid] = seen
@@ -381,6 +395,7 @@ class ClusterState:
         self.order[node.name] = key
         self._tell_changed([node.name])
         claim, now = self.claim_of(node), self._clock()
+        self._ranked_at = max(self._ranked_at, now)
         if node.node_claim is not None:
             self._claimed[node.node_claim] = node.name
         workers = self.where.workers_on(node.name).values()

@@ -386,6 +386,36 @@ def test_order_turns_when_the_clock_passes_the_horizon_without_an_event() -> Non
     assert best(state) == ["a", "b", "c"]
 
 
+def test_order_turns_back_when_the_clock_is_set_back_without_an_event() -> None:
+    """For a moment it was hours ahead: what came near its expiry by it has not."""
+    clock, day = [NOW], timedelta(days=1)
+    state = ClusterState(clock=lambda: clock[0])
+    for name in "ab":
+        state.upsert_node(claimed_node(name))
+        state.upsert_pod(worker(name, node=name, ready_since=minutes_ago(30 if name == "a" else 20)))
+    state.upsert_node_claim(node_claim("claim-a", created=NOW + timedelta(hours=3) - day, expire_after=day))
+    assert best(state) == ["a", "b"]
+    clock[0] = NOW + timedelta(hours=2, minutes=30)
+    assert best(state) == ["b", "a"]
+    clock[0] = NOW + timedelta(seconds=1)
+    assert best(state) == ["a", "b"]
+    clock[0] = NOW + timedelta(hours=2)
+    assert best(state) == ["b", "a"]
+
+
+def test_node_is_not_first_seen_by_a_clock_that_is_off() -> None:
+    """Two hours slow it would be seen at its creation, and stay so: the next event of the node shows it rightly."""
+    clock, off = [NOW - timedelta(hours=2)], [True]
+    state = ClusterState(clock=lambda: clock[0], is_clock_off=lambda: off[0])
+    old = node("old", created=minutes_ago(200))
+    state.upsert_node(old)
+    state.upsert_pod(worker("w", node="old", ready_since=minutes_ago(5)))
+    assert state.unrecorded() == {}
+    clock[0], off[0] = NOW, False
+    state.upsert_node(old)
+    assert state.unrecorded() == {old.uid: minutes_ago(5)}
+
+
 def test_replica_that_starts_later_has_the_same_order() -> None:
     """What passed by is not remembered: the order depends on the objects and the clock."""
     clock = [NOW]
