@@ -20,7 +20,8 @@ from scripts.tools.controlplane import Json
 from scripts.tools.controlplane.building import find_or_build
 from scripts.tools.controlplane.fixtures import RequireBinaries
 from scripts.tools.controlplane.objects import has_condition
-from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
+from scripts.tools.manifests.rendering import read_objects
+from scripts.tools.serving import SCHEDULER_CONFIG, Serve, scheduler_config
 from tests.integration.ground import POOL, Ground
 from tests.integration.reapers import COST, Reapers, reaping
 from tests.integration.test_first_seen import reader
@@ -96,8 +97,8 @@ def last_call(ground: Ground) -> str | None:
     return found["metadata"]["annotations"].get("warmnode.dev/last-call") if found else None
 
 
-def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_port: int, tmp_path: Path) -> None:
-    """The scheduler calls, workers say that they are idle, a reaper leads: nothing but ok, and exit code 0."""
+def bring_up(ground: Ground, reapers: Reapers, webhook_port: int) -> tuple[Serve, Serve]:
+    """An installation that is well: the scheduler calls, workers say that they are idle, a reaper leads."""
     ground.nodes(2)
     put_configuration(ground)
     put_config_map(ground, "scheduler", config=yaml.safe_dump(scheduler_config(SCHEDULER_CONFIG, webhook_port)))
@@ -109,10 +110,22 @@ def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_
     ground.wait(lambda: last_call(ground), "the Lease to tell of a call")
     ground.wait_for_ledger(bool)
     ground.wait(lambda: reaper.metric("warmnode_leader") == 1, "a leader")
+    return serve, reaper
+
+
+def assert_all_is_ok(ground: Ground) -> dict[str, Any]:
+    """Nothing is wrong, nothing is not known, everything could be read, and the exit code is 0."""
     code, found = doctor(ground)
     unread = found.pop("unread")
     assert {check: each for check, each in found.items() if each["verdict"] != "ok"} == {}
     assert (code, unread) == (0, [])
+    return found
+
+
+def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_port: int, tmp_path: Path) -> None:
+    """Nothing but ok, and what explain says of the same cluster."""
+    serve, reaper = bring_up(ground, reapers, webhook_port)
+    assert_all_is_ok(ground)
     explained = explain(ground, tmp_path, "pod", f"{ground.namespace}/worker-0")["pod"]
     assert explained["idle"]
     assert explained["pool"] == POOL
@@ -126,6 +139,68 @@ def test_an_installation_that_is_well(ground: Ground, reapers: Reapers, webhook_
     removed = subprocess.run([*clean, "--namespace", ground.namespace], capture_output=True, text=True, timeout=30)
     assert f"Lease {ground.namespace}/{LEASE}" in removed.stdout
     assert lease(ground) is None
+
+
+def test_an_installation_whose_pods_are_seen_is_well_beside_karpenter(
+    ground: Ground, reapers: Reapers, webhook_port: int, require_binaries: RequireBinaries
+) -> None:
+    """Its pods say as whom it runs, where it listens, and of which minor the scheduler is.
+
+    Karpenter's real definitions, a NodePool that gives empty nodes back, a budget over the workers that spares one.
+    """
+    require_binaries(KARPENTERS)
+    plane = ground.control_plane
+    bring_up(ground, reapers, webhook_port)
+    for role, command in (("serve", ["serve", f"--webhook-listen=127.0.0.1:{webhook_port}"]), ("reap", ["reap"])):
+        install_identity(ground, role)
+        run_program(
+            ground, f"warmnode-{role}", "warmnode", account=f"warmnode-{role}", image="warmnode:1", args=command
+        )
+    run_program(ground, "scheduler", "warmnode", image="registry.k8s.io/kube-scheduler:v1.36.3")
+    run_program(ground, "karpenter", image="karpenter/controller:1.14.1")
+    selector = {"matchLabels": {"warmnode.dev/pool": POOL}}
+    reapers.create("policy/v1", "PodDisruptionBudget", "ducks", {"minAvailable": 1, "selector": selector})
+    budget = f"/apis/policy/v1/namespaces/{ground.namespace}/poddisruptionbudgets/ducks"
+    ground.wait(lambda: plane.api("GET", budget)["status"].get("disruptionsAllowed"), "the budget to be counted")
+    program = find_or_build(KARPENTERS, os.environ, lambda line: None)["karpenter-1.14.1"]
+    kinds = ("nodepools", "nodeclaims")
+    definitions = [f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}.karpenter.sh" for kind in kinds]
+    try:
+        for kind, crd in zip(kinds, definitions, strict=True):
+            plane.apply(yaml.safe_load((program.parent / "crds" / f"karpenter.sh_{kind}.yaml").read_text()))
+            wait_for_definition(ground, crd)
+        plane.apply(NODE_POOL | {"spec": NODE_POOL["spec"] | {"disruption": {"consolidateAfter": "5m"}}})
+        found = assert_all_is_ok(ground)
+    finally:
+        for crd in definitions:
+            remove_definition(ground, crd)
+    for role in ("serve", "reap"):
+        assert f"service account {ground.namespace}/warmnode-{role}" in found["permissions"]["summary"]
+    assert "Karpenter 1.14 (the image that runs" in found["karpenterGeneration"]["summary"]
+    assert found["karpenterNodePools"]["summary"] == "empty nodes go: workers"
+    assert found["disruptionBudgets"]["summary"] == "2 workers covered, and evictions are possible"
+
+
+def wait_for_definition(ground: Ground, crd: str) -> None:
+    ground.wait(lambda: has_condition(ground.control_plane.api("GET", crd), "Established"), f"{crd} to be served")
+
+
+def remove_definition(ground: Ground, crd: str) -> None:
+    ground.control_plane.api("DELETE", crd)
+    ground.wait(lambda: ground.control_plane.api_client.get_or_none(crd) is None, f"{crd} to be gone")
+
+
+def install_identity(ground: Ground, role: str) -> None:
+    """The shipped service account and roles of ``serve`` or ``reap``, in this test's namespace."""
+    for item in read_objects(f"base/{role}-identity.yaml"):
+        if item["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
+            item["metadata"]["namespace"] = ground.namespace
+        if item["kind"] == "ClusterRoleBinding":
+            item["metadata"]["name"] += f"-{ground.namespace}"
+        for subject in item.get("subjects", ()):
+            subject["namespace"] = ground.namespace
+        if item["kind"] != "Secret":
+            ground.control_plane.apply(item)
 
 
 def test_an_installation_that_is_not_well(ground: Ground, reapers: Reapers) -> None:
@@ -195,14 +270,13 @@ def test_the_crds_tell_the_generation_where_karpenter_is_not_seen(
     try:
         for name, program in sorted(find_or_build(KARPENTERS, os.environ, lambda line: None).items()):
             plane.apply(yaml.safe_load((program.parent / "crds" / "karpenter.sh_nodepools.yaml").read_text()))
-            ground.wait(lambda: has_condition(plane.api("GET", crd), "Established"), "the NodePools' definition")
+            wait_for_definition(ground, crd)
             plane.apply(NODE_POOL)
             guess = "1.14 or newer" if "1.14" in name else "1.13 or older"
             found = wait_for_guess(ground, guess)
             told.append((found["karpenterExpiry"]["verdict"], found["karpenterNodePools"]["summary"]))
     finally:
-        plane.api("DELETE", crd)
-        ground.wait(lambda: plane.api_client.get_or_none(crd) is None, "the definition to be gone")
+        remove_definition(ground, crd)
     kept = "workers has consolidateAfter: Never: nodes that are empty stay"
     assert told == [("warning", kept), ("ok", kept)]
 
@@ -238,7 +312,9 @@ def place_minutes_ago(ground: Ground, name: str, minutes: int) -> None:
     ground.control_plane.api("PATCH", path, {"status": {"conditions": [*others, condition]}})
 
 
-def run_program(ground: Ground, name: str, **container: Any) -> None:
+def run_program(
+    ground: Ground, name: str, program: str | None = None, *, account: str = "default", **container: Any
+) -> None:
     """Run a pod that carries a program's label: what it would do does not matter."""
     ground.control_plane.create(
         {
@@ -247,8 +323,8 @@ def run_program(ground: Ground, name: str, **container: Any) -> None:
             "metadata": {
                 "name": name,
                 "namespace": ground.namespace,
-                "labels": {"app.kubernetes.io/name": name},
+                "labels": {"app.kubernetes.io/name": program or name},
             },
-            "spec": {"containers": [{"name": "main", **container}]},
+            "spec": {"serviceAccountName": account, "containers": [{"name": "main", **container}]},
         }
     )
