@@ -30,7 +30,8 @@ CLUSTERS_LEASE = "kube-system/kube-scheduler"
 CLUSTERS_PROFILE = "default-scheduler"
 API_GROUP = "kubescheduler.config.k8s.io"
 READ_BY = {"v1": (25, None), "v1beta3": (23, 28), "v1beta2": (22, 27), "v1beta1": (19, 22)}
-"""The minors of kube-scheduler 1.x that read each version, first and last (pkg/scheduler/apis/config/scheme)."""
+"""The minors of kube-scheduler 1.x that read each version, first and last (KEP-785; removed by kubernetes/kubernetes
+#104782, #117649 and #119994)."""
 SCALE = 10
 """A score of 1 counts weight x 10 (MaxNodeScore / MaxExtenderPriority), a plugin up to its weight x 100."""
 
