@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 CLAIM_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. A claim waits for the API server several times."""
 
+LONGEST_TEXT = 600
+"""Characters of what somebody else said, in logs, answers and Events."""
 POOLS_SHOWN = 100
 """Pools named by a label are as many as users like; beyond this many they are one series, ``(others)``."""
 
@@ -44,6 +47,24 @@ def fields(**values: object) -> dict[str, object]:
     return {"fields": values}
 
 
+_SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+|\beyJ[\w-]{8,}[\w.-]*|(?<=://)[^/\s@]+@")
+_OBJECTS = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
+
+
+def one_line(text: object, limit: int = LONGEST_TEXT) -> str:
+    """Make what a library or a server said fit for a log: one printable line, cut, without credentials in it.
+
+    A proxy may show on its page what it was sent, and a library the header that it cannot read.
+    """
+    line = " ".join("".join(each if each.isprintable() else " " for each in str(text)).split())
+    line = _without_secrets(line)
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def _without_secrets(text: str) -> str:
+    return _OBJECTS.sub("...", _SECRETS.sub("...", text))
+
+
 def _fields_of(record: logging.LogRecord) -> Mapping[str, object]:
     found = getattr(record, "fields", None)
     return found if isinstance(found, dict) else {}
@@ -56,7 +77,10 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_fields_of(record),
+            **{
+                key: _without_secrets(value) if isinstance(value, str) else value
+                for key, value in _fields_of(record).items()
+            },
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -81,7 +105,7 @@ def _shown(value: object) -> str:
         case datetime():
             return value.isoformat(timespec="seconds")
         case str():
-            return " ".join("".join(each if each.isprintable() else " " for each in str(value)).split())
+            return one_line(value, 8 * LONGEST_TEXT)
         case Mapping():
             return ",".join(f"{_shown(key)}:{_shown(each)}" for key, each in value.items()) or "none"
         case Collection() if not isinstance(value, bytes):

@@ -6,27 +6,15 @@ Owns the error classes of everything that talks to the API server. Knows HTTP an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 
 import msgspec
 
-LONGEST_TEXT = 600
+from extender.telemetry import one_line
+
 LONGEST_WISH = timedelta(minutes=5)
 """Of a Retry-After, whatever it says."""
-_SECRETS = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+|\beyJ[\w-]{8,}[\w.-]*|(?<=://)[^/\s@]+@")
-_OBJECTS = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
-
-
-def one_line(text: object, limit: int = LONGEST_TEXT) -> str:
-    """Make what a library or a server said fit for a log: one printable line, cut, without credentials in it.
-
-    A proxy may show on its page what it was sent, and a library the header that it cannot read.
-    """
-    line = " ".join("".join(each if each.isprintable() else " " for each in str(text)).split())
-    line = _OBJECTS.sub("...", _SECRETS.sub("...", line))
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 class ConfigurationProblem(Exception):

@@ -18,7 +18,8 @@ from enum import StrEnum
 import aiohttp
 
 from extender.kube.credentials import Access, Credential, TlsContexts
-from extender.kube.errors import ConfigurationProblem, Unavailable, one_line
+from extender.kube.errors import ConfigurationProblem, Unavailable
+from extender.telemetry import one_line
 
 _CONNECT_SECONDS = 10.0
 _SILENT_SECONDS = 15.0  # something was asked, and nothing at all was answered since

@@ -18,6 +18,7 @@ from yarl import URL
 from extender.clock import Clock, Steady
 from extender.policy.sources import Answer, PrometheusQuery, Said, Series, series_answer
 from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
+from extender.telemetry import one_line
 
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """A series of an answer is about 200 bytes: room for 100,000 pods."""
@@ -70,7 +71,7 @@ async def ask_prometheus(session: AskingSession, query: PrometheusQuery, clock: 
     except BodyTooLarge:
         return _failed(asked, Said.TOO_LARGE, f"the answer is larger than {BODY_LIMIT_BYTES // 2**20} MiB")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return _failed(asked, Said.FAILED, str(error) or type(error).__name__)
+        return _failed(asked, Said.FAILED, one_line(error) or type(error).__name__)
     return await _read(status, body, asked)
 
 

@@ -28,9 +28,8 @@ from aiohttp.http_exceptions import (
     TransferEncodingError,
 )
 
-from extender.kube.errors import one_line
 from extender.policy.calling import HandshakeFailure
-from extender.telemetry import fields
+from extender.telemetry import fields, one_line
 from extender.web.requests import Handler, problem
 from extender.web.tls import ServerTls
 

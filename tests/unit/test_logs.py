@@ -188,6 +188,16 @@ def test_no_word_of_python_is_in_a_log(logged: io.StringIO) -> None:
         assert "at=2026-11-28T12:00:00+00:00 ready=true text=two lines [31m names=a,b" in line
 
 
+def test_no_credentials_are_in_a_log_whoever_logs_them(logged: io.StringIO) -> None:
+    """The last place where they can be kept back, should a library or a server say them."""
+    said = f"sent 'Authorization: Bearer {SECRET}' over <ssl.SSLContext object at 0x7f00> to https://me:{SECRET}@host"
+    logging.getLogger("warmnode").info("failed", extra=fields(problem=said))
+    assert SECRET[:6] not in logged.getvalue()
+    assert "object at" not in logged.getvalue()
+    assert "me:" not in logged.getvalue()
+    assert "host" in logged.getvalue()
+
+
 # -- nodes that leave -------------------------------------------------------------------------------------------------
 
 
