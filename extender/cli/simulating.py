@@ -12,12 +12,11 @@ from textwrap import shorten
 from typing import Any, TypeVar
 
 from extender.cli.flags import command
-from extender.cli.outcome import BadUsage, fail, refuse, show
+from extender.cli.outcome import CLEAN, BadUsage, fail, refuse, show
 from extender.settings import format_duration, parse_duration
 from extender.simulate.chart import draw_frontier
 from extender.simulate.jobs_file import JobsFileError, read_jobs
-from extender.simulate.picture import Picture, to_svg
-from extender.simulate.png import PngNotPossible, to_png
+from extender.simulate.picture import to_svg
 from extender.simulate.results_text import Heading, pool_words, render_json, render_table
 from extender.simulate.rules import RULES, Rule, parse_rule
 from extender.simulate.run import PoolShape
@@ -81,8 +80,7 @@ def add_to(commands: Any) -> None:
     _value(parser, "--rules", _several(_checked(parse_rule)), rules, text)
     _value(parser, "--seed", _whole(0, 2**63 - 1), 1, "for all that is random")
     parser.add_argument("--output", choices=("table", "json"), default="table", help="default: table")
-    _value(parser, "--svg", str, None, "draw node-hours against hit ratio into this file", metavar="FILE")
-    _value(parser, "--png", str, None, "the same as PNG; needs warmnode[plot]", metavar="FILE")
+    _value(parser, "--svg", _picture, None, "draw node-hours against hit ratio into this file", metavar="FILE")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
@@ -100,10 +98,14 @@ def _run(options: argparse.Namespace) -> int:
     )
     try:
         jobs, words, parameters = _workload(options, data, random)
+        if options.svg is not None:
+            options.svg.open("a").close()  # what cannot be written is told before the runs, not after them
     except JobsFileError as error:
         return refuse(str(error), bare=True)
     except BadUsage as error:
         return refuse(str(error))
+    except OSError as error:
+        return fail(_not_written(error))
     progress = _Progress(silent=options.quiet)
     trials = run_study(jobs, shape, options.rules, options.consolidate_after, seed=options.seed, report=progress.report)
     progress.end()
@@ -114,14 +116,9 @@ def _run(options: argparse.Namespace) -> int:
         keys=len({job.key for job in jobs if job.key}),
         seed=options.seed,
     )
-    try:
-        _draw(options, heading, shape, trials)
-    except PngNotPossible as error:
-        return refuse(str(error))
-    except OSError as error:
-        return fail(f"{error.filename} cannot be written: {(error.strerror or str(error)).lower()}")
+    drawn = _draw(options.svg, heading, shape, trials) if options.svg is not None else CLEAN
     render = render_json if options.output == "json" else render_table
-    return show(render(heading, shape, trials))
+    return show(render(heading, shape, trials)) or drawn
 
 
 def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tuple[list[Job], str, dict[str, object]]:
@@ -180,16 +177,18 @@ def _content(source: str) -> bytes:
         raise BadUsage(f"{source} cannot be read: {problem.lower()}") from error
 
 
-def _draw(options: argparse.Namespace, heading: Heading, shape: PoolShape, trials: list[Trial]) -> None:
-    """Write the pictures that were asked for. Raises PngNotPossible, OSError."""
-    if options.svg is None and options.png is None:
-        return
+def _draw(file: Path, heading: Heading, shape: PoolShape, trials: list[Trial]) -> int:
     words = f"{heading.jobs:,} jobs of {heading.keys:,} keys: {heading.workload}; {pool_words(shape)}"
-    picture: Picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE))
-    if options.svg is not None:
-        Path(options.svg).write_text(to_svg(picture), encoding="utf-8")
-    if options.png is not None:
-        Path(options.png).write_bytes(to_png(picture))
+    picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE))
+    try:
+        file.write_text(to_svg(picture), encoding="utf-8")
+    except OSError as error:
+        return fail(_not_written(error))
+    return CLEAN
+
+
+def _not_written(error: OSError) -> str:
+    return f"{error.filename} cannot be written: {(error.strerror or str(error)).lower()}"
 
 
 class _Progress:
@@ -251,6 +250,12 @@ def _traffic(text: str) -> Traffic:
     if text not in tuple(Traffic):
         raise argparse.ArgumentTypeError(f"choose from {', '.join(Traffic)} (got {text!r})")
     return Traffic(text)
+
+
+def _picture(text: str) -> Path:
+    if text.lower().endswith((".png", ".jpg", ".pdf")):
+        raise argparse.ArgumentTypeError(f"pictures are SVG only, which browsers show and convert (got {text!r})")
+    return Path(text)
 
 
 _duration = _checked(parse_duration)

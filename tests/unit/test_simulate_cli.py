@@ -46,12 +46,21 @@ def test_json_has_what_the_table_has(capsys: pytest.CaptureFixture[str]) -> None
     assert all(each["nodeHours"] > 0 for each in tree["trials"])
 
 
-def test_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """SVG and PNG where they were asked for."""
-    svg, png = tmp_path / "a.svg", tmp_path / "a.png"
-    simulate(capsys, "--svg", str(svg), "--png", str(png), "--rules", "oldest")
+def test_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """An SVG where it was asked for, in place of what stood there, and the table as ever."""
+    svg = tmp_path / "a.svg"
+    svg.write_text("what was there before")
+    out, _ = simulate(capsys, "--svg", str(svg), "--rules", "oldest")
     assert svg.read_text().startswith("<svg ")
-    assert png.read_bytes().startswith(b"\x89PNG")
+    assert out == simulate(capsys, "--rules", "oldest")[0]
+
+
+def test_picture_that_cannot_be_written_is_told_before_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs may take minutes: nothing of them, and no table that is lost."""
+    assert cli.main((*SMALL, "--svg", "/nowhere/a.svg")) == cli.FAILURE
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err == "warmnode: /nowhere/a.svg cannot be written: no such file or directory\n"
 
 
 def test_jobs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -82,6 +91,7 @@ def test_jobs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         (("--consolidate-after", "1m,"), 2, "argument --consolidate-after: must be a duration such as"),
         (("--jobs-csv", "/nowhere/jobs.csv"), 2, "warmnode: /nowhere/jobs.csv cannot be read: no such file"),
         (("--quiet", "--svg", "/nowhere/a.svg"), 1, "warmnode: /nowhere/a.svg cannot be written: no such file"),
+        (("--svg", "a.png"), 2, "argument --svg: pictures are SVG only, which browsers show and convert (got 'a.png')"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(

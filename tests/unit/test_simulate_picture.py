@@ -1,20 +1,15 @@
-"""The picture of a study: what stands where, and that SVG and PNG are what they say."""
+"""The picture of a study: what stands where, and that the SVG is one."""
 
 from __future__ import annotations
 
-import io
-import struct
-import sys
 from datetime import timedelta
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.simulate.chart import BOTTOM, LEFT, RIGHT, TOP, draw_frontier
-from extender.simulate.picture import Dot, Line, Picture, Text, to_svg
-from extender.simulate.png import SCALE, PngNotPossible, to_png
+from extender.simulate.picture import Dot, Line, Picture, to_svg
 from extender.simulate.rules import RULES, Rule
 from extender.simulate.run import RunOutcome
 from extender.simulate.study import Trial
@@ -85,39 +80,3 @@ def test_svg_says_what_it_shows_and_escapes_names() -> None:
     assert "from <a file>" in texts
     assert {rule.words for rule in RULES} <= set(texts)
     assert len(list(root.iter(f"{name}circle"))) == sum(isinstance(mark, Dot) for mark in drawn(SOME).marks)
-
-
-def test_png_shows_the_same_marks_at_twice_the_size() -> None:
-    """A red dot is red where it is, text and lines leave ink, and nothing else does."""
-    from PIL import Image
-
-    picture = Picture(
-        width=60,
-        height=40,
-        title="marks",
-        marks=(
-            Dot(centre=(10, 10), radius=5, colour="#ff0000"),
-            Line(points=((30, 5), (30, 35)), colour="#0000ff", width=2, dash=6),
-            Text(at=(55, 30), text="IIIIII", upright=True, anchor="start", colour="#008000"),
-        ),
-    )
-    content = to_png(picture)
-    assert struct.unpack(">II", content[16:24]) == (60 * SCALE, 40 * SCALE)
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-
-    def blueness(pixel: object) -> int:
-        assert isinstance(pixel, tuple)
-        return int(pixel[2] - pixel[0])
-
-    assert image.getpixel((10 * SCALE, 10 * SCALE)) == (255, 0, 0)
-    assert blueness(image.getpixel((30 * SCALE, 8 * SCALE))) > 200
-    assert blueness(image.getpixel((30 * SCALE, 14 * SCALE))) == 0
-    green = image.crop((40 * SCALE, 0, 60 * SCALE, 40 * SCALE)).getcolors(10_000) or []
-    assert any(colour[1] > colour[0] + 60 for _, colour in green if isinstance(colour, tuple))
-
-
-def test_png_without_pillow_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow is an extra: without it the message says what to install, and what works without."""
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(PngNotPossible, match=r"pip install 'warmnode\[plot\]'.*--svg"):
-        to_png(drawn(SOME))
