@@ -368,8 +368,9 @@ def test_an_extender_that_may_be_ours_is_not_called_ok() -> None:
     faulty = (config(extender(url="http://scorer.infra:8888", weight=1, prioritize_verb="/prioritize")),)
     told = replace(silent, scheduler_configs=faulty)
     assert check_extender(told).verdict is check_weight(told).verdict is PROBLEM
-    two = (config(extender(url="http://a:1"), extender(url="http://b:1")),)
-    assert check_extender(replace(silent, scheduler_configs=two)).verdict is UNKNOWN
+    two = evidence(scheduler_configs=(config(extender(url="http://a:1"), extender(url="http://b:1")),))
+    assert check_extender(two).verdict is check_weight(two).verdict is UNKNOWN
+    assert "which of http://a:1, http://b:1 is warmnode" in check_extender(two).summary
     old = evidence(scheduler_configs=strange, webhook=called(minutes_ago(60)))
     assert check_extender(old).verdict is UNKNOWN
     assert check_extender(evidence(scheduler_configs=strange)).verdict is OK

@@ -325,6 +325,8 @@ def test_budgets_that_allow_nothing_whoever_owns_the_workers() -> None:
     spares_one = counted | {"desiredHealthy": 3, "disruptionsAllowed": 1}
     found = with_budget({"minAvailable": 3}, [], spares_one)
     assert verdict_of(Check.DISRUPTION_BUDGETS, found) is Verdict.OK
+    found = with_budget({"minAvailable": 3}, [], {})
+    assert verdict_of(Check.DISRUPTION_BUDGETS, found) is Verdict.UNKNOWN
 
 
 def scheduler(text: str) -> Evidence:

@@ -89,11 +89,13 @@ def _none_of_ours(config: SchedulerConfig, evidence: Evidence) -> Finding:
     return Finding(check=check, verdict=Verdict.PROBLEM, summary=f"{config.source}: {said}", remedy=_COMPARE)
 
 
-def _not_known(config: SchedulerConfig, maybe: Iterable[Extender], evidence: Evidence) -> Finding:
+def _not_known(config: SchedulerConfig, maybe: list[Extender], evidence: Evidence) -> Finding:
+    urls = some(each.url for each in maybe)
+    said = f"whether {urls} is warmnode: no calls come" if len(maybe) == 1 else f"which of {urls} is warmnode"
     return Finding(
         check=Check.SCHEDULER_EXTENDER,
         verdict=Verdict.UNKNOWN,
-        summary=f"{config.source}: nothing tells whether {some(each.url for each in maybe)} is warmnode: no calls come",
+        summary=f"{config.source}: nothing tells {said}",
         details=(f"warmnode serve listens on port {some(sorted(listening_ports(evidence)))}, as far as its pods show",),
         remedy="compare urlPrefix with warmnode's --webhook-listen; it is known once a worker was placed with a call",
     )
