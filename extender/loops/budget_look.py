@@ -17,8 +17,8 @@ from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.reaper")
 
-READ_AGAIN = timedelta(seconds=10)
-"""The passes of several pools that are due together share one look."""
+READ_AGAIN = timedelta(seconds=1)
+"""Passes of several pools that are due at once share one look."""
 
 
 class BudgetLook:

@@ -33,10 +33,10 @@ REAP = {"floor": 0, "idleTimeout": "1s", "interval": "1s", "minPodAge": "0s"}
 class Stage:
     """Everything that scenes share. Use it as a context manager."""
 
-    def __init__(self, version: str, folder: Path, pools: Mapping[str, Json]) -> None:
-        """``pools`` has the ``reap`` settings of each pool that differ from ours."""
+    def __init__(self, version: str, folder: Path, pools: Mapping[str, Json], *, gates: str = "") -> None:
+        """``pools`` has the ``reap`` settings of each pool that differ from ours; ``gates`` are Karpenter's."""
         self.version = version
-        self.control_plane = ControlPlane(karpenter_options(version))
+        self.control_plane = ControlPlane(karpenter_options(version, gates=gates))
         self.namespace = ""
         self._folder = folder
         self._pools = pools
