@@ -267,7 +267,7 @@ def emptied_within_a_budget(stage: Stage) -> Budgeted:
         standing = stage.nodes(pool)  # first the nodes, then the pods: in between pods only go
         holding = {pod["spec"].get("nodeName") for pod in stage.pods(pool).values()}
         most = max(most, sum(node not in holding for node in standing))
-        waited = waited or stage.stays(pool, "emptyBudget") == 2
+        waited = waited or stage.stays(pool, "emptyBudget") > 0
         seen.extend(node for node in before if node not in standing and node not in seen)
         return len(standing) == 1
 
