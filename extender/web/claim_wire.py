@@ -5,7 +5,6 @@ Owns the words. Decides nothing but whether a request makes sense.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -16,10 +15,10 @@ import msgspec
 from extender.policy.claims import PoolClaims
 from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
+from extender.web.bodies import LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
 from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
 from extender.web.refusals import REFUSALS, CallRefused, bad_request, refusal_of, unavailable
 
-LONGEST_CLAIMANT = 256
 _GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"
 
 
@@ -54,19 +53,6 @@ SUCCESSES = frozenset(
 )
 
 
-class _CreateBody(msgspec.Struct, forbid_unknown_fields=True):
-    claimant: str
-    ttl: str | None = None
-    cache_key: str | None = msgspec.field(default=None, name="cacheKey")
-
-
-class _RenewBody(msgspec.Struct, forbid_unknown_fields=True):
-    ttl: str | None = None
-
-
-LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-"""A value of a label: validation in apimachinery."""
-
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
@@ -79,21 +65,18 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
 
 def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta, str | None]:
     """Read what a claim is asked with: the claimant's name, how long, the cache key or None; raises `CallRefused`."""
-    wanted = _decoded(body, _CreateBody, '{"claimant": "query-42", "ttl": "60s"}')
+    wanted = _decoded(body, ClaimRequestBody, '{"claimant": "query-42", "ttl": "60s"}')
     return _claimant(wanted.claimant), _ttl(wanted.ttl, settings), _cache_key(wanted.cache_key)
 
 
 def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:
     """Read how long a claim is to last on. No body: as long as a new one. Raises `CallRefused`."""
-    return _ttl(_decoded(body or b"{}", _RenewBody, '{"ttl": "60s"}, or no body').ttl, settings)
+    return _ttl(_decoded(body or b"{}", RenewRequestBody, '{"ttl": "60s"}, or no body').ttl, settings)
 
 
 def _claimant(name: str) -> str:
-    if not name or len(name) > LONGEST_CLAIMANT or not name.isprintable():
-        raise bad_request(
-            f"claimant names whoever will use the worker: 1 to {LONGEST_CLAIMANT} printable characters, the same again "
-            f"when the request is repeated (got {len(name)})"
-        )
+    if not name.isprintable():
+        raise bad_request("claimant names whoever will use the worker: printable characters, so that logs can show it")
     return name
 
 
@@ -116,23 +99,21 @@ def _ttl(text: str | None, settings: PoolClaims) -> timedelta:
     return ttl
 
 
-def encode_claim(granted: Granted, first_seen: datetime | None) -> bytes:
-    """Write a claim. ``first_seen`` is of its node, None: not known."""
+def claim_body(granted: Granted, first_seen: datetime | None) -> ClaimBody:
+    """Say what is held. ``first_seen`` is of its node, None: not known."""
     worker, claim = granted.worker, granted.claim
-    return msgspec.json.encode(
-        {
-            "id": claim.id,
-            "pool": claim.pool,
-            "claimant": claim.claimant,
-            "namespace": worker.namespace,
-            "pod": worker.name,
-            "uid": worker.uid,
-            "ip": granted.ip,
-            "node": worker.node,
-            "firstSeen": None if first_seen is None else format_idle_mark(first_seen),
-            "since": format_idle_mark(claim.since),
-            "expires": format_idle_mark(claim.expires),
-        }
+    return ClaimBody(
+        id=claim.id,
+        pool=claim.pool,
+        claimant=claim.claimant,
+        namespace=worker.namespace,
+        pod=worker.name,
+        uid=worker.uid,
+        ip=granted.ip,
+        node=worker.node,
+        first_seen=None if first_seen is None else format_idle_mark(first_seen),
+        since=format_idle_mark(claim.since),
+        expires=format_idle_mark(claim.expires),
     )
 
 

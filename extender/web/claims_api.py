@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from time import perf_counter
 
-import msgspec
 from aiohttp import web
 
 from extender.clock import Clock
@@ -24,17 +23,17 @@ from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.marks import format_idle_mark
 from extender.telemetry import Metrics, fields
 from extender.web.authorization import Authorization, Verb
+from extender.web.bodies import LABEL_VALUE, ClaimBody, ClaimListBody
 from extender.web.callers import Caller, Callers
 from extender.web.claim_wire import (
     CLAIM_REFUSALS,
-    LABEL_VALUE,
     ClaimOutcome,
     check_enabled,
+    claim_body,
     claim_refusal,
     decode_claim,
     decode_renewal,
     dry_run,
-    encode_claim,
     none_idle,
     unknown_pool,
 )
@@ -174,8 +173,7 @@ class ClaimsApi:
 
     async def _list(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
         held = await self._claiming.held(asked.caller.user, asked.pool, asked.settings)
-        claims = [msgspec.Raw(self._shown(granted)) for granted in held]
-        return json_response(msgspec.json.encode({"claims": claims})), ClaimOutcome.LISTED
+        return json_response(ClaimListBody([self._shown(granted) for granted in held])), ClaimOutcome.LISTED
 
     # -- before each --------------------------------------------------------------------------------------------------
 
@@ -259,9 +257,9 @@ class ClaimsApi:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _shown(self, granted: Granted) -> bytes:
+    def _shown(self, granted: Granted) -> ClaimBody:
         node = self._state.nodes.get(granted.worker.node or "")
-        return encode_claim(granted, self._state.first_seen(node) if node is not None else None)
+        return claim_body(granted, self._state.first_seen(node) if node is not None else None)
 
     def _tell(self, outcome: ClaimOutcome, granted: Granted) -> None:
         worker, claim = granted.worker, granted.claim

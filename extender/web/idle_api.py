@@ -25,6 +25,7 @@ from extender.policy.claims import OBJECT_NAME
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
 from extender.policy.marks import format_idle_mark, parse_idle_mark
 from extender.telemetry import Metrics, fields
+from extender.web.bodies import IdleRequestBody, WorkerBody
 from extender.web.callers import Caller, Callers
 from extender.web.limits import RateLimit
 from extender.web.refusals import (
@@ -167,7 +168,7 @@ class IdleApi:
                 HTTPStatus.CONFLICT,
                 IdleOutcome.TERMINATING,
                 "the pod is being deleted: refuse the work and end; its idle mark is removed",
-                members=_shown(pod),
+                members=msgspec.to_builtins(_shown(pod)),
             )
         return pod, IdleOutcome.REMOVED
 
@@ -202,7 +203,7 @@ class IdleApi:
                 body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a time, or no body")
                 async with asyncio.timeout(DEADLINE.total_seconds()):
                     pod, outcome = await answer(await self._asked(request, place, body))
-                response = json_response(msgspec.json.encode(_shown(pod)))
+                response = json_response(_shown(pod))
             except REFUSALS as error:
                 refused = _refusal(error)
                 outcome, response = IdleOutcome(refused.reason), refused.response()
@@ -236,16 +237,12 @@ class IdleApi:
         )
 
 
-class _Body(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    idle_since: str | msgspec.UnsetType = msgspec.UNSET
-
-
 def _idle_since(body: bytes, now: datetime) -> datetime | None:
     """Read the time in the body, None where there is none. Raises `CallRefused`."""
     if not body.strip():
         return None
     try:
-        text = msgspec.json.decode(body, type=_Body).idle_since
+        text = msgspec.json.decode(body, type=IdleRequestBody).idle_since
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f'send no body, or {{"idleSince": "{format_idle_mark(now)}"}} ({error})') from error
     if text is msgspec.UNSET:
@@ -261,15 +258,15 @@ def _idle_since(body: bytes, now: datetime) -> datetime | None:
     return time
 
 
-def _shown(pod: Pod) -> dict[str, object]:
-    return {
-        "namespace": pod.namespace,
-        "name": pod.name,
-        "uid": pod.uid,
-        "resourceVersion": pod.resource_version,
-        "idleSince": None if pod.own_mark is None else format_idle_mark(pod.own_mark),
-        "terminating": pod.terminating,
-    }
+def _shown(pod: Pod) -> WorkerBody:
+    return WorkerBody(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=pod.uid,
+        resource_version=pod.resource_version,
+        idle_since=None if pod.own_mark is None else format_idle_mark(pod.own_mark),
+        terminating=pod.terminating,
+    )
 
 
 def _dry_run(pool: str) -> CallRefused:

@@ -1,6 +1,7 @@
 """The OpenAPI document of the claims listener, ``GET /openapi.json``. Owns what is promised to callers.
 
-The committed copy is docs/openapi.json; tests hold every answer against it.
+Bodies come from the structs that are decoded and encoded (`web.bodies`), and each operation names the reasons for which
+it refuses. The committed copy is docs/openapi.json, which ``python -m scripts.tools.api_document`` writes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from extender.web import claim_wire, claims_api, idle_api
+from extender.policy.claims import OBJECT_NAME
+from extender.web import bodies, claims_api, idle_api
 from extender.web.requests import Handler, json_response
 
 DOCUMENT_PATH = "/openapi.json"
@@ -19,8 +21,6 @@ VERSION = "v1"
 
 Json = dict[str, Any]
 
-_TIME = {"type": "string", "format": "date-time", "examples": ["2026-11-01T12:00:00.000Z"]}
-_DURATION = {"type": "string", "examples": ["60s", "5m", "1h30m", "250ms"]}
 _DESCRIPTION = """\
 Hands out idle workers of a pool, the one on the warmest node first, and lets workers say that they are idle.
 
@@ -28,6 +28,58 @@ A claim is kept on the pod: replicas share nothing else, and any of them answers
 claimant get the same worker again, so a request without an answer is simply repeated. docs/claims.md and
 docs/workers.md are written for people.
 """
+_SERVER = {
+    "url": "https://{host}:{port}",
+    "description": "The Service that the component claims installs.",
+    "variables": {"host": {"default": "warmnode.warmnode.svc"}, "port": {"default": "8889"}},
+}
+_SECURITY_SCHEMES = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A service account token of the cluster, audience warmnode.",
+    },
+    "certificate": {
+        "type": "mutualTLS",
+        "description": "With --client-ca-file: the common name is the user, the organizations are groups.",
+    },
+}
+_REASONS = {
+    "badRequest": ("400 408 413 415", "What was sent makes no sense, is too large or does not arrive; detail says so."),
+    "notAuthenticated": ("401", "Nobody knows who calls: no token, an expired one, or one for somebody else."),
+    "forbidden": ("403", "The caller may not do this."),
+    "noPodInToken": ("403", "The token belongs to no pod."),
+    "notYourPod": ("403", "The token is that of another pod, or of an earlier one of this name."),
+    "noneIdle": ("404", "No worker can be handed out; workers counts why."),
+    "unknownPool": ("404", "There is no such pool."),
+    "noClaim": ("404", "There is no such claim: it expired, was released, or is another user's."),
+    "notFound": ("404", "There is no such pod."),
+    "noWorker": ("404", "The pod belongs to no pool."),
+    "terminating": ("409", "The worker is being deleted: claim another one; if it is you, refuse the work."),
+    "dryRun": ("409", "The pool is in dry-run: nothing is written, and a claim ends by itself."),
+    "disabled": ("409", "The pool hands out no workers."),
+    "noSource": ("409", "The mark of a worker does not count in its pool: annotation is none of its idle.sources."),
+    "rateLimited": ("429", "The user, or the pod, calls too often. Wait as long as Retry-After says."),
+    "tooMany": ("429", "All callers together ask for too much at once. Wait as long as Retry-After says."),
+    "crashed": ("500", "A bug of warmnode: its log has the traceback. Nobody knows what was done."),
+    "notSynced": ("503", "Not everything is loaded yet: not done. The same again is right."),
+    "changing": ("503", "Others changed it under each attempt: not done. The same again is right."),
+    "callerGone": ("503", "The caller hung up: not done."),
+    "unavailable": (
+        "503",
+        "The API server gave no answer: nobody knows what was done. The same again is right.",
+    ),
+}
+"""Every reason of a refusal: the statuses that it comes with, and what it means."""
+_ALWAYS = ("badRequest", "notAuthenticated", "rateLimited", "unavailable", "crashed")
+_OF_POOLS = (*_ALWAYS, "forbidden", "tooMany", "notSynced")
+_OF_WORKERS = (*_ALWAYS, "noPodInToken", "notYourPod", "notFound", "noWorker", "changing")
+
+_HEADERS = {
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "What to send, as in RFC 6750."}},
+    "429": {"Retry-After": {"schema": {"type": "integer"}, "description": "How many seconds to wait."}},
+}
+_HEADERS["503"] = _HEADERS["429"]
 
 
 def document_handler() -> Handler:
@@ -42,263 +94,125 @@ def document_handler() -> Handler:
 
 def document() -> Json:
     """Make the document."""
+    pool = _parameter("pool", "Name of the pool.", pattern=f"^{bodies.LABEL_VALUE.pattern}$")
+    claim = _parameter("id", "ID of the claim.", maxLength=claims_api.LONGEST_ID)
+    a_name = {"pattern": f"^{OBJECT_NAME.pattern}$"}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "warmnode",
             "version": VERSION,
             "description": _DESCRIPTION,
-            "license": {"name": "Apache-2.0"},
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [_SERVER],
         "security": [{"token": []}, {"certificate": []}],
         "paths": {
-            claims_api.COLLECTION: {
-                "parameters": [_parameter("pool", "Name of the pool.")],
-                "post": _create(),
-                "get": _list(),
-            },
-            claims_api.ITEM: {
-                "parameters": [_parameter("pool", "Name of the pool."), _parameter("id", "ID of the claim.")],
-                "put": _renew(),
-                "delete": _release(),
-            },
+            claims_api.COLLECTION: {"parameters": [pool], **_claims()},
+            claims_api.ITEM: {"parameters": [pool, claim], **_claim()},
             idle_api.PATH: {
                 "parameters": [
-                    _parameter("namespace", "Namespace of the pod."),
-                    _parameter("name", "Name of the pod."),
+                    _parameter("namespace", "Namespace of the pod.", **a_name),
+                    _parameter("name", "Name of the pod.", **a_name),
                 ],
-                "put": _mark(),
-                "delete": _unmark(),
+                **_mark(),
             },
         },
-        "components": {
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "A service account token of the cluster, audience warmnode.",
-                },
-                "certificate": {
-                    "type": "mutualTLS",
-                    "description": "With --client-ca-file: the common name is the user, the organizations are groups.",
-                },
-            },
-            "schemas": _schemas(),
+        "components": {"securitySchemes": _SECURITY_SCHEMES, "schemas": _schemas()},
+    }
+
+
+def _claims() -> Json:
+    created = _answer("A worker, claimed.", "Claim")
+    held = _answer("The worker that the claimant holds already. Its claim lasts at least ttl from now.", "Claim")
+    for given in (created, held):
+        given["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Path of the claim."}}
+    refusals = (*_OF_POOLS, "noneIdle", "unknownPool", "dryRun", "disabled", "changing", "callerGone")
+    return {
+        "post": {
+            "operationId": "createClaim",
+            "summary": "Claim the first idle worker, or get the one that the claimant holds already, prolonged.",
+            "requestBody": _body("ClaimRequest", required=True),
+            "responses": {"201": created, "200": held, **_refusals(*refusals)},
+        },
+        "get": {
+            "operationId": "listClaims",
+            "summary": "List the claims that the user holds in the pool.",
+            "responses": {"200": _answer("The claims, by ID.", "ClaimList"), **_refusals(*_OF_POOLS, "unknownPool")},
         },
     }
 
 
-def _create() -> Json:
+def _claim() -> Json:
+    refusals = (*_OF_POOLS, "noClaim", "dryRun", "changing")
+    renewed = _refusals(*refusals, "unknownPool", "terminating", "disabled")
     return {
-        "operationId": "createClaim",
-        "summary": "Claim the first idle worker, or get the one that the claimant holds already, prolonged.",
-        "requestBody": _body("ClaimRequest"),
-        "responses": {
-            "201": {
-                **_answer("A worker, claimed.", "Claim"),
-                "headers": {"Location": {"schema": {"type": "string"}, "description": "Path of the claim."}},
-            },
-            "200": _answer(
-                "The worker that the claimant holds already. Its claim lasts at least ttl from now.", "Claim"
-            ),
-            **_refusals("400", "401", "403", "409", "413", "429", "503"),
-            "404": _problem("No worker can be handed out (noneIdle), or there is no such pool (unknownPool)."),
+        "put": {
+            "operationId": "renewClaim",
+            "summary": "Let a claim last at least ttl from now. It never ends sooner than it would have.",
+            "requestBody": _body("RenewRequest"),
+            "responses": {"200": _answer("The claim, prolonged.", "Claim"), **renewed},
         },
-    }
-
-
-def _list() -> Json:
-    return {
-        "operationId": "listClaims",
-        "summary": "List the claims that the user holds in the pool.",
-        "responses": {
-            "200": _answer("The claims, by ID.", "ClaimList"),
-            **_refusals("400", "401", "403", "404", "429", "503"),
-        },
-    }
-
-
-def _renew() -> Json:
-    return {
-        "operationId": "renewClaim",
-        "summary": "Let a claim last at least ttl from now. It never ends sooner than it would have.",
-        "requestBody": _body("RenewRequest", required=False),
-        "responses": {
-            "200": _answer("The claim, prolonged.", "Claim"),
-            **_refusals("400", "401", "403", "413", "429", "503"),
-            "404": _problem("No such claim (noClaim): it expired, was released, or is another user's. Or unknownPool."),
-            "409": _problem("The worker is being deleted (terminating). Or dryRun, or disabled."),
-        },
-    }
-
-
-def _release() -> Json:
-    return {
-        "operationId": "releaseClaim",
-        "summary": "End a claim: the worker can be claimed by others at once.",
-        "responses": {
-            "204": {"description": "Released."},
-            **_refusals("400", "401", "403", "429", "503"),
-            "404": _problem("No such claim (noClaim): it is over already, or is another user's."),
-            "409": _problem("The pool is in dry-run (dryRun): the claim ends by itself."),
+        "delete": {
+            "operationId": "releaseClaim",
+            "summary": "End a claim: the worker can be claimed by others at once.",
+            "responses": {"204": {"description": "Released."}, **_refusals(*refusals)},
         },
     }
 
 
 def _mark() -> Json:
+    marked, unmarked = _answer("The pod, marked.", "Worker"), _answer("The pod, without a mark.", "Worker")
     return {
-        "operationId": "markIdle",
-        "summary": "A worker says that it is idle. A mark that is there stays, unless the body has a time.",
-        "requestBody": _body("IdleRequest", required=False),
-        "responses": {
-            "200": _answer("The pod, marked.", "Worker"),
-            **_refusals("400", "401", "403", "404", "413", "429", "503"),
-            "409": _problem("The pool is in dry-run (dryRun): nothing is written."),
+        "put": {
+            "operationId": "markIdle",
+            "summary": "A worker says that it is idle. A mark that is there stays, unless the body has a time.",
+            "requestBody": _body("IdleRequest"),
+            "responses": {"200": marked, **_refusals(*_OF_WORKERS, "dryRun", "noSource", "callerGone")},
         },
-    }
-
-
-def _unmark() -> Json:
-    return {
-        "operationId": "removeIdleMark",
-        "summary": "A worker says that it is busy. It may accept work after a 200, and after nothing else.",
-        "responses": {
-            "200": _answer("The pod, without a mark.", "Worker"),
-            **_refusals("400", "401", "403", "404", "413", "429", "503"),
-            "409": _problem("The pod is being deleted (terminating): refuse the work. Its mark is removed."),
+        "delete": {
+            "operationId": "removeIdleMark",
+            "summary": "A worker says that it is busy. It may accept work after a 200, and after nothing else.",
+            "responses": {"200": unmarked, **_refusals(*_OF_WORKERS, "terminating")},
         },
     }
 
 
 def _schemas() -> Json:
-    text: Json = {"type": "string"}
-    reasons = sorted(
-        map(str, {*claim_wire.ClaimOutcome, *idle_api.IdleOutcome} - claim_wire.SUCCESSES - idle_api.SUCCESSES)
-    )
+    """Make schemas of the structs, which are called Body because the client has a class Claim of its own."""
+    structs = [struct for name, struct in vars(bodies).items() if name.endswith("Body")]
+    _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    found: Json = msgspec.json.decode(msgspec.json.encode(schemas).replace(b'Body"', b'"'))
+    found["Problem"]["properties"]["reason"]["enum"] = sorted(_REASONS)
+    return found
+
+
+def _refusals(*reasons: str) -> Json:
+    """Give an answer for each status with which one of these reasons comes."""
+    told: dict[str, list[str]] = {}
+    for reason in reasons:
+        statuses, words = _REASONS[reason]
+        for status in statuses.split():
+            told.setdefault(status, []).append(f"{reason}: {words}")
     return {
-        "ClaimRequest": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["claimant"],
-            "properties": {
-                "claimant": {
-                    **text,
-                    "minLength": 1,
-                    "maxLength": claim_wire.LONGEST_CLAIMANT,
-                    "description": "Names whoever will use the worker: the same again when the request is repeated.",
-                },
-                "ttl": {**_DURATION, "description": "Life of the claim, at most the pool's maxTtl. Default: its ttl."},
-                "cacheKey": {
-                    **text,
-                    "minLength": 1,
-                    "maxLength": 63,
-                    "description": "Whose cache is used: among the oldest nodes with an idle worker the one that knows "
-                    "it comes first. Without effect in a pool without cacheKey.",
-                },
-            },
-        },
-        "RenewRequest": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"ttl": {**_DURATION, "description": "As in ClaimRequest."}},
-        },
-        "Claim": _object(
-            id={**text, "description": "Of the claim: to renew and to release it."},
-            pool=text,
-            claimant=text,
-            namespace=text,
-            pod={**text, "description": "Name of the worker."},
-            uid={**text, "description": "UID of the worker: names come again."},
-            ip={"type": ["string", "null"], "description": "Of the worker."},
-            node={"type": ["string", "null"]},
-            firstSeen={**_or_null(_TIME), "description": "When a worker was first Ready on the node."},
-            since={**_TIME, "description": "When it was claimed."},
-            expires={**_TIME, "description": "When the claim ends by itself, by the clock of the replica."},
-        ),
-        "ClaimList": _object(claims={"type": "array", "items": _reference("Claim")}),
-        "IdleRequest": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"idleSince": {**_TIME, "description": "At most 30 s in the future. Default: now."}},
-        },
-        "Worker": _object(
-            namespace=text,
-            name=text,
-            uid=text,
-            resourceVersion=text,
-            idleSince=_or_null(_TIME),
-            terminating={"type": "boolean", "description": "The pod is being deleted."},
-        ),
-        "Problem": {
-            "type": "object",
-            "description": "RFC 9457. detail is for people, reason for programs.",
-            "required": ["type", "title", "status", "detail", "reason"],
-            "properties": {
-                "type": text,
-                "title": text,
-                "status": {"type": "integer"},
-                "detail": text,
-                "reason": {
-                    **text,
-                    "enum": reasons,
-                },
-                "workers": {
-                    "type": "object",
-                    "description": "With noneIdle: why not, counted by reason. busy and claimed are always there.",
-                    "additionalProperties": {"type": "integer"},
-                },
-            },
-        },
+        status: _answer(" ".join(lines), "Problem", "application/problem+json")
+        | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
+        for status, lines in sorted(told.items())
     }
 
 
-_REFUSALS = {
-    "400": "What was sent makes no sense; detail says why (badRequest).",
-    "401": "Nobody knows who calls: no token, an expired one, or one for somebody else (notAuthenticated).",
-    "403": "The caller may not do this (forbidden).",
-    "404": "There is no such thing: see reason.",
-    "409": "The pool is in dry-run (dryRun), or hands out no workers (disabled): nothing is written.",
-    "413": "The body is too large (badRequest).",
-    "429": "The user, or the pod, calls too often (rateLimited); for claims also: all together do (tooMany). "
-    "Wait as long as Retry-After says.",
-    "500": "A bug of warmnode (crashed): its log has the traceback. Nobody knows what was done.",
-    "503": "Not done, or nobody knows (notSynced, changing, unavailable). The same request again is right.",
-}
+def _answer(description: str, schema: str, media: str = "application/json") -> Json:
+    return {"description": description, "content": {media: {"schema": _reference(schema)}}}
 
 
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "How many seconds to wait."}}
-
-
-def _refusals(*statuses: str) -> Json:
-    return {
-        status: _problem(_REFUSALS[status]) | ({"headers": _RETRY_AFTER} if status in ("429", "503") else {})
-        for status in sorted({*statuses, "500"})
-    }
-
-
-def _problem(description: str) -> Json:
-    return {"description": description, "content": {"application/problem+json": {"schema": _reference("Problem")}}}
-
-
-def _answer(description: str, schema: str) -> Json:
-    return {"description": description, "content": {"application/json": {"schema": _reference(schema)}}}
-
-
-def _body(schema: str, *, required: bool = True) -> Json:
+def _body(schema: str, *, required: bool = False) -> Json:
     return {"required": required, "content": {"application/json": {"schema": _reference(schema)}}}
-
-
-def _object(**properties: Json) -> Json:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _or_null(schema: Json) -> Json:
-    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _parameter(name: str, description: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+def _parameter(name: str, description: str, **bounds: object) -> Json:
+    schema = {"type": "string", **bounds}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -51,8 +52,10 @@ def problem(
     return web.Response(status=status, body=content, content_type="application/problem+json", headers=headers)
 
 
-def json_response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
-    """Answer with JSON that is encoded already."""
+def json_response(body: bytes | msgspec.Struct, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    """Answer with JSON; bytes are encoded already."""
+    if isinstance(body, msgspec.Struct):
+        body = msgspec.json.encode(body)
     return web.Response(status=status, body=body, content_type="application/json")
 
 

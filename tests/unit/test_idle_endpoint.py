@@ -27,6 +27,7 @@ from extender.web.limits import RateLimit
 from extender.web.requests import route
 from extender.web.server import Address, Listener
 from tests.builders import by_label, clock_of
+from tests.documented import is_promised
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where, answer, reset
 from tests.fakes.store import PODS
@@ -120,7 +121,9 @@ class Scene:
             aiohttp.ClientSession() as session,
             session.request(method, self.url + path, data=body or None, headers=headers) as response,
         ):
-            return response.status, json.loads(await response.read()), response.headers
+            tree = json.loads(await response.read())
+            is_promised(method, path, response.status, tree, response.headers)
+            return response.status, tree, response.headers
 
     def counted(self, verb: str, outcome: IdleOutcome) -> float:
         """Read the metric."""

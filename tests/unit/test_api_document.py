@@ -1,0 +1,52 @@
+"""The OpenAPI document: it is what is committed, and what it says of bodies is what is taken."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonschema import ValidationError
+
+from extender.policy.claims import ClaimRules, PoolClaims
+from extender.policy.deletion_cost import PoolCosts
+from extender.web.claim_wire import ClaimOutcome, decode_claim
+from extender.web.idle_api import IdleOutcome
+from extender.web.refusals import CallRefused
+from scripts.tools.api_document import COMMITTED
+from tests.documented import DOCUMENT, holds
+
+SETTINGS = PoolClaims(rules=ClaimRules(), costs=PoolCosts(), dry_run=False, is_by_label=True)
+
+
+def test_the_committed_document_is_the_one_that_is_served() -> None:
+    """Callers make clients from it. After a change on purpose: python -m scripts.tools.api_document."""
+    assert json.loads(COMMITTED.read_text()) == DOCUMENT
+
+
+def test_every_reason_of_a_refusal_is_described() -> None:
+    """And no success is one."""
+    reasons = set(DOCUMENT["components"]["schemas"]["Problem"]["properties"]["reason"]["enum"])
+    outcomes = {str(outcome) for outcome in (*ClaimOutcome, *IdleOutcome)}
+    successes = {"claimed", "found", "renewed", "released", "listed", "marked", "kept", "removed"}
+    assert reasons == outcomes - successes
+
+
+VALUES = [None, 1, "", "a", "-", "q 1", "a_b.C-9", ".a", *("x" * each for each in (63, 64, 256, 257)), "\u00e9"]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("key", ["claimant", "cacheKey", "cache_key"])
+def test_what_the_document_says_of_a_claim_is_what_is_taken(key: str, value: object) -> None:
+    """Bounds and patterns of names, in both directions; what a life and a printable name is stands in words."""
+    body = {"claimant": "query-42", "ttl": "30s"} | {key: value}
+    try:
+        holds("ClaimRequest", body)
+        is_valid = True
+    except ValidationError:
+        is_valid = False
+    try:
+        decode_claim(json.dumps(body).encode(), SETTINGS)
+        is_taken = True
+    except CallRefused:
+        is_taken = False
+    assert is_taken == is_valid
