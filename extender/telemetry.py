@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Literal, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -134,12 +135,33 @@ class ClusterFigures:
     cache_key_changes: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassGauge:
+    """A gauge that is never set, but collected. ``together`` joins the values of pools that share one series."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    together: Callable[[list[float]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One value of a collected gauge. A pool goes by its name: which label that is, is decided when it is shown."""
+
+    gauge: PassGauge
+    labels: tuple[str, ...]
+    value: float
+
+
 class Metrics:
     """Every metric of warmnode, over an injected registry. Counters are bound where they are used."""
 
     def __init__(self, registry: CollectorRegistry | None = None, *, version: str = "") -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter: nobody reads it
         self.registry = registry or CollectorRegistry()
+        self._pass_gauges: list[PassGauge] = []
+        self._figures: list[Callable[[], Iterable[Figure]]] = []
         self.webhook_requests = self._counter(
             "warmnode_webhook_requests", "Webhook calls by verb and outcome.", "verb", "outcome"
         )
@@ -222,39 +244,40 @@ class Metrics:
         for loop in ("costs", "claims", "sources"):  # from 0, as the next one: an alert needs the increase
             self.loop_crashes.labels(loop)
         self.reap_passes.labels("crashed")
-        self.reap_last_success = self._gauge(
+        self.reap_last_success = self._collected(
             "warmnode_reap_last_success_timestamp_seconds",
             "When a pass last looked at the cluster and finished, epoch seconds.",
             "pool",
+            together=min,
         )
-        self.reap_skips = self._gauge(
+        self.reap_skips = self._collected(
             "warmnode_reap_skipped", "Idle workers that stay, by reason, as of the last pass.", "pool", "reason"
         )
-        self.stuck_nodes = self._gauge(
+        self.stuck_nodes = self._collected(
             "warmnode_stuck_nodes",
             "Empty nodes that Karpenter could have taken and has not, by what is known of why, as of the last pass.",
             "reason",
         )
-        self.reap_paused = self._gauge(
+        self.reap_paused = self._collected(
             "warmnode_reap_paused", "1 while a pool is not reaped because evicted workers came back.", "pool"
         )
-        self.reap_unplaced = self._gauge(
+        self.reap_unplaced = self._collected(
             "warmnode_reap_unplaced_workers",
             "Workers without a node that no longer hold up the reaping of their pool, as of the last pass.",
             "pool",
         )
         self.evictions = self._counter("warmnode_evictions", "Evictions by outcome.", "pool", "outcome")
-        self.pool_workers = self._gauge(
+        self.pool_workers = self._collected(
             "warmnode_pool_workers", "Placed workers, idle, busy and claimed, as of the last pass.", "pool", "state"
         )
-        self.pool_claimable = self._gauge(
+        self.pool_claimable = self._collected(
             "warmnode_pool_claimable_workers", "Workers that the floor counts, as of the last pass.", "pool"
         )
-        self.pool_floor = self._gauge("warmnode_pool_floor_workers", "Claimable workers to keep.", "pool")
+        self.pool_floor = self._collected("warmnode_pool_floor_workers", "Claimable workers to keep.", "pool")
         self.source_answers = self._counter(
             "warmnode_idle_source_answers", "Answers of idle sources outside, by what they said.", "source", "said"
         )
-        self.source_workers = self._gauge(
+        self.source_workers = self._collected(
             "warmnode_idle_source_workers",
             "Workers of pools with idle sources outside, by what each source, and all together, say of them now.",
             "pool",
@@ -267,10 +290,10 @@ class Metrics:
         self.cost_writes = self._counter(
             "warmnode_deletion_cost_writes", "Writes of the deletion cost by outcome.", "pool", "outcome"
         )
-        self.cost_foreign = self._gauge(
+        self.cost_foreign = self._collected(
             "warmnode_deletion_cost_foreign", "Workers whose deletion cost somebody else wrote.", "pool"
         )
-        self.cost_contested = self._gauge(
+        self.cost_contested = self._collected(
             "warmnode_deletion_cost_contested",
             "1 while a pool's deletion costs are left alone because another writer overwrites them.",
             "pool",
@@ -286,12 +309,8 @@ class Metrics:
             "warmnode_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
         )
         build.labels(version).set(1)
-        self._of_the_leader = (
-            *(self.reap_last_success, self.reap_skips, self.reap_paused, self.reap_unplaced, self.stuck_nodes),
-            *(self.pool_workers, self.pool_claimable, self.pool_floor),
-            *(self.source_workers, self.cost_foreign, self.cost_contested),
-        )
         self._pools: set[str] = set()
+        self.registry.register(_PassCollector(self._pass_gauges, self._figures, self.pool_label))
 
     def show_cluster(self, figures: Callable[[], ClusterFigures]) -> None:
         """Show the cluster's figures at every scrape: one custom collector costs less than gauges kept up to date."""
@@ -305,10 +324,9 @@ class Metrics:
             self._pools.add(pool)
         return pool
 
-    def forget_passes(self) -> None:
-        """Forget what only the leader knows: another one shows it now, and old figures here would contradict it."""
-        for gauge in self._of_the_leader:
-            gauge.clear()
+    def show_passes(self, figures: Callable[[], Iterable[Figure]]) -> None:
+        """Show what only the leader knows, as it is at each scrape: what has gone since is not shown any more."""
+        self._figures.append(figures)
 
     def exposition(self) -> bytes:
         """Write the text format."""
@@ -316,6 +334,13 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
+
+    def _collected(
+        self, name: str, text: str, *labels: str, together: Callable[[list[float]], float] = sum
+    ) -> PassGauge:
+        gauge = PassGauge(name=name, text=text, labels=labels, together=together)
+        self._pass_gauges.append(gauge)
+        return gauge
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -412,6 +437,34 @@ class _ClusterCollector(Collector):
         yield CounterMetricFamily(
             "warmnode_cache_key_changes", "Changes of the cache key of a placed worker.", value=now.cache_key_changes
         )
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+
+class _PassCollector(Collector):
+    def __init__(
+        self,
+        gauges: Iterable[PassGauge],
+        figures: Iterable[Callable[[], Iterable[Figure]]],
+        pool_label: Callable[[str], str],
+    ) -> None:
+        self._gauges = gauges
+        self._figures = figures
+        self._pool_label = pool_label
+
+    def collect(self) -> Iterable[Metric]:
+        found: dict[str, dict[tuple[str, ...], list[float]]] = {}
+        for figure in chain.from_iterable(each() for each in self._figures):
+            labels = figure.labels
+            if figure.gauge.labels[0] == "pool":
+                labels = (self._pool_label(labels[0]), *labels[1:])
+            found.setdefault(figure.gauge.name, {}).setdefault(labels, []).append(figure.value)
+        for gauge in self._gauges:
+            family = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
+            for labels, values in found.get(gauge.name, {}).items():
+                family.add_metric(labels, gauge.together(values))
+            yield family
 
     def describe(self) -> Iterator[Metric]:
         return iter(())

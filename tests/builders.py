@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
@@ -26,6 +26,8 @@ from extender.model import (
     Victims,
 )
 from extender.policy.pools import pool_of
+from extender.policy.reaping import EvictionPlan, planning
+from extender.telemetry import Figure, Metrics, PassGauge
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
@@ -224,6 +226,30 @@ def ledger(first_seen: Mapping[str, datetime], *ignored: str) -> Ledger:
 
 times = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 uids = st.uuids().map(str)
+
+
+T = TypeVar("T")
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Take all steps of a policy, and give what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+def plan_evictions(*given: Any, **named: Any) -> EvictionPlan:
+    """Plan for one pool, see `planning`."""
+    return at_once(planning(*given, **named))
+
+
+def a_figure_of_each(metrics: Metrics) -> list[Figure]:
+    """One value of each gauge that is collected, with ``x`` for every label."""
+    gauges = [each for each in vars(metrics).values() if isinstance(each, PassGauge)]
+    return [Figure(each, ("x",) * len(each.labels), 1) for each in gauges]
 
 
 def steady(time: datetime) -> Steady:

@@ -18,6 +18,7 @@ from extender.cluster.state import ClusterState
 from extender.kube.claim_store import ClaimStore
 from extender.kube.eviction import Evictor
 from extender.kube.objects import CLAIM, CLAIMED_BY, IDLE_SINCE, PodObject, pod_from
+from extender.loops.evictions import Hands
 from extender.loops.reaper import Reaper
 from extender.model import Pod
 from extender.policy.claims import Claimant, ClaimReference, ClaimRules, PoolClaims
@@ -111,13 +112,11 @@ class Race:
     def reaper(self, state: ClusterState) -> Reaper:
         return Reaper(
             state=state,
-            pods=Evictor(self.client, by_label),
-            announcer=Silent(),
-            metrics=METRICS,
-            pool_settings=lambda pool: REAPING,
-            is_leader=lambda: True,
-            is_fresh=lambda: True,
+            hands=Hands(
+                pods=Evictor(self.client, by_label), announcer=Silent(), metrics=METRICS, may_evict=lambda: True
+            ),
             clock=clock_of(lambda: NOW),
+            rules=lambda pool: REAPING,
         )
 
     async def claim(self, claiming: Claiming, claimant: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ from extender.loops.answers import Answers
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import LeaderElector, make_identity
+from extender.loops.evictions import Hands
 from extender.loops.idle_sources import ConfirmedPods, IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import Pod
@@ -26,6 +28,7 @@ from extender.policy.sources import MarkWrite
 from extender.sources.http import ask_worker
 from extender.sources.prometheus import ask_prometheus
 from extender.sources.session import AskingSession
+from extender.telemetry import Figure
 
 
 class Reaping:
@@ -55,8 +58,8 @@ class Reaping:
             state=shared.state,
             write=self._write_cost,
             metrics=shared.metrics,
-            pool_settings=shared.in_force.settings,
-            may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
+            rules=shared.in_force.settings,
+            may_write=self._may_act,
             clock=clock,
         )
         self._session = session = AskingSession(user_agent=USER_AGENT)
@@ -73,21 +76,23 @@ class Reaping:
             rules=shared.in_force.sources,
             asks_anybody=lambda: shared.in_force.asks_anybody,
             is_leader=self.is_leading,
-            may_write=lambda: self.is_leading() and shared.feed.is_fresh(),
+            may_write=self._may_act,
             clock=clock,
         )
         self.reaper = Reaper(
             state=shared.state,
-            pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
-            announcer=EventRecorder(shared.client, instance=identity, clock=clock),
-            metrics=shared.metrics,
-            pool_settings=shared.in_force.settings,
-            is_leader=self.is_leading,
-            is_fresh=shared.feed.is_fresh,
+            hands=Hands(
+                pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
+                announcer=EventRecorder(shared.client, instance=identity, clock=clock),
+                metrics=shared.metrics,
+                may_evict=self._may_act,
+            ),
             clock=clock,
-            view=self.sources.view,
+            rules=shared.in_force.settings,
+            workers=self.sources.view,
             pod_budgets=lambda: list_pod_budgets(shared.client),
         )
+        shared.metrics.show_passes(self._figures)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Give the loops by name, to be run until they are cancelled."""
@@ -106,6 +111,15 @@ class Reaping:
     def is_leading(self) -> bool:
         """True while this process leads and was not told to stop."""
         return self.elector.is_leader and not self._shared.stopping.is_set()
+
+    def _may_act(self) -> bool:
+        return self.is_leading() and self._shared.feed.is_fresh()
+
+    def _figures(self) -> Iterable[Figure]:
+        """Give what is to be shown of the pools: by the leader only, or two would contradict each other."""
+        if not self.is_leading():
+            return ()
+        return chain(self.reaper.figures(), self.costs.figures(), self.sources.figures())
 
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""

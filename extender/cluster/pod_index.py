@@ -24,6 +24,7 @@ class PodIndex:
         self._schedulers: dict[str, Counter[str]] = {}
         self._placed: Counter[str] = Counter()
         self._with_claim: dict[str, Pod] = {}
+        self._with_left_cost: dict[str, Pod] = {}
 
     def put(self, pod: Pod) -> None:
         """Take a pod in."""
@@ -31,6 +32,8 @@ class PodIndex:
             return
         if pod.claim is not None:
             self._with_claim[pod.uid] = pod
+        if pod.pool is None and pod.cost_mark is not None:
+            self._with_left_cost[pod.uid] = pod
         if pod.node is None:
             if pod.pool is not None and not pod.terminating and not pod.gated:
                 self._waiting.setdefault(pod.pool, {})[pod.uid] = pod
@@ -47,6 +50,7 @@ class PodIndex:
     def take(self, pod: Pod) -> None:
         """Take a pod out, as it was when it was put in."""
         self._with_claim.pop(pod.uid, None)
+        self._with_left_cost.pop(pod.uid, None)
         if pod.node is None:
             _drop(self._waiting, pod.pool or "", pod.uid)
         elif pod.pool is None:
@@ -104,6 +108,11 @@ class PodIndex:
     def with_claim(self) -> Mapping[str, Pod]:
         """Give the pods that carry a claim, in force or not, by UID: of any pool or none."""
         return self._with_claim
+
+    @property
+    def with_left_cost(self) -> Mapping[str, Pod]:
+        """Give the pods of no pool that carry a deletion cost with our mark, by UID: they were workers."""
+        return self._with_left_cost
 
     def names_with_workers(self) -> frozenset[str]:
         """Name the nodes that have a worker."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import inf
 
 from extender.clock import MOST_OFF
@@ -30,8 +30,7 @@ from extender.model import (
 )
 from extender.policy import ages
 from extender.policy.affinity import KeyHistory
-from extender.policy.brakes import holds_up
-from extender.policy.departure import EndingRules, departure_of, ending_of, is_not_heard_of, turns_at
+from extender.policy.departure import EndingRules, departure_of, ending_of, turns_at, why_barred
 from extender.policy.preemption import PreemptionView
 from extender.policy.scoring import Ranking, preference_key
 
@@ -300,21 +299,7 @@ class ClusterState:
     def why_barred(self, node_name: str | None) -> SkipReason | None:
         """Say why nobody on a node can be handed out, None where that is not so, or the node is not known."""
         node = self.nodes.get(node_name or "")
-        if node is None:
-            return None
-        if departure_of(node, self.claim_of(node)) is not None:
-            return SkipReason.LEAVING_NODE
-        return SkipReason.NODE_NOT_HEARD_OF if is_not_heard_of(node, self._clock()) else None
-
-    def is_held_up(self, pool: str, pending_for: timedelta) -> bool:
-        """True while a worker that waits for a node holds up the reaping of its pool, see `brakes.holds_up`."""
-        now, schedulers = self._clock(), self.where.schedulers(pool)
-        return any(holds_up(each, schedulers, pending_for, now) for each in self.where.waiting(pool).values())
-
-    def unplaced(self, pool: str, pending_for: timedelta) -> list[Pod]:
-        """Give the workers that wait for a node and do not hold up their pool, or no longer."""
-        now, schedulers = self._clock(), self.where.schedulers(pool)
-        return [each for each in self.where.waiting(pool).values() if not holds_up(each, schedulers, pending_for, now)]
+        return None if node is None else why_barred(node, departure_of(node, self.claim_of(node)), self._clock())
 
     def key_use(self, worker: Pod) -> float:
         """Say how much a placed worker's cache key was used on its node, see `KeyHistory.use`; -inf: it has none."""

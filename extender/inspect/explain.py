@@ -13,8 +13,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 
 from extender.cluster.state import ClusterState
-from extender.inspect.plan import NodeLine, Plan, PoolLine
-from extender.inspect.plan_reaping import PoolReap
+from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
 from extender.policy.claims import claimable_on
@@ -310,13 +309,11 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
         for pod in claimable_on(state.where.workers_on(node).values(), name, state.why_barred(node), plan.now)
     ]
     schedulers = Counter(pod.scheduler for pod in workers)
-    empty = PoolReap(
-        pool=name, floor=settings.reap.floor, dry_run=settings.dry_run, waits=None, victims=(), stays=(), costs=()
-    )
+    unused = PoolReap(pool=name, floor=settings.reap.floor, dry_run=settings.dry_run)
     return PoolExplanation(
         line=line or PoolLine(name=name, idle=0, busy=0, claimed=0, pending=0, nodes=0),
         settings=settings,
-        reap=next((reap for reap in plan.reaps if reap.pool == name), empty),
+        reap=next((reap for reap in plan.reaps if reap.pool == name), unused),
         claimable=tuple(claimable),
         schedulers=tuple(sorted(schedulers.items())),
     )

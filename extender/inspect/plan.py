@@ -12,13 +12,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from extender.cluster.state import ClusterState
-from extender.inspect.plan_reaping import PoolReap, StuckNode, reap_pools, stuck_nodes
 from extender.inspect.snapshot import Snapshot
-from extender.model import AgeSource, Departure, Ending, Node
+from extender.model import AgeSource, Departure, Ending, Node, Pod, SkipReason
 from extender.policy.affinity import KeyUse
-from extender.policy.budgets import PodBudgets
+from extender.policy.budgets import Kept, PodBudgets
+from extender.policy.deletion_cost import CostWrite
 from extender.policy.idleness import is_claimed, reports_idle
+from extender.policy.judging import Judgement, PoolJudgement, cost_of, judge
 from extender.policy.scoring import score_nodes
+from extender.policy.standing import Circumstances
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
 
@@ -72,6 +74,33 @@ class PoolLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReap:
+    """One pool's judgement, to be shown: ``stays`` is by reason, and ``costs`` are the deletion costs to write.
+
+    ``waits`` is why the whole pool waits, None where it does not: then nothing of ``victims`` goes now.
+    ``paused_until``: until when, where it pauses, by what the reaper that leads says.
+    """
+
+    pool: str
+    floor: int
+    dry_run: bool
+    waits: SkipReason | None = None
+    victims: tuple[Pod, ...] = ()
+    stays: tuple[tuple[Pod, SkipReason], ...] = ()
+    costs: tuple[CostWrite, ...] = ()
+    paused_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckNode:
+    """An empty node that Karpenter could have taken and has not. ``kept`` is what keeps it, None: not known."""
+
+    node: str
+    node_pool: str
+    kept: Kept | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What would be done at ``now``. ``unknown`` names what could not be read and what that leaves open."""
 
@@ -109,8 +138,9 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     unknown.extend(_unknown_of_karpenter(snapshot))
     if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
         unknown.append("which cache keys ran before and have gone: only the workers that are there count")
-    budgets = PodBudgets(snapshot.pod_budgets)
-    reaps = reap_pools(state, configuration, now, snapshot.brakes or {}, budgets)
+    judgement = judge_snapshot(snapshot, state, configuration)
+    costs = _costs(state, configuration, now)
+    reaps = tuple(_shown(state, judged, costs.get(pool, ())) for pool, judged in judgement.pools.items())
     if any(reap.victims for reap in reaps):
         if snapshot.brakes is None:
             why = snapshot.unread.get("Lease")
@@ -118,7 +148,57 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
         unknown.append("which evictions a PodDisruptionBudget would refuse (only the API server says)")
     unknown.extend(_asked_outside(state, configuration))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    return state, replace(plan, reaps=reaps, stuck=stuck_nodes(state, now, budgets))
+    return state, replace(plan, reaps=reaps, stuck=_stuck(state, judgement))
+
+
+def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Configuration) -> Judgement:
+    """Judge every pool that has a worker, as the reaper's next pass would.
+
+    It differs from a pass by what a look at one moment cannot know: which evictions a budget refuses, and when a node
+    fell empty where Karpenter has not noted it.
+    """
+    paused = {pool: record.paused_until for pool, record in (snapshot.brakes or {}).items()}
+    circumstances = Circumstances(
+        rules=InForce(configuration).settings,
+        paused={pool: until for pool, until in paused.items() if until is not None},
+        budgets=PodBudgets(snapshot.pod_budgets),
+    )
+    pools = {pod.pool for pod in state.pods.values() if pod.pool is not None and not pod.finished}
+    return judge(state, circumstances, pools, snapshot.taken or EPOCH)
+
+
+def _shown(state: ClusterState, judged: PoolJudgement, costs: Iterable[CostWrite]) -> PoolReap:
+    stays = [(state.pods[uid], reason) for uid, reason in judged.skipped.items()]
+    return PoolReap(
+        pool=judged.pool,
+        floor=judged.floor,
+        dry_run=judged.dry_run,
+        waits=judged.waits,
+        victims=judged.victims,
+        stays=tuple(sorted(stays, key=lambda entry: (entry[1], entry[0].namespace, entry[0].name))),
+        costs=tuple(sorted(costs, key=lambda write: (write.pod.namespace, write.pod.name))),
+        paused_until=judged.paused_until,
+    )
+
+
+def _costs(state: ClusterState, configuration: Configuration, now: datetime) -> dict[str, list[CostWrite]]:
+    """Find the deletion costs to write by pool, on the workers that are on a node."""
+    in_force = InForce(configuration)
+    found: dict[str, list[CostWrite]] = {}
+    for name in state.nodes:
+        for worker in state.where.workers_on(name).values():
+            pool = worker.pool or ""
+            write = cost_of(state, worker, in_force.settings(pool), now)
+            if write is not None:
+                found.setdefault(pool, []).append(write)
+    return found
+
+
+def _stuck(state: ClusterState, judgement: Judgement) -> tuple[StuckNode, ...]:
+    return tuple(
+        StuckNode(node=name, node_pool=state.nodes[name].node_pool or "", kept=kept)
+        for name, kept in sorted(judgement.stuck.items())
+    )
 
 
 def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:

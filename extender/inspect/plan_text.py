@@ -8,8 +8,7 @@ from typing import assert_never
 
 import msgspec
 
-from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine
-from extender.inspect.plan_reaping import PoolReap, StuckNode
+from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
 from extender.inspect.text import count, printable, span, table
 from extender.model import Pod, SkipReason
 from extender.policy.budgets import why_kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 
 from extender.clock import Clock
@@ -18,8 +18,9 @@ from extender.cluster.state import ClusterState
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, CostWrite, cost_state, cost_write, is_untouched
-from extender.settings import PoolSettings
-from extender.telemetry import Metrics, fields
+from extender.policy.judging import cost_of
+from extender.policy.standing import PoolRules
+from extender.telemetry import Figure, Metrics, fields
 
 log = logging.getLogger("warmnode.costs")
 
@@ -41,14 +42,14 @@ class CostWriter:
         state: ClusterState,
         write: Callable[[CostWrite], Awaitable[Pod]],
         metrics: Metrics,
-        pool_settings: Callable[[str], PoolSettings],
+        rules: Callable[[str], PoolRules],
         may_write: Callable[[], bool],
         clock: Clock,
     ) -> None:
         self._state = state
         self._write = write
         self._metrics = metrics
-        self._pool_settings = pool_settings
+        self._rules = rules
         self._may_write = may_write
         self._clock = clock
         self._changed: set[str] = set()
@@ -58,6 +59,7 @@ class CostWriter:
         self._vanished: Counter[str] = Counter()
         self._counted_since = clock.steady()
         self._contested: set[str] = set()
+        self._foreign: Mapping[str, int] = {}
 
     def changed(self, worker: Pod) -> None:
         """Take note that a worker changed: it is looked at within 200 ms."""
@@ -68,6 +70,12 @@ class CostWriter:
         """Write again in contested pools: the configuration changed."""
         self._contested.clear()
         self._vanished.clear()
+
+    def figures(self) -> Iterator[Figure]:
+        """Give what the last look at all workers found in each pool."""
+        for pool, foreign in self._foreign.items():
+            yield Figure(self._metrics.cost_foreign, (pool,), foreign)
+            yield Figure(self._metrics.cost_contested, (pool,), pool in self._contested)
 
     async def run(self) -> None:
         """Look and write for ever. Ends only by cancellation.
@@ -102,7 +110,7 @@ class CostWriter:
                 writes = await self.look_at_all()
             else:
                 pods = (self._state.pods.get(uid) for uid in changed)
-                writes = [write for pod in pods if pod is not None for write in self._decide(pod, self._pool_settings)]
+                writes = [write for pod in pods if pod is not None for write in self._decide(pod, self._rules)]
             if writes and not await self.carry_out(writes):
                 await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
             elif len(writes) > BATCH:
@@ -111,7 +119,7 @@ class CostWriter:
     async def look_at_all(self) -> list[CostWrite]:
         """Decide about every placed worker, and count foreign values per pool."""
         writes: list[CostWrite] = []
-        settings = {pool: self._pool_settings(pool) for pool in self._state.where.placed}
+        settings = {pool: self._rules(pool) for pool in self._state.where.placed}
         if self._clock.steady() - self._counted_since > CONTEST_WINDOW:
             self._vanished.clear()
             self._counted_since = self._clock.steady()
@@ -127,13 +135,12 @@ class CostWriter:
                 foreign[worker.pool or ""] += state in (CostState.FOREIGN, CostState.OVERWRITTEN)
                 overwritten[worker.pool or ""] += state is CostState.OVERWRITTEN
                 writes.extend(self._decide(worker, settings.get))
+        writes += self._left_behind()
         self._written = {uid: value for uid, value in self._written.items() if uid in self._state.pods}
         self._refusals.keep_only(self._state.pods)
         for pool in foreign:
             self._judge_contest(pool, overwritten[pool])
-            label = self._metrics.pool_label(pool)
-            self._metrics.cost_foreign.labels(label).set(foreign[pool])
-            self._metrics.cost_contested.labels(label).set(pool in self._contested)
+        self._foreign = foreign
         return [write for write in writes if write.pod.pool not in self._contested or write.value is None]
 
     async def carry_out(self, writes: list[CostWrite]) -> bool:
@@ -144,7 +151,7 @@ class CostWriter:
         """With a clock that is off, idle and claimed may be anything."""
         return self._may_write() and not self._clock.is_off
 
-    def _decide(self, worker: Pod, settings_of: Callable[[str], PoolSettings | None]) -> list[CostWrite]:
+    def _decide(self, worker: Pod, settings_of: Callable[[str], PoolRules | None]) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""
         settings = settings_of(worker.pool) if worker.pool is not None else None
         if worker.pool is None or settings is None:
@@ -152,14 +159,21 @@ class CostWriter:
         if settings.dry_run or (settings.deletion_cost.enabled and worker.pool in self._contested):
             return []
         self._notice_vanished(worker)
-        write = cost_write(
-            worker,
-            self._state.order.get(worker.node or ""),
-            enabled=settings.deletion_cost.enabled,
-            settle=settings.deletion_cost.settle,
-            now=self._clock.now(),
-        )
+        write = cost_of(self._state, worker, settings, self._clock.now())
         return [] if write is None or self._refusals.holds(worker.uid) else [write]
+
+    def _left_behind(self) -> list[CostWrite]:
+        """Remove ours from pods whose pool is configured no more: they are workers of none, and would keep it for ever.
+
+        Unless the settings of a pool that is not listed, the defaults, are in dry-run.
+        """
+        pods = self._state.where.with_left_cost
+        if not pods or self._rules("").dry_run:
+            return []
+        found = (
+            cost_write(pod, None, enabled=False, settle=timedelta(0), now=self._clock.now()) for pod in pods.values()
+        )
+        return [write for write in found if write is not None and not self._refusals.holds(write.pod.uid)]
 
     def _notice_vanished(self, worker: Pod) -> None:
         """Count a value of ours that is gone together with its mark: somebody clears what we write."""

@@ -62,7 +62,6 @@ class ElectionTelemetry:
     def lost(self, reason: LossReason) -> None:
         """Log and count it."""
         self._metrics.leader.set(0)
-        self._metrics.forget_passes()
         self._metrics.leader_changes.labels("lost").inc()
         level = logging.INFO if reason is LossReason.RELEASED else logging.WARNING
         log.log(level, "not leading any more", extra=fields(identity=self._identity, reason=reason))

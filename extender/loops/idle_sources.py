@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ from extender.loops.evictions import Pods
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import IdleBasis, Pod, Selector
 from extender.policy.sources import MarkWrite, Said, SourceRules, SourceVerdict, combine, mark_write, standing
-from extender.telemetry import Metrics, fields
+from extender.telemetry import Figure, Metrics, fields
 
 log = logging.getLogger("warmnode.sources")
 
@@ -68,6 +68,12 @@ class IdleSources:
         self._leftovers_at: Steady | None = None
         self._no_writes_until: Steady | None = None
 
+    def figures(self) -> Iterator[Figure]:
+        """Give what each source, and all together, say of the workers of each pool now."""
+        for (pool, source), counts in self._shown.items():
+            for said in Said:
+                yield Figure(self._metrics.source_workers, (pool, source, said), counts[said])
+
     async def run(self) -> None:
         """Ask and write for ever. Ends only by cancellation.
 
@@ -93,12 +99,12 @@ class IdleSources:
         if not (self._is_leader() and self._state.synced):
             self._answers.forget()
             self._marked.clear()
-            self._show({})
+            self._shown = {}
             return
         now = self._clock.moment()
         with_leftovers = self._leftovers_at is None or now.steady - self._leftovers_at >= LEFTOVERS
         if not with_leftovers and not self._asks_anybody():
-            self._show({})
+            self._shown = {}
             return
         if with_leftovers:
             self._leftovers_at = now.steady
@@ -172,7 +178,7 @@ class IdleSources:
         self._marked &= looked_at
         self._not_before = {uid: time for uid, time in self._not_before.items() if uid in looked_at}
         self._verdicts = {uid: said for uid, said in self._verdicts.items() if uid in looked_at}
-        self._show(counts)
+        self._shown = counts
         return writes
 
     def _look_at(
@@ -211,15 +217,6 @@ class IdleSources:
         elif worker.uid in self._marked:
             self._marked.discard(worker.uid)
             self._not_before[worker.uid] = now.steady
-
-    def _show(self, counts: dict[tuple[str, str], Counter[Said]]) -> None:
-        for key in self._shown.keys() | counts.keys():
-            before, now = self._shown.get(key, Counter()), counts.get(key, Counter())
-            pool, source = key
-            for said in before.keys() | now.keys():
-                if before[said] != now[said]:
-                    self._metrics.source_workers.labels(self._metrics.pool_label(pool), source, said).set(now[said])
-        self._shown = counts
 
     async def _write_one(self, write: MarkWrite) -> bool:
         pod, removes = write.pod, write.since is None

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from pydantic import StrictBool
 
-from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod
+from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason
 from extender.policy.durations import Duration
 
 NOT_READY_FOR = timedelta(seconds=50)
@@ -98,6 +98,13 @@ def is_not_heard_of(node: Node, now: datetime) -> bool:
     is refused, and no worker is evicted for it.
     """
     return _silent_from(node) <= now
+
+
+def why_barred(node: Node, departure: Departure | None, now: datetime) -> SkipReason | None:
+    """Say why nobody on a node can be handed out, None where that is not so: it is leaving, or was not heard of."""
+    if departure is not None:
+        return SkipReason.LEAVING_NODE
+    return SkipReason.NODE_NOT_HEARD_OF if is_not_heard_of(node, now) else None
 
 
 def _silent_from(node: Node) -> datetime:

@@ -28,11 +28,11 @@ class Assessment:
     """One node as a pass sees it, for one pool.
 
     ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
-    does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where the node would
-    not be empty without the reapable ones. ``claimable`` counts the workers that the floor counts, ``waiting`` those of
-    them that only have to be idle or alive for longer before they may go; ``idle``, ``busy``
-    and ``claimed`` count them all, each once. ``node_pool`` names the NodePool whose budget the node counts in,
-    None where there is none.
+    does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where one of the pool's
+    own workers that are not reapable holds the node, ``others`` counts the pods of no pool or another one that do.
+    ``claimable`` counts the workers that the floor counts, ``waiting`` those of them that only have to be idle or alive
+    for longer before they may go; ``idle``, ``busy`` and ``claimed`` count them all, each once. ``node_pool`` names the
+    NodePool whose budget the node counts in, None where there is none.
     """
 
     node: str
@@ -44,18 +44,28 @@ class Assessment:
     uncounted: frozenset[str] = frozenset()
     skipped: Mapping[str, SkipReason] = field(default_factory=dict)
     keeps: bool = False
+    others: int = 0
     idle: int = 0
     busy: int = 0
     claimed: int = 0
     node_pool: str | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """The node would not be empty without the reapable workers."""
+        return self.keeps or self.others > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvictionPlan:
-    """Workers to evict, in this order, and the reason for each idle one that stays, by UID."""
+    """Workers to evict, in this order, and the reason for each idle one that stays, by UID.
+
+    ``emptied`` has the NodePool of each node that is empty then and counts in a budget.
+    """
 
     victims: tuple[Pod, ...]
     skipped: Mapping[str, SkipReason]
+    emptied: tuple[str, ...] = ()
 
 
 def assess_node(
@@ -82,7 +92,7 @@ def assess_node(
     reapable: list[Pod] = []
     uncounted: set[str] = set()
     skipped: dict[str, SkipReason] = {}
-    keeps = others > 0
+    keeps = False
     idle = busy = claimed = claimable = waiting = 0
     for worker in workers:
         is_held = worker.claim is not None and is_claimed(worker, now)
@@ -115,6 +125,7 @@ def assess_node(
         uncounted=frozenset(uncounted),
         skipped=skipped,
         keeps=keeps,
+        others=others,
         idle=idle,
         busy=busy,
         claimed=claimed,
@@ -132,14 +143,14 @@ def _no_key(worker: Pod) -> float:
     return -inf
 
 
-def plan_evictions(
+def planning(
     assessments: Iterable[Assessment],
     limits: ReapRules,
     held: Mapping[str, SkipReason] | None = None,
     rooms: Mapping[str, int] | None = None,
     key_use: KeyUse = _no_key,
-) -> EvictionPlan:
-    """Choose idle workers to evict, newest node first.
+) -> Generator[None, None, EvictionPlan]:
+    """Choose idle workers to evict, newest node first, in steps of one node.
 
     Order: 1. on leaving nodes; 2. node by order key, newest first (a node not seen yet counts as new); 3. idle
     longest; 4. its cache key used least on the node, as ``key_use`` says; 5. pod UID. Keeps ``limits.floor`` claimable
@@ -160,23 +171,6 @@ def plan_evictions(
     ``rooms`` says how many more nodes of each NodePool may be emptied; where one is not in it, any number. A node that
     would be empty and finds no room keeps all its workers, who count for the floor as if they went, as held ones do.
     """
-    steps = planning(assessments, limits, held, rooms, key_use)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            plan: EvictionPlan = end.value
-            return plan
-
-
-def planning(
-    assessments: Iterable[Assessment],
-    limits: ReapRules,
-    held: Mapping[str, SkipReason] | None = None,
-    rooms: Mapping[str, int] | None = None,
-    key_use: KeyUse = _no_key,
-) -> Generator[None, None, EvictionPlan]:
-    """`plan_evictions` in steps of one node."""
     held, left = held or {}, dict(rooms or {})
     idle_longest = _idle_longest(key_use)
     nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
@@ -184,6 +178,7 @@ def planning(
     spare = sum(each.claimable for each in nodes) - limits.floor
     victims: list[Pod] = []
     skipped: dict[str, SkipReason] = {}
+    emptied: list[str] = []
     for each in nodes:
         yield
         skipped.update(each.skipped)
@@ -192,17 +187,19 @@ def planning(
         skipped.update({worker.uid: held[worker.uid] for worker in stuck})
         taken: Sequence[Pod] = ()
         if limits.whole_node and each.departure is None:
-            reason = _why_not_whole(each, limits, spare, len(victims), keeps=each.keeps or bool(stuck))
+            reason = _why_not_whole(each, limits, spare, len(victims), keeps=each.is_kept or bool(stuck))
             if reason is None:
                 taken = sorted(free, key=idle_longest)
         else:
             spare -= sum(worker.uid not in each.uncounted for worker in stuck)
             reason = _why_none(each, limits, spare, len(victims))
             if reason is None:
-                taken = _one_by_one(each, sorted(free, key=idle_longest), limits, spare, len(victims), skipped)
+                taken, stay = _one_by_one(each, sorted(free, key=idle_longest), limits, spare, len(victims))
+                skipped.update(stay)
         if each.node_pool in left and _empties(each, taken):
             if left[each.node_pool] > 0:
                 left[each.node_pool] -= 1
+                emptied.append(each.node_pool)
             else:
                 spare -= sum(worker.uid not in each.uncounted for worker in taken)
                 taken, reason = (), SkipReason.EMPTY_BUDGET
@@ -211,7 +208,7 @@ def planning(
         victims.extend(taken)
         spare -= sum(worker.uid not in each.uncounted for worker in taken)
         spare -= min(each.waiting, max(spare, 0))
-    return EvictionPlan(victims=tuple(victims), skipped=skipped)
+    return EvictionPlan(victims=tuple(victims), skipped=skipped, emptied=tuple(emptied))
 
 
 def _idle_longest(key_use: KeyUse) -> Callable[[Pod], tuple[datetime, float, str]]:
@@ -220,7 +217,7 @@ def _idle_longest(key_use: KeyUse) -> Callable[[Pod], tuple[datetime, float, str
 
 def _empties(each: Assessment, taken: Sequence[Pod]) -> bool:
     """True where nothing holds the node once these are gone. A leaving node goes anyway."""
-    return bool(taken) and each.departure is None and not each.keeps and len(taken) == len(each.reapable)
+    return bool(taken) and each.departure is None and not each.is_kept and len(taken) == len(each.reapable)
 
 
 def _why_not_whole(
@@ -247,14 +244,11 @@ def _why_none(each: Assessment, limits: ReapRules, spare: int, taken_before: int
 
 
 def _one_by_one(
-    each: Assessment,
-    free: Sequence[Pod],
-    limits: ReapRules,
-    spare: int,
-    taken_before: int,
-    skipped: dict[str, SkipReason],
-) -> list[Pod]:
+    each: Assessment, free: Sequence[Pod], limits: ReapRules, spare: int, taken_before: int
+) -> tuple[list[Pod], dict[str, SkipReason]]:
+    """Take what may go of a node, and say why the rest stays."""
     taken: list[Pod] = []
+    skipped: dict[str, SkipReason] = {}
     for worker in free:
         counts = worker.uid not in each.uncounted
         if each.departure is None and (spare < 0 or (counts and spare == 0)):
@@ -266,4 +260,4 @@ def _one_by_one(
         else:
             taken.append(worker)
             spare -= counts
-    return taken
+    return taken, skipped

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extender.kube.errors import Unavailable
 from extender.kube.observer import UndecodableObject
-from extender.loops.election_observer import ElectionTelemetry, LossReason
-from extender.telemetry import ClusterFigures, Metrics, WatchMetrics
+from extender.telemetry import ClusterFigures, Figure, Metrics, WatchMetrics
+from tests.builders import a_figure_of_each
 from tests.listening import synced_state, webhook_over
 
 INTERFACE: dict[str, tuple[str, set[str]]] = {
@@ -100,6 +100,7 @@ def in_use() -> Metrics:
     for each in vars(metrics).values():
         if isinstance(each, MetricWrapperBase) and each._labelnames:
             each.labels(*("x" for _ in each._labelnames))
+    metrics.show_passes(lambda: a_figure_of_each(metrics))
     metrics.show_cluster(
         lambda: ClusterFigures(
             collection_ages={"nodes": 1.0, "ledger": None},
@@ -162,14 +163,19 @@ def test_pools_beyond_the_hundredth_share_one_series() -> None:
     assert metrics.pool_label("pool-7") == "pool-7"
 
 
-def test_who_lost_the_lead_shows_nothing_of_its_passes() -> None:
-    """Alerts take the highest figure of all replicas: a pool that was paused once would be so for ever."""
+def test_pools_that_share_a_series_are_added_up() -> None:
+    """Of the 101st pool on: how many workers they have together; of times the oldest is shown."""
     metrics = Metrics()
-    observer = ElectionTelemetry(metrics, identity="one")
-    observer.acquired()
-    metrics.reap_paused.labels("pool").set(1)
-    metrics.reap_unplaced.labels("pool").set(1)
-    metrics.reap_skips.labels("pool", "floor").set(3)
-    observer.lost(LossReason.TAKEN)
-    samples = [sample.name for family in metrics.registry.collect() for sample in family.samples if sample.labels]
-    assert not [name for name in samples if name.startswith("warmnode_reap_") and not name.endswith("_total")]
+    for number in range(100):
+        metrics.pool_label(f"pool-{number}")
+    metrics.show_passes(
+        lambda: [
+            *(Figure(metrics.pool_workers, (pool, "idle"), idle) for pool, idle in (("a", 500), ("b", 1))),
+            *(Figure(metrics.reap_paused, (pool,), paused) for pool, paused in (("a", 1), ("b", 0))),
+            *(Figure(metrics.reap_last_success, (pool,), time) for pool, time in (("a", 60.0), ("b", 30.0))),
+        ]
+    )
+    value = metrics.registry.get_sample_value
+    assert value("warmnode_pool_workers", {"pool": "(others)", "state": "idle"}) == 501
+    assert value("warmnode_reap_paused", {"pool": "(others)"}) == 1
+    assert value("warmnode_reap_last_success_timestamp_seconds", {"pool": "(others)"}) == 30

@@ -21,6 +21,7 @@ from extender.kube.errors import Conflict, NotFound
 from extender.kube.eviction import Evictor
 from extender.kube.listing import list_objects
 from extender.kube.objects import CLAIM, IDLE_SINCE, PodObject, pod_from
+from extender.loops.evictions import Hands
 from extender.loops.reaper import Reaper
 from extender.model import Pod
 from extender.policy.claims import Claimant
@@ -115,13 +116,11 @@ class Round:
         await asyncio.sleep(self.random.random() * 0.03)
         reaper = Reaper(
             state=self.state(),
-            pods=Evictor(self.client, by_label),
-            announcer=Silent(),
-            metrics=Metrics(),
-            pool_settings=lambda pool: REAPING,
-            is_leader=lambda: True,
-            is_fresh=lambda: True,
+            hands=Hands(
+                pods=Evictor(self.client, by_label), announcer=Silent(), metrics=Metrics(), may_evict=lambda: True
+            ),
             clock=clock_of(now),
+            rules=lambda pool: REAPING,
         )
         await reaper.one_pass(self.pool)
 

@@ -24,6 +24,7 @@ from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
 from extender.kube.eviction import EvictionOutcome, Evictor
 from extender.kube.observer import NullObserver
+from extender.loops.evictions import Hands
 from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Membership, Pod, SkipReason
@@ -251,15 +252,11 @@ class InProcess:
         settings = PoolSettings(name="pool", reap=reap)
         reaper = Reaper(
             state=self.state,
-            pods=self._evictor,
-            announcer=Silent(),
-            metrics=self._metrics,
-            pool_settings=lambda pool: settings,
-            is_leader=lambda: True,
-            is_fresh=self.feed.is_fresh,
+            hands=Hands(pods=self._evictor, announcer=Silent(), metrics=self._metrics, may_evict=self.feed.is_fresh),
             clock=clock_of(_now),
+            rules=lambda pool: settings,
         )
-        return await reaper.one_pass(POOL)
+        return (await reaper.one_pass(POOL))[POOL]
 
 
 class Silent:
@@ -326,7 +323,7 @@ async def test_accepted_work_is_never_lost(own: Reapers, tmp_path: Path) -> None
                     report = await reaper.one_pass()
                     outcomes.update(report.outcomes.values())
                     outcomes["turnedBusy"] += sum(
-                        report.skipped.get(victim.uid) is SkipReason.BUSY for victim in report.plan.victims
+                        report.skipped.get(victim.uid) is SkipReason.BUSY for victim in report.judged.victims
                     )
         finally:
             enough.set()

@@ -147,7 +147,7 @@ async def test_a_pause_lasts_as_long_whatever_the_time_of_day(ahead: timedelta) 
         scene.now += timedelta(minutes=8)
     assert await scene.one_pass() == []
     scene.ahead = ahead
-    await scene.reaper.one_pass("pool")
+    await scene.report()
     here = list(scene.state.pods.values())
     scene.state.replace_pods([])
     await scene.reaper.pass_where_due()
@@ -168,11 +168,11 @@ async def test_a_reaper_whose_clock_is_fast_evicts_nobody_whose_claim_runs() -> 
     for pod in list(scene.state.pods.values()):
         scene.state.upsert_pod(replace(pod, claim=claim(expires=NOW + timedelta(minutes=10))))
     scene.ahead = 2 * HOUR
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert scene.pods.asked == []
     assert set(report.skipped.values()) == {SkipReason.CLOCK_OFF}
     scene.ahead = timedelta(0)
-    assert set((await scene.reaper.one_pass("pool")).skipped.values()) == {SkipReason.CLAIMED}
+    assert set((await scene.report()).skipped.values()) == {SkipReason.CLAIMED}
 
 
 async def test_a_clock_that_jumps_during_a_pass_ends_it() -> None:
@@ -183,7 +183,7 @@ async def test_a_clock_that_jumps_during_a_pass_ends_it() -> None:
         scene.ahead = HOUR
 
     scene.pods.before_answer = jump
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert len(scene.pods.asked) == 1
     assert set(report.skipped.values()) == {SkipReason.CLOCK_OFF}
 

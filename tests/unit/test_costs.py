@@ -41,10 +41,11 @@ class Scene:
             state=self.state,
             write=self.write,
             metrics=self.metrics,
-            pool_settings=lambda pool: self.settings,
+            rules=lambda pool: self.settings,
             may_write=lambda: self.may_write,
             clock=clock_of(self.clock, lambda: self.ahead),
         )
+        self.metrics.show_passes(self.writer.figures)
 
     def clock(self) -> datetime:
         return self.now
@@ -125,6 +126,19 @@ async def test_switched_off_removes_ours_once() -> None:
     assert await scene.look() == [("w", None)]
     assert await scene.look() == []
     assert scene.state.pods[worker("theirs").uid].deletion_cost == "7"
+
+
+async def test_cost_of_a_pod_whose_pool_is_configured_no_more_is_removed() -> None:
+    """It is a worker of none, and a ReplicaSet would go by its last value for ever; a foreign one stays where it is."""
+    ours = worker("ours", pool=None, deletion_cost="-8", cost_mark="-8")
+    theirs = worker("theirs", pool=None, deletion_cost="7", cost_mark="-8")
+    scene = Scene(ours, theirs)
+    scene.settings = PoolSettings(name="pool", dry_run=True)
+    assert await scene.look() == []
+    scene.settings = PoolSettings(name="pool")
+    assert await scene.look() == [("ours", None)]
+    scene.state.upsert_pod(worker("ours", pool=None))
+    assert await scene.look() == []
 
 
 async def test_single_foreign_value_is_left_alone_and_others_are_written() -> None:

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from extender.cluster.state import ClusterState
 from extender.model import Node, OrderKey, Pod
 from extender.policy.idleness import ReapRules, why_not_claimable
-from extender.policy.reaping import EvictionPlan, assess_node, plan_evictions
-from tests.builders import NOW, minutes_ago, node, worker
+from extender.policy.reaping import EvictionPlan, assess_node
+from tests.builders import NOW, minutes_ago, node, plan_evictions, worker
 
 OLD, MID, YOUNG = minutes_ago(60), minutes_ago(10), minutes_ago(1)
 LONG_IDLE = minutes_ago(30)

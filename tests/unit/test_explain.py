@@ -170,6 +170,13 @@ def test_a_paused_pool_evicts_nobody_and_says_until_when() -> None:
     assert pod_of(over, "b").waits is None
 
 
+def test_a_gated_worker_that_is_the_only_one_of_its_pool_is_explained() -> None:
+    """Its pool has nobody on a node and nobody who waits for one."""
+    found = pod_of(look(worker("w", node=None, ready_since=None, gated=True)), "w")
+    assert found.worker is not None
+    assert (found.worker.fate, found.evictions) == (Fate.BUSY, 0)
+
+
 def test_a_pod_of_no_pool_is_told_why() -> None:
     """No label, no pool that selects it, or no pool at all."""
     seen = look(stranger("s", node="node-old"))

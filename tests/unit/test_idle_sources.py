@@ -17,6 +17,7 @@ from extender.kube.errors import Conflict, Forbidden, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
 from extender.loops.answers import Answers
+from extender.loops.evictions import Hands
 from extender.loops.idle_sources import ConfirmedPods, IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import IdleBasis, Pod, Selector, SkipReason
@@ -90,6 +91,7 @@ class Scene:
             may_write=lambda: self.leads and self.fresh,
             clock=clock_of(self.clock, lambda: self.ahead),
         )
+        self.metrics.show_passes(self.sources.figures)
 
     def clock(self) -> datetime:
         return self.now
@@ -489,14 +491,15 @@ def reaper(scene: Scene, server: Server) -> Reaper:
     settings = PoolSettings(name="pool", reap=ReapRules(floor=0), dry_run=scene.rules.dry_run)
     return Reaper(
         state=scene.state,
-        pods=ConfirmedPods(server, scene.sources),
-        announcer=Told(),
-        metrics=scene.metrics,
-        pool_settings=lambda pool: settings,
-        is_leader=lambda: True,
-        is_fresh=lambda: True,
+        hands=Hands(
+            pods=ConfirmedPods(server, scene.sources),
+            announcer=Told(),
+            metrics=scene.metrics,
+            may_evict=lambda: True,
+        ),
         clock=clock_of(scene.clock),
-        view=scene.sources.view,
+        rules=lambda pool: settings,
+        workers=scene.sources.view,
     )
 
 
@@ -518,7 +521,7 @@ async def test_worker_that_is_not_idle_any_more_when_asked_again_stays(scene: Sc
     await scene.look()
     scene.busy(1, said)
     server = Server(scene)
-    report = await reaper(scene, server).one_pass("pool")
+    report = (await reaper(scene, server).one_pass("pool"))["pool"]
     assert server.evicted == []
     assert report.skipped == {"uid-of-w-1": SkipReason.BUSY}
 
@@ -529,7 +532,7 @@ async def test_worker_that_worked_in_between_is_idle_too_short(scene: Scene) -> 
     await scene.look()
     scene.idle(1, minutes=0.01)
     server = Server(scene)
-    report = await reaper(scene, server).one_pass("pool")
+    report = (await reaper(scene, server).one_pass("pool"))["pool"]
     assert server.evicted == []
     assert report.skipped == {"uid-of-w-1": SkipReason.IDLE_TOO_SHORT}
 
@@ -566,7 +569,7 @@ async def test_dry_run_previews_the_eviction(dry: Scene) -> None:
     dry.idle(1)
     await dry.look()
     server = Server(dry)
-    report = await reaper(dry, server).one_pass("pool")
-    assert [victim.name for victim in report.plan.victims] == ["w-1"]
+    report = (await reaper(dry, server).one_pass("pool"))["pool"]
+    assert [victim.name for victim in report.judged.victims] == ["w-1"]
     assert server.evicted == []
     assert dry.rules.basis is IdleBasis.SOURCES

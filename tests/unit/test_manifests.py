@@ -17,6 +17,7 @@ from extender.telemetry import ClusterFigures, Metrics
 from scripts.tools.manifests.__main__ import main, shipped_objects
 from scripts.tools.manifests.fields import MINORS, read_fields, unknown_fields
 from scripts.tools.manifests.rendering import MANIFESTS, read_objects
+from tests.builders import a_figure_of_each
 
 Json = dict[str, Any]
 
@@ -160,6 +161,7 @@ def metric_labels() -> dict[str, set[str]]:
         ledger_ignored=0,
     )
     metrics.show_cluster(lambda: figures)
+    metrics.show_passes(lambda: a_figure_of_each(metrics))
     found: dict[str, set[str]] = {}
     for collector in list(metrics.registry._collector_to_names):
         for family in collector.collect():

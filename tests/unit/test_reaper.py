@@ -13,6 +13,8 @@ from extender.clock import Clock
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Forbidden, Gone, KubeError, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
+from extender.loops.evictions import Hands
+from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import FOREVER, DisruptionBudget, Pod, PodBudget, Selector, SkipReason
 from extender.policy.brakes import BrakeRecord
@@ -108,15 +110,17 @@ class Scene:
         self.metrics = Metrics()
         self.reaper = Reaper(
             state=self.state,
-            pods=self.pods,
-            announcer=self.told,
-            metrics=self.metrics,
-            pool_settings=lambda pool: self.reaping,
-            is_leader=lambda: self.leader,
-            is_fresh=lambda: self.fresh,
+            hands=Hands(
+                pods=self.pods,
+                announcer=self.told,
+                metrics=self.metrics,
+                may_evict=lambda: self.leader and self.fresh,
+            ),
             clock=clock_of(self.clock, lambda: self.ahead),
+            rules=lambda pool: self.reaping,
             pod_budgets=self.pod_budgets,
         )
+        self.metrics.show_passes(self.reaper.figures)
         self.budgets: list[PodBudget] | KubeError = []
         self.budget_looks = 0
 
@@ -129,10 +133,14 @@ class Scene:
     def clock(self) -> datetime:
         return self.now
 
+    async def report(self) -> PassReport:
+        """Run a pass, and give what it leaves behind."""
+        return (await self.reaper.one_pass("pool"))["pool"]
+
     async def one_pass(self) -> list[str]:
         """Run a pass; the names of the workers that were evicted in it."""
         before = len(self.pods.evicted)
-        await self.reaper.one_pass("pool")
+        await self.report()
         return self.pods.evicted[before:]
 
 
@@ -149,8 +157,8 @@ async def test_pass_evicts_newest_first_down_to_the_floor() -> None:
 async def test_dry_run_evicts_nothing_and_plans_the_same() -> None:
     """Dry-run shows exactly what the real run would do."""
     dry, real = Scene(dry_run=True), Scene()
-    planned = (await dry.reaper.one_pass("pool")).plan
-    assert planned == (await real.reaper.one_pass("pool")).plan
+    planned = (await dry.report()).judged
+    assert planned == replace((await real.report()).judged, dry_run=True)
     assert dry.pods.asked == []
     assert [victim.name for victim in planned.victims] == real.pods.evicted
 
@@ -168,7 +176,7 @@ async def test_worker_that_became_busy_meanwhile_is_not_evicted() -> None:
     scene = Scene(floor=0)
     for pod in list(scene.state.pods.values()):
         scene.pods.newer[pod.uid] = replace(pod, idle_since=None)
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert scene.pods.asked == []
     assert set(report.skipped.values()) == {SkipReason.BUSY}
 
@@ -190,7 +198,7 @@ async def test_three_tries_at_most() -> None:
     """A pod that changes all the time is left for the next pass."""
     scene = Scene(floor=2)
     scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.CHANGED)] * 9
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert len(scene.pods.asked) == 3
     assert list(report.outcomes.values()) == [EvictionOutcome.CHANGED]
 
@@ -207,7 +215,7 @@ async def test_gone_is_an_outcome() -> None:
     """Somebody else deleted it."""
     scene = Scene(floor=2)
     scene.pods.newer = dict.fromkeys(scene.state.pods)
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert list(report.outcomes.values()) == [EvictionOutcome.GONE]
 
 
@@ -217,7 +225,7 @@ async def test_blocked_budget_is_left_alone_and_others_go_on() -> None:
     first, *others = sorted(scene.state.pods.values(), key=lambda pod: scene.state.order[pod.node or ""], reverse=True)
     scene.pods.labels = {first.name: {"guarded": "yes"}, others[0].name: {"guarded": "yes"}}
     scene.pods.answers = [BLOCKED]
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert scene.pods.asked == [first.name, others[1].name]
     assert report.outcomes[first.uid] is EvictionOutcome.BLOCKED
     assert report.skipped[others[0].uid] is SkipReason.BUDGET_BLOCKED
@@ -244,7 +252,7 @@ async def test_several_budgets_on_one_pod_are_reported_as_such() -> None:
     """The API server refuses such a pod for ever; the others go on."""
     scene = Scene(floor=0)
     scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.SEVERAL_BUDGETS)]
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert EvictionOutcome.SEVERAL_BUDGETS in report.outcomes.values()
     assert len(scene.pods.evicted) == 2
 
@@ -265,7 +273,7 @@ async def test_failures_end_the_pass() -> None:
     """An API server in trouble is not asked again and again."""
     scene = Scene(*(worker(f"x{i}", node="new", idle_since=minutes_ago(9)) for i in range(5)), floor=0)
     scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.FAILED)] * 9
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert len(scene.pods.asked) == 3
     assert list(report.skipped.values()).count(SkipReason.BACKING_OFF) == 5
 
@@ -317,7 +325,7 @@ async def test_worker_that_finished_meanwhile_is_left_to_whoever_looks_at_its_en
     scene = Scene(floor=0)
     for pod in list(scene.state.pods.values()):
         scene.pods.newer[pod.uid] = replace(pod, finished=True)
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert scene.pods.asked == []
     assert set(report.skipped.values()) == {SkipReason.TERMINATING}
 
@@ -327,13 +335,9 @@ async def test_clock_that_is_set_back_does_not_stop_passes() -> None:
     scene, at = Scene(floor=2), [NOW]
     reaper = Reaper(
         state=scene.state,
-        pods=scene.pods,
-        announcer=scene.told,
-        metrics=Metrics(),
-        pool_settings=lambda pool: scene.reaping,
-        is_leader=lambda: True,
-        is_fresh=lambda: True,
+        hands=Hands(pods=scene.pods, announcer=scene.told, metrics=Metrics(), may_evict=lambda: True),
         clock=Clock(now=scene.clock, steady=lambda: steady(at[0])),
+        rules=lambda pool: scene.reaping,
     )
     scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.THROTTLED)]
     await reaper.pass_where_due()
@@ -437,7 +441,7 @@ async def test_workers_whose_eviction_is_refused_do_not_starve_the_others() -> N
     scene.pods.answers = [no[0], no[1], no[0], no[1]]
     assert await scene.one_pass() == []
     refused = list(scene.pods.asked)
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert len(scene.pods.evicted) == 2
     assert list(report.skipped.values()).count(SkipReason.BACKING_OFF) == 4
     scene.pods.answers = [no[0]] * 4
@@ -488,6 +492,33 @@ async def test_pool_that_is_empty_for_a_moment_keeps_its_brake() -> None:
     assert scene.reaper.remembered == set()
 
 
+async def test_pool_that_went_is_shown_no_more() -> None:
+    """Paused, and then its last worker is deleted: an alert on the gauge ends with the pool."""
+    scene = Scene(floor=3)
+    await scene.reaper.pass_where_due()
+    assert {each.labels[0] for each in scene.reaper.figures() if each.gauge.labels[0] == "pool"} == {"pool"}
+    scene.state.replace_pods([])
+    await scene.reaper.pass_where_due()
+    assert scene.metrics.registry.get_sample_value("warmnode_reap_paused", {"pool": "pool"}) is None
+    assert not [each for each in scene.reaper.figures() if each.gauge.labels[0] == "pool"]
+
+
+async def test_bug_in_one_pool_does_not_stop_the_others() -> None:
+    """Pools are judged together; each is carried out for itself, and the bug is counted."""
+    scene = Scene(worker("a", pool="another", node="new", idle_since=minutes_ago(9)), floor=0)
+    read = scene.pods.read
+
+    async def fail(pod: Pod) -> FreshPod | None:
+        if pod.pool == "another":
+            raise ValueError("a bug")
+        return await read(pod)
+
+    scene.pods.read = fail  # type: ignore[method-assign]
+    await scene.reaper.pass_where_due()
+    assert len(scene.pods.evicted) == 3
+    assert scene.metrics.registry.get_sample_value("warmnode_reap_passes_total", {"outcome": "crashed"}) == 1
+
+
 # -- Karpenter --------------------------------------------------------------------------------------------------------
 
 
@@ -515,7 +546,7 @@ async def test_budget_that_shrinks_during_a_pass_is_kept() -> None:
     scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="2"),)))
     scene.pods.before_answer = lambda pod: scene.state.upsert_node(replace(members["old"], ready=False))
     assert await scene.one_pass() == ["w-new"]
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert report.skipped["uid-of-w-mid"] is SkipReason.EMPTY_BUDGET
 
 
@@ -546,7 +577,7 @@ async def test_budgets_over_other_pods_are_read_before_a_pass() -> None:
     scene = Scene(daemon("d", node="new"), floor=0)
     managed(scene)
     scene.budgets = [pod_budget()]
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert report.skipped["uid-of-w-new"] is SkipReason.OTHER_POD_BUDGET
     assert scene.pods.evicted == ["w-mid"]
     await scene.one_pass()
@@ -568,7 +599,7 @@ async def test_nothing_is_evicted_while_budgets_cannot_be_read() -> None:
     scene = Scene(floor=0)
     managed(scene)
     scene.budgets = Unavailable(0, "Timeout", "no answer")
-    report = await scene.reaper.one_pass("pool")
+    report = await scene.report()
     assert report.skipped["uid-of-w-new"] is SkipReason.BACKING_OFF
     assert scene.pods.asked == []
     scene.budgets = []

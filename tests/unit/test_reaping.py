@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.idleness import ReapRules, why_not_claimable, why_not_reapable
-from extender.policy.reaping import Assessment, EvictionPlan, assess_node, plan_evictions
-from tests.builders import NOW, minutes_ago, node, worker
+from extender.policy.reaping import Assessment, EvictionPlan, assess_node
+from tests.builders import NOW, minutes_ago, node, plan_evictions, worker
 
 IDLE = minutes_ago(10)
 RULES = ReapRules()
@@ -511,7 +511,7 @@ def test_rooms_are_never_exceeded(
     emptied = [
         each.node_pool
         for each in nodes
-        if each.departure is None and not each.keeps and each.reapable and {w.uid for w in each.reapable} <= gone
+        if each.departure is None and not each.is_kept and each.reapable and {w.uid for w in each.reapable} <= gone
     ]
     assert all(emptied.count(name) <= room for name, room in rooms.items())
     assert gone | decided.skipped.keys() == {w.uid for each in nodes for w in each.reapable}

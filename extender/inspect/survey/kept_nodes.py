@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from datetime import datetime
 
 from extender.cluster.state import ClusterState
@@ -11,7 +10,11 @@ from extender.inspect.survey.material import Material
 from extender.kube.disruption_budgets import pod_budget_from
 from extender.kube.karpenter_events import last_words
 from extender.policy.budgets import PodBudgets
-from extender.policy.disruption_room import DisruptionRoom, what_keeps
+from extender.policy.disruption_room import what_keeps
+from extender.policy.judging import judge
+from extender.policy.standing import Circumstances
+from extender.settings import Configuration
+from extender.settings.in_force import InForce
 
 
 def kept_nodes_of(material: Material, now: datetime) -> tuple[KeptNode, ...] | None:
@@ -27,10 +30,8 @@ def kept_nodes_of(material: Material, now: datetime) -> tuple[KeptNode, ...] | N
     state.replace_nodes(material.nodes)
     state.replace_pods(each.pod for each in material.pods if each.pod is not None)
     budgets = PodBudgets(map(pod_budget_from, material.budgets or ()))
-    rooms = DisruptionRoom(state, changed=set(), budgets=budgets)
-    deque(rooms.counting(now), maxlen=0)
-    rooms.left(now)
-    found = {name: (0, kept) for name, kept in rooms.stuck(now).items()}
+    judgement = judge(state, Circumstances(rules=InForce(Configuration.default()).settings, budgets=budgets), (), now)
+    found = {name: (0, kept) for name, kept in judgement.stuck.items()}
     for name in state.where.names_with_workers():
         workers = sum(not worker.terminating for worker in state.where.workers_on(name).values())
         kept = what_keeps(state, name, now, budgets)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
+from extender.loops.evictions import Hands
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Pod, Selector
 from extender.policy.idleness import ReapRules
@@ -91,13 +92,9 @@ async def _one(size: Size, scene: Scene) -> Cost:
     settings = PoolSettings(name="pool", reap=ReapRules(floor=scene.floor, max_per_pass=EVICTIONS))
     reaper = Reaper(
         state=state,
-        pods=_Granting(state),
-        announcer=_Silent(),
-        metrics=Metrics(),
-        pool_settings=lambda pool: settings,
-        is_leader=lambda: True,
-        is_fresh=lambda: True,
+        hands=Hands(pods=_Granting(state), announcer=_Silent(), metrics=Metrics(), may_evict=lambda: True),
         clock=clock_of(_now),
+        rules=lambda pool: settings,
     )
     await reaper.one_pass(POOL)
     gc.collect()

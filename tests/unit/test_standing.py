@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
-from extender.loops.floor import ClaimableCount
 from extender.model import Node, Pod
-from extender.policy.departure import departure_of
-from extender.policy.idleness import ReapRules, why_not_claimable
-from extender.policy.reaping import assess_node
-from tests.builders import NOW, minutes_ago, node, worker
+from extender.policy.idleness import why_not_claimable
+from extender.policy.judging import judging
+from extender.policy.standing import Circumstances, Standing
+from extender.settings import PoolSettings
+from tests.builders import NOW, at_once, minutes_ago, node, worker
 
 NODES = ("a", "b", "c")
 rarely = st.sampled_from([False, False, False, True])
@@ -60,23 +60,13 @@ def test_count_is_that_of_a_look_at_all_nodes(
     for pod in pods:
         state.upsert_pod(pod)
     with state.changes() as changed:
-        assessments = [
-            assess_node(
-                node=name,
-                order_key=state.order[name],
-                departure=departure_of(each),
-                barred=state.why_barred(name),
-                workers=[pod for pod in state.where.workers_on(name).values() if pod.pool == "pool"],
-                others=0,
-                rules=ReapRules(),
-                now=NOW,
-            )
-            for name, each in state.nodes.items()
-        ]
-        count = ClaimableCount(state, "pool", assessments, changed, lambda pool, workers: workers)
+        standing = Standing(state, Circumstances(rules=lambda pool: PoolSettings(name=pool)), changed)
+        at_once(judging(standing, ["pool", "other"], NOW))
         for change, value in events:
             getattr(state, change)(value)
-            assert count.besides(asked, NOW) == len([uid for uid in claimable(state) if uid != asked.uid])
+            assert standing.claimable_besides("pool", asked, NOW) == len(
+                [uid for uid in claimable(state) if uid != asked.uid]
+            )
 
 
 def test_changes_end_with_the_block() -> None:
@@ -101,6 +91,8 @@ def test_workers_count_as_their_idle_sources_have_them() -> None:
         def view(pool: str, workers: list[Pod]) -> list[Pod]:
             return [replace(each, idle_since=None) if each.uid == unconfirmed else each for each in workers]
 
-        count = ClaimableCount(state, "pool", [], changed, view)
-        assert count.besides(worker("w2", node="a"), NOW) == 1
-        assert count.besides(worker("w1", node="a"), NOW) == 2
+        given = Circumstances(rules=lambda pool: PoolSettings(name=pool), workers=view)
+        standing = Standing(state, given, changed)
+        at_once(judging(standing, ["pool"], NOW))
+        assert standing.claimable_besides("pool", worker("w2", node="a"), NOW) == 1
+        assert standing.claimable_besides("pool", worker("w1", node="a"), NOW) == 2
