@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from extender.policy.election import LeaseRecord
 from extender.settings import Configuration, ConfigurationFile, Reload, Unchanged, load_configuration
 from extender.telemetry import Metrics
 from extender.web.server import Address
-from tests.builders import NOW
+from tests.builders import NOW, node, worker
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where
 
@@ -63,6 +63,30 @@ async def serving() -> AsyncIterator[Serving]:
         process.state.take_ledger(Ledger(first_seen={}, resource_version="1", size_bytes=LIMIT_BYTES))
         yield Serving(process, server, client)
         await client.close()
+
+
+async def test_only_who_leads_shows_its_passes(serving: Serving) -> None:
+    """Alerts take the highest figure of all replicas: a pool that was paused once would be so for ever."""
+    options = replace(serving.process.options, roles=frozenset({Role.REAP}))
+    process = Process(options, serving.client, {}, asyncio.Event())
+    assert process.reaping is not None
+    elector = process.reaping.elector
+    process.state.replace_nodes([node()])
+    process.state.replace_pods([worker()])
+    process.state.begin()
+    electing = asyncio.create_task(elector.run())
+    try:
+        await elector.wait_leading()
+        await process.reaping.reaper.one_pass("pool")
+        shown = process.metrics.exposition().decode()
+        assert 'warmnode_pool_workers{pool="pool",state="busy"} 1.0' in shown
+        assert 'warmnode_reap_paused{pool="pool"} 0.0' in shown
+    finally:
+        electing.cancel()
+        await process.reaping.close()
+    shown = process.metrics.exposition().decode()
+    assert "warmnode_pool_workers{" not in shown
+    assert "warmnode_reap_paused{" not in shown
 
 
 def renamed(name: str) -> Configuration:
