@@ -2,6 +2,9 @@
 
 Owns the vocabulary. Does no I/O, reads no clock and no JSON: `kube.objects` makes these values from API objects, and
 `policy` decides on them. Times are aware UTC datetimes; identity is a UID, never a name alone.
+
+What is kept by the thousand (nodes, pods, their claims) is a struct with ``gc=False``: the garbage collector does not
+look through it, so its fields hold nothing that could lead back to it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct
 
 OrderKey: TypeAlias = tuple[int, int, int, str]
 """(0 seen | 1 not seen yet, minute or second of the epoch, slot, UID): smaller is older. From `policy.ages`."""
@@ -140,8 +145,7 @@ class SkipReason(StrEnum):
     BACKING_OFF = "backingOff"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True, gc=False):
     """A Node object, reduced to what a decision about its age or its departure needs.
 
     ``disrupted`` is Karpenter's disruption taint (v1 or v1beta1), ``unschedulable`` a cordon. ``announced`` and
@@ -168,8 +172,7 @@ class Node:
     do_not_disrupt: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeClaim:
+class NodeClaim(Struct, frozen=True, kw_only=True, gc=False):
     """Karpenter's claim on one machine, reduced.
 
     ``conditions`` are those that are True. ``expire_after`` counts from ``created``, None: never.
@@ -221,8 +224,7 @@ class NodePool:
     budgets: tuple[DisruptionBudget, ...] = (DisruptionBudget(),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodClaim:
+class PodClaim(Struct, frozen=True, kw_only=True, gc=False):
     """A caller's hold on a worker, as it stands on the pod.
 
     It is ``claimant``'s, a name that ``user`` chose, in ``pool``; ``id`` names it to them. It began at ``since`` and
@@ -244,8 +246,7 @@ UNREADABLE_CLAIM = PodClaim(id="", pool="", user="", claimant="", since=FOREVER,
 """A claim that cannot be read: nobody's, and for ever. Somebody may hold the worker."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pod:
+class Pod(Struct, frozen=True, kw_only=True, gc=False):
     """A pod, reduced. ``pool`` is None for a pod that is no worker, ``node`` is None while it is unscheduled.
 
     ``ready_since`` is the Ready condition's last transition, None while not Ready. ``idle_since`` is since when the

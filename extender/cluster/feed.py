@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,8 +134,6 @@ class ClusterFeed:
                 for reflector in self.optional:
                     await reflector.settled_event.wait()
         self._state.begin(may_have_ledger=self.ledger is not None and not self.ledger.synced)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: a full collection over 100,000 pods would take 30 ms of a scheduling cycle
 
     def list_pods_again(self) -> None:
         """Read all pods once more, with the present ``classify``."""

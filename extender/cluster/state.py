@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
+
+from msgspec.structs import replace
 
 from extender.clock import MOST_OFF
 from extender.cluster.pod_index import PodIndex

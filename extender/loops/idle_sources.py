@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from msgspec import structs
+
 from extender.clock import Clock, Moment, Steady
 from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionResult, FreshPod
@@ -254,4 +256,4 @@ class ConfirmedPods:
 def _as_judged(worker: Pod, verdict: SourceVerdict, rules: SourceRules) -> Pod:
     mark = verdict.idle_since if rules.dry_run else worker.idle_since
     since = None if mark is None or verdict.idle_since is None else max(mark, verdict.idle_since)
-    return worker if since == worker.idle_since else replace(worker, idle_since=since)
+    return worker if since == worker.idle_since else structs.replace(worker, idle_since=since)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
 from pydantic import StrictBool
 
 from extender.model import CacheKeyRule, Pod, PodClaim, SkipReason

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from extender.kube.claim_store import format_claim
 from extender.kube.objects import CLAIM, CLAIMED_BY, DO_NOT_DISRUPT

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from extender.model import OrderKey, Pod, SkipReason
 from extender.policy.ages import order_key
@@ -75,7 +76,7 @@ def test_worker_that_was_claimed_did_not_come_back(had: Any) -> None:
     """A claim, over or not, is work, and leaves the mark from its start where it is."""
     pod, key = arrival(19)
     assert came_back((pod, key))
-    assert not came_back((replace(pod, **had), key))
+    assert not came_back((structs.replace(pod, **had), key))
 
 
 def test_worker_that_marks_itself_a_little_late_came_back() -> None:

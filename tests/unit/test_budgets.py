@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.model import (
     FOREVER,
@@ -256,11 +257,11 @@ def test_room_is_what_is_allowed_less_what_is_used() -> None:
 
 # -- which nodes would stay -------------------------------------------------------------------------------------------
 
-GUARD = replace(stranger(), do_not_disrupt_until=FOREVER)
-GONE = replace(GUARD, terminating=True)
+GUARD = structs.replace(stranger(), do_not_disrupt_until=FOREVER)
+GONE = structs.replace(GUARD, terminating=True)
 DAEMON = daemon()
-DAEMON_GUARD = replace(DAEMON, do_not_disrupt_until=FOREVER)
-PASSED = replace(DAEMON, do_not_disrupt_until=minutes_ago(1))
+DAEMON_GUARD = structs.replace(DAEMON, do_not_disrupt_until=FOREVER)
+PASSED = structs.replace(DAEMON, do_not_disrupt_until=minutes_ago(1))
 WHEN_EMPTY = node_pool(consolidation_policy="WhenEmpty")
 
 
@@ -283,9 +284,9 @@ def why_stays(of: Node, pool: NodePool | None, others: list[Pod], **known: Any) 
         (member(), node_pool(consolidation_policy="Balanced"), [stranger()], None),
         (member(), node_pool(), [GUARD], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
         (member(), node_pool(), [DAEMON_GUARD], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
-        (member(), node_pool(), [replace(DAEMON_GUARD, static=True)], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
+        (member(), node_pool(), [structs.replace(DAEMON_GUARD, static=True)], SkipReason.OTHER_POD_DO_NOT_DISRUPT),
         (member(), node_pool(), [PASSED], None),
-        (member(), node_pool(), [replace(DAEMON_GUARD, finished=True)], None),
+        (member(), node_pool(), [structs.replace(DAEMON_GUARD, finished=True)], None),
         (member(), node_pool(), [GONE], None),
         (member(), WHEN_EMPTY, [DAEMON], None),
         (member(), WHEN_EMPTY, [stranger()], SkipReason.NODE_KEEPS_OTHERS),
@@ -318,16 +319,16 @@ SICK = pod_budget("sick", unhealthy_may_go=True)
         (DAEMON, [], ()),
         (DAEMON, [ONE], ()),
         (DAEMON, [NONE], ("default/none",)),
-        (replace(DAEMON, owner=None), [NONE], ("default/none",)),
+        (structs.replace(DAEMON, owner=None), [NONE], ("default/none",)),
         (DAEMON, [ONE, pod_budget("two", allowed=2)], ("default/one", "default/two")),
-        (replace(DAEMON, tolerates_disruption=True), [NONE], ()),
-        (replace(DAEMON, static=True), [NONE], ()),
-        (replace(DAEMON, labels="app=other"), [NONE], ()),
-        (replace(DAEMON, namespace="elsewhere"), [NONE], ()),
+        (structs.replace(DAEMON, tolerates_disruption=True), [NONE], ()),
+        (structs.replace(DAEMON, static=True), [NONE], ()),
+        (structs.replace(DAEMON, labels="app=other"), [NONE], ()),
+        (structs.replace(DAEMON, namespace="elsewhere"), [NONE], ()),
         (DAEMON, [replace(NONE, selector=None)], ()),
         (DAEMON, [SICK], ("default/sick",)),
-        (replace(DAEMON, ready_since=None), [SICK], ()),
-        (replace(DAEMON, ready_since=None), [NONE], ("default/none",)),
+        (structs.replace(DAEMON, ready_since=None), [SICK], ()),
+        (structs.replace(DAEMON, ready_since=None), [NONE], ("default/none",)),
     ],
 )
 def test_budgets_that_forbid_a_node_to_go(pod: Pod, budgets: list[PodBudget], expected: tuple[str, ...]) -> None:
@@ -341,4 +342,5 @@ def test_budgets_that_forbid_a_node_to_go(pod: Pod, budgets: list[PodBudget], ex
 
 def test_pod_that_terminates_holds_no_node() -> None:
     """Its eviction is over, whatever a budget allows."""
-    assert why_stays(member(), node_pool(), [replace(DAEMON, terminating=True)], budgets=PodBudgets([NONE])) is None
+    going = structs.replace(DAEMON, terminating=True)
+    assert why_stays(member(), node_pool(), [going], budgets=PodBudgets([NONE])) is None

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.kube.claim_store import format_claim
 from extender.kube.objects import claim_from
@@ -134,7 +135,7 @@ def test_a_claimed_worker_is_neither_handed_out_nor_evicted_nor_disturbed() -> N
     assert why_not_claimable(held, None, NOW) is SkipReason.CLAIMED
     assert why_not_reapable(held, ReapRules(), NOW) is SkipReason.CLAIMED
     assert is_undisturbed(held, NOW)
-    free = replace(held, claim=OVER)
+    free = structs.replace(held, claim=OVER)
     assert why_not_claimable(free, None, NOW) is None
     assert why_not_claimable(free, SkipReason.LEAVING_NODE, NOW) is SkipReason.LEAVING_NODE
     assert not is_undisturbed(free, NOW)
@@ -155,11 +156,11 @@ def test_idle_counts_from_the_end_of_the_last_claim() -> None:
 
 def test_do_not_disrupt_that_came_with_a_claim_ends_with_it() -> None:
     """A claimant that died must not keep a worker, and its node, for ever. Somebody else's annotation counts on."""
-    ours = worker(idle_since=minutes_ago(60), do_not_disrupt_until=FOREVER, claim=replace(HELD, protects=True))
+    ours = worker(idle_since=minutes_ago(60), do_not_disrupt_until=FOREVER, claim=structs.replace(HELD, protects=True))
     assert asks_not_to_be_disturbed(ours, NOW)
-    assert not asks_not_to_be_disturbed(replace(ours, claim=replace(OVER, protects=True)), NOW)
-    assert asks_not_to_be_disturbed(replace(ours, claim=OVER), NOW)
-    assert asks_not_to_be_disturbed(replace(ours, claim=None), NOW)
+    assert not asks_not_to_be_disturbed(structs.replace(ours, claim=structs.replace(OVER, protects=True)), NOW)
+    assert asks_not_to_be_disturbed(structs.replace(ours, claim=OVER), NOW)
+    assert asks_not_to_be_disturbed(structs.replace(ours, claim=None), NOW)
 
 
 def test_a_claimed_worker_costs_as_much_as_a_busy_one() -> None:
@@ -172,12 +173,12 @@ def test_a_claimed_worker_costs_as_much_as_a_busy_one() -> None:
         write = cost_write(pod, key, enabled=True, settle=timedelta(seconds=30), now=NOW)
         return None if write is None else write.value
 
-    assert value(replace(idle, claim=HELD)) == busy_cost(key)
-    assert value(replace(idle, claim=HELD, deletion_cost=None, cost_mark=None)) is None
+    assert value(structs.replace(idle, claim=HELD)) == busy_cost(key)
+    assert value(structs.replace(idle, claim=HELD, deletion_cost=None, cost_mark=None)) is None
     busy = str(busy_cost(key))
-    released = replace(idle, deletion_cost=busy, cost_mark=busy, claim_ended=NOW - timedelta(seconds=29))
+    released = structs.replace(idle, deletion_cost=busy, cost_mark=busy, claim_ended=NOW - timedelta(seconds=29))
     assert value(released) is None
-    assert value(replace(released, claim_ended=NOW - timedelta(seconds=30))) == idle_cost(key)
+    assert value(structs.replace(released, claim_ended=NOW - timedelta(seconds=30))) == idle_cost(key)
 
 
 # --- whose it is -------------------------------------------------------------------------------------------------
@@ -198,21 +199,21 @@ def test_a_worker_is_held_by_exactly_its_claimant() -> None:
     for other in (replace(CLAIMANT, user="x"), replace(CLAIMANT, pool="x"), replace(CLAIMANT, name="x")):
         assert not is_held_by(held, other, NOW)
     for lost in (
-        replace(held, claim=OVER),
-        replace(held, pool="other"),
-        replace(held, terminating=True),
-        replace(held, finished=True),
-        replace(held, claim=None),
+        structs.replace(held, claim=OVER),
+        structs.replace(held, pool="other"),
+        structs.replace(held, terminating=True),
+        structs.replace(held, finished=True),
+        structs.replace(held, claim=None),
     ):
         assert not is_held_by(lost, CLAIMANT, NOW)
-    assert is_held_by(replace(held, idle_since=None, ready_since=None), CLAIMANT, NOW), "at work"
+    assert is_held_by(structs.replace(held, idle_since=None, ready_since=None), CLAIMANT, NOW), "at work"
 
 
 def test_of_several_workers_the_one_that_is_held_longest_comes_first() -> None:
     """So each replica gives the same one, should a claimant hold two for once."""
-    first = worker("a", claim=replace(HELD, id="z", since=minutes_ago(2)))
-    second = worker("b", claim=replace(HELD, id="a", since=minutes_ago(1)))
-    other = worker("c", claim=replace(HELD, claimant="other", since=minutes_ago(9)))
+    first = worker("a", claim=structs.replace(HELD, id="z", since=minutes_ago(2)))
+    second = worker("b", claim=structs.replace(HELD, id="a", since=minutes_ago(1)))
+    other = worker("c", claim=structs.replace(HELD, claimant="other", since=minutes_ago(9)))
     assert held_by([second, other, first], CLAIMANT, NOW) == [first, second]
 
 

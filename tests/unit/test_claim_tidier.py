@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from extender.kube.claim_store import FoundPod
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound, Throttled, Unavailable

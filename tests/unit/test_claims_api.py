@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
@@ -399,7 +400,7 @@ async def test_a_claim_is_found_by_a_replica_that_knows_nothing_of_it(desk: Desk
     desk.follows = False
     first = (await desk.claim())[1]
     for pod in list(desk.state.pods.values()):
-        desk.state.upsert_pod(replace(pod, claim=None))
+        desk.state.upsert_pod(structs.replace(pod, claim=None))
     assert (await desk.claim())[1]["pod"] == first["pod"]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, Forbidden, KubeError, Unavailable
@@ -73,7 +73,7 @@ class Scene:
 
     def change(self, name: str, **changes: object) -> None:
         pod = self.state.pods[worker(name).uid]
-        self.state.upsert_pod(replace(pod, resource_version=f"{pod.resource_version}2", **changes))  # type: ignore[arg-type]
+        self.state.upsert_pod(replace(pod, resource_version=f"{pod.resource_version}2", **changes))
 
 
 def idle(name: str, at: str = "a") -> Pod:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod
 from extender.policy.departure import (

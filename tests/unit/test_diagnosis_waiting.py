@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
@@ -84,7 +85,7 @@ def test_an_idle_worker_in_whose_place_it_would_fit_is_named() -> None:
     assert told in check(waiting(), idle()).details
     for other in (
         replace(idle(), pod=worker("w3", node="n3", scheduler="warmnode")),
-        replace(idle(), pod=replace(idle().pod, terminating=True)),
+        replace(idle(), pod=structs.replace(idle().pod, terminating=True)),
         replace(idle(), needs=None),
     ):
         assert told not in check(waiting(), other).details

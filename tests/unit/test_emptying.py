@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.cluster.state import ClusterState
 from extender.model import FOREVER, DisruptionBudget, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason
@@ -24,7 +25,7 @@ ONE_AT_A_TIME = node_pool(budgets=(DisruptionBudget(nodes="1"),))
 def member(name: str, *, ready: bool = True, do_not_disrupt: bool = False) -> Node:
     claim = f"uid-of-claim-{name}"
     given = node(name, node_pool="workers", initialized=True, node_claim=claim)
-    return replace(given, ready=ready, do_not_disrupt=do_not_disrupt)
+    return structs.replace(given, ready=ready, do_not_disrupt=do_not_disrupt)
 
 
 def idle(name: str, on: str) -> Pod:
@@ -131,7 +132,7 @@ def test_node_that_waits_for_the_budget_is_not_stuck() -> None:
     """While another one goes, and for as long afterwards as Karpenter takes: it may be the next."""
     state, seen = state_of(idle("1", "a"), idle("2", "c"), nodes="abc"), Seen()
     state.replace_node_claims(claims_of("abc"))
-    going = replace(member("d"), disrupted=True)
+    going = structs.replace(member("d"), disrupted=True)
     state.upsert_node(going)
     state.upsert_node_claim(claims_of("d")[0])
     rooms = counted(state, seen=seen)
@@ -145,7 +146,7 @@ def test_node_that_waits_for_the_budget_is_not_stuck() -> None:
 
 def test_empty_node_that_is_known_to_stay_uses_no_budget() -> None:
     """Although it is new; and its reason is told once it could have gone."""
-    state = state_of(idle("1", "a"), idle("2", "b"), replace(daemon(node="c"), do_not_disrupt_until=FOREVER))
+    state = state_of(idle("1", "a"), idle("2", "b"), structs.replace(daemon(node="c"), do_not_disrupt_until=FOREVER))
     state.replace_node_claims([*claims_of("ab"), *claims_of("c", since=NOW)])
     rooms = counted(state)
     assert (rooms.left(NOW), stuck(rooms)) == ({"workers": 1}, {})
@@ -157,7 +158,7 @@ def test_empty_node_that_is_known_to_stay_uses_no_budget() -> None:
 def test_budget_over_a_daemon_sets_pods_keeps_their_nodes() -> None:
     """Karpenter would have to evict them. One that tolerates its taint is not evicted, and keeps nothing."""
     state = state_of(idle("1", "a"), idle("2", "b"), daemon("d-a", node="a"))
-    state.upsert_pod(replace(daemon("d-b", node="b"), tolerates_disruption=True))
+    state.upsert_pod(structs.replace(daemon("d-b", node="b"), tolerates_disruption=True))
     state.replace_node_claims(claims_of("abc"))
     closed = PodBudgets([pod_budget()])
     rooms = counted(state, budgets=closed)
@@ -222,7 +223,7 @@ def test_without_karpenter_nothing_limits() -> None:
 @pytest.mark.parametrize(("policy", "expected"), [("WhenEmpty", SkipReason.NODE_KEEPS_OTHERS), ("Balanced", None)])
 def test_foreign_pod_keeps_a_node_that_karpenter_would_not_clear(policy: str, expected: SkipReason | None) -> None:
     """Workers of other pools are no foreign pods: two pools must not keep each other."""
-    state = state_of(idle("1", "a"), replace(idle("2", "a"), pool="other"), idle("3", "b"), stranger(node="b"))
+    state = state_of(idle("1", "a"), structs.replace(idle("2", "a"), pool="other"), idle("3", "b"), stranger(node="b"))
     state.upsert_node_pool(replace(ONE_AT_A_TIME, consolidation_policy=policy))
     assert why_stays(state, "a", NOW) is None
     assert why_stays(state, "b", NOW) is expected

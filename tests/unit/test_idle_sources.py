@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from extender.cluster.state import ClusterState
 from extender.kube.annotate import mark_annotations
@@ -101,7 +102,7 @@ class Scene:
 
     def change(self, number: int, **values: object) -> None:
         """Change a worker in the cluster, as its watch shows it."""
-        self.state.upsert_pod(replace(self.pod(number), **values))  # type: ignore[arg-type]
+        self.state.upsert_pod(structs.replace(self.pod(number), **values))
 
     def idle(self, number: int = 1, minutes: float = 10) -> None:
         """Have a worker, or the series about it, say idle from now on."""
@@ -151,9 +152,9 @@ class Scene:
         note = marks[IDLE_SOURCE]
         if write.whole:
             read = read_marks(marks[IDLE_SINCE], note, self.rules.basis)
-            return replace(pod, idle_since=read.idle_since, own_mark=read.own, source_mark=note)
+            return structs.replace(pod, idle_since=read.idle_since, own_mark=read.own, source_mark=note)
         confirmed = pod.own_mark if note and pod.own_mark else None
-        return replace(pod, idle_since=confirmed, source_mark=note)
+        return structs.replace(pod, idle_since=confirmed, source_mark=note)
 
 
 async def started(scene: Scene) -> AsyncIterator[Scene]:
@@ -557,7 +558,7 @@ async def test_worker_that_took_its_own_mark_away_is_not_even_asked(both: Scene)
     await both.look()
     assert both.pod(1).idle_since is not None
     server = Server(both)
-    unmarked = replace(both.pod(1), own_mark=None, idle_since=None)
+    unmarked = structs.replace(both.pod(1), own_mark=None, idle_since=None)
     asked = len(both.asked)
     assert (await both.sources.confirm(unmarked)).idle_since is None
     assert len(both.asked) == asked

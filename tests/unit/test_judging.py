@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.cluster.state import ClusterState
 from extender.inspect.plan import Plan, look_at, plan_of
@@ -89,7 +90,7 @@ async def first_pass(cluster: Cluster) -> tuple[list[str], dict[str, PassReport]
 
 
 def member(name: str, **given: object) -> Node:
-    return replace(node(name), node_pool="np", initialized=True, **given)  # type: ignore[arg-type]
+    return structs.replace(node(name), node_pool="np", initialized=True, **given)
 
 
 def idle(name: str, pool: str, at: str) -> Pod:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
@@ -175,7 +176,7 @@ async def test_worker_that_became_busy_meanwhile_is_not_evicted() -> None:
     """Busy between the plan and the eviction: what the API server has decides."""
     scene = Scene(floor=0)
     for pod in list(scene.state.pods.values()):
-        scene.pods.newer[pod.uid] = replace(pod, idle_since=None)
+        scene.pods.newer[pod.uid] = structs.replace(pod, idle_since=None)
     report = await scene.report()
     assert scene.pods.asked == []
     assert set(report.skipped.values()) == {SkipReason.BUSY}
@@ -187,7 +188,7 @@ async def test_worker_that_became_busy_after_a_conflict_is_not_evicted() -> None
     scene.pods.answers = [EvictionResult(outcome=EvictionOutcome.CHANGED)]
 
     def turn_busy(pod: Pod) -> None:
-        scene.pods.newer[pod.uid] = replace(pod, idle_since=None)
+        scene.pods.newer[pod.uid] = structs.replace(pod, idle_since=None)
 
     scene.pods.before_answer = turn_busy
     assert await scene.one_pass() == []
@@ -207,7 +208,7 @@ async def test_pod_that_left_the_pool_is_not_evicted() -> None:
     """Its labels changed: it is no worker any more."""
     scene = Scene(floor=0)
     for pod in list(scene.state.pods.values()):
-        scene.pods.newer[pod.uid] = replace(pod, pool=None)
+        scene.pods.newer[pod.uid] = structs.replace(pod, pool=None)
     assert await scene.one_pass() == []
 
 
@@ -324,7 +325,7 @@ async def test_worker_that_finished_meanwhile_is_left_to_whoever_looks_at_its_en
     """An eviction would delete it, with its exit code and its log."""
     scene = Scene(floor=0)
     for pod in list(scene.state.pods.values()):
-        scene.pods.newer[pod.uid] = replace(pod, finished=True)
+        scene.pods.newer[pod.uid] = structs.replace(pod, finished=True)
     report = await scene.report()
     assert scene.pods.asked == []
     assert set(report.skipped.values()) == {SkipReason.TERMINATING}
@@ -376,7 +377,7 @@ async def test_floor_is_checked_again_on_the_live_state() -> None:
     def others_turn_busy(pod: Pod) -> None:
         for other in list(scene.state.pods.values()):
             if other.uid != pod.uid:
-                scene.state.upsert_pod(replace(other, idle_since=None))
+                scene.state.upsert_pod(structs.replace(other, idle_since=None))
 
     scene.pods.before_answer = others_turn_busy
     assert len(await scene.one_pass()) == 1
@@ -525,7 +526,9 @@ async def test_bug_in_one_pool_does_not_stop_the_others() -> None:
 async def test_budget_of_the_node_pool_is_kept_over_passes() -> None:
     """One node at a time: the next is emptied when the first is gone, the newest first."""
     scene = Scene(floor=0)
-    members = {name: replace(node(name), node_pool="workers", initialized=True) for name in ("old", "mid", "new")}
+    members = {
+        name: structs.replace(node(name), node_pool="workers", initialized=True) for name in ("old", "mid", "new")
+    }
     for member in members.values():
         scene.state.upsert_node(member)
     scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1", reasons=frozenset({"Empty"})),)))
@@ -540,11 +543,13 @@ async def test_budget_of_the_node_pool_is_kept_over_passes() -> None:
 async def test_budget_that_shrinks_during_a_pass_is_kept() -> None:
     """Asked again before each eviction: a node became NotReady after the first one."""
     scene = Scene(floor=0)
-    members = {name: replace(node(name), node_pool="workers", initialized=True) for name in ("old", "mid", "new")}
+    members = {
+        name: structs.replace(node(name), node_pool="workers", initialized=True) for name in ("old", "mid", "new")
+    }
     for member in members.values():
         scene.state.upsert_node(member)
     scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="2"),)))
-    scene.pods.before_answer = lambda pod: scene.state.upsert_node(replace(members["old"], ready=False))
+    scene.pods.before_answer = lambda pod: scene.state.upsert_node(structs.replace(members["old"], ready=False))
     assert await scene.one_pass() == ["w-new"]
     report = await scene.report()
     assert report.skipped["uid-of-w-mid"] is SkipReason.EMPTY_BUDGET
@@ -553,9 +558,9 @@ async def test_budget_that_shrinks_during_a_pass_is_kept() -> None:
 async def test_node_that_asks_to_stay_during_a_pass_is_left_alone() -> None:
     scene = Scene(floor=0)
     for name in ("old", "mid", "new"):
-        scene.state.upsert_node(replace(node(name), node_pool="workers", initialized=True))
+        scene.state.upsert_node(structs.replace(node(name), node_pool="workers", initialized=True))
     scene.state.upsert_node_pool(node_pool(budgets=()))
-    kept = replace(node("mid"), node_pool="workers", initialized=True, do_not_disrupt=True)
+    kept = structs.replace(node("mid"), node_pool="workers", initialized=True, do_not_disrupt=True)
     scene.pods.before_answer = lambda pod: scene.state.upsert_node(kept)
     assert await scene.one_pass() == ["w-new", "w-old"]
 
@@ -621,7 +626,7 @@ async def test_empty_node_that_nobody_takes_does_not_stop_the_pool() -> None:
     assert await scene.one_pass() == ["w-new"]
     stuck = {"unknown": 1.0, "otherPodDoNotDisrupt": 0.0}
     assert {reason: stuck_nodes(scene, reason) for reason in stuck} == stuck
-    scene.state.upsert_pod(replace(daemon(node="empty"), do_not_disrupt_until=FOREVER))
+    scene.state.upsert_pod(structs.replace(daemon(node="empty"), do_not_disrupt_until=FOREVER))
     await scene.one_pass()
     assert {reason: stuck_nodes(scene, reason) for reason in stuck} == {"unknown": 0.0, "otherPodDoNotDisrupt": 1.0}
 

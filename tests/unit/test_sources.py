@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.model import IdleBasis, Pod
 from extender.policy.idleness import FUTURE_TOLERANCE
@@ -217,7 +218,7 @@ def test_confirmation_comes_and_goes_with_the_verdict() -> None:
 def test_what_is_left_of_other_settings_is_removed() -> None:
     """Sources were taken out of the configuration: warmnode's mark goes, the worker's own stays."""
     none_outside = rules(annotation=True, outside=0)
-    ours = replace(marked(), idle_since=None)
+    ours = structs.replace(marked(), idle_since=None)
     assert mark_write(ours, none_outside, BUSY) == MarkWrite(pod=ours, since=None, whole=True)
     assert mark_write(confirmed(), none_outside, IDLE) == MarkWrite(pod=confirmed(), since=None, whole=False)
     assert mark_write(worker(own_mark=NOW, idle_since=NOW), none_outside, IDLE) is None
@@ -242,13 +243,13 @@ def test_marks_outlive_a_change_of_the_leader_for_as_long_as_an_answer_would() -
     assert mark_write(marked(), rules(), not_asked, STALE_AFTER) is None
     assert mark_write(marked(), rules(), BUSY, STALE_AFTER) is not None
     assert mark_write(marked(), rules(), not_asked, STALE_AFTER + SECOND) is not None
-    left = replace(marked(), idle_since=None)
+    left = structs.replace(marked(), idle_since=None)
     assert mark_write(left, rules(annotation=True, outside=0), not_asked, timedelta()) is not None
 
 
 def test_pods_that_end_are_left_alone() -> None:
     """Nobody decides about them any more."""
-    assert mark_write(replace(marked(), terminating=True), rules(), BUSY) is None
+    assert mark_write(structs.replace(marked(), terminating=True), rules(), BUSY) is None
     assert mark_write(worker(finished=True), rules(), IDLE) is None
 
 

@@ -88,6 +88,8 @@ def measure(size: Size, note: Note) -> Report:
 
 
 async def _one(size: Size, scene: Scene) -> Cost:
+    gc.collect()
+    gc.freeze()  # as `warmnode` does when it starts
     state = _state(size, scene.idle)
     settings = PoolSettings(name="pool", reap=ReapRules(floor=scene.floor, max_per_pass=EVICTIONS))
     reaper = Reaper(
@@ -97,8 +99,6 @@ async def _one(size: Size, scene: Scene) -> Cost:
         rules=lambda pool: settings,
     )
     await reaper.one_pass(POOL)
-    gc.collect()
-    gc.freeze()  # as `warmnode` does once it has loaded a cluster
     look, whole, turns = 0.0, 0.0, _Turns()
     for _ in range(size.passes):
         began = time.thread_time()
