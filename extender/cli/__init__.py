@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from extender.cli import configuring, examining, looking, processes, simulating
+from extender import __version__
 from extender.cli.outcome import BAD_USAGE, CLEAN, FAILURE
+from extender.cli.parser import CommandParser
 
 __all__ = ["BAD_USAGE", "CLEAN", "FAILURE", "main"]
 
@@ -23,6 +25,20 @@ Try it on your own cluster, without installing anything:
 
 Every flag is an environment variable too: --webhook-listen is WARMNODE_WEBHOOK_LISTEN.
 """
+
+_COMMANDS = {
+    "serve": ("processes", "answer kube-scheduler (the extender webhook)"),
+    "reap": ("processes", "evict idle workers, newest nodes first"),
+    "run": ("processes", "serve and reap in one process"),
+    "plan": ("looking", "show what would be scored, and why"),
+    "explain": ("examining", "say why a pod, a node or a pool is where it is"),
+    "doctor": ("examining", "check the installation and the cluster around it"),
+    "simulate": ("simulating", "show what each rule would cost, and how warm it would be"),
+    "config": ("configuring", "check the configuration file, or print its JSON Schema"),
+    "cleanup": ("looking", "remove everything that warmnode has written"),
+    "version": ("telling", "print the version"),
+}
+"""The commands, in the order of the help: the module that has each, and what it does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,12 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
-    name = "kubectl warmnode" if program == "kubectl-warmnode" else "warmnode"
-    parser = argparse.ArgumentParser(
-        prog=name, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+def _parser(program: str) -> CommandParser:
+    parser = CommandParser(
+        prog="kubectl warmnode" if program == "kubectl-warmnode" else "warmnode", description=_DESCRIPTION
     )
+    parser.add_argument("--version", action="version", version=f"warmnode {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (processes, looking, examining, configuring, simulating):
-        module.add_to(commands)
+    for name, (module, summary) in _COMMANDS.items():
+        commands.add_parser(name, help=summary, fill=partial(_fill, module, name))
     return parser
+
+
+def _fill(module: str, name: str, parser: CommandParser) -> None:
+    import_module(f"extender.cli.{module}").COMMANDS[name](parser)

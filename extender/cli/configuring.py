@@ -1,15 +1,13 @@
-"""Commands about the program itself: config check, config schema, version."""
+"""Commands about the configuration file: config check, config schema."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from extender import __version__
-from extender.cli.flags import command
 from extender.cli.outcome import CLEAN, refuse, show
+from extender.cli.parser import CommandParser, Commands, command
 from extender.settings import Configuration, SettingsError, configuration_schema, read_configuration
 
 _CONFIG_CHECK = """\
@@ -18,16 +16,16 @@ one.
 """
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands."""
-    config = commands.add_parser("config", help="check the configuration file, or print its JSON Schema")
-    config_commands = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = command(config_commands, "check", "check configuration files", _CONFIG_CHECK, _config_check)
+def _config_flags(parser: CommandParser) -> None:
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = commands.add_parser("check", help="check configuration files")
+    command(check, _CONFIG_CHECK, _config_check)
     check.add_argument("files", nargs="+", metavar="FILE", type=Path)
-    command(config_commands, "schema", "print the JSON Schema, for editors", "", _config_schema)
+    schema = commands.add_parser("schema", help="print the JSON Schema, for editors")
+    command(schema, "Prints the JSON Schema, for editors.", _config_schema)
 
-    version = command(commands, "version", "print the version", "", _version)
-    version.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+
+COMMANDS: Commands = {"config": _config_flags}
 
 
 def _config_check(options: argparse.Namespace) -> int:
@@ -51,7 +49,3 @@ def _pools_in_words(configuration: Configuration) -> str:
 
 def _config_schema(options: argparse.Namespace) -> int:
     return show(json.dumps(configuration_schema(), indent=2))
-
-
-def _version(options: argparse.Namespace) -> int:
-    return show(json.dumps({"version": __version__}) if options.output == "json" else f"warmnode {__version__}")

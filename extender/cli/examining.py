@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from typing import Any
 
-from extender.cli.flags import cluster_flags, cluster_options, command, look, path, snapshot_flag
-from extender.cli.outcome import CLEAN, FAILURE, BadUsage, fail, refuse, show
+from extender.cli.flags import (
+    check_place,
+    cluster_flags,
+    cluster_options,
+    look,
+    looks_once,
+    path,
+    snapshot_flag,
+)
+from extender.cli.outcome import CLEAN, FAILURE, BadUsage, fail, show
+from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import once
 from extender.inspect.doctor.doctor_text import render_json, render_page
 from extender.inspect.doctor.evidence import SchedulerConfig
@@ -16,12 +23,11 @@ from extender.inspect.doctor.findings import Verdict
 from extender.inspect.explain import NotThere, Subject, explain
 from extender.inspect.explain_json import encode_explanation
 from extender.inspect.explain_text import render_explanation
-from extender.inspect.snapshot import SnapshotError
+from extender.inspect.reading import read_source, source_name
 from extender.inspect.survey.live_evidence import DoctorOptions
 from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
 from extender.inspect.text import printable
-from extender.kube.errors import ConfigurationProblem, KubeError
-from extender.settings import SettingsError, read_configuration
+from extender.settings import read_configuration
 
 _DOCTOR = """\
 Checks the installation and the cluster around it: is the scheduler calling us, and does its configuration let the
@@ -31,7 +37,8 @@ not read it names. Exit code 1 when there is a problem. Examples:
 
   warmnode doctor
   warmnode doctor --scheduler-config /etc/kubernetes/scheduler.yaml
-  kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets -A -o json | warmnode doctor --snapshot -
+  kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets -A -o json |
+    warmnode doctor --snapshot -
 """
 
 
@@ -46,35 +53,35 @@ nothing. Examples:
 """
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands."""
-    explain = command(commands, "explain", "say why a pod, a node or a pool is where it is", _EXPLAIN, _explain)
-    explain.add_argument("subject", choices=[str(subject) for subject in Subject], help="what NAME is")
-    explain.add_argument("name", metavar="NAME", help="its name; of a pod NAMESPACE/NAME where several have that name")
-    cluster_flags(explain)
-    snapshot_flag(explain)
-    explain.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+def _explain_flags(parser: CommandParser) -> None:
+    command(parser, _EXPLAIN, looks_once(_explain))
+    parser.add_argument("subject", choices=[str(subject) for subject in Subject], help="what NAME is")
+    parser.add_argument("name", metavar="NAME", help="its name; of a pod NAMESPACE/NAME where several have that name")
+    cluster_flags(parser)
+    snapshot_flag(parser)
+    output_flag(parser, "text", "json")
 
-    doctor = command(commands, "doctor", "check the installation and the cluster around it", _DOCTOR, _doctor)
-    cluster_flags(doctor)
-    doctor.add_argument(
+
+def _doctor_flags(parser: CommandParser) -> None:
+    command(parser, _DOCTOR, looks_once(_doctor))
+    cluster_flags(parser)
+    parser.add_argument(
         "--scheduler-config",
         metavar="FILE",
         help="the KubeSchedulerConfiguration, or a ConfigMap that holds it; - is standard input; default: look for a "
         "ConfigMap in warmnode's namespace",
     )
-    snapshot_flag(doctor)
-    doctor.add_argument("--output", choices=("text", "json"), default="text", help="default: text")
+    snapshot_flag(parser)
+    output_flag(parser, "text", "json")
+
+
+COMMANDS: Commands = {"explain": _explain_flags, "doctor": _doctor_flags}
 
 
 def _explain(options: argparse.Namespace) -> int:
+    seen = look(options)
     try:
-        seen = look(options)
         explanation = explain(seen, Subject(options.subject), options.name)
-    except (SettingsError, SnapshotError, ConfigurationProblem) as error:
-        return refuse(str(error))
-    except KubeError as error:
-        return fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
     except NotThere as error:
         return fail(printable(str(error)))
     render = encode_explanation if options.output == "json" else render_explanation
@@ -82,45 +89,30 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    try:
-        asked = DoctorOptions(
-            namespace=options.namespace,
-            configuration=read_configuration(path(options.config)) if options.config else None,
-            configuration_source=options.config,
-            scheduler_configs=_scheduler_configs(options),
-        )
-        if options.snapshot is not None:
-            diagnosis = once.diagnose_snapshot(options.snapshot, asked)
-        else:
-            diagnosis = asyncio.run(once.diagnose_live(cluster_options(options), asked))
-    except (SettingsError, SnapshotError, SchedulerConfigError, ConfigurationProblem, BadUsage) as error:
-        return refuse(str(error))
-    except KubeError as error:
-        return fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
+    check_place(options)
+    asked = DoctorOptions(
+        namespace=options.namespace,
+        configuration=read_configuration(path(options.config)) if options.config else None,
+        configuration_source=options.config,
+        scheduler_configs=_scheduler_configs(options),
+    )
+    if options.snapshot is not None:
+        diagnosis = once.diagnose_snapshot(options.snapshot, asked)
+    else:
+        diagnosis = asyncio.run(once.diagnose_live(cluster_options(options), asked))
     shown = show(render_json(diagnosis) if options.output == "json" else render_page(diagnosis))
     return FAILURE if shown != CLEAN or diagnosis.verdict is Verdict.PROBLEM else CLEAN
 
 
 def _scheduler_configs(options: argparse.Namespace) -> tuple[SchedulerConfig, ...] | None:
     """Read the file of --scheduler-config. Raises `SchedulerConfigError`, or `BadUsage` for two standard inputs."""
-    name = options.scheduler_config
-    if not name:
+    source = options.scheduler_config
+    if not source:
         return None
-    if name == "-":
-        if options.snapshot == "-":
-            raise BadUsage("--scheduler-config and --snapshot cannot both be standard input: give one as a file")
-        return tuple(parse_scheduler_configs(_standard_input(), source="standard input"))
-    file = path(name)
+    if source == options.snapshot == "-":
+        raise BadUsage("--scheduler-config and --snapshot cannot both be standard input: give one as a file")
+    content, name = read_source(source, SchedulerConfigError), source_name(source)
     try:
-        content = file.read_bytes() if file is not None else b""
         return tuple(parse_scheduler_configs(content.decode(), source=name))
     except UnicodeDecodeError as error:
         raise SchedulerConfigError(name, "it is not UTF-8") from error
-    except (OSError, ValueError) as error:
-        raise SchedulerConfigError(name, (getattr(error, "strerror", None) or str(error)).lower()) from error
-
-
-def _standard_input() -> str:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise SchedulerConfigError("standard input", "nothing is piped into it")
-    return sys.stdin.buffer.read().decode(errors="replace")

@@ -10,23 +10,15 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from extender.cli.outcome import BadUsage, fail, refuse
 from extender.inspect import once
 from extender.inspect.explain import Look
+from extender.inspect.snapshot import SnapshotError
+from extender.inspect.survey.scheduler_config import SchedulerConfigError
 from extender.kube.api_client import ClusterOptions
-from extender.settings import read_configuration
-
-
-def command(
-    commands: Any, name: str, summary: str, text: str, run: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
-    """Add a command. ``text`` is its help, ``run`` takes the options and returns the exit code."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=text or summary, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(run=run)
-    return parser
+from extender.kube.errors import ConfigurationProblem, KubeError
+from extender.settings import SettingsError, read_configuration
 
 
 def cluster_flags(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +52,34 @@ def snapshot_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def look(options: argparse.Namespace) -> Look:
-    """Look at what `cluster_flags` and `snapshot_flag` name. Raises as `once.look_live` and `once.look_at_snapshot`."""
+    """Look at what `cluster_flags` and `snapshot_flag` name. Raises what `looks_once` answers."""
+    check_place(options)
     configuration = read_configuration(path(options.config))
     if options.snapshot is not None:
         return once.look_at_snapshot(options.snapshot, configuration)
     return asyncio.run(once.look_live(cluster_options(options), configuration))
+
+
+def check_place(options: argparse.Namespace) -> None:
+    """Refuse a cluster beside a snapshot, unless it is a variable that names it. Raises `BadUsage`."""
+    for name in ("kubeconfig", "context"):
+        given = getattr(options, name)
+        if options.snapshot is not None and given and given != os.environ.get(_variable(name)):
+            raise BadUsage(f"--{name} and --snapshot do not go together: a snapshot is read in place of the cluster")
+
+
+def looks_once(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Answer in one line, with an exit code, what may go wrong with a look at a cluster or a snapshot."""
+
+    def answer(options: argparse.Namespace) -> int:
+        try:
+            return run(options)
+        except (SettingsError, SnapshotError, SchedulerConfigError, ConfigurationProblem, BadUsage) as error:
+            return refuse(str(error))
+        except KubeError as error:
+            return fail(f"the cluster cannot be read: {error}; or try --snapshot with what kubectl prints")
+
+    return answer
 
 
 def path(text: str | None) -> Path | None:
@@ -83,7 +98,7 @@ def flag(
     metavar: str | None = None,
 ) -> None:
     """Add a flag with its environment variable. An empty variable counts as absent."""
-    variable = "WARMNODE_" + name.removeprefix("--").replace("-", "_").upper()
+    variable = _variable(name)
     given = os.environ.get(variable) or None
     shown = f"{text} (default: {default}) [{variable}]" if default else f"{text} [{variable}]"
     if switch:
@@ -94,6 +109,10 @@ def flag(
         parser.add_argument(name, default=given or default, choices=choices, type=one_of, metavar=metavar, help=shown)
     else:
         parser.add_argument(name, default=given or default, metavar=metavar, help=shown)
+
+
+def _variable(name: str) -> str:
+    return "WARMNODE_" + name.removeprefix("--").replace("-", "_").upper()
 
 
 def _truth(variable: str) -> Callable[[str], bool]:

@@ -7,8 +7,9 @@ import asyncio
 from typing import Any
 
 from extender import app
-from extender.cli.flags import cluster_flags, cluster_options, command, flag, path
+from extender.cli.flags import cluster_flags, cluster_options, flag, path
 from extender.cli.outcome import CLEAN, BadUsage, fail, refuse
+from extender.cli.parser import CommandParser, Commands, command
 from extender.kube.errors import ConfigurationProblem
 from extender.settings import ConfigurationFile, SettingsError
 from extender.telemetry import set_up_logging
@@ -35,16 +36,24 @@ serve and reap in one process: for one-replica installs and for development.
 _CLIENT_CA = "webhook: accept only clients with a certificate of this CA; claims: take it for the caller's name"
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands."""
-    serve = command(commands, "serve", "answer kube-scheduler (the extender webhook)", _SERVE, _serve)
-    _webhook_flags(serve)
-    _process_flags(serve)
-    reap = command(commands, "reap", "evict idle workers, newest nodes first", _REAP, _reap)
-    _process_flags(reap)
-    run = command(commands, "run", "serve and reap in one process", _RUN, _run)
-    _webhook_flags(run)
-    _process_flags(run)
+def _serve_flags(parser: CommandParser) -> None:
+    command(parser, _SERVE, lambda options: _process(options, app.Role.SERVE))
+    _webhook_flags(parser)
+    _process_flags(parser)
+
+
+def _reap_flags(parser: CommandParser) -> None:
+    command(parser, _REAP, lambda options: _process(options, app.Role.REAP))
+    _process_flags(parser)
+
+
+def _run_flags(parser: CommandParser) -> None:
+    command(parser, _RUN, lambda options: _process(options, app.Role.SERVE, app.Role.REAP))
+    _webhook_flags(parser)
+    _process_flags(parser)
+
+
+COMMANDS: Commands = {"serve": _serve_flags, "reap": _reap_flags, "run": _run_flags}
 
 
 def _webhook_flags(parser: argparse.ArgumentParser) -> None:
@@ -67,18 +76,6 @@ def _process_flags(parser: argparse.ArgumentParser) -> None:
     flag(parser, "--log-format", "json or text", default="json", choices=("json", "text"))
     levels = ("debug", "info", "warning", "error")
     flag(parser, "--log-level", "debug tells every decision", default="info", choices=levels)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    return _process(options, app.Role.SERVE)
-
-
-def _reap(options: argparse.Namespace) -> int:
-    return _process(options, app.Role.REAP)
-
-
-def _run(options: argparse.Namespace) -> int:
-    return _process(options, app.Role.SERVE, app.Role.REAP)
 
 
 def _process(options: argparse.Namespace, *roles: app.Role) -> int:

@@ -11,8 +11,10 @@ from random import Random
 from textwrap import shorten
 from typing import Any, TypeVar
 
-from extender.cli.flags import command
 from extender.cli.outcome import CLEAN, BadUsage, fail, refuse, show
+from extender.cli.parser import CommandParser, Commands, command, output_flag
+from extender.inspect.reading import read_source, source_name
+from extender.inspect.text import printable
 from extender.settings import format_duration, parse_duration
 from extender.simulate.chart import draw_frontier
 from extender.simulate.jobs_file import JobsFileError, read_jobs
@@ -32,8 +34,8 @@ made up, or come from a CSV with the columns arrives, duration, key and, if you 
 
   warmnode simulate
   warmnode simulate --traffic bursts --svg frontier.svg
-  warmnode simulate --period 168h --jobs 100000 --rules oldest,window:5 --consolidate-after 1m,5m,30m
-  warmnode simulate --jobs-csv jobs.csv --slots 4 --cache-blocks 5000 --output json
+  warmnode simulate --period 168h --jobs 100000 --consolidate-after 1m,5m,30m
+  warmnode simulate --jobs-csv jobs.csv --rules oldest,window:5 -o json
 
 docs/simulate.md says what the model leaves out, and how to choose the numbers.
 """
@@ -44,9 +46,8 @@ _SUBTITLE = 150
 """Characters that fit into the picture."""
 
 
-def add_to(commands: Any) -> None:
-    """Add the command."""
-    parser = command(commands, "simulate", "show what each rule would cost, and how warm it would be", _SIMULATE, _run)
+def _simulate_flags(parser: CommandParser) -> None:
+    command(parser, _SIMULATE, _run)
     arrivals, data, shape = Arrivals(), DataSets(), PoolShape()
 
     jobs = parser.add_argument_group("jobs that are made up")
@@ -79,9 +80,12 @@ def add_to(commands: Any) -> None:
     text = "rules to compare, with commas: spread, most-allocated, oldest, window:N"
     _value(parser, "--rules", _several(_checked(parse_rule)), rules, text)
     _value(parser, "--seed", _whole(0, 2**63 - 1), 1, "for all that is random")
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="default: table")
+    output_flag(parser, "table", "json")
     _value(parser, "--svg", _picture, None, "draw node-hours against hit ratio into this file", metavar="FILE")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+COMMANDS: Commands = {"simulate": _simulate_flags}
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -126,8 +130,10 @@ def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tu
     source = options.jobs_csv
     reading: dict[str, object] = {"keyBlocks": data.blocks, "blockSkew": data.block_skew, "reads": data.reads}
     if source is not None:
-        name = "standard input" if source == "-" else _printable(source)
-        jobs = read_jobs(_content(source), BlockDrawer(data, random), source=name, default_reads=data.reads)
+        name = printable(source_name(source))
+        jobs = read_jobs(
+            read_source(source, _not_read), BlockDrawer(data, random), source=name, default_reads=data.reads
+        )
         period = timedelta(seconds=round(jobs[-1].arrives))
         words = f"from {name}, over {format_duration(period)}; seed {options.seed}"
         return jobs, words, {"source": name, "periodSeconds": period.total_seconds(), **reading}
@@ -161,22 +167,6 @@ def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tu
     return jobs, words, parameters
 
 
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text)
-
-
-def _content(source: str) -> bytes:
-    if source == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise BadUsage("standard input: nothing is piped into it; give --jobs-csv a file")
-        return sys.stdin.buffer.read()
-    try:
-        return Path(source).read_bytes()
-    except (OSError, ValueError) as error:
-        problem = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        raise BadUsage(f"{source} cannot be read: {problem.lower()}") from error
-
-
 def _draw(file: Path, heading: Heading, shape: PoolShape, trials: list[Trial]) -> int:
     words = f"{heading.jobs:,} jobs of {heading.keys:,} keys: {heading.workload}; {pool_words(shape)}"
     picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE))
@@ -185,6 +175,10 @@ def _draw(file: Path, heading: Heading, shape: PoolShape, trials: list[Trial]) -
     except OSError as error:
         return fail(_not_written(error))
     return CLEAN
+
+
+def _not_read(source: str, problem: str) -> BadUsage:
+    return BadUsage(f"{printable(source)} cannot be read: {problem}")
 
 
 def _not_written(error: OSError) -> str:

@@ -11,7 +11,8 @@ from extender.inspect.doctor.findings import Diagnosis
 from extender.inspect.explain import Look
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan import look_at
-from extender.inspect.snapshot import parse_snapshot, read_snapshot_bytes
+from extender.inspect.reading import read_source, source_name
+from extender.inspect.snapshot import SnapshotError, parse_snapshot
 from extender.inspect.survey.live_evidence import DoctorOptions, gather
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
@@ -60,8 +61,8 @@ async def diagnose_live(options: ClusterOptions, asked: DoctorOptions) -> Diagno
 
 def diagnose_snapshot(source: str, asked: DoctorOptions) -> Diagnosis:
     """Make the checks that a snapshot allows. ``-`` is standard input. Raises `SnapshotError`."""
-    name = "standard input" if source == "-" else source
-    evidence = evidence_of_snapshot(read_snapshot_bytes(source), asked, source=name)
+    name = source_name(source)
+    evidence = evidence_of_snapshot(read_source(source, SnapshotError), asked, source=name)
     return diagnose(evidence, source=f"{name}; warmnode's own objects in namespace {evidence.namespace}")
 
 
@@ -97,7 +98,7 @@ def look_at_snapshot(source: str, configuration: Configuration) -> Look:
     Raises:
         SnapshotError: it cannot be read.
     """
-    name = "standard input" if source == "-" else source
-    snapshot = parse_snapshot(read_snapshot_bytes(source), InForce(configuration).classify, source=name)
+    name = source_name(source)
+    snapshot = parse_snapshot(read_source(source, SnapshotError), InForce(configuration).classify, source=name)
     state, plan = look_at(snapshot, configuration, source=name)
     return Look(state=state, plan=plan, configuration=configuration)

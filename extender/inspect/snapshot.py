@@ -6,12 +6,10 @@ Owns what a snapshot may look like and what is said about one that is no good. N
 from __future__ import annotations
 
 import codecs
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from textwrap import shorten
 from typing import TypeVar
 
@@ -19,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from extender.inspect.snapshot_time import NodeTimes, kubelet_times, server_times, when_taken
+from extender.inspect.text import printable
 from extender.kube.brake_notes import brakes_from
 from extender.kube.disruption_budgets import PodBudgetObject, pod_budget_from
 from extender.kube.karpenter_objects import (
@@ -48,8 +47,7 @@ class SnapshotError(Exception):
     """A snapshot that cannot be read. The message is one line with the remedy, whatever the snapshot holds."""
 
     def __init__(self, source: str, problem: str) -> None:
-        text = "".join(each if each.isprintable() else "?" for each in f"{source}: {shorten(problem, 300)}; {REMEDY}")
-        super().__init__(text)
+        super().__init__(printable(f"{source}: {shorten(problem, 300)}; {REMEDY}"))
 
 
 class _HeaderMeta(Struct, frozen=True):
@@ -126,24 +124,6 @@ def items_of(content: bytes, source: str) -> Iterator[Item]:
         if kind in KARPENTER_KINDS and header.api_version not in ("", KARPENTER_API):
             kind = f"{kind} {header.api_version}"
         yield Item(position=position, kind=kind, name=header.metadata.name, raw=raw)
-
-
-def read_snapshot_bytes(source: str) -> bytes:
-    """Read a file, or standard input for ``-``.
-
-    Raises:
-        SnapshotError: there is nothing to read.
-    """
-    if source == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise SnapshotError("standard input", "nothing is piped into it")
-        return sys.stdin.buffer.read()
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise SnapshotError(source, (error.strerror or str(error)).lower()) from error
-    except ValueError as error:
-        raise SnapshotError(source, f"it is no file name: {error}") from error
 
 
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:

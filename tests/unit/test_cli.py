@@ -76,8 +76,8 @@ def output(capsys: Captured, *arguments: str) -> str:
     [
         ((), "warmnode: error: the following arguments are required: COMMAND"),
         (("fly",), "warmnode: error: argument COMMAND: invalid choice: 'fly'"),
-        (("plan", "--fly"), "warmnode: error: unrecognized arguments: --fly"),
-        (("plan", "--output", "xml"), "warmnode plan: error: argument --output: invalid choice: 'xml'"),
+        (("plan", "--fly"), "warmnode plan: error: unrecognized arguments: --fly"),
+        (("plan", "--output", "xml"), "warmnode plan: error: argument -o/--output: invalid choice: 'xml'"),
         (
             ("serve", "--log-level", "loud"),
             "warmnode serve: error: argument --log-level: choose from debug, info, warning, error (got 'loud')",
@@ -90,13 +90,43 @@ def test_bad_usage_ends_with_2_and_the_mistake(capsys: Captured, arguments: tupl
     assert usage_mistake(capsys, *arguments).startswith(mistake)
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",), ("plan",), ("config",), ("config", "check"), ("version",)])
-def test_every_command_has_help(capsys: Captured, arguments: tuple[str, ...]) -> None:
-    """On standard output, exit code 0."""
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (("plam",), "plan"),
+        (("plan", "--snaphot", "x"), "--snapshot"),
+        (("serve", "--webhook-listn=:1"), "--webhook-listen"),
+        (("config", "chek"), "check"),
+    ],
+)
+def test_a_word_that_is_nearly_one_is_told(capsys: Captured, arguments: tuple[str, ...], meant: str) -> None:
+    """Of the command that was chosen: the flags of the others are no help."""
+    assert usage_mistake(capsys, *arguments).endswith(f"; did you mean {meant}?")
+
+
+COMMANDS = ["serve", "reap", "run", "plan", "explain", "doctor", "simulate", "config", "cleanup", "version"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "config check", "config schema"])
+def test_every_command_has_help_that_fits_a_terminal(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """On standard output, exit code 0, with 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        cli.main([*arguments, "--help"])
+        cli.main([*command.split(), "--help"])
     assert ended.value.code == cli.CLEAN
-    assert capsys.readouterr().out.startswith(" ".join(["usage: warmnode", *arguments, "[-h]"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: warmnode {command} [-h]".replace("  ", " "))
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_help_names_every_command(capsys: Captured) -> None:
+    """In the order in which one meets them."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert [name for name in shown if name in COMMANDS] == COMMANDS
 
 
 def test_command_is_called_as_kubectl_calls_it(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +152,10 @@ def test_version_is_the_package_version(capsys: Captured) -> None:
     """As text for people, as JSON for programs."""
     assert output(capsys, "version") == f"warmnode {__version__}\n"
     assert json.loads(output(capsys, "version", "--output", "json")) == {"version": __version__}
+    assert output(capsys, "version", "-o", "json") == output(capsys, "version", "--output", "json")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (cli.CLEAN, f"warmnode {__version__}\n")
 
 
 def test_config_schema_is_the_schema_of_the_models(capsys: Captured) -> None:
@@ -187,6 +221,19 @@ def test_plan_of_a_bad_snapshot_ends_with_2(capsys: Captured) -> None:
     """One line, which says how to make a good one."""
     line = refusal(capsys, "plan", "--snapshot", "/nowhere/snapshot.json")
     assert line.startswith("warmnode: /nowhere/snapshot.json: no such file or directory; make one with: kubectl get ")
+
+
+@pytest.mark.parametrize("command", [("plan",), ("doctor",), ("explain", "pool", "duckdb")])
+@pytest.mark.parametrize("flag", ["context", "kubeconfig"])
+def test_a_cluster_beside_a_snapshot_is_refused(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], flag: str
+) -> None:
+    """Whoever names both would read of one what is true of the other. A variable is for all commands, and may stay."""
+    snapshot = (*command, "--snapshot", SNAPSHOT)
+    assert refusal(capsys, *snapshot, f"--{flag}", "mine").startswith(f"warmnode: --{flag} and --snapshot do not go ")
+    monkeypatch.setenv(f"WARMNODE_{flag.upper()}", "mine")
+    cli.main(snapshot)
+    assert "do not go together" not in capsys.readouterr().err
 
 
 def test_plan_with_bad_settings_ends_with_2(capsys: Captured, tmp_path: Path) -> None:
@@ -317,6 +364,13 @@ def test_process_passes_exit_code_and_streams_on() -> None:
     done = subprocess.run([*COMMAND, "plan", "--snapshot", "-"], input="", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (cli.BAD_USAGE, "")
     assert done.stderr.startswith("warmnode: standard input: it is empty (did kubectl fail?); ")
+
+
+def test_a_command_loads_no_more_than_it_needs() -> None:
+    """The version is told without the settings, the API server and the simulator: what it takes is Python's start."""
+    loaded = "import sys; from extender.cli import main; main(['version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert not {"aiohttp", "asyncio", "msgspec", "pydantic", "yaml"} & set(done.stdout.split())
 
 
 def test_process_whose_reader_has_gone_ends_without_a_word() -> None:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.inspect.plan import Plan, plan_of
-from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot, read_snapshot_bytes
+from extender.inspect.reading import read_source
+from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot
 from extender.kube.brake_notes import brake_note
 from extender.kube.lease import LEASE_LABELS
 from extender.model import Departure, SkipReason
@@ -79,14 +80,14 @@ def test_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, problem:
     """The message has the path as it was given and what the system says."""
     path = str(tmp_path / name)
     with pytest.raises(SnapshotError) as caught:
-        read_snapshot_bytes(path)
+        read_source(path, SnapshotError)
     assert between(str(caught.value), path) == problem
 
 
 def test_path_with_control_characters_stays_on_one_line() -> None:
     """A name that no file can have is refused without a line break or a terminal sequence in the message."""
     with pytest.raises(SnapshotError) as caught:
-        read_snapshot_bytes("a\0b\n\x1b[31m")
+        read_source("a\0b\n\x1b[31m", SnapshotError)
     assert between(str(caught.value), "a?b??[31m").startswith("it is no file name")
 
 
@@ -94,13 +95,13 @@ def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     """`plan --snapshot - <&-` leaves Python without sys.stdin."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(SnapshotError, match="nothing is piped into it"):
-        read_snapshot_bytes("-")
+        read_source("-", SnapshotError)
 
 
 def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `kubectl ... | warmnode plan --snapshot -` has it."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
-    assert read_snapshot_bytes("-") == b"{}"
+    assert read_source("-", SnapshotError) == b"{}"
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

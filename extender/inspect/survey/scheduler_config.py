@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from extender.inspect.doctor.evidence import Extender, Profile, SchedulerConfig
+from extender.inspect.text import printable
 from extender.kube.objects import parse_go_duration
 
 SCHEDULER_KIND = "KubeSchedulerConfiguration"
@@ -35,8 +36,7 @@ class SchedulerConfigError(Exception):
     """No scheduler's configuration could be read. The message is one line with the remedy."""
 
     def __init__(self, source: str, problem: str) -> None:
-        text = f"{source}: {' '.join(problem.split())[:300]}; {_REMEDY}"
-        super().__init__("".join(each if each.isprintable() else "?" for each in text))
+        super().__init__(printable(f"{source}: {' '.join(problem.split())[:300]}; {_REMEDY}"))
 
 
 class _PluginRef(msgspec.Struct):
