@@ -5,7 +5,8 @@
         run_query_on(claim.ip)
 
 A claimant is whoever will use the worker: a query, a session. The same claimant gets the same worker again, so calls
-that got no answer are simply repeated, and this client does so.
+that got no answer are repeated, and this client does so, and says so: a claim that is not said to be repeated may give
+a second worker, where another replica of warmnode has not heard of the first.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Client:
     timeout: float = 10.0
     patience: float = 30.0
     _context: ssl.SSLContext | None = field(default=None, init=False, repr=False)
+    _unanswered: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https"):
@@ -111,8 +113,13 @@ class Client:
             if self.cert_file is not None:
                 self._context.load_cert_chain(self.cert_file, self.key_file)
 
-    def claim(self, pool: str, claimant: str, *, ttl: str | None = None, cache_key: str | None = None) -> Claim:
+    def claim(
+        self, pool: str, claimant: str, *, ttl: str | None = None, cache_key: str | None = None, retry: bool = False
+    ) -> Claim:
         """Get the idle worker on the warmest node, or the one that ``claimant`` holds already.
+
+        ``retry`` says that this claimant may have asked before, as in an earlier run of the program. Where that was
+        through this client, and got no answer, it is said by itself.
 
         ``ttl`` is a duration such as ``"60s"``; None takes the pool's. ``cache_key`` says whose cache is used, such as
         a tenant's: in a pool that has cache keys a node that knows it is preferred among the oldest.
@@ -123,7 +130,17 @@ class Client:
         """
         optional = {"ttl": ttl, "cacheKey": cache_key}
         body = {"claimant": claimant} | {name: value for name, value in optional.items() if value is not None}
-        return _claim(*self._call("POST", _path(pool), body))
+        asked = (pool, claimant)
+        repeats = retry or asked in self._unanswered
+        self._unanswered.add(asked)
+        try:
+            claim = _claim(*self._call("POST", _path(pool), body, repeats=repeats))
+        except Refused as error:
+            if error.status not in _TRY_AGAIN:
+                self._unanswered.discard(asked)
+            raise
+        self._unanswered.discard(asked)
+        return claim
 
     def renew(self, claim: Claim, *, ttl: str | None = None) -> Claim:
         """Keep the worker for ``ttl`` from now, at least. Raises `ClaimLost`, `Refused`, `Unreachable`."""
@@ -180,22 +197,23 @@ class Client:
                 whole = _seconds_left(renewed)
                 ends, wanted = time.monotonic() + whole, 0.0
 
-    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> _Answer:
-        """Call, and call again while that may help: every call of the API may be repeated."""
+    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None, *, repeats: bool = False) -> _Answer:
+        """Call, and call again while that may help, and say so then: every call of the API may be repeated."""
         deadline = time.monotonic() + self.patience
         pause = 0.1
         while True:
             problem: Exception
             try:
-                return self._attempt(method, path, body)
+                return self._attempt(method, path, body, repeats=repeats)
             except Refused as error:
-                if error.status not in (429, 503):
+                if error.status not in _TRY_AGAIN:
                     raise
                 problem, wanted = error, error.retry_after
             except ssl.SSLCertVerificationError as error:
                 raise Unreachable(f"{self.url}: {error}") from error
             except (OSError, http.client.HTTPException) as error:
                 problem, wanted = error, 0.0
+            repeats = True
             pause = min(pause * 2, 2.0)
             wait = max(wanted, pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many do not come at once
             if time.monotonic() + wait >= deadline:
@@ -204,9 +222,9 @@ class Client:
                 raise Unreachable(f"{method} {self.url}{path}: {problem}") from problem
             time.sleep(wait)
 
-    def _attempt(self, method: str, path: str, body: Mapping[str, str] | None) -> _Answer:
+    def _attempt(self, method: str, path: str, body: Mapping[str, str] | None, *, repeats: bool = False) -> _Answer:
         """Call once. Gives the answer, and when it was given. Raises `Refused`, OSError, HTTPException."""
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json"} | ({"Idempotency-Key": "repeated"} if repeats else {})
         if self.token_file is not None:
             headers["Authorization"] = f"Bearer {self._token()}"
         content = None if body is None else json.dumps(body)
@@ -243,6 +261,7 @@ class Client:
 
 _Answer = tuple[dict[str, Any], datetime | None]
 
+_TRY_AGAIN = (429, 503)
 _KINDS: Mapping[str, type[Refused]] = {"noneIdle": NothingIdle, "noClaim": ClaimLost, "terminating": ClaimLost}
 
 

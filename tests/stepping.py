@@ -16,10 +16,13 @@ from typing import Any
 import msgspec
 
 from extender.kube.api_client import TIMEOUT, KubeClient, Params
-from extender.kube.errors import failure
+from extender.kube.errors import Unavailable, failure
 from extender.kube.transport import Lane
 from tests.fakes.selectors import selection
 from tests.fakes.store import PODS, Refusal, Store
+
+HEARD = 0.3
+"""How many of the steps may be that of a watch. With fewer some watches are behind by all that is done in a race."""
 
 
 class Stepper:
@@ -50,6 +53,12 @@ class Stepper:
         self._late.append((queue, hear))
         return queue.append
 
+    def tell_all(self) -> None:
+        """Hand on now what was to be told late."""
+        for queue, hear in self._late:
+            while queue:
+                hear(queue.popleft())
+
     async def run(self, *work: Coroutine[Any, Any, Any]) -> None:
         """Run all of these, interleaved. Raises what one of them raises."""
         async with asyncio.TaskGroup() as group:
@@ -59,7 +68,8 @@ class Stepper:
                 if self._asleep and not self._waiting:
                     self._asleep.pop(0).set_result(None)
                     continue
-                late = [entry for entry in self._late if entry[0]]
+                is_heard = not self._waiting or self._random.random() < HEARD
+                late = [entry for entry in self._late if entry[0] and is_heard]
                 chosen = self._random.randrange(len(self._waiting) + len(late) or 1)
                 if chosen < len(self._waiting):
                     self.steps += 1
@@ -75,12 +85,13 @@ class Stepper:
 
 
 class SteppingClient(KubeClient):
-    """A client of a store of pods, without a network."""
+    """A client of a store of pods, without a network. ``loses`` says of each answer to a patch whether it is lost."""
 
-    def __init__(self, store: Store, stepper: Stepper) -> None:
+    def __init__(self, store: Store, stepper: Stepper, loses: Callable[[], bool] = lambda: False) -> None:
         self.namespace = "default"
         self._store = store
         self._stepper = stepper
+        self._loses = loses
 
     def on(self, lane: Lane) -> KubeClient:
         """The same: there are no connections."""
@@ -110,6 +121,8 @@ class SteppingClient(KubeClient):
         except Refusal as refusal:
             answer, status = msgspec.json.encode(refusal.status()), refusal.code
         await self._stepper.turn()
+        if method == "PATCH" and self._loses():
+            raise Unavailable(0, "Reset", "the connection broke before the answer")
         error = failure(status, answer, {})
         if error is not None:
             raise error

@@ -23,6 +23,7 @@ from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claiming import Claiming
 from extender.web.claims_api import ClaimsApi
+from extender.web.held_claims import HeldClaims
 from extender.web.idle_api import IdleApi
 from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import Handler, route
@@ -129,14 +130,18 @@ class Serving:
             metrics=shared.metrics,
             clock=shared.clock,
         )
+        held = HeldClaims(
+            state=shared.state, claims=store, clock=shared.clock, lost_race=shared.metrics.claim_lost_races.inc
+        )
         claims = ClaimsApi(
             claiming=Claiming(
                 state=shared.state,
-                claims=store,
+                held=held,
                 clock=shared.clock,
                 nonce=lambda: secrets.token_hex(NONCE_BYTES),
-                lost_race=shared.metrics.claim_lost_races.inc,
+                knows_now=shared.feed.is_fresh,
             ),
+            held=held,
             state=shared.state,
             callers=callers,
             authorization=Authorization(shared.client),

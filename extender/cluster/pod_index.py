@@ -1,4 +1,4 @@
-"""Where pods are: workers and others by node, workers that wait for one, how many a pool has, and which are claimed.
+"""Where pods are: workers and others by node, workers that wait for one, how many a pool has, and who claimed which.
 
 Owns the indexes over pods and nothing else. Finished pods are in none of them.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from typing import TypeVar
 
 from extender.model import Pod
+from extender.policy.claims import Claimant
 from extender.policy.idleness import is_bound_to_its_node
+
+_Key = TypeVar("_Key")
 
 
 class PodIndex:
@@ -25,6 +29,8 @@ class PodIndex:
         self._placed: Counter[str] = Counter()
         self._with_claim: dict[str, Pod] = {}
         self._with_left_cost: dict[str, Pod] = {}
+        self._by_claimant: dict[Claimant, dict[str, Pod]] = {}
+        self._by_claim_id: dict[str, dict[str, Pod]] = {}
 
     def put(self, pod: Pod) -> None:
         """Take a pod in."""
@@ -32,6 +38,8 @@ class PodIndex:
             return
         if pod.claim is not None:
             self._with_claim[pod.uid] = pod
+            self._by_claimant.setdefault(Claimant.of(pod.claim), {})[pod.uid] = pod
+            self._by_claim_id.setdefault(pod.claim.id, {})[pod.uid] = pod
         if pod.pool is None and pod.cost_mark is not None:
             self._with_left_cost[pod.uid] = pod
         if pod.node is None:
@@ -49,8 +57,10 @@ class PodIndex:
 
     def take(self, pod: Pod) -> None:
         """Take a pod out, as it was when it was put in."""
-        self._with_claim.pop(pod.uid, None)
         self._with_left_cost.pop(pod.uid, None)
+        if pod.claim is not None and self._with_claim.pop(pod.uid, None) is not None:
+            _drop(self._by_claimant, Claimant.of(pod.claim), pod.uid)
+            _drop(self._by_claim_id, pod.claim.id, pod.uid)
         if pod.node is None:
             _drop(self._waiting, pod.pool or "", pod.uid)
         elif pod.pool is None:
@@ -114,6 +124,14 @@ class PodIndex:
         """Give the pods of no pool that carry a deletion cost with our mark, by UID: they were workers."""
         return self._with_left_cost
 
+    def claimed_by(self, claimant: Claimant) -> Mapping[str, Pod]:
+        """Give the pods that carry a claim of this claimant, in force or not, by UID: one as a rule, or none."""
+        return self._by_claimant.get(claimant, {})
+
+    def claimed_as(self, claim_id: str) -> Mapping[str, Pod]:
+        """Give the pods that carry a claim of this ID, in force or not, by UID: one, or none."""
+        return self._by_claim_id.get(claim_id, {})
+
     def names_with_workers(self) -> frozenset[str]:
         """Name the nodes that have a worker."""
         return frozenset(self._workers_on)
@@ -136,8 +154,8 @@ class PodIndex:
         return self._placed.keys() | self._waiting.keys()
 
 
-def _drop(index: dict[str, dict[str, Pod]], key: str, uid: str) -> bool:
-    """Take a pod out of an index by node or pool; False where it was not there."""
+def _drop(index: dict[_Key, dict[str, Pod]], key: _Key, uid: str) -> bool:
+    """Take a pod out of one of the indexes; False where it was not there."""
     there = index.get(key, {})
     if there.pop(uid, None) is None:
         return False

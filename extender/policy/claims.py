@@ -63,6 +63,11 @@ class Claimant:
     pool: str
     name: str
 
+    @classmethod
+    def of(cls, claim: PodClaim) -> Claimant:
+        """Give the claimant of a claim."""
+        return cls(user=claim.user, pool=claim.pool, name=claim.claimant)
+
     @property
     def key(self) -> str:
         """Name the claimant in a label value: 40 hex digits of SHA-256 over the three, each with its length."""

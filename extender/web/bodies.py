@@ -40,6 +40,13 @@ class ClaimRequestBody(Struct, rename="camel", forbid_unknown_fields=True):
             "first. Without effect in a pool without cacheKey.",
         ),
     ] = None
+    retry: Annotated[
+        bool,
+        Meta(
+            description="The claimant may have asked before, anywhere: it gets what it got then. As the header "
+            "Idempotency-Key."
+        ),
+    ] = False
 
 
 class RenewRequestBody(Struct, rename="camel", forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ Owns the words. Decides nothing but whether a request makes sense.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -63,10 +64,25 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
         raise bad_request(f"send {example} ({error})") from error
 
 
-def decode_claim(body: bytes, settings: PoolClaims) -> tuple[str, timedelta, str | None]:
-    """Read what a claim is asked with: the claimant's name, how long, the cache key or None; raises `CallRefused`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedClaim:
+    """What a claim is asked with. ``cache_key`` None: none was named. ``retry``: it may have been asked for before."""
+
+    claimant: str
+    ttl: timedelta
+    cache_key: str | None
+    retry: bool
+
+
+def decode_claim(body: bytes, settings: PoolClaims) -> WantedClaim:
+    """Read what a claim is asked with. Raises `CallRefused`."""
     wanted = _decoded(body, ClaimRequestBody, '{"claimant": "query-42", "ttl": "60s"}')
-    return _claimant(wanted.claimant), _ttl(wanted.ttl, settings), _cache_key(wanted.cache_key)
+    return WantedClaim(
+        claimant=_claimant(wanted.claimant),
+        ttl=_ttl(wanted.ttl, settings),
+        cache_key=_cache_key(wanted.cache_key),
+        retry=wanted.retry,
+    )
 
 
 def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:

@@ -1,99 +1,84 @@
 """Claiming: hands out workers, so that no two callers get the same and a claimant that asks again gets its own again.
 
-Owns the order of reads and writes that this takes. Knows no HTTP. Replicas share nothing but the pods: a claim is one
-patch that names the version of the pod on which it was decided.
+Owns who is asked when, and in which order workers are tried. Knows no HTTP. Replicas share nothing but the pods: a
+claim is one patch that names the version of the pod on which it was decided.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 
+from cachetools import TTLCache
 from msgspec.structs import replace
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
 from extender.kube.claim_store import FoundPod
-from extender.kube.errors import Conflict, Forbidden, Gone, KubeError, NotFound
+from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound
 from extender.model import Pod, PodClaim
-from extender.policy.claims import (
-    Claimant,
-    ClaimReference,
-    PoolClaims,
-    claim_end,
-    claim_id,
-    held_by,
-    is_held_by,
-    is_held_in,
-    prolonged,
-)
+from extender.policy.claims import Claimant, PoolClaims, claim_id
 from extender.policy.deletion_cost import cost_write
-from extender.policy.idleness import asks_not_to_be_disturbed, is_claimed
+from extender.policy.idleness import asks_not_to_be_disturbed
 from extender.telemetry import fields
 from extender.web.candidates import Candidates
-from extender.web.grants import (
-    ClaimRequest,
-    Granted,
-    NobodyWaits,
-    NoSuchClaim,
-    NothingToClaim,
-    StillChanging,
-    WorkerEnds,
-)
+from extender.web.grants import ClaimRequest, Granted, NobodyWaits, NothingToClaim, StillChanging
+from extender.web.held_claims import ATTEMPTS, HeldClaims, granted
 
 log = logging.getLogger("warmnode.claims")
 
-ATTEMPTS = 5
-"""Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row."""
 REFUSALS_IN_ONE_CALL = 5
 """Workers that the API server may refuse in one call before it is given up: the next call goes on with others."""
 PAUSES = (0.05, 0.1, 0.2, 0.4)
 """Seconds to wait while a claimant holds two workers. A request gives one back within some hundredths; one whose
 replica was killed never does, and then the claim that is not renewed expires."""
-
-
-class Claims(Protocol):
-    """The part of `kube.claims.ClaimStore` that claiming needs."""
-
-    async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]: ...
-    async def as_of(self, pod: Pod, version: str) -> FoundPod | None: ...
-    async def read(self, namespace: str, name: str) -> FoundPod | None: ...
-    async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: int | None = None) -> FoundPod: ...
-    async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
+SEEN = timedelta(minutes=1)
+"""For so long after a call of a claimant the next asks the API server: what became of the first may not be known."""
+MOST_SEEN = 32_768
+"""Whoever is forgotten is asked about less: as many as an API server takes writes of in a minute."""
 
 
 class Claiming:
-    """Claims, renews and releases. ``nonce`` makes the part of a claim's ID that nobody can guess."""
+    """Hands out workers. ``nonce`` makes the part of a claim's ID that nobody can guess. ``knows_now`` is False while
+    the state is known to be behind: then the API server is asked before each claim.
+    """
 
     def __init__(
         self,
         *,
         state: ClusterState,
-        claims: Claims,
+        held: HeldClaims,
         clock: Clock,
         nonce: Callable[[], str],
-        lost_race: Callable[[], None] = lambda: None,
+        knows_now: Callable[[], bool] = lambda: True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._state = state
-        self._claims = claims
+        self._held = held
         self._clock = clock
         self._nonce = nonce
-        self._lost_race = lost_race
+        self._knows_now = knows_now
         self._sleep = sleep
         self._in_hand: dict[str, asyncio.Event] = {}
+        self._asking: dict[Claimant, asyncio.Event] = {}
+        self._seen: TTLCache[Claimant, None] = TTLCache(
+            maxsize=MOST_SEEN, ttl=SEEN.total_seconds(), timer=lambda: clock.steady().seconds
+        )
         self._candidates = Candidates(state, clock)
 
     async def claim(self, request: ClaimRequest) -> Granted:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
 
-        1. Look, at the API server, for what the claimant holds: a repeated request gets that, prolonged. 2. Else put
-        the claim on the first worker by node preference (in the window by cache key), idle longest, UID. 3. Look again:
-        where a concurrent request of the same claimant was first, give this worker back, and go on with 1.
+        1. Look for what the claimant holds: a repeated request gets that, prolonged. 2. Else put the claim on the first
+        worker by node preference (in the window by cache key), idle longest, UID. 3. Look again: where a concurrent
+        request of the same claimant was first, give this worker back, and go on with 1.
+
+        Both looks go by what is known here. They ask the API server where the caller says that it repeats a request,
+        where the claimant called here within the last minute, and while the state is behind; the second also where the
+        caller has hung up. Calls of one claimant to one process come one after the other.
 
         An answer that is not new is always prolonged before it is given, and whoever gives a worker back does so on the
         version that it wrote: so nothing is given back that somebody was told of.
@@ -102,86 +87,50 @@ class Claiming:
             NothingToClaim, StillChanging, NobodyWaits: nothing was claimed.
             KubeError: nobody knows; if something was claimed, the same request again finds it.
         """
-        pauses = iter(PAUSES)
-        while True:
-            held = await self._held(request)
-            if len(held) > 1 and (pause := next(pauses, None)) is not None:
-                await self._sleep(pause)  # a concurrent request is about to give one of them back: which, it knows
-                continue
-            if held:
-                granted = await self._prolong(held[0], request.claimant, request.ttl)
-                if granted is not None:
-                    return granted
-                continue
-            taken = await self._take(request)
-            if await self._is_first(taken, request) or not await self._give_back(taken):
-                self._count_key(taken.pod, request)
-                return _granted(taken, is_new=True)
-
-    async def renew(self, reference: ClaimReference, ttl: timedelta) -> Granted:
-        """Let a claim last ``ttl`` from now, at least.
-
-        Raises:
-            NoSuchClaim, WorkerEnds, StillChanging, KubeError
-        """
-        for _ in range(ATTEMPTS):
-            found, claim = await self._meant(reference)
-            if found.pod.terminating:
-                raise WorkerEnds
-            claimant = Claimant(user=claim.user, pool=claim.pool, name=claim.claimant)
-            try:
-                return _granted(await self._hold(found.pod, prolonged(claim, ttl, self._clock.now()), claimant))
-            except Conflict:
-                self._lost_race()
-            except NotFound as error:
-                raise NoSuchClaim from error
-        raise StillChanging
-
-    async def release(self, reference: ClaimReference) -> Pod:
-        """End a claim and give the worker as it is then. Raises as `renew`, but a worker that ends can be released."""
-        for _ in range(ATTEMPTS):
-            found, claim = await self._meant(reference)
-            try:
-                freed = await self._claims.free(found.pod, claim_end(claim, self._clock.now()))
-            except Conflict:
-                self._lost_race()
-            except NotFound as error:
-                raise NoSuchClaim from error
-            else:
-                self._take_note(found.pod, freed.pod)
-                return freed.pod
-        raise StillChanging
-
-    async def held(self, user: str, pool: str, settings: PoolClaims) -> list[Granted]:
-        """List what a user holds in a pool, by claim ID. Raises `KubeError`."""
-        now = self._clock.now()
-        found = await self._claims.find(None, settings.namespace)
-        held = [_granted(each) for each in found if is_held_in(each.pod, user, pool, now)]
-        return sorted(held, key=lambda granted: granted.claim.id)
+        async with self._alone(request.claimant) as was_seen:
+            pauses = iter(PAUSES)
+            ask = request.repeats or was_seen or not self._knows_now()
+            while True:
+                held = await self._held.of(request.claimant, request.settings, ask=ask)
+                if len(held) > 1 and (pause := next(pauses, None)) is not None:
+                    await self._sleep(pause)  # a concurrent request is about to give one of them back: which, it knows
+                elif held:
+                    found = await self._held.prolong(held[0], request.claimant, request.ttl)
+                    if found is not None:
+                        return found
+                else:
+                    taken = await self._take(request)
+                    if await self._may_be_told(taken.pod, request, ask=ask or not request.is_awaited()):
+                        self._count_key(taken.pod, request)
+                        return granted(taken, is_new=True)
+                ask = True
 
     # -- a claim ------------------------------------------------------------------------------------------------------
 
-    async def _held(self, request: ClaimRequest) -> list[FoundPod]:
-        found = {each.pod.uid: each for each in await self._find(request)}
-        held = held_by((each.pod for each in found.values()), request.claimant, self._clock.now())
-        return [found[worker.uid] for worker in held]
+    @asynccontextmanager
+    async def _alone(self, claimant: Claimant) -> AsyncIterator[bool]:
+        """Let no other call of the claimant in meanwhile. Gives whether there was one within the last minute: one that
+        may have written something, so callers who come again because nothing is idle are not counted.
+        """
+        while (other := self._asking.get(claimant)) is not None:
+            await other.wait()
+        done = self._asking[claimant] = asyncio.Event()
+        was_seen = claimant in self._seen
+        self._seen[claimant] = None
+        try:
+            yield was_seen
+        except NothingToClaim:
+            if not was_seen:
+                self._seen.pop(claimant, None)
+            raise
+        finally:
+            del self._asking[claimant]
+            done.set()
 
-    async def _find(self, request: ClaimRequest) -> list[FoundPod]:
-        return await self._claims.find(request.claimant.key, request.settings.namespace)
-
-    async def _prolong(self, held: FoundPod, claimant: Claimant, ttl: timedelta) -> Granted | None:
-        """Prolong what the claimant holds; None where it holds it no more."""
-        found: FoundPod | None = held
-        for _ in range(ATTEMPTS):
-            now = self._clock.now()
-            if found is None or found.pod.claim is None or not is_held_by(found.pod, claimant, now):
-                return None
-            try:
-                return _granted(await self._hold(found.pod, prolonged(found.pod.claim, ttl, now), claimant))
-            except (Conflict, NotFound):
-                self._lost_race()
-                found = await self._claims.read(held.pod.namespace, held.pod.name)
-        raise StillChanging
+    async def _may_be_told(self, taken: Pod, request: ClaimRequest, *, ask: bool) -> bool:
+        """True where the claim stays; False where it was given back, for another call's of the claimant was first."""
+        is_first = await self._held.is_first(taken, request.claimant, request.settings, ask=ask)
+        return is_first or not await self._held.give_back(taken)
 
     async def _take(self, request: ClaimRequest) -> FoundPod:
         """Claim the first worker that can be. One that another request of this process is at is not waited for, unless
@@ -243,19 +192,19 @@ class Claiming:
                 claim = self._new_claim(known, request)
                 cost = self._busy_cost(known, claim, request.settings)
                 try:
-                    return await self._hold(known, claim, request.claimant, cost=cost)
+                    return await self._held.hold(known, claim, cost=cost)
                 except NotFound:
                     return None
                 except Conflict:
-                    self._lost_race()
-                found = await self._claims.read(worker.namespace, worker.name)
+                    self._held.lost_race()
+                found = await self._held.read(worker)
                 if (
                     found is None
-                    or found.pod.uid != worker.uid
-                    or not self._candidates.can_be_had(found.pod, worker.pool or "")
+                    or found.uid != worker.uid
+                    or not self._candidates.can_be_had(found, worker.pool or "")
                 ):
                     return None
-                known = found.pod
+                known = found
         raise StillChanging
 
     @contextmanager
@@ -281,60 +230,6 @@ class Claiming:
             protects=request.settings.rules.do_not_disrupt and not is_theirs,
         )
 
-    async def _is_first(self, taken: FoundPod, request: ClaimRequest) -> bool:
-        """True unless a concurrent request of this claimant had put its claim on another worker before.
-
-        Which of two was first nobody can say by clocks, so the other pod is read as it was at our own write.
-        """
-        now = self._clock.now()
-        for other in await self._find(request):
-            if other.pod.uid == taken.pod.uid or not is_held_by(other.pod, request.claimant, now):
-                continue
-            try:
-                earlier = await self._claims.as_of(other.pod, taken.pod.resource_version)
-            except Gone:
-                return False  # too long ago to be read; the other request did not find ours, and keeps its own
-            if earlier is not None and is_held_by(earlier.pod, request.claimant, now):
-                return False
-        return True
-
-    async def _give_back(self, taken: FoundPod) -> bool:
-        """Remove a claim that nobody was told of; False where somebody was, who asked again meanwhile."""
-        found: FoundPod | None = taken
-        for _ in range(ATTEMPTS):
-            if found is None or found.pod.claim is None or found.pod.claim.id != _claim(taken).id:
-                return True
-            if found.pod.claim != taken.pod.claim:
-                return False
-            try:
-                freed = await self._claims.free(found.pod, None)
-            except (Conflict, NotFound):
-                found = await self._claims.read(taken.pod.namespace, taken.pod.name)
-            else:
-                self._take_note(found.pod, freed.pod)
-                return True
-        raise StillChanging
-
-    # -- what they share ----------------------------------------------------------------------------------------------
-
-    async def _meant(self, reference: ClaimReference) -> tuple[FoundPod, PodClaim]:
-        found = await self._claims.read(*reference.place) if reference.place is not None else None
-        claim = found.pod.claim if found is not None else None
-        if found is None or claim is None or not reference.means(claim) or not is_claimed(found.pod, self._clock.now()):
-            raise NoSuchClaim
-        return found, claim
-
-    async def _hold(self, pod: Pod, claim: PodClaim, claimant: Claimant, *, cost: int | None = None) -> FoundPod:
-        held = await self._claims.hold(pod, claim, claimant.key, cost=cost)
-        self._take_note(pod, held.pod)
-        return held
-
-    def _take_note(self, before: Pod, after: Pod) -> None:
-        """Let the state know what we wrote, unless a watch has told it more already."""
-        known = self._state.pods.get(before.uid)
-        if known is not None and known.resource_version == before.resource_version:
-            self._state.upsert_pod(after)
-
     def _busy_cost(self, worker: Pod, claim: PodClaim, settings: PoolClaims) -> int | None:
         """Say which deletion cost goes with the claim, None where it stays as it is: as the cost writer would."""
         write = cost_write(
@@ -345,13 +240,3 @@ class Claiming:
             now=claim.since,
         )
         return None if write is None else write.value
-
-
-def _claim(found: FoundPod) -> PodClaim:
-    """Give the claim of a pod that was read or written as a claimed one."""
-    assert found.pod.claim is not None  # noqa: S101
-    return found.pod.claim
-
-
-def _granted(found: FoundPod, *, is_new: bool = False) -> Granted:
-    return Granted(worker=found.pod, claim=_claim(found), ip=found.ip, is_new=is_new)

@@ -39,6 +39,7 @@ from extender.web.claim_wire import (
 )
 from extender.web.claiming import Claiming
 from extender.web.grants import ClaimRequest, Granted, NothingToClaim
+from extender.web.held_claims import HeldClaims
 from extender.web.limits import RateLimit
 from extender.web.refusals import (
     DEADLINE,
@@ -56,11 +57,13 @@ log = logging.getLogger("warmnode.claims")
 
 COLLECTION = "/v1/pools/{pool}/claims"
 ITEM = "/v1/pools/{pool}/claims/{id}"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""Whatever it says: who sends it says that the call may come twice."""
 BODY_LIMIT_BYTES = 4096
 LONGEST_ID = 400
 """Two names of objects and twenty letters are shorter."""
 CALLS_PER_SECOND = 100
-"""Of one user. A claim is three requests to the API server, which has others to serve."""
+"""Of one user. Each is a write to the API server, which has others to serve."""
 BURST = 200
 CALLS_AT_ONCE = 500
 """Of all users together, and above the burst of one: others would wait for the API server longer than callers do."""
@@ -68,7 +71,8 @@ CALLS_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """One call that is allowed: by whom, about which pool or claim, and whether somebody still waits for the answer."""
+    """One call that is allowed: by whom, about which pool or claim, whether somebody still waits for the answer, and
+    whether a header says that the call may have been made before."""
 
     caller: Caller
     pool: str
@@ -76,6 +80,7 @@ class _Asked:
     body: bytes
     settings: PoolClaims
     is_awaited: Callable[[], bool]
+    repeats: bool
 
 
 _Answer = Callable[[_Asked], Awaitable[tuple[web.Response, ClaimOutcome]]]
@@ -92,6 +97,7 @@ class ClaimsApi:
         self,
         *,
         claiming: Claiming,
+        held: HeldClaims,
         state: ClusterState,
         callers: Callers,
         authorization: Authorization,
@@ -104,6 +110,7 @@ class ClaimsApi:
         at_once: int = CALLS_AT_ONCE,
     ) -> None:
         self._claiming = claiming
+        self._held = held
         self._state = state
         self._callers = callers
         self._authorization = authorization
@@ -132,13 +139,14 @@ class ClaimsApi:
 
     async def _create(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
         check_enabled(asked.pool, asked.settings)
-        claimant, ttl, key = decode_claim(asked.body, asked.settings)
+        wanted = decode_claim(asked.body, asked.settings)
         request = ClaimRequest(
-            claimant=Claimant(user=asked.caller.user, pool=asked.pool, name=claimant),
-            ttl=ttl,
+            claimant=Claimant(user=asked.caller.user, pool=asked.pool, name=wanted.claimant),
+            ttl=wanted.ttl,
             settings=asked.settings,
             is_awaited=asked.is_awaited,
-            affinity=self._affinity(key, asked.settings),
+            affinity=self._affinity(wanted.cache_key, asked.settings),
+            repeats=asked.repeats or wanted.retry,
         )
         try:
             granted = await self._claiming.claim(request)
@@ -160,19 +168,19 @@ class ClaimsApi:
     async def _renew(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
         check_enabled(asked.pool, asked.settings)
         ttl = decode_renewal(asked.body, asked.settings)
-        granted = await self._claiming.renew(_reference(asked), ttl)
+        granted = await self._held.renew(_reference(asked), ttl)
         log.debug("renewed", extra=fields(pool=asked.pool, pod=granted.worker.name, expires=granted.claim.expires))
         return json_response(self._shown(granted)), ClaimOutcome.RENEWED
 
     async def _release(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
         if asked.settings.dry_run:
             raise dry_run(asked.pool)
-        worker = await self._claiming.release(_reference(asked))
+        worker = await self._held.release(_reference(asked))
         log.info("released", extra=fields(pool=asked.pool, namespace=worker.namespace, pod=worker.name))
         return web.Response(status=HTTPStatus.NO_CONTENT), ClaimOutcome.RELEASED
 
     async def _list(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
-        held = await self._claiming.held(asked.caller.user, asked.pool, asked.settings)
+        held = await self._held.by_user(asked.caller.user, asked.pool, asked.settings)
         return json_response(ClaimListBody([self._shown(granted) for granted in held])), ClaimOutcome.LISTED
 
     # -- before each --------------------------------------------------------------------------------------------------
@@ -253,6 +261,7 @@ class ClaimsApi:
             body=body,
             settings=settings,
             is_awaited=lambda: is_awaited(request),
+            repeats=IDEMPOTENCY_KEY in request.headers,
         )
 
     # -- answers ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ class ClaimRequest:
     """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer.
 
     ``affinity`` is the cache key that the caller named, with the pool's window over the nodes that have an idle worker.
+    ``repeats``: the caller says that it may have asked before, anywhere.
     """
 
     claimant: Claimant
@@ -23,6 +24,7 @@ class ClaimRequest:
     settings: PoolClaims
     is_awaited: Callable[[], bool] = lambda: True
     affinity: Affinity | None = None
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

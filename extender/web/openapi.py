@@ -25,7 +25,7 @@ _DESCRIPTION = """\
 Hands out idle workers of a pool, the one on the warmest node first, and lets workers say that they are idle.
 
 A claim is kept on the pod: replicas share nothing else, and any of them answers any request. The same user, pool and
-claimant get the same worker again, so a request without an answer is simply repeated. docs/claims.md and
+claimant get the same worker again, so a request without an answer is repeated, and says so. docs/claims.md and
 docs/workers.md are written for people.
 """
 _SERVER = {
@@ -132,6 +132,7 @@ def _claims() -> Json:
         "post": {
             "operationId": "createClaim",
             "summary": "Claim the first idle worker, or get the one that the claimant holds already, prolonged.",
+            "parameters": [_option("header", claims_api.IDEMPOTENCY_KEY, "Whatever it says: as retry in the body.")],
             "requestBody": _body("ClaimRequest", required=True),
             "responses": {"201": created, "200": held, **_refusals(*refusals)},
         },
@@ -211,6 +212,11 @@ def _body(schema: str, *, required: bool = False) -> Json:
 
 def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _option(where: str, name: str, description: str, **bounds: object) -> Json:
+    schema = {"type": "string", **bounds}
+    return {"name": name, "in": where, "required": False, "description": description, "schema": schema}
 
 
 def _parameter(name: str, description: str, **bounds: object) -> Json:

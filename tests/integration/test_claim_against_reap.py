@@ -29,6 +29,7 @@ from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.claiming import Claiming
 from extender.web.grants import ClaimRequest, NothingToClaim, StillChanging
+from extender.web.held_claims import HeldClaims
 from scripts.tools.controlplane import ControlPlane, Json, wait_for
 from scripts.tools.serving import Serve
 from tests.builders import by_label, clock_of, node
@@ -99,12 +100,9 @@ class Round:
 
     async def claim(self, number: int) -> str:
         await asyncio.sleep(self.random.random() * 0.03)
-        claiming = Claiming(
-            state=self.state(),
-            claims=ClaimStore(self.client, by_label),
-            clock=clock_of(now),
-            nonce=lambda: secrets.token_hex(10),
-        )
+        state, clock = self.state(), clock_of(now)
+        held = HeldClaims(state=state, claims=ClaimStore(self.client, by_label), clock=clock)
+        claiming = Claiming(state=state, held=held, clock=clock, nonce=lambda: secrets.token_hex(10))
         claimant = Claimant(user="u", pool=self.pool, name=f"q{number}")
         try:
             granted = await claiming.claim(ClaimRequest(claimant=claimant, ttl=timedelta(minutes=5), settings=SETTINGS))

@@ -20,7 +20,7 @@ from msgspec import structs
 
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
-from extender.kube.claim_store import ClaimStore
+from extender.kube.claim_store import ClaimStore, format_claim
 from extender.kube.errors import Forbidden, Unavailable
 from extender.kube.objects import (
     CLAIM,
@@ -43,11 +43,12 @@ from extender.web.callers import Caller, NotAuthenticated
 from extender.web.claim_wire import ClaimOutcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
 from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, ClaimsApi
+from extender.web.held_claims import HeldClaims
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import route
 from extender.web.server import Address, Listener
-from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node
+from tests.builders import NOW, by_label, claim, clock_of, ledger, minutes_ago, node
 from tests.documented import DOCUMENT, holds, is_promised
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Fault, Where, answer, reset
@@ -113,15 +114,25 @@ class Desk:
         self.follows = True
         server.store.listeners.append(self._follow)
         numbers = iter(range(1000))
-        self.claiming = Claiming(
+        clock = clock_of(lambda: self.now)
+        held = HeldClaims(
             state=self.state,
             claims=ClaimStore(client, by_label),
-            clock=clock_of(lambda: self.now),
-            nonce=lambda: f"n{next(numbers)}",
+            clock=clock,
             lost_race=self.metrics.claim_lost_races.inc,
+        )
+        self.knows_now = True
+        self.claiming = Claiming(
+            state=self.state,
+            held=held,
+            clock=clock,
+            nonce=lambda: f"n{next(numbers)}",
+            knows_now=lambda: self.knows_now,
+            sleep=lambda seconds: asyncio.sleep(0),
         )
         self.api = ClaimsApi(
             claiming=self.claiming,
+            held=held,
             state=self.state,
             callers=Names(),
             authorization=Authorization(self.rbac),
@@ -177,15 +188,20 @@ class Desk:
         return value
 
     async def call(
-        self, method: str, path: str = CLAIMS, body: Any = None, *, user: str | None = "front"
+        self,
+        method: str,
+        path: str = CLAIMS,
+        body: Any = None,
+        *,
+        user: str | None = "front",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any, Mapping[str, str]]:
         """Call: status, JSON, headers. A body of bytes is sent as it is."""
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        who = {} if user is None else {"user": user}
         async with (
             aiohttp.ClientSession() as session,
-            session.request(
-                method, self.url + path, data=content, headers={} if user is None else {"user": user}
-            ) as response,
+            session.request(method, self.url + path, data=content, headers={**who, **(headers or {})}) as response,
         ):
             text = await response.read()
             tree: Any = json.loads(text) if text else None
@@ -393,15 +409,78 @@ async def test_the_same_claimant_gets_the_same_worker_prolonged(desk: Desk) -> N
     assert desk.counted("create", ClaimOutcome.FOUND) == 2
 
 
-async def test_a_claim_is_found_by_a_replica_that_knows_nothing_of_it(desk: Desk) -> None:
-    """The look goes to the API server, not to what a watch has told."""
+async def test_a_first_claim_its_renewal_and_its_release_are_one_write_each(desk: Desk) -> None:
+    """What is held is known from the watch and from what was written here: the API server is read for none of them."""
+    desk.worker("a")
+    held = (await desk.claim())[1]
+    await desk.call("PUT", path_of(held))
+    await desk.call("DELETE", path_of(held))
+    assert [each.method for each in desk.server.requests] == ["PATCH"] * 3
+
+
+async def test_a_claim_that_the_watch_has_shown_is_found_without_a_look(desk: Desk) -> None:
+    """Whoever made it: another replica, or this one before it was started again."""
+    desk.worker("a", idle=minutes_ago(20))
+    desk.worker("b")
+    claimant = Claimant(user="front", pool="ducks", name="query-1")
+    annotations = {CLAIM: format_claim(claim(id="default.b.x", pool="ducks", user="front", claimant="query-1"))}
+    desk.change("b", {"metadata": {"annotations": annotations, "labels": {CLAIMED_BY: claimant.key}}})
+    status, found = await desk.claim()
+    assert (status, found["id"]) == (200, "default.b.x")
+    assert [each.method for each in desk.server.requests] == ["PATCH"]
+
+
+@pytest.mark.parametrize("how", ["header", "retry", "seen", "behind"])
+async def test_a_claim_is_found_by_a_replica_that_knows_nothing_of_it(desk: Desk, how: str) -> None:
+    """It asks the API server where the caller says that it repeats, where the claimant called here within a minute, and
+    while the watch is known to be behind. After that minute, and without a word, it goes by what it knows."""
     desk.worker("a")
     desk.worker("b")
     desk.follows = False
     first = (await desk.claim())[1]
     for pod in list(desk.state.pods.values()):
         desk.state.upsert_pod(structs.replace(pod, claim=None))
-    assert (await desk.claim())[1]["pod"] == first["pod"]
+    desk.now += timedelta(seconds=59 if how == "seen" else 61)
+    desk.knows_now = how != "behind"
+    headers = {"Idempotency-Key": "1"} if how == "header" else {}
+    body = {"claimant": "query-1", "retry": how == "retry"}
+    status, again, _ = await desk.call("POST", body=body, headers=headers)
+    assert (status, again["pod"]) == (200, first["pod"])
+
+
+async def test_who_comes_again_because_nothing_is_idle_costs_the_api_server_nothing(desk: Desk) -> None:
+    """Nothing was written for it, so there is nothing to ask about."""
+    desk.worker("a", idle=None)
+    for _ in range(3):
+        assert (await desk.claim())[0] == 404
+    assert desk.server.requests == []
+
+
+async def test_a_worker_is_given_back_where_the_watch_shows_that_another_replica_was_first(desk: Desk) -> None:
+    """Two replicas get two first requests of one claimant: whose answer is later gives back what nobody was told of."""
+    desk.worker("a")
+    desk.worker("b", on="new")
+    claimant = Claimant(user="front", pool="ducks", name="query-1")
+    annotations = {CLAIM: format_claim(claim(id="default.b.x", pool="ducks", user="front", claimant="query-1"))}
+
+    async def overtake(request: web.Request) -> None:
+        desk.change("b", {"metadata": {"annotations": annotations, "labels": {CLAIMED_BY: claimant.key}}})
+
+    desk.server.fail(Where.WRITE, overtake)
+    status, found = await desk.claim()
+    assert (status, found["id"]) == (200, "default.b.x")
+    assert desk.annotation("a", CLAIM) is None
+
+
+async def test_two_that_were_both_told_stay_until_they_are_released_or_run_out(desk: Desk) -> None:
+    """Whoever asks then gets the one that is held longest."""
+    claimant = Claimant(user="front", pool="ducks", name="query-1")
+    for name, since in (("a", NOW), ("b", NOW - timedelta(seconds=1))):
+        desk.worker(name)
+        text = format_claim(claim(id=f"default.{name}.x", pool="ducks", user="front", claimant="query-1", since=since))
+        desk.change(name, {"metadata": {"annotations": {CLAIM: text}, "labels": {CLAIMED_BY: claimant.key}}})
+    assert (await desk.claim())[1]["id"] == "default.b.x"
+    assert desk.annotation("a", CLAIM) is not None
 
 
 async def test_a_claim_of_a_worker_that_is_going_is_none(desk: Desk) -> None:
@@ -558,7 +637,7 @@ async def test_a_claim_that_nobody_can_say_was_first_is_given_back(desk: Desk) -
         desk.change(other, {"metadata": {"annotations": {CLAIM: json.dumps(claim)}, "labels": labels}})
 
     desk.server.fail(Where.LIST, look, be_overtaken, answer(410, "Expired"))
-    status, body = await desk.claim()
+    status, body = await desk.claim(retry=True)
     held = [name for name in ("a", "b") if desk.annotation(name, CLAIM) is not None]
     assert status == 200
     assert held == [body["pod"]]
@@ -575,7 +654,7 @@ async def test_a_caller_who_hung_up_gets_no_worker(desk: Desk) -> None:
         await go_on.wait()
 
     desk.server.fail(Where.LIST, held)
-    call = asyncio.create_task(desk.claim())
+    call = asyncio.create_task(desk.claim(retry=True))
     await looking.wait()
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
@@ -922,7 +1001,7 @@ async def test_a_pool_that_is_switched_off_hands_out_nothing_and_takes_back(desk
 async def test_the_api_server_away_is_503(desk: Desk) -> None:
     desk.worker("a")
     desk.server.fail(Where.LIST, answer(500))
-    status, body, _ = await desk.call("POST", body={"claimant": "q"})
+    status, body, _ = await desk.call("POST", body={"claimant": "q", "retry": True})
     assert (status, body["reason"]) == (503, "unavailable")
     assert desk.annotation("a", CLAIM) is None
 

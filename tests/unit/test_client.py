@@ -42,6 +42,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[Answer] = [(200, GRANTED, {})]
         self.seen: list[tuple[str, str, Any, str | None]] = []
+        self.repeated: list[bool] = []
         self.ahead = timedelta()  # its clock
         self.renewed = threading.Event()
         outer = self
@@ -52,6 +53,7 @@ class Server:
                 outer.seen.append(
                     (self.command, self.path, json.loads(body) if body else None, self.headers.get("Authorization"))
                 )
+                outer.repeated.append("Idempotency-Key" in self.headers)
                 status, tree, headers = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 content = tree if isinstance(tree, bytes) else b"" if tree is None else json.dumps(tree).encode()
                 self.send_response(status)
@@ -159,6 +161,23 @@ def test_what_may_help_later_is_asked_again(server: Server, answer: Answer) -> N
     assert Client(server.url).claim("ducks", "q").pod == "w"
     assert len(server.seen) == 3
     assert server.seen[0] == server.seen[2]
+
+
+def test_a_claim_that_may_have_been_made_is_said_to_be_repeated(server: Server) -> None:
+    """Each further attempt, the next call after one without an answer, and where the caller says so. No other."""
+    client = Client(server.url, patience=0.5)
+    server.answers = [problem(503, "unavailable"), (201, GRANTED, {}), problem(503, "unavailable")]
+    client.claim("ducks", "query-1")
+    assert server.repeated == [False, True]
+    with pytest.raises(Refused):
+        client.claim("ducks", "query-1")
+    server.answers = [problem(404, "noneIdle"), (201, GRANTED, {})]
+    server.repeated.clear()
+    with pytest.raises(NothingIdle):
+        client.claim("ducks", "query-1")
+    client.claim("ducks", "query-1")
+    client.claim("ducks", "query-1", retry=True)
+    assert server.repeated == [True, False, True]
 
 
 def test_patience_ends(server: Server) -> None:
