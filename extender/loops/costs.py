@@ -134,6 +134,8 @@ class CostWriter:
                 state = cost_state(worker)
                 foreign[worker.pool or ""] += state in (CostState.FOREIGN, CostState.OVERWRITTEN)
                 overwritten[worker.pool or ""] += state is CostState.OVERWRITTEN
+                if state is CostState.OURS:
+                    self._written[worker.uid] = worker.deletion_cost or ""
                 writes.extend(self._decide(worker, settings.get))
         writes += self._left_behind()
         self._written = {uid: value for uid, value in self._written.items() if uid in self._state.pods}
@@ -165,15 +167,15 @@ class CostWriter:
     def _left_behind(self) -> list[CostWrite]:
         """Remove ours from pods whose pool is configured no more: they are workers of none, and would keep it for ever.
 
-        Unless the settings of a pool that is not listed, the defaults, are in dry-run.
+        Only from those that were workers here: others may be workers of another installation. Not where a pool that is
+        not listed would be in dry-run, which the defaults say.
         """
-        pods = self._state.where.with_left_cost
-        if not pods or self._rules("").dry_run:
+        left = [pod for uid, pod in self._state.where.with_left_cost.items() if uid in self._written]
+        if not left or self._rules("").dry_run:
             return []
-        found = (
-            cost_write(pod, None, enabled=False, settle=timedelta(0), now=self._clock.now()) for pod in pods.values()
-        )
-        return [write for write in found if write is not None and not self._refusals.holds(write.pod.uid)]
+        now = self._clock.now()
+        writes = (cost_write(pod, None, enabled=False, settle=timedelta(0), now=now) for pod in left)
+        return [write for write in writes if write is not None and not self._refusals.holds(write.pod.uid)]
 
     def _notice_vanished(self, worker: Pod) -> None:
         """Count a value of ours that is gone together with its mark: somebody clears what we write."""

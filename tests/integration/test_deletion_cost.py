@@ -168,6 +168,19 @@ def test_switching_it_off_removes_ours_and_leaves_theirs(ground: Ground, reapers
     reaper.stop()
 
 
+def test_pool_that_is_taken_out_of_the_file_leaves_no_cost_behind(ground: Ground, reapers: Reapers) -> None:
+    """Its workers are workers of none from then on; the pool of another namespace goes on."""
+    (node,) = ground.nodes(1, wait=False)
+    ground.write_ledger({node: 60})
+    reapers.run_workers({"ours": node})
+    reaper = reapers.start(**KEEP_ALL)
+    wait_costs(reapers, "ours")
+    reapers.configure(pool={"namespaces": ["another"]}, **KEEP_ALL)
+    ground.wait(lambda: reapers.costs() == {"ours": None}, lambda: f"{reapers.costs()}: {reaper.text()[-2000:]}")
+    assert COST_MARK not in ground.pod("ours")["metadata"]["annotations"]
+    reaper.stop()
+
+
 # -- cleanup --------------------------------------------------------------------------------------------------------
 
 

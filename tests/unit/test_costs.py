@@ -129,15 +129,17 @@ async def test_switched_off_removes_ours_once() -> None:
 
 
 async def test_cost_of_a_pod_whose_pool_is_configured_no_more_is_removed() -> None:
-    """It is a worker of none, and a ReplicaSet would go by its last value for ever; a foreign one stays where it is."""
-    ours = worker("ours", pool=None, deletion_cost="-8", cost_mark="-8")
-    theirs = worker("theirs", pool=None, deletion_cost="7", cost_mark="-8")
-    scene = Scene(ours, theirs)
+    """A ReplicaSet would go by its last value. A foreign one stays where it is, and so does one on a pod that
+    was no worker here: it may be one of another installation."""
+    elsewhere = worker("elsewhere", pool=None, deletion_cost="-8", cost_mark="-8")
+    scene = Scene(idle("ours"), idle("theirs"), elsewhere)
+    assert len(await scene.look()) == 2
+    scene.change("ours", pool=None)
+    scene.change("theirs", pool=None, deletion_cost="7")
     scene.settings = PoolSettings(name="pool", dry_run=True)
     assert await scene.look() == []
     scene.settings = PoolSettings(name="pool")
     assert await scene.look() == [("ours", None)]
-    scene.state.upsert_pod(worker("ours", pool=None))
     assert await scene.look() == []
 
 
