@@ -54,31 +54,31 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFate:
-    """A worker and what a pass would do: ``because`` is why it stays, None for a busy or an evicted one.
+    """A worker and what a pass would do: ``reason`` is why it stays, None for a busy or an evicted one.
 
     ``position`` counts from 1 among those that a pass evicts. ``not_claimable`` None: it can be handed out.
     """
 
     pod: Pod
     fate: Fate
-    because: SkipReason | None
+    reason: SkipReason | None
     position: int | None
     not_claimable: SkipReason | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostMeaning:
-    """A deletion cost. ``node_seen`` is when the node was first seen, as the value says; None where it says nothing.
+    """A deletion cost. ``node_first_seen`` is what the value says of the node; None where it says nothing.
 
-    ``lower`` counts the pool's other workers whose cost is lower: a ReplicaSet takes those first, as far as they are
-    its own. ``to_write`` is what would be written now, None for nothing.
+    ``lower_in_pool`` counts the pool's other workers whose cost is lower: a ReplicaSet takes those first, as far as
+    they are its own. ``to_write`` is what would be written now, None for nothing.
     """
 
     value: str | None
-    state: CostState
+    whose: CostState
     says_idle: bool | None
-    node_seen: datetime | None
-    lower: int
+    node_first_seen: datetime | None
+    lower_in_pool: int
     to_write: int | None
 
 
@@ -224,7 +224,7 @@ def _fate(look: Look, pod: Pod, reap: PoolReap) -> WorkerFate:
     return WorkerFate(
         pod=pod,
         fate=fate,
-        because=because,
+        reason=because,
         position=position,
         not_claimable=why_not_claimable(pod, look.state.why_barred(pod.node), look.plan.now),
     )
@@ -238,10 +238,10 @@ def _cost(look: Look, pod: Pod, reap: PoolReap) -> CostMeaning:
     lower = sum((_number(other.deletion_cost) or 0) < mine for other in members if other.uid != pod.uid)
     return CostMeaning(
         value=pod.deletion_cost,
-        state=state,
+        whose=state,
         says_idle=None if state is not CostState.OURS or value is None else value < 0,
-        node_seen=node_seen_of(value) if state is CostState.OURS and value is not None else None,
-        lower=lower,
+        node_first_seen=node_seen_of(value) if state is CostState.OURS and value is not None else None,
+        lower_in_pool=lower,
         to_write=next((write.value for write in reap.costs if write.pod.uid == pod.uid), None),
     )
 

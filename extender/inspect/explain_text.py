@@ -17,7 +17,7 @@ from extender.inspect.explain import (
 )
 from extender.inspect.plan import NodeLine, Plan
 from extender.inspect.plan_text import why_ranked
-from extender.inspect.text import count, printable, some, span, table
+from extender.inspect.text import count, page, some, span, table
 from extender.inspect.words import words_of
 from extender.model import Pod, PodClaim, SkipReason
 from extender.policy.deletion_cost import CostState
@@ -41,7 +41,7 @@ def render_explanation(explanation: Explanation, plan: Plan) -> str:
             assert_never(explanation)
     foot = [f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"]
     foot += [f"not known: {unknown}" for unknown in plan.unknown]
-    return "\n".join(printable(line) for line in (*lines, "", *foot))
+    return page((*lines, "", *foot))
 
 
 # -- a pod ------------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, st
         yield "before it", f"{count(len(explanation.before), 'worker')}: {names}"
     if explanation.cost is not None:
         yield "deletion cost", _cost_words(explanation.cost, now)
-        lower = count(explanation.cost.lower, "worker")
+        lower = count(explanation.cost.lower_in_pool, "worker")
         yield "", f"lower in the pool: {lower}, which a ReplicaSet takes first as far as they are its own"
     reap = settings.reap
     told = f"floor {reap.floor}, idleTimeout {format_duration(reap.idle_timeout)}, scaleIn {reap.scale_in}"
@@ -123,18 +123,18 @@ def _fate_words(worker: WorkerFate, explanation: PodExplanation, *, dry_run: boo
         case Fate.BUSY:
             return "leaves it alone: it is busy"
         case Fate.STAYS:
-            if worker.because is None or worker.because is explanation.not_reapable:  # said in the line above
-                return f"keeps it: {worker.because}" if worker.because is not None else "keeps it"
+            if worker.reason is None or worker.reason is explanation.not_reapable:  # said in the line above
+                return f"keeps it: {worker.reason}" if worker.reason is not None else "keeps it"
             until = explanation.paused_until
-            ends = f", until {until:%H:%M:%S} UTC" if until is not None and worker.because is explanation.waits else ""
-            return f"keeps it: {words_of(worker.because)}{ends} ({worker.because})"
+            ends = f", until {until:%H:%M:%S} UTC" if until is not None and worker.reason is explanation.waits else ""
+            return f"keeps it: {words_of(worker.reason)}{ends} ({worker.reason})"
         case _:
             assert_never(worker.fate)
 
 
 def _cost_words(cost: CostMeaning, now: datetime) -> str:
     then = f"; {cost.to_write:,} would be written" if cost.to_write is not None else ""
-    match cost.state:
+    match cost.whose:
         case CostState.NONE:
             return f"none, which counts as 0: above every idle worker of ours{then}"
         case CostState.FOREIGN:
@@ -143,10 +143,14 @@ def _cost_words(cost: CostMeaning, now: datetime) -> str:
             return f"{cost.value}: somebody else wrote it over ours, so it is left alone"
         case CostState.OURS:
             said = "idle" if cost.says_idle else "busy, and was idle before"
-            seen = f", on a node first seen {span(now - cost.node_seen)} ago" if cost.node_seen is not None else ""
+            seen = (
+                f", on a node first seen {span(now - cost.node_first_seen)} ago"
+                if cost.node_first_seen is not None
+                else ""
+            )
             return f"{cost.value}: {said}{seen}{then}"
         case _:
-            assert_never(cost.state)
+            assert_never(cost.whose)
 
 
 # -- a node -----------------------------------------------------------------------------------------------------------
@@ -218,7 +222,7 @@ def _idle_for(pod: Pod, now: datetime) -> str:
 def _short_fate(worker: WorkerFate) -> str:
     if worker.fate is Fate.EVICTED:
         return f"evicted as number {worker.position}"
-    return f"stays: {worker.because}" if worker.because is not None else "stays"
+    return f"stays: {worker.reason}" if worker.reason is not None else "stays"
 
 
 # -- a pool -----------------------------------------------------------------------------------------------------------

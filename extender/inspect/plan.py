@@ -53,7 +53,7 @@ class NodeLine:
     score: int
     created: datetime
     first_seen: datetime | None
-    basis: AgeBasis
+    age_basis: AgeBasis
     leaving: Departure | None
     ending: Ending | None
     workers: int
@@ -262,7 +262,7 @@ def _node_line(
         score=score,
         created=node.created,
         first_seen=node.created if age is AgeSource.CREATED else first_seen,
-        basis=_basis(state, node, first_seen, age),
+        age_basis=_basis(state, node, first_seen, age),
         leaving=state.departure(node.name),
         ending=state.ending(node.name),
         workers=len(workers),

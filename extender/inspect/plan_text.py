@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import assert_never
 
-import msgspec
-
+from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
-from extender.inspect.text import count, printable, span, table
+from extender.inspect.text import count, page, span, table
 from extender.model import Pod, SkipReason
 from extender.policy.budgets import why_kept
 from extender.policy.idleness import idle_since
@@ -28,51 +27,24 @@ KEYS_IN_WORDS = 3
 
 def render_json(plan: Plan) -> str:
     """Write the stable JSON form that docs/plan.md describes."""
-    tree = {
-        "schema": SCHEMA,
-        "now": plan.now,
-        "source": plan.source,
-        "age": plan.age,
-        "unknown": plan.unknown,
-        "pods": plan.pods,
-        "pools": [
-            {
-                "name": p.name,
-                "idle": p.idle,
-                "busy": p.busy,
-                "claimed": p.claimed,
-                "pending": p.pending,
-                "nodes": p.nodes,
-            }
-            for p in plan.pools
-        ],
-        "reaping": [_reap_tree(reap) for reap in plan.reaps],
-        "stuckNodes": [_stuck_tree(each) for each in plan.stuck],
-        "nodes": [
-            {
-                "name": n.name,
-                "uid": n.uid,
-                "rank": n.rank,
-                "score": n.score,
-                "created": n.created,
-                "firstSeen": n.first_seen,
-                "ageBasis": n.basis,
-                "leaving": n.leaving,
-                "ending": n.ending,
-                "workers": n.workers,
-                "idle": n.idle,
-                "cacheKeys": [{"key": use.key, "workers": round(use.workers, 3)} for use in n.cache_keys],
-                "why": why_ranked(n, plan.now),
-            }
-            for n in plan.nodes
-        ],
+    form = {
+        **keys(plan, "now", "source", "age", "unknown", "pods", "pools"),
+        "reaping": [_reap_form(reap) for reap in plan.reaps],
+        "stuckNodes": [_stuck_form(each) for each in plan.stuck],
+        "nodes": [node_form(line, plan.now) for line in plan.nodes],
     }
-    return msgspec.json.format(msgspec.json.encode(tree), indent=2).decode()
+    return encode_form(SCHEMA, form)
+
+
+def node_form(line: NodeLine, now: datetime) -> dict[str, object]:
+    """Tell of a node."""
+    cache_keys = [{"key": use.key, "workers": round(use.workers, 3)} for use in line.cache_keys]
+    return {**all_keys(line), "cacheKeys": cache_keys, "why": why_ranked(line, now)}
 
 
 def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
     """Write the page: nodes with a score, the first of the leaving and ending ones, and how many are not shown."""
-    return "\n".join(printable(line) for line in _page(plan, all_nodes=all_nodes))
+    return page(_page(plan, all_nodes=all_nodes))
 
 
 def why_ranked(line: NodeLine, now: datetime) -> str:
@@ -84,7 +56,7 @@ def why_ranked(line: NodeLine, now: datetime) -> str:
 def _place_in_words(line: NodeLine, now: datetime) -> str:
     if line.leaving is not None:
         return f"leaving ({line.leaving}): no score"
-    match line.basis:
+    match line.age_basis:
         case AgeBasis.NOT_SEEN:
             age = f"no worker seen yet, created {span(now - line.created)} ago"
         case AgeBasis.CREATED:
@@ -94,10 +66,10 @@ def _place_in_words(line: NodeLine, now: datetime) -> str:
         case AgeBasis.RECORDED | AgeBasis.OBSERVED:
             age = f"first worker ready {span(now - (line.first_seen or now))} ago"
         case _:
-            assert_never(line.basis)
+            assert_never(line.age_basis)
     if line.ending is not None:
         return f"ending ({line.ending}): after all others; {age}"
-    return f"{age}: after all seen nodes" if line.basis is AgeBasis.NOT_SEEN else age
+    return f"{age}: after all seen nodes" if line.age_basis is AgeBasis.NOT_SEEN else age
 
 
 def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
@@ -126,29 +98,29 @@ def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
     yield from _stuck_page(plan)
 
 
-def _reap_tree(reap: PoolReap) -> dict[str, object]:
+def _reap_form(reap: PoolReap) -> dict[str, object]:
     return {
-        "pool": reap.pool,
-        "floor": reap.floor,
-        "dryRun": reap.dry_run,
-        "waits": reap.waits,
-        "pausedUntil": reap.paused_until,
-        "evictions": [_pod_tree(pod) for pod in reap.victims],
-        "stays": [{**_pod_tree(pod), "reason": reason} for pod, reason in reap.stays],
+        **keys(reap, "pool", "floor", "dry_run", "waits", "paused_until"),
+        "evictions": [_idle_form(pod) for pod in reap.victims],
+        "stays": [{**_idle_form(pod), "reason": reason} for pod, reason in reap.stays],
         "deletionCosts": [
-            {**_pod_tree(write.pod), "from": write.pod.deletion_cost, "to": write.value} for write in reap.costs
+            {**_idle_form(write.pod), "from": write.pod.deletion_cost, "to": write.value} for write in reap.costs
         ],
     }
 
 
-def _stuck_tree(stuck: StuckNode) -> dict[str, object]:
+def _idle_form(pod: Pod) -> dict[str, object]:
+    return {"namespace": pod.namespace, "pod": pod.name, "node": pod.node, "idleSince": idle_since(pod)}
+
+
+def _stuck_form(stuck: StuckNode) -> dict[str, object]:
     kept = stuck.kept
     return {
         "name": stuck.node,
         "nodePool": stuck.node_pool,
         "reason": kept.reason if kept is not None else None,
         "pod": f"{kept.pod.namespace}/{kept.pod.name}" if kept is not None and kept.pod is not None else None,
-        "podDisruptionBudgets": list(kept.budgets) if kept is not None else [],
+        "podDisruptionBudgets": kept.budgets if kept is not None else (),
     }
 
 
@@ -160,10 +132,6 @@ def _stuck_page(plan: Plan) -> Iterator[str]:
             yield f"{each.node} of {each.node_pool}: {why_kept(each.kept)}"
         if len(plan.stuck) > SHOWN_PODS:
             yield f"and {count(len(plan.stuck) - SHOWN_PODS, 'more node')} (--output json lists them)"
-
-
-def _pod_tree(pod: Pod) -> dict[str, object]:
-    return {"namespace": pod.namespace, "pod": pod.name, "node": pod.node, "idleSince": idle_since(pod)}
 
 
 def _reap_page(plan: Plan) -> Iterator[str]:

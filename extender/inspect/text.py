@@ -29,12 +29,19 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Align columns, one line for the head and one for each row."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int | None = None) -> Iterator[str]:
+    """Align columns, one line for the head and one for each row: from ``numbers_from`` on to the right."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    aligned = ["<" if numbers_from is None or column < numbers_from else ">" for column in range(len(head))]
     for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        cells = zip(line, aligned, widths, strict=True)
+        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()
+
+
+def page(lines: Iterable[str]) -> str:
+    """Put lines together, printable."""
+    return "\n".join(map(printable, lines))
 
 
 def printable(line: str) -> str:

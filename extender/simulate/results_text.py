@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
+from extender.inspect.json_form import encode_form, keys
+from extender.inspect.text import count, table
 from extender.policy.durations import format_duration
 from extender.simulate.run import PoolShape
 from extender.simulate.study import Trial
@@ -29,16 +29,15 @@ def pool_words(shape: PoolShape) -> str:
     """Describe the nodes in words."""
     restarts = f", warmnode restarted every {format_duration(shape.restart_every)}" if shape.restart_every else ""
     return (
-        f"nodes of {_count(shape.slots, 'slot')}, {format_duration(shape.boot)} to boot, caches of "
-        f"{_count(shape.cache_blocks, 'block')}{restarts}"
+        f"nodes of {count(shape.slots, 'slot')}, {format_duration(shape.boot)} to boot, caches of "
+        f"{count(shape.cache_blocks, 'block')}{restarts}"
     )
 
 
 def render_json(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> str:
     """Write the stable JSON form that docs/simulate.md describes."""
-    tree = {
-        "schema": SCHEMA,
-        "workload": {**heading.parameters, "jobs": heading.jobs, "keys": heading.keys, "seed": heading.seed},
+    form = {
+        "workload": {**heading.parameters, **keys(heading, "jobs", "keys", "seed")},
         "pool": {
             "slots": shape.slots,
             "bootSeconds": shape.boot.total_seconds(),
@@ -52,17 +51,13 @@ def render_json(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> 
                 "consolidateAfterSeconds": trial.consolidate_after.total_seconds(),
                 "nodeHours": round(trial.outcome.node_hours, 3),
                 "hitRatio": round(trial.outcome.hit_ratio, 5),
-                "reads": trial.outcome.reads,
-                "hits": trial.outcome.hits,
-                "peakNodes": trial.outcome.peak_nodes,
-                "launchedNodes": trial.outcome.launched_nodes,
-                "waitedJobs": trial.outcome.waited_jobs,
+                **keys(trial.outcome, "reads", "hits", "peak_nodes", "launched_nodes", "waited_jobs"),
                 "meanWaitSeconds": round(trial.outcome.mean_wait_seconds, 3),
             }
             for trial in trials
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(tree), indent=2).decode()
+    return encode_form(SCHEMA, form)
 
 
 def render_table(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> str:
@@ -71,7 +66,7 @@ def render_table(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) ->
 
 
 def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterator[str]:
-    yield f"{_count(heading.jobs, 'job')} of {_count(heading.keys, 'key')}: {heading.workload}"
+    yield f"{count(heading.jobs, 'job')} of {count(heading.keys, 'key')}: {heading.workload}"
     yield pool_words(shape)
     yield ""
     head = ("RULE", "CONSOLIDATE AFTER", "NODE-HOURS", "HIT RATIO", "PEAK NODES", "LAUNCHED", "MEAN WAIT")
@@ -87,13 +82,6 @@ def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterat
         )
         for trial in trials
     ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  ".join(cells).rstrip()
+    yield from table(head, rows, numbers_from=1)
     yield ""
     yield "Node-hours are what the pool costs; the hit ratio is the share of block reads that a node's cache served."
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

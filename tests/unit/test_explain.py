@@ -111,7 +111,7 @@ def test_a_worker_that_would_be_evicted_has_its_place_and_who_goes_before() -> N
     assert "evicts it: number 2 of 2" in page(seen, found)
     kept = pod_of(seen, "kept")
     assert kept.worker is not None
-    assert (kept.worker.fate, kept.worker.because) == (Fate.STAYS, SkipReason.FLOOR)
+    assert (kept.worker.fate, kept.worker.reason) == (Fate.STAYS, SkipReason.FLOOR)
     assert [pod.name for pod in kept.before] == ["first", "second"]
     assert "it is one of the claimable workers to keep (floor)" in page(seen, kept)
 
@@ -137,7 +137,7 @@ def test_a_claimed_worker_says_whose_it_is() -> None:
     seen = look(idle("a", claim=held), idle("odd", claim=UNREADABLE_CLAIM))
     found = pod_of(seen, "a")
     assert found.worker is not None
-    assert (found.worker.fate, found.worker.because) == (Fate.STAYS, SkipReason.CLAIMED)
+    assert (found.worker.fate, found.worker.reason) == (Fate.STAYS, SkipReason.CLAIMED)
     assert "by 'query-7' of" in page(seen, found)
     assert tree(seen, found)["pod"]["claim"]["claimant"] == "query-7"
     assert "held for ever" in page(seen, pod_of(seen, "odd"))
@@ -151,7 +151,7 @@ def test_a_pool_that_waits_evicts_nobody_and_says_why() -> None:
     seen = look(idle("a", "node-old"), idle("b"), worker("pending", node=None, created=minutes_ago(14)))
     found = pod_of(seen, "b")
     assert found.worker is not None
-    assert (found.worker.fate, found.worker.because) == (Fate.STAYS, SkipReason.PENDING_WORKERS)
+    assert (found.worker.fate, found.worker.reason) == (Fate.STAYS, SkipReason.PENDING_WORKERS)
     assert "none yet: kube-scheduler has found no node" in page(seen, pod_of(seen, "pending"))
 
 
@@ -162,7 +162,7 @@ def test_a_paused_pool_evicts_nobody_and_says_until_when() -> None:
     seen = look(*workers, brakes={"pool": brake})
     found = pod_of(seen, "b")
     assert found.worker is not None
-    assert (found.worker.fate, found.worker.because) == (Fate.STAYS, SkipReason.POOL_PAUSED)
+    assert (found.worker.fate, found.worker.reason) == (Fate.STAYS, SkipReason.POOL_PAUSED)
     assert "pool pauses, until 12:50:00 UTC (poolPaused)" in page(seen, found)
     assert "pool pauses, until 12:50:00 UTC (poolPaused)" in page(seen, pool_of(seen))
     assert tree(seen, pool_of(seen))["pool"]["pausedUntil"] == tree(seen, found)["pod"]["pausedUntil"]
@@ -196,10 +196,10 @@ def test_a_deletion_cost_is_read_back() -> None:
         seen = look(idle("w", deletion_cost=str(value), cost_mark=str(value)), worker("other", node="node-new"))
         cost = pod_of(seen, "w").cost
         assert cost is not None
-        assert (cost.state, cost.says_idle, cost.node_seen) == (CostState.OURS, says_idle, minutes_ago(30))
+        assert (cost.whose, cost.says_idle, cost.node_first_seen) == (CostState.OURS, says_idle, minutes_ago(30))
     foreign = pod_of(look(worker("w", deletion_cost="7")), "w").cost
     assert foreign is not None
-    assert (foreign.state, foreign.says_idle, foreign.to_write) == (CostState.FOREIGN, None, None)
+    assert (foreign.whose, foreign.says_idle, foreign.to_write) == (CostState.FOREIGN, None, None)
 
 
 def test_who_has_a_lower_cost_is_counted_and_what_would_be_written_is_said() -> None:
@@ -209,7 +209,7 @@ def test_who_has_a_lower_cost_is_counted_and_what_would_be_written_is_said() -> 
     )
     cost = pod_of(seen, "w").cost
     assert cost is not None
-    assert (cost.lower, cost.to_write) == (1, idle_cost(seen.state.order["node-old"]))
+    assert (cost.lower_in_pool, cost.to_write) == (1, idle_cost(seen.state.order["node-old"]))
 
 
 def test_a_pod_is_named_with_its_namespace_where_several_have_the_name() -> None:

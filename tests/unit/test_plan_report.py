@@ -137,7 +137,7 @@ def test_basis_of_an_age_is_named(recorded: Ledger | None, ready: bool, age: Age
     made = plan(
         OLD, pods=(worker(node="node-old", ready_since=minutes_ago(30) if ready else None),), recorded=recorded, age=age
     )
-    assert line_of(made, "node-old").basis == basis
+    assert line_of(made, "node-old").age_basis == basis
     assert why(made, "node-old") == words
 
 

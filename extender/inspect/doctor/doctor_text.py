@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from extender.inspect.doctor.findings import Check, Diagnosis, Finding, Verdict
-from extender.inspect.text import printable
+from extender.inspect.json_form import all_keys, encode_form, keys
+from extender.inspect.text import page
 
 SCHEMA = "warmnode.dev/doctor/v1alpha1"
 SHOWN_DETAILS = 8
@@ -39,31 +38,20 @@ TITLES = {
 
 def render_json(diagnosis: Diagnosis) -> str:
     """Write the stable JSON form that docs/doctor.md describes."""
-    tree = {
-        "schema": SCHEMA,
-        "now": diagnosis.now,
-        "source": diagnosis.source,
-        "namespace": diagnosis.namespace,
-        "verdict": diagnosis.verdict,
+    form = {
+        **keys(diagnosis, "now", "source", "namespace", "verdict"),
         "unread": [{"what": what, "why": why} for what, why in diagnosis.unread],
         "checks": [
-            {
-                "check": finding.check,
-                "title": TITLES[finding.check],
-                "verdict": finding.verdict,
-                "summary": finding.summary,
-                "details": finding.details,
-                "remedy": finding.remedy,
-            }
+            {"check": finding.check, "title": TITLES[finding.check], **all_keys(finding)}
             for finding in diagnosis.findings
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(tree), indent=2).decode()
+    return encode_form(SCHEMA, form)
 
 
 def render_page(diagnosis: Diagnosis) -> str:
     """Write the page: one line for each check, and below it what is not well and what to do."""
-    return "\n".join(printable(line) for line in _page(diagnosis))
+    return page(_page(diagnosis))
 
 
 def _page(diagnosis: Diagnosis) -> Iterator[str]:
