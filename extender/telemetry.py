@@ -222,6 +222,12 @@ class Metrics:
             "1 while the API server answers nothing that is asked of it; /readyz has the reason.",
             registry=self.registry,
         )
+        self.history_decisions = Gauge(
+            "warmnode_history_decisions", "Decisions that `warmnode explain` can be told of.", registry=self.registry
+        )
+        self.history_bytes = Gauge(
+            "warmnode_history_bytes", "Memory that these decisions take.", registry=self.registry
+        )
         self.watch_lists = self._counter("warmnode_watch_lists", "Complete lists of a collection.", "collection")
         self.watch_failures = self._counter(
             "warmnode_watch_failures", "Lists and watches that failed, by error class.", "collection", "error"

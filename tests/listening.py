@@ -12,6 +12,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.model import BusyVictims, Ledger, Node, Pod
 from extender.policy.calling import HandshakeFailure
@@ -43,6 +44,7 @@ def webhook_over(state: ClusterState, *, pools: PoolsInForce | None = None, metr
         state=state,
         pools=pools or PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
         metrics=metrics or Metrics(),
+        history=DecisionHistory(now=lambda: NOW),
     )
 
 

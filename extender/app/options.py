@@ -10,8 +10,8 @@ from extender.kube.api_client import ClusterOptions
 from extender.settings import ConfigurationFile
 from extender.web.server import Address
 
-WEBHOOK, CLAIMS = "webhook", "claims"
-"""Names of the listeners that callers use, as in --webhook-listen."""
+WEBHOOK, CLAIMS, HISTORY = "webhook", "claims", "history"
+"""Names of listeners, as in --webhook-listen. Callers use the first two."""
 
 
 class Role(StrEnum):
@@ -30,6 +30,7 @@ class RunOptions:
     configuration: ConfigurationFile
     dry_run: bool
     ops_listen: Address
+    history_listen: Address
     webhook_listen: Address | None = None
     claims_listen: Address | None = None
     tls_cert_file: Path | None = None

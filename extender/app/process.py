@@ -9,11 +9,12 @@ from typing import Any
 
 from extender import __version__
 from extender.app.files import follow_files
-from extender.app.options import Role, RunOptions
+from extender.app.options import HISTORY, Role, RunOptions
 from extender.app.reap_role import Reaping
 from extender.app.serve_role import Serving
 from extender.app.shared import Shared, real_clock
 from extender.cluster.feed import OPTIONAL, ClusterFeed
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
 from extender.kube.lease import is_held
@@ -27,6 +28,7 @@ from extender.model import AgeSource, Pod
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
 from extender.telemetry import Metrics, WatchMetrics, fields
+from extender.web.history_api import history_handler
 from extender.web.ops import Readiness, operations
 from extender.web.server import Listener
 from extender.web.tls import ServerTls
@@ -58,6 +60,7 @@ class Process:
             ending_rules=self.in_force.configuration.ending,
             is_clock_off=lambda: self.clock.is_off,
         )
+        self.history = DecisionHistory(now=self.clock.now, is_logged=lambda: self.in_force.configuration.decision_log)
         self.stopping = stopping
         self.feed = ClusterFeed(
             client.on(Lane.FEED),
@@ -75,20 +78,24 @@ class Process:
             in_force=self.in_force,
             state=self.state,
             feed=self.feed,
+            history=self.history,
             stopping=stopping,
             clock=self.clock,
         )
         self.serving = Serving(options, shared, tls) if Role.SERVE in options.roles else None
         self.reaping = Reaping(shared) if Role.REAP in options.roles else None
         self.metrics.api_server_silent.set_function(lambda: float(client.problem is not None))
+        self.metrics.history_decisions.set_function(lambda: len(self.history))
+        self.metrics.history_bytes.set_function(lambda: self.history.size_bytes)
         self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label))
 
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""
         ops = Listener(name="ops", address=self.options.ops_listen, handler=operations(self.metrics, self._readiness))
+        history = Listener(name=HISTORY, address=self.options.history_listen, handler=history_handler(self.history))
         callers = self.serving.listeners if self.serving is not None else []
         try:
-            for listener in (ops, *callers):
+            for listener in (ops, history, *callers):
                 await listener.start()
             log.info(
                 "started",
@@ -112,6 +119,7 @@ class Process:
                 await listener.stop()
             if self.reaping is not None:
                 await self.reaping.close()
+            await history.stop()
             await ops.stop()
 
     def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -143,6 +151,7 @@ class Process:
 
     def _bound(self, worker: Pod) -> None:
         self.metrics.workers_bound.labels(self.metrics.pool_label(worker.pool or "")).inc()
+        self.history.bound(worker)
         if self.serving is not None:
             self.serving.calls.bound(worker)
 

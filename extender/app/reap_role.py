@@ -19,6 +19,7 @@ from extender.loops.answers import Answers
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import LeaderElector, make_identity
+from extender.loops.eviction_history import EvictionHistory
 from extender.loops.evictions import Hands
 from extender.loops.idle_sources import ConfirmedPods, IdleSources
 from extender.loops.reaper import Reaper
@@ -91,6 +92,7 @@ class Reaping:
             rules=shared.in_force.settings,
             workers=self.sources.view,
             pod_budgets=lambda: list_pod_budgets(shared.client),
+            passed=EvictionHistory(shared.history).passed,
         )
         shared.metrics.show_passes(self._figures)
 

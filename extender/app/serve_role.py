@@ -55,6 +55,7 @@ class Serving:
             state=shared.state,
             pools=shared.in_force.pools,
             metrics=shared.metrics,
+            history=shared.history,
             called=self.calls.called,
             is_clock_off=lambda: shared.clock.is_off,
         )
@@ -149,6 +150,7 @@ class Serving:
             unlisted=shared.in_force.unlisted_claims,
             namespace=shared.namespace,
             metrics=shared.metrics,
+            history=shared.history,
             clock=shared.clock,
         )
         return route(

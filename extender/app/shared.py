@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from extender.clock import Clock, Steady
 from extender.cluster.feed import ClusterFeed
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
 from extender.settings.in_force import InForce
@@ -25,6 +26,7 @@ class Shared:
     in_force: InForce
     state: ClusterState
     feed: ClusterFeed
+    history: DecisionHistory
     stopping: asyncio.Event
     clock: Clock
 

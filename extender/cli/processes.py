@@ -13,6 +13,7 @@ from extender.cli.parser import CommandParser, Commands, command
 from extender.kube.errors import ConfigurationProblem
 from extender.settings import ConfigurationFile, SettingsError
 from extender.telemetry import set_up_logging
+from extender.web.history_api import HISTORY_PORT
 from extender.web.server import Address, ListenerProblem
 from extender.web.tls import TlsProblem
 
@@ -72,6 +73,13 @@ def _webhook_flags(parser: argparse.ArgumentParser) -> None:
 def _process_flags(parser: argparse.ArgumentParser) -> None:
     cluster_flags(parser)
     flag(parser, "--ops-listen", "address of probes and metrics", default="127.0.0.1:9888", metavar="HOST:PORT")
+    flag(
+        parser,
+        "--history-listen",
+        "loopback address at which `warmnode explain` reads the last decisions",
+        default=f"127.0.0.1:{HISTORY_PORT}",
+        metavar="HOST:PORT",
+    )
     flag(parser, "--dry-run", "write nothing outside warmnode's own namespace", switch=True)
     flag(parser, "--log-format", "json or text", default="json", choices=("json", "text"))
     levels = ("debug", "info", "warning", "error")
@@ -90,6 +98,7 @@ def _process(options: argparse.Namespace, *roles: app.Role) -> int:
                     configuration=ConfigurationFile(path(options.config)),
                     dry_run=options.dry_run,
                     ops_listen=_address("--ops-listen", options.ops_listen),
+                    history_listen=_history_address(options.history_listen),
                     **listening,
                 )
             )
@@ -127,6 +136,17 @@ def _listening(options: argparse.Namespace) -> dict[str, Any]:
         "tls_key_file": path(options.tls_private_key_file),
         "client_ca_file": path(options.client_ca_file),
     }
+
+
+def _history_address(text: str) -> Address:
+    """Read the flag. Raises `BadUsage`."""
+    address = _address("--history-listen", text)
+    if not address.is_loopback:
+        raise BadUsage(
+            f"--history-listen {address} can be reached from other machines, and nobody is asked there who he is: "
+            f"listen on 127.0.0.1; `warmnode explain` comes by port-forward"
+        )
+    return address
 
 
 def _address(flag: str, text: str) -> Address:

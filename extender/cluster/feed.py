@@ -241,11 +241,18 @@ class _PodSink:
     """Feeds pods, and tells of each worker that an event shows changed, or bound for the first time."""
 
     def __init__(self, state: ClusterState, bound: Callable[[Pod], None], changed: Callable[[Pod], None]) -> None:
-        self.replace = state.replace_pods
         self.delete = state.delete_pod
         self._state = state
         self._bound = bound
         self._changed = changed
+
+    def replace(self, pods: list[Pod], /) -> None:
+        before = self._state.pods
+        self._state.replace_pods(pods)
+        for pod in pods:
+            known = before.get(pod.uid)
+            if pod.pool is not None and pod.node is not None and known is not None and known.node is None:
+                self._bound(pod)
 
     def upsert(self, pod: Pod, /) -> None:
         known = self._state.pods.get(pod.uid)

@@ -47,7 +47,7 @@ class Reaper:
     """Runs the passes of every pool, and keeps what is shown of them.
 
     ``rules`` gives a pool's rules as they are in force now, ``workers`` a pool's workers as its idle sources have them,
-    ``pod_budgets`` reads all PodDisruptionBudgets.
+    ``pod_budgets`` reads all PodDisruptionBudgets, ``passed`` is told what came of the victims of each pass.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class Reaper:
         rules: Callable[[str], PoolRules],
         workers: WorkersAsKnown = as_marked,
         pod_budgets: Callable[[], Awaitable[Sequence[PodBudget]]] | None = None,
+        passed: Callable[[str, Sequence[Pod], Mapping[str, str]], None] = lambda pool, victims, outcomes: None,
     ) -> None:
         self._state = state
         self._hands = hands
         self._clock = clock
         self._rules = rules
         self._workers = workers
+        self._passed = passed
         self._memory: dict[str, _PoolMemory] = {}
         self._seen = Seen()
         self._pod_budgets = BudgetLook(pod_budgets, clock) if pod_budgets is not None else None
@@ -189,6 +191,7 @@ class Reaper:
             carried = await self._carry_out(judged, standing)
             outcomes = carried.outcomes
             skipped.update(carried.skipped)
+        self._passed(judged.pool, judged.victims, {**skipped, **outcomes})
         report = PassReport(judged=judged, outcomes=outcomes, skipped=skipped)
         tell_pass(report)
         metrics.reap_passes.labels("dryRun" if judged.dry_run else "done").inc()

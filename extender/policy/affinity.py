@@ -73,6 +73,10 @@ class KeyHistory:
         keys = sorted(self._nodes.get(node, {}).items(), key=lambda each: (-round(each[1], _EQUAL_DIGITS), each[0]))
         return [KeyUse(key=key, workers=2 ** min(used - at, 64)) for key, used in keys]
 
+    def workers(self, node: str, key: str, now: datetime) -> float:
+        """Say how many workers with this key were placed on this node, as of ``now``, see `KeyUse`; 0: none."""
+        return 2 ** min(self.use(node, key) - now.timestamp() / self._half_life_seconds, 64)
+
     def forget_node(self, node: str) -> None:
         """Forget a node that is gone, and its cache with it."""
         self._nodes.pop(node, None)
@@ -97,3 +101,7 @@ class Affinity:
     def use(self, node: str) -> float:
         """Say how much the key was used on a node: see `KeyHistory.use`."""
         return self.history.use(node, self.key)
+
+    def workers(self, node: str, now: datetime) -> float:
+        """Say how many workers with the key were placed on a node, as of ``now``: see `KeyUse`."""
+        return self.history.workers(node, self.key, now)

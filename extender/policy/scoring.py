@@ -58,6 +58,10 @@ class Ranking(Mapping[str, PreferenceKey]):
             insort(self._ordered, (key, name))
             self._keys[name] = key
 
+    def place(self, name: str) -> int:
+        """Say at which place a node is that is ranked, counted from 1."""
+        return bisect_left(self._ordered, (self._keys[name], name)) + 1
+
     def clear(self) -> None:
         """Take every node out."""
         self._keys.clear()

@@ -86,6 +86,9 @@ class Configuration(Section):
     """When a node counts as ending: known to go, but not soon, so that it is used last."""
     dry_run: StrictBool = False
     """`true`: decide and report, but write nothing outside warmnode's own namespace. The shipped manifests set it."""
+    decision_log: StrictBool = False
+    """`true`: each decision is a line in the log too, for longer than `warmnode explain` can be told of it. JSON with
+    the default `--log-format`."""
     ledger: LedgerSettings = LedgerSettings()
     """Where first-seen times are kept."""
     leader_election: LeaderElectionSettings = LeaderElectionSettings()

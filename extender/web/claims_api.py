@@ -17,9 +17,11 @@ from time import perf_counter
 from aiohttp import web
 
 from extender.clock import Clock
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.policy.affinity import Affinity
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
+from extender.policy.decisions import ClaimDecision
 from extender.policy.marks import format_idle_mark
 from extender.telemetry import Metrics, fields
 from extender.web.authorization import Authorization, Verb
@@ -105,6 +107,7 @@ class ClaimsApi:
         unlisted: Callable[[str], PoolClaims],
         namespace: str,
         metrics: Metrics,
+        history: DecisionHistory,
         clock: Clock,
         limit: RateLimit | None = None,
         at_once: int = CALLS_AT_ONCE,
@@ -117,6 +120,7 @@ class ClaimsApi:
         self._settings = settings
         self._unlisted = unlisted
         self._namespace = namespace
+        self._history = history
         self._clock = clock
         self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
         self._at_once = at_once
@@ -272,6 +276,20 @@ class ClaimsApi:
 
     def _tell(self, outcome: ClaimOutcome, granted: Granted) -> None:
         worker, claim = granted.worker, granted.claim
+        if granted.is_new:
+            self._history.add(
+                ClaimDecision(
+                    at=self._history.now(),
+                    namespace=worker.namespace,
+                    pod=worker.name,
+                    uid=worker.uid,
+                    pool=claim.pool,
+                    node=worker.node,
+                    user=claim.user,
+                    claimant=claim.claimant,
+                    expires=claim.expires,
+                )
+            )
         log.info(
             str(outcome),
             extra=fields(

@@ -7,15 +7,17 @@ extender that fails leaves the victims as they were. So doubt answers at once an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from time import perf_counter
 
 from aiohttp import web
 
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.policy.affinity import Affinity
+from extender.policy.decisions import PlacementDecision, PreemptionDecision, RankedNode
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
 from extender.policy.preemption import PreemptVerdict, choose_preemption
 from extender.policy.scoring import score_nodes
@@ -59,12 +61,14 @@ class Webhook:
         state: ClusterState,
         pools: PoolsInForce,
         metrics: Metrics,
+        history: DecisionHistory,
         called: Callable[[], None] = lambda: None,
         is_clock_off: Callable[[], bool] = lambda: False,
         body_deadline_seconds: float = BODY_DEADLINE_SECONDS,
     ) -> None:
         self.pools = pools
         self._state = state
+        self._history = history
         self._called = called
         self._is_clock_off = is_clock_off
         self._body_deadline_seconds = body_deadline_seconds
@@ -103,6 +107,7 @@ class Webhook:
             return NO_SCORES, WebhookOutcome.NEUTRAL
         affinity = self._affinity(pool, request.pod.labels)
         scores = score_nodes(request.node_names, self._state.preference, affinity)
+        self._remember(request, pool, affinity, scores)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "prioritize",
@@ -116,6 +121,36 @@ class Webhook:
                 ),
             )
         return wire.encode_priorities(scores), WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
+
+    def _remember(
+        self,
+        request: wire.PrioritizeRequest,
+        pool: str,
+        affinity: Affinity | None,
+        scores: Sequence[tuple[str, int]],
+    ) -> None:
+        now, ranking = self._history.now(), self._state.preference
+        window = set() if affinity is None else set(ranking.first(request.node_names, affinity.window))
+        self._history.add(
+            PlacementDecision(
+                at=now,
+                namespace=request.pod.namespace,
+                pod=request.pod.name,
+                uid=request.pod.uid,
+                pool=pool,
+                key=affinity.key if affinity is not None else None,
+                candidates=len(request.node_names),
+                best=tuple(
+                    RankedNode(
+                        node=name,
+                        rank=ranking.place(name),
+                        key_uses=round(affinity.workers(name, now), 2) if affinity is not None else 0,
+                        in_window=name in window,
+                    )
+                    for name, _ in scores
+                ),
+            )
+        )
 
     def _affinity(self, pool: str, labels: Mapping[str, str]) -> Affinity | None:
         """Say how the worker's cache key orders nodes, None where age alone does."""
@@ -139,6 +174,19 @@ class Webhook:
             view = self._state.preemption_view(self.pools.busy_victims, self.pools.default_busy_victims)
             choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=view)
             nodes, outcome = choice.nodes, str(choice.verdict)
+            if choice.verdict in (PreemptVerdict.CHOSEN, PreemptVerdict.VETOED):
+                self._history.add(
+                    PreemptionDecision(
+                        at=self._history.now(),
+                        namespace=request.pod.namespace,
+                        pod=request.pod.name,
+                        uid=request.pod.uid,
+                        pool=pool,
+                        candidates=len(request.candidates),
+                        verdict=outcome,
+                        node=nodes[0] if nodes else None,
+                    )
+                )
         else:
             nodes, outcome = tuple(request.candidates), str(WebhookOutcome.NOT_SYNCED)
         log.debug(

@@ -69,6 +69,7 @@ class PodReference:
     namespace: str
     name: str
     labels: Mapping[str, str]
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +229,7 @@ def _pod(pod: _Pod | UnsetType | None) -> PodReference:
         raise BadRequest("the body has no Pod")
     meta = pod.metadata or _Meta()
     labels = {key: value or "" for key, value in (meta.labels or {}).items()}
-    return PodReference(namespace=meta.namespace or "", name=meta.name or "", labels=labels)
+    return PodReference(namespace=meta.namespace or "", name=meta.name or "", labels=labels, uid=meta.uid or "")
 
 
 def _victims(node: str, uids: Sequence[str | UnsetType | None], entry: _MetaVictims | _Victims | None) -> Victims:

@@ -52,7 +52,8 @@ class Serve:
                 [
                     *(sys.executable, "-m", self._module, self.role, "--kubeconfig", str(self._kubeconfig)),
                     *(() if self.role == "reap" else ("--webhook-listen", f"127.0.0.1:{self.webhook_port}")),
-                    *("--ops-listen", f"127.0.0.1:{self.ops_port}", *self._arguments),
+                    *("--ops-listen", f"127.0.0.1:{self.ops_port}", "--history-listen", "127.0.0.1:0"),
+                    *self._arguments,
                 ],
                 stdout=log,
                 stderr=log,

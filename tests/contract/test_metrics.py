@@ -23,6 +23,8 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_tls_certificate_expiry_timestamp_seconds": ("gauge", {"listener"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
     "warmnode_api_server_silent": ("gauge", set()),
+    "warmnode_history_decisions": ("gauge", set()),
+    "warmnode_history_bytes": ("gauge", set()),
     "warmnode_watch_lists": ("counter", {"collection"}),
     "warmnode_watch_failures": ("counter", {"collection", "error"}),
     "warmnode_watch_events": ("counter", {"collection"}),

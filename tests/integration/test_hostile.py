@@ -17,12 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extender.cluster.history import DecisionHistory
 from extender.model import BusyVictims
 from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
 from scripts.tools.controlplane import wait_for
-from tests.builders import ledger, minutes_ago, node, stranger, worker
+from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import SECONDS, Listening, synced_state
 
 BODY_DEADLINE = 1.5
@@ -80,6 +81,7 @@ def running() -> Iterator[Target]:
         state=synced_state([node(name) for name in NODES], pods, ledger(ages)),
         pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
         metrics=metrics,
+        history=DecisionHistory(now=lambda: NOW),
         body_deadline_seconds=BODY_DEADLINE,
     )
     with Listening(webhook.handler(), refused=webhook.count_garbled) as listening:

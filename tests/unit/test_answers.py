@@ -149,9 +149,11 @@ DECODERS = {
     "web/callers.py": "the token of a caller",
     "web/claim_wire.py": "a caller's request",
     "web/idle_api.py": "a worker's request",
+    "web/openapi.py": "our own document",
     "web/wire.py": "a scheduler's request",
     "inspect/snapshot.py": "a file",
     "inspect/snapshot_time.py": "a file",
+    "policy/decisions.py": "what a replica of ours remembers",
     "client.py": "warmnode's own answer, and it needs nothing but Python",
 }
 """Who decodes JSON by other means, and what it is: none of it comes from an API server."""

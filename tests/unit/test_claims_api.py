@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 from msgspec import structs
 
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
 from extender.kube.claim_store import ClaimStore, format_claim
@@ -35,6 +36,7 @@ from extender.kube.objects import (
 from extender.model import CacheKeyRule
 from extender.policy.affinity import KeyUse
 from extender.policy.claims import Claimant, ClaimRules, PoolClaims
+from extender.policy.decisions import ClaimDecision, decode_decision
 from extender.policy.deletion_cost import PoolCosts, busy_cost
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
@@ -107,6 +109,7 @@ class Desk:
         self.unlisted = SETTINGS
         self.rbac = Rbac()
         self.metrics = Metrics()
+        self.history = DecisionHistory(now=lambda: self.now)
         self.state = ClusterState(clock=lambda: self.now)
         self.state.replace_nodes([node("old"), node("new"), node("cordoned", unschedulable=True)])
         self.state.take_ledger(ledger({"uid-of-old": minutes_ago(500), "uid-of-new": minutes_ago(50)}))
@@ -140,6 +143,7 @@ class Desk:
             unlisted=lambda pool: self.unlisted,
             namespace="warmnode",
             metrics=self.metrics,
+            history=self.history,
             clock=replace(clock_of(lambda: self.now), skew=lambda: self.skew),
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
             at_once=at_once,
@@ -1054,3 +1058,13 @@ async def test_what_the_document_says_of_a_pool_is_what_is_taken(desk: Desk, poo
     (said,) = (each for each in DOCUMENT["paths"][COLLECTION]["parameters"] if each["name"] == "pool")
     status, _, _ = await desk.call("GET", f"/v1/pools/{pool}/claims")
     assert (status != 400) == (re.search(said["schema"]["pattern"], unquote(pool)) is not None)
+
+
+async def test_a_new_claim_is_remembered_and_a_found_one_is_not(desk: Desk) -> None:
+    """For `warmnode explain`: who got which worker where."""
+    desk.worker("w1", on="old")
+    await desk.claim()
+    await desk.claim()
+    (decision,) = map(decode_decision, desk.history.lines())
+    assert isinstance(decision, ClaimDecision)
+    assert (decision.pod, decision.node, decision.user, decision.claimant) == ("w1", "old", "front", "query-1")

@@ -270,7 +270,7 @@ def test_plan_of_a_cluster_that_does_not_answer_ends_with_1(capsys: Captured, tm
 # -- serve ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flag", ["--webhook-listen", "--ops-listen"])
+@pytest.mark.parametrize("flag", ["--webhook-listen", "--ops-listen", "--history-listen"])
 @pytest.mark.parametrize("address", ["8888", "localhost", "localhost:http", "localhost:65536", "localhost:-1", "a:b:c"])
 def test_listen_address_must_be_host_and_port(capsys: Captured, flag: str, address: str) -> None:
     """The message says what to write, and what was written."""
@@ -284,6 +284,14 @@ def test_plain_http_beyond_loopback_is_refused(capsys: Captured, address: str) -
     """Whoever reaches the webhook could have workers placed anywhere: it needs TLS, or to stay on this machine."""
     line = refusal(capsys, "serve", "--webhook-listen", address)
     assert "can be reached from other machines: give --tls-cert-file and --tls-private-key-file" in line
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:9889", ":9889", "10.0.0.1:9889"])
+@pytest.mark.parametrize("role", ["serve", "reap", "run"])
+def test_decisions_are_told_on_loopback_only(capsys: Captured, role: str, address: str) -> None:
+    """They name pods and who claimed them, and nobody is asked there who he is. TLS would not change that."""
+    line = refusal(capsys, role, "--history-listen", address)
+    assert line.startswith(f"warmnode: --history-listen {address} can be reached from other machines")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.0.1:0", "[::1]:0", "localhost:0"])

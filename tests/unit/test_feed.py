@@ -20,7 +20,7 @@ from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Forbidden, KubeError, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import PAGE_TIMEOUT, ListWatchClient
-from extender.model import Departure
+from extender.model import Departure, Pod
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics, WatchMetrics
 from tests.builders import NOW, by_label, minutes_ago
@@ -313,3 +313,37 @@ async def test_a_ledger_that_may_be_read_only_later_is_not_overwritten(
         await asyncio.sleep(60)
         assert state.first_seen(state.nodes["a"]) == recorded
         assert state.unrecorded() == {}
+
+
+async def test_a_worker_that_was_bound_while_no_watch_was_open_is_told_of(
+    server: FakeApiServer, client: KubeClient
+) -> None:
+    """The next list shows it. One that the first list shows already was bound by somebody else's doing."""
+    labels = {POOL_LABEL: "ducks"}
+    for name, spec in (("early", {"nodeName": "node"}), ("late", {})):
+        server.store.create(PODS, "default", {"metadata": {"name": name, "labels": labels}, "spec": spec})
+    bound, was_told = [], asyncio.Event()
+
+    def take(pod: Pod) -> None:
+        bound.append(pod.name)
+        was_told.set()
+
+    feed = ClusterFeed(
+        client,
+        ClusterState(clock=lambda: NOW),
+        classify=by_label,
+        ledger=None,
+        observer=WatchMetrics(Metrics(), logging.getLogger("test"), optional=OPTIONAL),
+        bound=take,
+    )
+    following = asyncio.create_task(feed.pods.run())
+    await feed.pods.synced_event.wait()
+    following.cancel()
+    assert bound == []
+    server.store.patch(PODS, ("default", "late"), {"spec": {"nodeName": "node"}})
+    server.compact()  # so that it cannot be heard of in a watch
+    following = asyncio.create_task(feed.pods.run())
+    async with asyncio.timeout(60):
+        await was_told.wait()
+    following.cancel()
+    assert bound == ["late"]

@@ -58,6 +58,7 @@ async def serving() -> AsyncIterator[Serving]:
             configuration=ConfigurationFile(None),
             dry_run=False,
             ops_listen=ANY_PORT,
+            history_listen=ANY_PORT,
         )
         process = Process(options, client, {}, asyncio.Event())
         process.state.take_ledger(Ledger(first_seen={}, resource_version="1", size_bytes=LIMIT_BYTES))

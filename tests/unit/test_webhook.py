@@ -11,12 +11,14 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
+from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.model import BusyVictims
+from extender.policy.decisions import PlacementDecision, PreemptionDecision, decode_decision
 from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
-from tests.builders import NOW, node
+from tests.builders import NOW, node, worker
 from tests.listening import synced_state
 
 WORKER = {"metadata": {"name": "w", "namespace": "default", "uid": "u", "labels": {"warmnode.dev/pool": "ducks"}}}
@@ -27,14 +29,17 @@ PREEMPT = {"Pod": WORKER, "NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "x"}]
 class Calls:
     """A webhook, and how often it said that a scheduler calls."""
 
-    def __init__(self, state: ClusterState) -> None:
+    def __init__(self, state: ClusterState, busy_victims: BusyVictims = BusyVictims.LAST_RESORT) -> None:
+        self.state = state
         self.count = 0
         self.metrics = Metrics()
+        self.history = DecisionHistory(now=lambda: NOW)
         self.is_clock_off = False
         self.webhook = Webhook(
             state=state,
-            pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
+            pools=PoolsInForce(default_busy_victims=busy_victims),
             metrics=self.metrics,
+            history=self.history,
             called=self._called,
             is_clock_off=lambda: self.is_clock_off,
         )
@@ -107,3 +112,35 @@ async def test_a_bug_is_counted(path: str, body: object) -> None:
     assert await calls.post(path, body) == 500
     assert calls.counted(path.strip("/"), "crashed") == 1
     assert calls.count == 0
+
+
+async def test_a_placement_is_remembered_with_its_best_nodes() -> None:
+    """How many candidates there were, and which nodes came first, with their rank among all nodes."""
+    calls = Calls(synced_state([node("a"), node("b"), node("c")]))
+    ranks = {name: place for place, name in enumerate(calls.state.preference, 1)}
+    assert await calls.post("/prioritize", PRIORITIZE | {"NodeNames": ["a", "b", "x"]}) == 200
+    (decision,) = map(decode_decision, calls.history.lines())
+    assert isinstance(decision, PlacementDecision)
+    assert (decision.namespace, decision.pod, decision.uid, decision.pool) == ("default", "w", "u", "ducks")
+    assert (decision.candidates, decision.node, decision.shadow) == (3, None, False)
+    assert [(each.node, each.rank) for each in decision.best] == sorted(
+        ((name, ranks[name]) for name in ("a", "b")), key=lambda pair: pair[1]
+    )
+
+
+async def test_a_pod_of_no_pool_is_not_remembered() -> None:
+    """Nothing was decided."""
+    calls = Calls(synced_state([node("a")]))
+    stray = {"metadata": {"name": "s", "namespace": "default", "uid": "s"}}
+    assert await calls.post("/prioritize", {"Pod": stray, "NodeNames": ["a"]}) == 200
+    assert list(calls.history.lines()) == []
+
+
+async def test_a_veto_of_a_preemption_is_remembered_and_an_echo_is_not() -> None:
+    """The worker ``x`` is busy and protected in the first, and not known in the second."""
+    calls = Calls(synced_state([node("a")], [worker("x", uid="x", node="a", priority=0)]), BusyVictims.PROTECT)
+    assert await calls.post("/preempt", PREEMPT) == 200
+    assert await calls.post("/preempt", {**PREEMPT, "NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "y"}]}}}) == 200
+    (decision,) = map(decode_decision, calls.history.lines())
+    assert isinstance(decision, PreemptionDecision)
+    assert (decision.pod, decision.verdict, decision.node, decision.candidates) == ("w", "vetoed", None, 1)

@@ -115,6 +115,7 @@ class Stage:
             *(sys.executable, "-m", "extender", "serve"),
             *("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", scenario.SYSTEM),
             *("--webhook-listen", f"127.0.0.1:{self.webhook_port}", "--ops-listen", f"127.0.0.1:{self.ops_port}"),
+            *("--history-listen", "127.0.0.1:0"),
         )
         probe = f"http://127.0.0.1:{self.ops_port}/readyz"
         self._warmnode.start(Launch(name="warmnode", command=command, port=self.webhook_port, probe=probe))

@@ -160,7 +160,7 @@ class Stage:
         for role, ops_port in zip(("serve", "reap") if self._arm.reaper else ("serve",), ops_ports, strict=False):
             listen = ("--webhook-listen", f"127.0.0.1:{webhook_port}") if role == "serve" else ()
             command = (sys.executable, "-P", "-m", "extender", role, *common, *listen)
-            command += ("--ops-listen", f"127.0.0.1:{ops_port}")
+            command += ("--ops-listen", f"127.0.0.1:{ops_port}", "--history-listen", "127.0.0.1:0")
             probe = f"http://127.0.0.1:{ops_port}/readyz"
             started.start(Launch(name=role, command=command, port=ops_port, probe=probe))
             started.await_ready(role)

@@ -1,0 +1,98 @@
+"""The last decisions of this process, in memory: so many, and so many bytes, whatever the names are.
+
+Owns the bound and the joining of a placement with where the worker went. Each is kept as the line that is sent: what it
+takes is known, and no garbage collection walks over it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import msgspec
+
+from extender.model import Pod
+from extender.policy.decisions import Decision, PlacementDecision, decode_decision, encode_decision
+from extender.telemetry import fields
+
+log = logging.getLogger("warmnode.decisions")
+
+MOST_DECISIONS = 10_000
+MOST_BYTES = 10 * 1024 * 1024
+ENTRY_BYTES = 400
+"""What Python takes for an entry beside the characters of its line and its UID, measured."""
+
+
+class DecisionHistory:
+    """A ring of decisions. The oldest are forgotten first.
+
+    ``now`` is the clock of those that decide. ``is_logged`` is asked at each decision: then it is written to the log
+    too, as one line.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime],
+        is_logged: Callable[[], bool] = lambda: False,
+        most_decisions: int = MOST_DECISIONS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.now = now
+        self._is_logged = is_logged
+        self._most_decisions = most_decisions
+        self._most_bytes = most_bytes
+        self._lines: dict[int, tuple[str, bytes]] = {}  # (UID, line) by a running number without gaps
+        self._first = 0
+        self._unbound: dict[str, int] = {}  # number of the last placement of each worker that is not bound yet
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, decision: Decision) -> None:
+        """Remember a decision."""
+        self._tell("decision", decision)
+        number = self._first + len(self._lines)
+        self._put(number, decision)
+        if isinstance(decision, PlacementDecision) and decision.uid:
+            self._unbound[decision.uid] = number
+        self._keep_within_bounds()
+
+    def bound(self, worker: Pod) -> PlacementDecision | None:
+        """Join a worker that got its node with its last placement. None: there is none, or it was joined before."""
+        number = self._unbound.pop(worker.uid, None) if worker.node is not None else None
+        if number is None:
+            return None
+        decision = decode_decision(self._lines[number][1])
+        assert isinstance(decision, PlacementDecision)  # noqa: S101 - only these wait
+        after = round(max(0.0, (self.now() - decision.at).total_seconds()), 3)
+        joined = msgspec.structs.replace(decision, node=worker.node, bound_after_seconds=after)
+        self._put(number, joined)
+        self._keep_within_bounds()
+        self._tell("bound", joined)
+        return joined
+
+    def lines(self, word: str = "") -> Iterator[bytes]:
+        """Give the lines, oldest first; with ``word`` those that hold it as a JSON string, and maybe a few more."""
+        wanted = msgspec.json.encode(word)
+        return (line for _, line in self._lines.values() if not word or wanted in line)
+
+    def _put(self, number: int, decision: Decision) -> None:
+        known = self._lines.get(number)
+        line = encode_decision(decision)
+        self._lines[number] = decision.uid, line
+        self.size_bytes += len(line) - len(known[1]) if known else len(line) + len(decision.uid) + ENTRY_BYTES
+
+    def _keep_within_bounds(self) -> None:
+        while self._lines and (len(self._lines) > self._most_decisions or self.size_bytes > self._most_bytes):
+            uid, line = self._lines.pop(self._first)
+            self.size_bytes -= len(line) + len(uid) + ENTRY_BYTES
+            if self._unbound.get(uid) == self._first:
+                del self._unbound[uid]
+            self._first += 1
+
+    def _tell(self, message: str, decision: Decision) -> None:
+        if self._is_logged():
+            log.info(message, extra=fields(**msgspec.to_builtins(decision)))

@@ -1,0 +1,105 @@
+"""What is remembered of a decision: one value a kind, as it is kept, sent to `warmnode explain` and written to the log.
+
+Owns these values and their JSON form, which docs/explain.md describes. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+
+class RankedNode(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A node that a placement could go to. ``rank`` counts from 1 over all nodes that are not leaving.
+
+    ``key_uses`` is how many workers with the key were placed there, each halved for every hour since. ``in_window``:
+    the key could choose it; both say nothing where the worker has no key.
+    """
+
+    node: str
+    rank: int
+    key_uses: float = 0
+    in_window: bool = False
+
+
+class Remembered(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What every decision has: when, and about which pod. ``pool`` None: of no pool. ``uid`` empty: nobody said."""
+
+    at: datetime
+    namespace: str
+    pod: str
+    uid: str = ""
+    pool: str | None = None
+
+
+class PlacementDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="placement"):
+    """An answer to a scheduler: among so many ``candidates``, the ``best`` first, nine at most.
+
+    ``node`` is where the worker was bound then, ``bound_after_seconds`` later as it was seen here; None: not yet, or it
+    was not seen. ``shadow``: this is what would have been answered, and nothing was.
+    """
+
+    candidates: int
+    best: tuple[RankedNode, ...] = ()
+    key: str | None = None
+    shadow: bool = False
+    node: str | None = None
+    bound_after_seconds: float | None = None
+
+
+class EvictionDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="eviction"):
+    """A worker that was to be evicted: what came of it, ``evicted`` or why it stays."""
+
+    node: str | None
+    outcome: str
+    idle_since: datetime | None = None
+
+
+class ClaimDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="claim"):
+    """A worker that was handed out."""
+
+    node: str | None
+    user: str
+    claimant: str
+    expires: datetime
+
+
+class PreemptionDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="preemption"):
+    """An answer to a scheduler whose pod could make room for itself on so many ``candidates``: the node, or a veto."""
+
+    candidates: int
+    verdict: str
+    node: str | None = None
+
+
+Decision: TypeAlias = PlacementDecision | EvictionDecision | ClaimDecision | PreemptionDecision
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Decision] = msgspec.json.Decoder(Decision)
+
+
+def encode_decision(decision: Decision) -> bytes:
+    """Write one, on one line. The line takes no more memory than it is long: `encode` alone leaves room at its end."""
+    written = bytearray()
+    _encoder.encode_into(decision, written)
+    return bytes(written)
+
+
+def decode_decision(line: bytes) -> Decision:
+    """Read one. Raises `msgspec.DecodeError`: it is none, or of a version that has other fields."""
+    return _decoder.decode(line)
+
+
+def is_about_pod(decision: Decision, namespace: str, name: str) -> bool:
+    """Say whether it is about a pod. An empty ``namespace`` is any."""
+    return decision.pod == name and namespace in ("", decision.namespace)
+
+
+def is_about_node(decision: Decision, node: str) -> bool:
+    """Say whether it chose a node, or took something from it."""
+    if isinstance(decision, PlacementDecision):
+        return node == (decision.node or (decision.best[0].node if decision.best else None))
+    return decision.node == node

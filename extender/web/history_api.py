@@ -1,0 +1,49 @@
+"""The history listener: the last decisions of this process, for `warmnode explain`.
+
+It names pods, nodes and who claimed what, and asks nobody who he is: so it is on loopback, and who may port-forward to
+the pod may read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from aiohttp import web
+
+from extender.cluster.history import DecisionHistory
+from extender.policy.decisions import decode_decision, is_about_node, is_about_pod
+from extender.web.requests import Handler, problem, route
+
+HISTORY_PORT = 9889
+DECISIONS_PATH = "/decisions"
+LINES_BETWEEN_YIELDS = 500
+"""Reading so many takes two milliseconds, and a scheduler may be waiting for an answer."""
+
+
+def history_handler(history: DecisionHistory) -> Handler:
+    """Make the handler of ``GET /decisions?pod=NAMESPACE/NAME|node=NAME&last=N``: one decision a line, oldest first.
+
+    The header ``Warmnode-Oldest`` says of when the oldest one is that is still known, whatever is asked for.
+    """
+
+    async def show(request: web.BaseRequest) -> web.StreamResponse:
+        namespace, _, pod = request.query.get("pod", "").rpartition("/")
+        node, last = request.query.get("node", ""), request.query.get("last", "")
+        if last and not (last.isascii() and last.isdigit()):
+            return problem(HTTPStatus.BAD_REQUEST, f"last is a number of decisions (got {last[:20]!r})")
+        oldest = next(history.lines(), None)
+        headers = {"Warmnode-Oldest": f"{decode_decision(oldest).at:%Y-%m-%dT%H:%M:%SZ}"} if oldest else {}
+        lines = []
+        for number, line in enumerate(list(history.lines(pod or node))):
+            if number % LINES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            decision = decode_decision(line) if pod or node else None
+            if decision is None or (is_about_pod(decision, namespace, pod) if pod else is_about_node(decision, node)):
+                lines.append(line)
+        if last:
+            lines = lines[max(0, len(lines) - int(last[:9])) :]
+        body = b"".join(line + b"\n" for line in lines)
+        return web.Response(body=body, content_type="application/jsonl", headers=headers)
+
+    return route({("GET", DECISIONS_PATH): show}, refused=lambda status: None)
