@@ -184,7 +184,9 @@ class Race:
                     await by.held.release(reference)
         except Unavailable:
             self.ended.add(granted.claim.id)  # or not: nobody knows
-        except (NoSuchClaim, WorkerEnds, StillChanging) as error:
+        except StillChanging:
+            self.outcomes["StillChanging"] += 1
+        except (NoSuchClaim, WorkerEnds) as error:
             if granted.claim.id not in self.ended:  # by another call of the same claimant
                 raise AssertionError("a claim that was held is not to be renewed") from error
 

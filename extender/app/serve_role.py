@@ -140,6 +140,7 @@ class Serving:
                 held=held,
                 clock=shared.clock,
                 nonce=lambda: secrets.token_hex(NONCE_BYTES),
+                replica=secrets.token_hex(NONCE_BYTES),
                 knows_now=shared.feed.is_fresh,
             ),
             held=held,

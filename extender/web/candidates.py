@@ -17,6 +17,7 @@ from extender.clock import Clock, Steady
 from extender.cluster.state import ClusterState
 from extender.model import Pod, SkipReason
 from extender.policy.affinity import Affinity
+from extender.policy.claim_spread import Spread, own_order
 from extender.policy.claims import claimable_on, reasons_on
 from extender.policy.idleness import why_not_claimable
 from extender.policy.scoring import key_first
@@ -33,7 +34,9 @@ MOST_PASSED_BY = 4096
 class Candidates:
     """Looks at a state that goes on changing meanwhile."""
 
-    def __init__(self, state: ClusterState, clock: Clock) -> None:
+    def __init__(self, state: ClusterState, clock: Clock, replica: str = "") -> None:
+        self._replica = replica
+        self._spread = Spread()
         self._state = state
         self._clock = clock
         self._refused: TTLCache[str, None] = TTLCache(
@@ -45,6 +48,7 @@ class Candidates:
         """Give the workers that can be handed out, by the state as it is when each is given.
 
         With ``affinity`` the first ``window`` nodes that have one are ordered by the key, all others by preference.
+        Without it the first that count as equally warm are in this replica's own order (`policy.claim_spread`).
         Those that are passed by come last.
         """
         last: list[str] = []
@@ -68,13 +72,23 @@ class Candidates:
         """Count the workers of a pool that could be had, were they not refused."""
         return sum(self._as_of_now(uid, pool) is not None for uid in list(self._refused))
 
+    def was_won(self) -> None:
+        """A claim on one of them went well."""
+        self._spread = self._spread.won()
+
+    def was_lost(self, known: Pod, found: Pod) -> None:
+        """One of them was not what it was known for: where another claim was there meanwhile, a race was lost."""
+        if (found.claim, found.claim_ended) != (known.claim, known.claim_ended):
+            self._spread = self._spread.lost()
+
     def _as_of_now(self, uid: str, pool: str) -> Pod | None:
         worker = self._state.pods.get(uid)
         return worker if worker is not None and self.can_be_had(worker, pool) else None
 
     async def _nodes(self, pool: str, affinity: Affinity | None) -> AsyncIterator[str]:
-        window: list[str] = []
-        missing = affinity.window if affinity is not None else 0
+        """Give the nodes that may have one: the first of those that have in an order of their own, see `_reordered`."""
+        first: list[str] = []
+        missing = affinity.window if affinity is not None else int(self._spread.nodes)
         for position, name in enumerate(list(self._state.preference), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
@@ -83,23 +97,30 @@ class Candidates:
             if not missing:
                 yield name
             elif self._on(name, pool):
-                window.append(name)
+                first.append(name)
                 missing -= 1
                 if not missing:
-                    for each in self._by_key(window, affinity):
+                    for each in self._reordered(first, affinity):
                         yield each
         if missing:
-            for each in self._by_key(window, affinity):
+            for each in self._reordered(first, affinity):
                 yield each
 
-    def _by_key(self, names: list[str], affinity: Affinity | None) -> list[str]:
+    def _reordered(self, names: list[str], affinity: Affinity | None) -> list[str]:
+        """By the key of the caller, without one in this replica's own order: they count as equally warm."""
         preference = self._state.preference
         staying = [name for name in names if name in preference]
-        return staying if affinity is None else key_first(staying, preference, affinity)
+        if affinity is None:
+            return own_order(staying, self._replica)
+        return key_first(staying, preference, affinity)
 
     def _on(self, name: str, pool: str) -> list[Pod]:
         marked, barred = self._state.where.marked_on(name).values(), self._state.why_barred(name)
-        return claimable_on(marked, pool, barred, self._clock.now())
+        found = claimable_on(marked, pool, barred, self._clock.now())
+        if self._spread.nodes < 2:
+            return found
+        by_uid = {worker.uid: worker for worker in found}
+        return [by_uid[uid] for uid in own_order(by_uid, self._replica)]
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
         return (

@@ -42,8 +42,9 @@ MOST_SEEN = 32_768
 
 
 class Claiming:
-    """Hands out workers. ``nonce`` makes the part of a claim's ID that nobody can guess. ``knows_now`` is False while
-    the state is known to be behind: then the API server is asked before each claim.
+    """Hands out workers. ``nonce`` makes the part of a claim's ID that nobody can guess. ``replica`` is this
+    one's name, any. ``knows_now`` is False while the state is known to be behind: then the API server is asked before
+    each claim.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Claiming:
         held: HeldClaims,
         clock: Clock,
         nonce: Callable[[], str],
+        replica: str = "",
         knows_now: Callable[[], bool] = lambda: True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -67,7 +69,7 @@ class Claiming:
         self._seen: TTLCache[Claimant, None] = TTLCache(
             maxsize=MOST_SEEN, ttl=SEEN.total_seconds(), timer=lambda: clock.steady().seconds
         )
-        self._candidates = Candidates(state, clock)
+        self._candidates = Candidates(state, clock, replica)
 
     async def claim(self, request: ClaimRequest) -> Granted:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
@@ -192,17 +194,19 @@ class Claiming:
                 claim = self._new_claim(known, request)
                 cost = self._busy_cost(known, claim, request.settings)
                 try:
-                    return await self._held.hold(known, claim, cost=cost)
+                    taken = await self._held.hold(known, claim, cost=cost)
                 except NotFound:
                     return None
                 except Conflict:
                     self._held.lost_race()
+                else:
+                    self._candidates.was_won()
+                    return taken
                 found = await self._held.read(worker)
-                if (
-                    found is None
-                    or found.uid != worker.uid
-                    or not self._candidates.can_be_had(found, worker.pool or "")
-                ):
+                if found is None or found.uid != worker.uid:
+                    return None
+                self._candidates.was_lost(known, found)
+                if not self._candidates.can_be_had(found, worker.pool or ""):
                     return None
                 known = found
         raise StillChanging

@@ -29,7 +29,8 @@ from extender.policy.idleness import is_claimed
 from extender.web.grants import Granted, NoSuchClaim, StillChanging, WorkerEnds
 
 ATTEMPTS = 5
-"""Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row."""
+"""Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row. What
+is known here may be behind, and is not counted."""
 
 
 class Claims(Protocol):
@@ -77,7 +78,7 @@ class HeldClaims:
             NoSuchClaim, WorkerEnds, StillChanging, KubeError
         """
         known = self._known(reference)
-        for _ in range(ATTEMPTS):
+        for _ in range(ATTEMPTS + 1):
             worker, claim = known or await self._read(reference)
             known = None
             if worker.terminating:
@@ -93,7 +94,7 @@ class HeldClaims:
     async def release(self, reference: ClaimReference) -> Pod:
         """End a claim and give the worker as it is then. Raises as `renew`, but a worker that ends can be released."""
         known = self._known(reference)
-        for _ in range(ATTEMPTS):
+        for _ in range(ATTEMPTS + 1):
             worker, claim = known or await self._read(reference)
             known = None
             try:
@@ -107,7 +108,7 @@ class HeldClaims:
     async def prolong(self, held: Pod, claimant: Claimant, ttl: timedelta) -> Granted | None:
         """Prolong what the claimant holds; None where it holds it no more."""
         worker: Pod | None = held
-        for _ in range(ATTEMPTS):
+        for _ in range(ATTEMPTS + 1):
             now = self._clock.now()
             if worker is None or worker.claim is None or not is_held_by(worker, claimant, now):
                 return None

@@ -1,19 +1,17 @@
 """How long a claim takes, and how many there are in a second: `warmnode serve` before a real API server.
 
-The clients claim and release in turn, each with a name of its own. Beside it stands one patch of a pod sent to the API
-server by the same client: the least that a claim could cost.
+The clients claim and release in turn, with a new name for each claim. Beside it stand patches of pods that as many
+clients send to the API server themselves: a claim and its release are one write each, and could cost no less.
 """
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import ssl
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,10 +20,11 @@ from pathlib import Path
 from statistics import quantiles
 
 from scripts.tools.benchmarks import cluster, machine
+from scripts.tools.benchmarks.asking import Caller
 from scripts.tools.benchmarks.cluster import NAMESPACE
-from scripts.tools.benchmarks.figures import ratios, shown
-from scripts.tools.benchmarks.report import Report, Table
-from scripts.tools.controlplane import ControlPlane, ControlPlaneError, Json, Options, wait_for
+from scripts.tools.benchmarks.figures import ratios, shown, spread
+from scripts.tools.benchmarks.report import Report, Table, Target
+from scripts.tools.controlplane import ControlPlane, Json, Options, wait_for
 from scripts.tools.serving import Serve, serving
 
 Note = Callable[[str], None]
@@ -33,6 +32,9 @@ POOL = "duckdb"
 _CLAIMS = f"/v1/pools/{POOL}/claims"
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _SYNC_SECONDS = 60.0
+_MERGE_PATCH = "application/merge-patch+json"
+_COLDEST = cluster.pod_name(0)
+"""No claim gets as far as this one: pods that are patched are changed under a claim's hand."""
 
 
 class Step(StrEnum):
@@ -66,45 +68,16 @@ QUICK = Size(nodes=20, workers=100, rounds=1, calls=20, seconds=1.0, crowds=((1,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """One round of many clients: claims a second, their latency in milliseconds, and writes that lost a race."""
+    """One round of many clients: claims with their releases a second, and raw patches by as many clients just before;
+    the latency of a claim in milliseconds, writes that lost a race and CPU of warmnode for each.
+    """
 
     per_second: float
+    patches: float
     p50: float
     p99: float
     lost_races: float
     cpu_ms: float
-
-
-class Caller:
-    """One keep-alive connection."""
-
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        self._connection = (
-            http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-            if context is None
-            else http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
-        )
-
-    def call(
-        self, method: str, path: str, body: Json | None = None, kind: str = "application/json"
-    ) -> tuple[int, Json]:
-        """Call: the status and the JSON that came back."""
-        content = None if body is None else json.dumps(body)
-        self._connection.request(method, path, content, {"Content-Type": kind})
-        response = self._connection.getresponse()
-        answer = response.read()
-        return response.status, json.loads(answer) if answer else {}
-
-    def claim(self, claimant: str) -> Json:
-        """Claim a worker, which must be there."""
-        status, claim = self.call("POST", _CLAIMS, {"claimant": claimant})
-        if status not in (200, 201):
-            raise ControlPlaneError(f"a claim was answered {status}: {claim}")
-        return claim
-
-    def close(self) -> None:
-        """Hang up."""
-        self._connection.close()
 
 
 def measure(size: Size, note: Note) -> Report:
@@ -113,21 +86,22 @@ def measure(size: Size, note: Note) -> Report:
     options = Options(scheduler=False, controller_manager=False, kwok=False)
     with tempfile.TemporaryDirectory() as temporary, ControlPlane(options, note=note) as plane:
         note(f"creating {size.nodes} nodes and {size.workers} idle workers")
-        nodes = sorted(cluster.make_nodes(plane, size.nodes))
+        ages = cluster.make_nodes(plane, size.nodes)
+        nodes = sorted(ages, key=lambda name: ages[name], reverse=True)  # the youngest first: what is patched is there
         cluster.each(lambda number: _create_worker(plane, number, nodes[number % len(nodes)]), range(size.workers))
         steps: dict[Step, list[float]] = {}
         crowds: dict[tuple[int, int], list[Crowd]] = {}
         names = (f"query-{number}" for number in count())
         with _replicas(plane, Path(temporary), max(replicas for replicas, _ in size.crowds), size.workers) as running:
             for turn in range(size.rounds):
-                for step, milliseconds in _steps(plane, running[0], size.calls, names).items():
+                for step, milliseconds in asyncio.run(_steps(plane, running[0], size.calls, names)).items():
                     steps.setdefault(step, []).append(_median(milliseconds))
                 for replicas, clients in size.crowds:
-                    found = _crowd(running[:replicas], clients, size.seconds, names)
+                    found = asyncio.run(_crowd(plane, running[:replicas], clients, size.seconds, names))
                     crowds.setdefault((replicas, clients), []).append(found)
                     note(
                         f"round {turn + 1} of {size.rounds}, {replicas} replicas, {clients} clients: "
-                        f"{found.per_second:.0f} claims/s, p50 {found.p50:.1f} ms"
+                        f"{found.per_second:.0f} claims/s, p50 {found.p50:.1f} ms, {found.patches:.0f} patches/s"
                     )
         versions = {"kube-apiserver": plane.api("GET", "/version")["gitVersion"]}
     return _report(
@@ -163,74 +137,94 @@ def _replicas(plane: ControlPlane, folder: Path, number: int, workers: int) -> I
         yield running
 
 
-def _steps(
+def _api_server(plane: ControlPlane) -> tuple[int, ssl.SSLContext]:
+    context = ssl.create_default_context(cafile=str(plane.ca_file))
+    context.load_cert_chain(plane.client_certificate, plane.client_key)
+    return int(plane.server_url.rpartition(":")[2]), context
+
+
+def _patch(pod: str, name: str | None) -> tuple[str, Json]:
+    """Give a write like that of a claim, with a name, or of a release."""
+    text = None if name is None else f"{name}, and as much text as a claim has. ".ljust(250, "-")
+    return f"{_PODS}/{pod}", {"metadata": {"annotations": {"benchmark": text}, "labels": {"benchmark": name}}}
+
+
+async def _steps(
     plane: ControlPlane, replica: tuple[Serve, int], calls: int, names: Iterator[str]
 ) -> dict[Step, list[float]]:
     """Time each sort of call, one after the other, in milliseconds."""
     found: dict[Step, list[float]] = {step: [] for step in Step}
-    context = ssl.create_default_context(cafile=str(plane.ca_file))
-    context.load_cert_chain(plane.client_certificate, plane.client_key)
-    direct = Caller(int(plane.server_url.rpartition(":")[2]), context)
-    ours = Caller(replica[1])
+    direct, ours = await Caller.connect(*_api_server(plane)), await Caller.connect(replica[1])
 
-    def timed(step: Step, call: Callable[[], tuple[int, Json]], *wanted: int) -> Json:
+    async def timed(step: Step, call: Awaitable[bytes]) -> bytes:
         started = time.perf_counter()
-        status, answer = call()
+        answer = await call
         found[step].append((time.perf_counter() - started) * 1000)
-        if status not in wanted:
-            raise ControlPlaneError(f"{step}: {status} {answer}")
         return answer
 
     for _ in range(calls):
-        name = next(names)
-        claim = timed(Step.CLAIM, lambda: ours.call("POST", _CLAIMS, {"claimant": name}), 201)  # noqa: B023
-        timed(Step.AGAIN, lambda: ours.call("POST", _CLAIMS, {"claimant": name}), 200)  # noqa: B023
+        asked = {"claimant": next(names)}
+        claim = json.loads(await timed(Step.CLAIM, ours.must(201, "POST", _CLAIMS, asked)))
+        await timed(Step.AGAIN, ours.must(200, "POST", _CLAIMS, asked))
         path = f"{_CLAIMS}/{claim['id']}"
-        timed(Step.RENEW, lambda: ours.call("PUT", path), 200)  # noqa: B023
-        timed(Step.RELEASE, lambda: ours.call("DELETE", path), 204)  # noqa: B023
-        pod = f"{_PODS}/{claim['pod']}"
-        patch = {"metadata": {"annotations": {"benchmark": name}}}
-        timed(Step.PATCH, lambda: direct.call("PATCH", pod, patch, "application/merge-patch+json"), 200)  # noqa: B023
-        nothing = {"claimant": name}
-        timed(Step.NOTHING, lambda: ours.call("POST", "/v1/pools/none/claims", nothing), 404)  # noqa: B023
+        await timed(Step.RENEW, ours.must(200, "PUT", path))
+        await timed(Step.RELEASE, ours.must(204, "DELETE", path))
+        await timed(Step.PATCH, direct.must(200, "PATCH", *_patch(_COLDEST, asked["claimant"]), _MERGE_PATCH))
+        await timed(Step.NOTHING, ours.must(404, "POST", "/v1/pools/none/claims", asked))
     direct.close()
     ours.close()
     return found
 
 
-def _crowd(replicas: Sequence[tuple[Serve, int]], clients: int, seconds: float, names: Iterator[str]) -> Crowd:
-    """Let clients claim and release as fast as they can."""
+async def _crowd(
+    plane: ControlPlane, replicas: Sequence[tuple[Serve, int]], clients: int, seconds: float, names: Iterator[str]
+) -> Crowd:
+    """Let clients patch, and then claim and release, as fast as they can."""
+    patching = [await Caller.connect(*_api_server(plane)) for _ in range(clients)]
+    claiming = [await Caller.connect(replicas[number % len(replicas)][1]) for number in range(clients)]
+    latencies: list[float] = []
+
+    async def patch(number: int) -> None:
+        for name in (next(names), None):
+            await patching[number].must(200, "PATCH", *_patch(cluster.pod_name(number), name), _MERGE_PATCH)
+
+    async def claim(number: int) -> None:
+        started = time.perf_counter()
+        answer = await claiming[number].must(201, "POST", _CLAIMS, {"claimant": next(names)})
+        latencies.append((time.perf_counter() - started) * 1000)
+        await claiming[number].must(204, "DELETE", f"{_CLAIMS}/{json.loads(answer)['id']}")
+
+    patches = await _per_second(patch, clients, seconds) * 2
     lost = sum(serve.metric("warmnode_claim_lost_races_total") for serve, _ in replicas)
     used = sum(machine.usage(serve.pid).cpu_seconds for serve, _ in replicas)
-    lock = threading.Lock()
-
-    def work(number: int) -> list[float]:
-        caller = Caller(replicas[number % len(replicas)][1])
-        latencies = []
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            with lock:
-                name = next(names)
-            started = time.perf_counter()
-            claim = caller.claim(name)
-            latencies.append((time.perf_counter() - started) * 1000)
-            caller.call("DELETE", f"{_CLAIMS}/{claim['id']}")
+    per_second = await _per_second(claim, clients, seconds)
+    for caller in (*patching, *claiming):
         caller.close()
-        return latencies
-
-    started = time.monotonic()
-    with ThreadPoolExecutor(clients) as threads:
-        latencies = [each for found in threads.map(work, range(clients)) for each in found]
-    passed = time.monotonic() - started
     cuts = quantiles(latencies, n=100)
     return Crowd(
-        per_second=len(latencies) / passed,
+        per_second=per_second,
+        patches=patches,
         p50=cuts[49],
         p99=cuts[98],
         lost_races=(sum(serve.metric("warmnode_claim_lost_races_total") for serve, _ in replicas) - lost)
         / len(latencies),
         cpu_ms=(sum(machine.usage(serve.pid).cpu_seconds for serve, _ in replicas) - used) * 1000 / len(latencies),
     )
+
+
+async def _per_second(work: Callable[[int], Awaitable[None]], clients: int, seconds: float) -> float:
+    """Let each client do its work again and again, and say how often it was done in a second by all of them."""
+    started = time.perf_counter()
+
+    async def go_on(number: int) -> int:
+        done = 0
+        while time.perf_counter() - started < seconds:
+            await work(number)
+            done += 1
+        return done
+
+    done = sum(await asyncio.gather(*(go_on(number) for number in range(clients))))
+    return done / (time.perf_counter() - started)
 
 
 def _median(values: Sequence[float]) -> float:
@@ -257,6 +251,8 @@ def _report(
             "replicas",
             "clients",
             "claims/s",
+            "raw patches/s",
+            "two writes a claim / raw patches",
             "p50 ms",
             "p99 ms",
             "lost races a claim",
@@ -267,6 +263,8 @@ def _report(
                 str(replicas),
                 str(clients),
                 shown([each.per_second for each in found], 0),
+                shown([each.patches for each in found], 0),
+                shown(_writes_over_patches(found)),
                 shown([each.p50 for each in found], 1),
                 shown([each.p99 for each in found], 1),
                 shown([each.lost_races for each in found]),
@@ -278,12 +276,45 @@ def _report(
     )
     note = (
         "etcd, the API server, the replicas and the clients share the machine's cores, and the rates are what that "
-        "allows: a claim is two lists and a patch, a release a read and a patch. Several replicas go for the same "
-        "worker first, the warmest: whoever loses reads it and takes the next."
+        "allows. A claim is one patch and a release another; as many clients send patches of that size to the API "
+        "server just before. CPU is that of all replicas, for a claim and its release, with following their events."
+    )
+    wanted = {(1, 8): 0.75, (1, 32): 0.85, (3, 32): 0.75}
+    shares = {crowd: _writes_over_patches(found) for crowd, found in crowds.items() if crowd in wanted}
+    first = ratios(steps[Step.CLAIM], steps[Step.PATCH])
+    lost = [each.lost_races for each in crowds.get((3, 32), ())]
+    cpu = [each.cpu_ms for (replicas, _), found in crowds.items() if replicas == 1 for each in found]
+    targets = (
+        *(
+            _target(
+                f"claims and releases over raw patches, {replicas} replicas, {clients} clients",
+                shares[replicas, clients],
+                wanted[replicas, clients],
+                at_least=True,
+            )
+            for replicas, clients in shares
+        ),
+        _target("claim p50, one client, over one patch", first, 1.25),
+        *([_target("lost races a claim, 3 replicas, 32 clients", lost, 0.1)] if lost else []),
+        _target("CPU ms of warmnode for a claim and its release, one replica", cpu, 2.5),
     )
     raw: dict[str, object] = {str(step): values for step, values in steps.items()}
     raw |= {
         f"{replicas} replicas, {clients} clients": [each.per_second for each in found]
         for (replicas, clients), found in crowds.items()
     }
-    return Report(name="claims", conditions=conditions, tables=(alone, many), notes=(note,), raw=raw)
+    return Report(name="claims", conditions=conditions, tables=(alone, many), targets=targets, notes=(note,), raw=raw)
+
+
+def _writes_over_patches(found: Sequence[Crowd]) -> list[float]:
+    return ratios([2 * each.per_second for each in found], [each.patches for each in found])
+
+
+def _target(what: str, values: Sequence[float], wanted: float, *, at_least: bool = False) -> Target:
+    median = spread(values).median
+    return Target(
+        what=what,
+        wanted=f"{'>=' if at_least else '<='} {wanted:g}",
+        measured=shown(values),
+        met=median >= wanted if at_least else median <= wanted,
+    )

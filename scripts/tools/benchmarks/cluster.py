@@ -71,13 +71,18 @@ def new_pod(name: str, **spec: object) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**kept, **spec}}
 
 
+def pod_name(number: int) -> str:
+    """Name a worker."""
+    return f"duckdb-worker-6f9c7d5b8f-{number:06}"
+
+
 def running_pod(number: int, node: str, tenant: str | None = None) -> Json:
     """Return a worker as the API server stores it while it runs, without managedFields: about 8 KB.
 
     Pods share what is the same in all: change nothing inside.
     """
     pod = _running()
-    metadata = {**pod["metadata"], "name": f"duckdb-worker-6f9c7d5b8f-{number:06}", "namespace": NAMESPACE}
+    metadata = {**pod["metadata"], "name": pod_name(number), "namespace": NAMESPACE}
     if tenant is not None:
         metadata["labels"] = {**metadata["labels"], TENANT_LABEL: tenant}
     return {**pod, "metadata": metadata, "spec": {**pod["spec"], "nodeName": node}}

@@ -1,0 +1,74 @@
+"""How replicas keep out of each other's way: how many nodes count as equally warm, and each replica's own order."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from extender.cluster.state import ClusterState
+from extender.policy.claim_spread import MOST_NODES, Spread, own_order
+from extender.web.candidates import Candidates
+from tests.builders import NOW, claim, clock_of, ledger, minutes_ago, node, worker
+
+names = st.sets(st.text(max_size=10))
+
+
+@given(names, st.text(max_size=100))
+def test_an_own_order_has_all_names_and_does_not_depend_on_the_input(names: set[str], replica: str) -> None:
+    once = own_order(names, replica)
+    assert set(once) == names
+    assert len(once) == len(names)
+    assert own_order(reversed(once), replica) == once
+
+
+def test_replicas_begin_at_different_places() -> None:
+    """Three with ten calls each among a hundred: of their first ten, two have hardly one in common."""
+    names = [f"node-{number}" for number in range(100)]
+    first = [set(own_order(names, f"replica-{number}")[:10]) for number in range(3)]
+    assert max(len(first[a] & first[b]) for a, b in ((0, 1), (0, 2), (1, 2))) <= 3
+    begins = Counter(own_order(names, str(number))[0] for number in range(1000))
+    assert max(begins.values()) < 30, "no name is the favourite of many"
+
+
+@given(st.lists(st.booleans()))
+def test_the_spread_stays_within_its_bounds(races: list[bool]) -> None:
+    spread = Spread()
+    for is_lost in races:
+        spread = spread.lost() if is_lost else spread.won()
+        assert 1 <= spread.nodes <= MOST_NODES
+
+
+def test_without_lost_races_age_alone_decides_again() -> None:
+    """From the most to one node after some hundred claims."""
+    spread = Spread(nodes=MOST_NODES)
+    for _ in range(600):
+        spread = spread.won()
+    assert spread == Spread()
+
+
+async def test_who_lost_races_begins_at_a_place_of_its_own_among_the_oldest_nodes() -> None:
+    """Before, and where the pod changed for another reason, the oldest node comes first. Younger nodes than those that
+    count as equally warm come after them, by age.
+    """
+    state = ClusterState(clock=lambda: NOW)
+    state.replace_nodes([node(f"n{number:02}") for number in range(20)])
+    state.take_ledger(ledger({f"uid-of-n{number:02}": minutes_ago(500 - number) for number in range(20)}))
+    state.replace_pods(
+        [worker(f"w{number:02}", node=f"n{number:02}", idle_since=minutes_ago(9)) for number in range(20)]
+    )
+    state.begin()
+    replicas = [Candidates(state, clock_of(lambda: NOW), f"replica-{number}") for number in range(2)]
+    ages = [f"n{number:02}" for number in range(20)]
+    lost = next(iter(state.pods.values()))
+    for each in replicas:
+        each.was_lost(lost, replace(lost, resource_version="2"))
+        assert [found.node or "" async for found in each.in_order("pool")] == ages
+        for _ in range(3):
+            each.was_lost(lost, replace(lost, claim=claim()))
+    one, other = [[found.node or "" async for found in each.in_order("pool")] for each in replicas]
+    assert one != other
+    assert one[8:] == other[8:] == ages[8:]
+    assert sorted(one[:8]) == sorted(other[:8]) == ages[:8]
