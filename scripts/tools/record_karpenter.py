@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -50,12 +51,14 @@ def main() -> int:
 
 def record(version: str, file: Path, *, note: Note = silent) -> list[str]:
     """Record every state of one version of Karpenter, side by side: their names."""
-    with ControlPlane(karpenter_options(version), note=note) as control_plane:
+    newest = version == next(iter(KARPENTER_MODULES))
+    states_of_it = (*STATES, *NEWEST) if newest else STATES
+    with ControlPlane(karpenter_options(version, gates="NodeRepair=true" if newest else ""), note=note) as control_plane:
         create_node_class(control_plane)
         create_node_class(control_plane, "slow", delay="45s")
         kubernetes = control_plane.api("GET", "/version")["gitVersion"]
-        with ThreadPoolExecutor(len(STATES)) as threads:
-            found = list(threads.map(lambda provoke: provoke(control_plane), STATES))
+        with ThreadPoolExecutor(len(states_of_it)) as threads:
+            found = list(threads.map(lambda provoke: provoke(control_plane), states_of_it))
     states = {name: objects for each in found for name, objects in each.items()}
     content = {"karpenter": version, "kubernetes": kubernetes, "states": dict(sorted(states.items()))}
     file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -132,6 +135,43 @@ def _deleting(control_plane: ControlPlane) -> Json:
     return found
 
 
+def _rebooting(control_plane: ControlPlane) -> Json:
+    """A node that is mended by a reboot, while a pod that may not be disturbed holds it up; and once it is back."""
+    create_node_pool(control_plane, "rebooted", budgets=[{"nodes": "100%"}])
+    node = _grown(control_plane, "rebooted", annotations=KEPT)
+    _report(control_plane, node, "KWOKRebootRequired", "True")
+    _wait(lambda: _is_rebooting(control_plane, node), "the reboot")
+    found = {"rebooting": _objects(control_plane, "rebooted", node)}
+    _report(control_plane, node, "KWOKRebootRequired", "False")
+    _wait(lambda: not _is_rebooting(control_plane, node), "the reboot to be over")
+    return found | {"rebooted": _objects(control_plane, "rebooted", node)}
+
+
+def _repaired(control_plane: ControlPlane) -> Json:
+    """A node that is mended by a new one, while that is not there yet: as one that is disrupted for another reason."""
+    create_node_pool(control_plane, "repaired", budgets=[{"nodes": "0", "reasons": ["Drifted", "Empty"]}])
+    node = _grown(control_plane, "repaired")
+    slow = {"spec": {"template": {"spec": {"nodeClassRef": {"name": "slow"}}}}}
+    control_plane.api("PATCH", f"{NODE_POOLS}/repaired", slow)
+    _report(control_plane, node, "KWOKUnhealthy", "True")
+    _wait(
+        lambda: (
+            has_condition(node_claims(control_plane, "repaired")[node], "DisruptionReason")
+            and nodes(control_plane, "repaired")[node]["spec"].get("taints")
+        ),
+        "DisruptionReason and the taint",
+    )
+    return {"repaired": _objects(control_plane, "repaired", node)}
+
+
+def _bare(control_plane: ControlPlane) -> Json:
+    """A node of a NodePool that says nothing of disruption."""
+    create_node_pool(control_plane, "bare", consolidate_after=None)
+    return {"bare": _objects(control_plane, "bare", _grown(control_plane, "bare"))}
+
+
+NEWEST: tuple[Callable[[ControlPlane], Json], ...] = (_rebooting, _repaired, _bare)
+"""What only the newest version of those that are recorded can do."""
 STATES: tuple[Callable[[ControlPlane], Json], ...] = (
     _initialized,
     _consolidatable,
@@ -153,6 +193,19 @@ def _grown(control_plane: ControlPlane, node_pool: str, annotations: Mapping[str
     node: str = control_plane.api("GET", path)["spec"]["nodeName"]
     _wait(lambda: has_condition(node_claims(control_plane, node_pool).get(node, {}), "Initialized"), "Initialized")
     return node
+
+
+def _report(control_plane: ControlPlane, node: str, condition: str, status: str) -> None:
+    """Let a node say of itself what the KWOK build of Karpenter mends."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = {"type": condition, "status": status, "lastTransitionTime": now, "lastHeartbeatTime": now, "reason": "Told"}
+    content_type = "application/strategic-merge-patch+json"
+    body = {"status": {"conditions": [told]}}
+    control_plane.api("PATCH", f"/api/v1/nodes/{node}/status", body, content_type=content_type)
+
+
+def _is_rebooting(control_plane: ControlPlane, node: str) -> bool:
+    return has_condition(node_claims(control_plane, "rebooted")[node], "Rebooting")
 
 
 def _is_draining(control_plane: ControlPlane, node_pool: str, node: str) -> bool:

@@ -17,7 +17,7 @@ from scripts.tools.controlplane.binaries import (
     parse_version,
 )
 from scripts.tools.controlplane.building import find_or_build
-from scripts.tools.controlplane.errors import MissingTool
+from scripts.tools.controlplane.errors import ControlPlaneError, MissingTool
 
 
 def write_program(path: Path, *, prints: str) -> Path:
@@ -140,6 +140,22 @@ def test_find_or_build_with_an_old_go_names_the_version_needed(tmp_path: Path) -
     with pytest.raises(MissingTool, match=r"install Go 1\.26\.6 or newer .*running go 1\.24\.1") as refusal:
         find_or_build(["karpenter-1.14.1"], environment(tmp_path), print)
     assert "\n" not in str(refusal.value)
+
+
+def test_find_or_build_takes_a_newer_go_for_the_module_that_needs_it(tmp_path: Path) -> None:
+    """Where the machine's own is older, even with GOTOOLCHAIN=local: for that build alone, and it says so."""
+    go, said = tmp_path / "path" / "go", []
+    write_program(go, prints="")
+    script = f'#!/bin/sh\necho "$GOTOOLCHAIN $*" >>{tmp_path}/calls\n'
+    go.write_text(script + 'if [ "$GOTOOLCHAIN" = local ]; then echo go1.24.1; else echo go1.26.9; fi\n')
+    with pytest.raises(ControlPlaneError, match=r"cannot download"):
+        find_or_build(["karpenter-1.15.0"], {**environment(tmp_path), "GOTOOLCHAIN": "local"}, said.append)
+    (line,) = said
+    assert "karpenter-1.15 needs Go 1.26.9, this machine has 1.24.1" in line
+    assert (tmp_path / "calls").read_text().splitlines()[1:] == [
+        "auto env GOVERSION",
+        "auto mod download -json sigs.k8s.io/karpenter",
+    ]
 
 
 def test_find_or_build_needs_no_go_where_everything_is_there(tmp_path: Path) -> None:

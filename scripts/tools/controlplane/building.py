@@ -16,7 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from scripts.tools.controlplane.binaries import TOOL_MODULES, Binary, Note, cache_directory, known_binaries, locate
+from scripts.tools.controlplane.binaries import (
+    ROOT,
+    TOOL_MODULES,
+    Binary,
+    Note,
+    cache_directory,
+    known_binaries,
+    locate,
+)
 from scripts.tools.controlplane.errors import ControlPlaneError, MissingTool
 from scripts.tools.controlplane.processes import Process, Spawner, log_tail
 
@@ -34,7 +42,7 @@ def find_or_build(names: Sequence[str], environment: Mapping[str, str], note: No
     found = {name: locate(known[name], environment, note) for name in names}
     missing = [known[name] for name, path in found.items() if path is None]
     if missing:
-        go = _go(missing, environment)
+        go = _go(missing, environment, note)
         cache = cache_directory(environment)
         cache.mkdir(parents=True, exist_ok=True)
         for binary in missing:
@@ -42,11 +50,13 @@ def find_or_build(names: Sequence[str], environment: Mapping[str, str], note: No
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _go(missing: Sequence[Binary], environment: Mapping[str, str]) -> str:
-    """Return the go command, after checking that it is new enough for every module in ``missing``."""
-    modules = sorted({each.module for each in missing})
-    required = {module: _required_go(TOOL_MODULES / module) for module in modules}
-    newest = max(required.values(), key=lambda version: tuple(map(int, version.split("."))))
+def _go(missing: Sequence[Binary], environment: Mapping[str, str], note: Note) -> str:
+    """Return the go command, after checking that it can build every module in ``missing``, if need be with a newer Go.
+
+    A newer one comes from the module proxy (see `_building`), and ``note`` is told so.
+    """
+    required = {each.module: _required_go(TOOL_MODULES / each.module) for each in missing}
+    newest = max(required.values(), key=_numbers)
     names = ", ".join(each.name for each in missing)
     go = shutil.which("go", path=environment.get("PATH"))
     if go is None:
@@ -54,12 +64,11 @@ def _go(missing: Sequence[Binary], environment: Mapping[str, str]) -> str:
             f"{names}: not found and cannot be built without Go; install Go {newest} or newer and put its bin folder "
             "into PATH, or put the programs themselves into PATH or KUBEBUILDER_ASSETS"
         )
-    for module, wanted in required.items():
-        # With GOTOOLCHAIN=auto the go command fetches a newer one by itself, in a module that asks for it.
-        folder = TOOL_MODULES / module
-        done = subprocess.run(
-            [go, "env", "GOVERSION"], cwd=folder, env=dict(environment), capture_output=True, text=True, check=False
-        )
+    own = re.match(r"go(\d+(?:\.\d+)*)", _go_version(go, ROOT, {**environment, "GOTOOLCHAIN": "local"}).stdout)
+    for module, wanted in sorted(required.items()):
+        if own is not None and _numbers(own[1]) < _numbers(wanted):
+            note(f"{module} needs Go {wanted}, this machine has {own[1]}: taking the proxy's, for this build alone")
+        done = _go_version(go, TOOL_MODULES / module, _building(environment))
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise MissingTool(
@@ -67,6 +76,25 @@ def _go(missing: Sequence[Binary], environment: Mapping[str, str]) -> str:
                 f"(go says: {said[-1] if said else 'nothing'})"
             )
     return go
+
+
+def _go_version(go: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [go, "env", "GOVERSION"], cwd=folder, env=dict(environment), capture_output=True, text=True, check=False
+    )
+
+
+def _building(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return ``environment`` in which the go command fetches a newer Go for a module whose go line asks for one.
+
+    The proxy serves toolchains like modules, with checksums. Where the machine's Go is new enough it is used; where it
+    is not, `GOTOOLCHAIN=local`, which many installations set, would only fail.
+    """
+    return {**environment, "GOTOOLCHAIN": "auto"}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _required_go(module: Path) -> str:
@@ -105,7 +133,7 @@ def _go_build(binary: Binary, work: Path, go: str, environment: Mapping[str, str
             "go build",
             command,
             log=work / "log",
-            environment={**environment, "GOFLAGS": flags, "GOTMPDIR": str(work)},
+            environment={**_building(environment), "GOFLAGS": flags, "GOTMPDIR": str(work)},
             directory=TOOL_MODULES / binary.module,
         )
         try:
@@ -139,7 +167,7 @@ def _copy_assets(binary: Binary, directory: Path, go: str, environment: Mapping[
     done = subprocess.run(
         [go, "mod", "download", "-json", binary.asset_module],
         cwd=TOOL_MODULES / binary.module,
-        env=dict(environment),
+        env=_building(environment),
         capture_output=True,
         text=True,
         check=False,

@@ -49,7 +49,7 @@ def create_node_pool(
     name: str,
     *,
     policy: str = "WhenEmpty",
-    consolidate_after: str = "10s",
+    consolidate_after: str | None = "10s",
     expire_after: str = "Never",
     termination_grace_period: str | None = None,
     budgets: list[Json] | None = None,
@@ -58,10 +58,13 @@ def create_node_pool(
     """Create a NodePool. Without ``budgets`` nothing limits Karpenter but the default, 10% at once.
 
     On a slow machine ``consolidate_after`` of 0s lets Karpenter take a node in the moment before its pod is bound.
+    None: the NodePool says nothing of disruption, which Karpenter takes from 1.15 on.
     """
     disruption: Json = {"consolidationPolicy": policy, "consolidateAfter": consolidate_after}
     if budgets is not None:
         disruption["budgets"] = budgets
+    if consolidate_after is None:
+        disruption = {}
     spec: Json = {
         "nodeClassRef": {**NODE_CLASS, "name": node_class},
         "requirements": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}],
@@ -75,7 +78,7 @@ def create_node_pool(
             "apiVersion": "karpenter.sh/v1",
             "kind": "NodePool",
             "metadata": metadata,
-            "spec": {"disruption": disruption, "template": {"spec": spec}},
+            "spec": {**({"disruption": disruption} if disruption else {}), "template": {"spec": spec}},
         }
     )
 
