@@ -45,13 +45,14 @@ class Departure(StrEnum):
 class Ending(StrEnum):
     """Why a node is *ending*: known to go, but not soon. It is ranked after all others and never refused.
 
-    One that is not heard of may go or come back: nobody is claimed there meanwhile.
+    One that is not heard of, or reboots, may come back: nobody is claimed there meanwhile.
     """
 
     WORKERS_TERMINATING = "workersTerminating"
     EXPIRES_SOON = "expiresSoon"
     DRIFTED = "drifted"
     NOT_HEARD_OF = "notHeardOf"
+    REBOOTING = "rebooting"
     DELETION_CANDIDATE = "deletionCandidate"
     REBALANCE_RECOMMENDED = "rebalanceRecommended"
 
@@ -115,6 +116,7 @@ class SkipReason(StrEnum):
     NOT_READY = "notReady"
     LEAVING_NODE = "leavingNode"
     NODE_NOT_HEARD_OF = "nodeNotHeardOf"
+    NODE_REBOOTING = "nodeRebooting"
     OLD_MACHINE = "oldMachine"
     SYSTEM_NAMESPACE = "systemNamespace"
     DAEMON_SET = "daemonSet"

@@ -300,7 +300,7 @@ class ClusterState:
     def why_barred(self, node_name: str | None) -> SkipReason | None:
         """Say why nobody on a node can be handed out, None where that is not so, or the node is not known."""
         node = self.nodes.get(node_name or "")
-        return None if node is None else why_barred(node, departure_of(node, self.claim_of(node)), self._clock())
+        return None if node is None else why_barred(node, self.claim_of(node), self._clock())
 
     def key_use(self, worker: Pod) -> float:
         """Say how much a placed worker's cache key was used on its node, see `KeyHistory.use`; -inf: it has none."""

@@ -10,6 +10,7 @@ REASONS = {
     "notReady": "it is not Ready",
     "leavingNode": "its node is leaving",
     "nodeNotHeardOf": "its node is not Ready for longer than its Lease allows",
+    "nodeRebooting": "Karpenter reboots its node",
     "oldMachine": "it ran on an earlier machine of its node's name, and has not started on this one",
     "systemNamespace": "pods in kube-system are never evicted",
     "daemonSet": "a DaemonSet's pod belongs to its node",

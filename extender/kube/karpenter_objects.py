@@ -1,4 +1,4 @@
-"""Karpenter's objects to values: NodeClaims and NodePools of ``karpenter.sh/v1``, as of Karpenter 1.0 to 1.14.
+"""Karpenter's objects to values: NodeClaims and NodePools of ``karpenter.sh/v1``, as of Karpenter 1.0 to 1.15.
 
 Owns the msgspec structs of what we read of them. Never writes them and never decides. Values that cannot be read are on
 the safe side: a NodeClaim lasts, a NodePool's budget fails closed.
@@ -71,10 +71,17 @@ class NodePoolObject(Struct, rename="camel", gc=False, frozen=True):
 
 
 def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
-    """Reduce a NodeClaim. Conditions that are not known here, or not True, are left out."""
+    """Reduce a NodeClaim. Conditions that are not known here, or not True, are left out.
+
+    So is a DisruptionReason that came with a reboot (pkg/controllers/disruption/repair.go, commitReboot): it stays True
+    until a while after the node is back, and nothing leaves.
+    """
     meta = raw.metadata
     pool = (meta.labels or {}).get(NODE_POOL_LABEL)
     true = {_CONDITIONS[each.type]: each for each in raw.status.conditions or () if _is_true_and_known(each)}
+    reboot = next((each for each in raw.status.conditions or () if each.type == NodeClaimCondition.REBOOTING), None)
+    if reboot is not None and not _is_later(true.get(NodeClaimCondition.DISRUPTION_REASON), reboot):
+        true.pop(NodeClaimCondition.DISRUPTION_REASON, None)
     initialized = true.get(NodeClaimCondition.INITIALIZED)
     consolidatable = true.get(NodeClaimCondition.CONSOLIDATABLE)
     return NodeClaim(
@@ -93,6 +100,11 @@ def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
 
 def _is_true_and_known(condition: Condition) -> bool:
     return condition.status == "True" and condition.type in _CONDITIONS
+
+
+def _is_later(condition: Condition | None, other: Condition) -> bool:
+    begun, other_begun = condition.last_transition_time if condition is not None else None, other.last_transition_time
+    return begun is not None and other_begun is not None and begun > other_begun
 
 
 def node_pool_from(raw: NodePoolObject) -> NodePool:

@@ -71,10 +71,12 @@ def ending_of(
 ) -> Ending | None:
     """Say why a node is ending, None where it is not.
 
-    1. it was not heard of for longer than its Lease allows; 2. there are workers on it and every one of them is
-    terminating, those that hang left out; 3. somebody else says that it may go; 4. it expires soon; 5. it has drifted,
-    where the rules say that this counts.
+    1. Karpenter reboots it; 2. it was not heard of for longer than its Lease allows; 3. there are workers on it and
+    every one of them is terminating, those that hang left out; 4. somebody else says that it may go; 5. it expires
+    soon; 6. it has drifted, where the rules say that this counts.
     """
+    if is_rebooting(claim):
+        return Ending.REBOOTING
     if is_not_heard_of(node, now):
         return Ending.NOT_HEARD_OF
     terminating = [worker.terminating for worker in workers if not _hangs(worker, now)]
@@ -91,6 +93,23 @@ def ending_of(
     return None
 
 
+def why_barred(node: Node, claim: NodeClaim | None, now: datetime) -> SkipReason | None:
+    """Say why nobody on a node can be handed out, None where that is not so.
+
+    1. It is leaving; 2. Karpenter reboots it; 3. it was not heard of. The last two may come back.
+    """
+    if departure_of(node, claim) is not None:
+        return SkipReason.LEAVING_NODE
+    if is_rebooting(claim):
+        return SkipReason.NODE_REBOOTING
+    return SkipReason.NODE_NOT_HEARD_OF if is_not_heard_of(node, now) else None
+
+
+def is_rebooting(claim: NodeClaim | None) -> bool:
+    """Karpenter from 1.15 on mends some nodes by a reboot: the same Node comes back, with its disk, within minutes."""
+    return claim is not None and NodeClaimCondition.REBOOTING in claim.conditions
+
+
 def is_not_heard_of(node: Node, now: datetime) -> bool:
     """A node is not heard of when it is Unknown, or was not Ready for longer than a Lease may be old.
 
@@ -98,13 +117,6 @@ def is_not_heard_of(node: Node, now: datetime) -> bool:
     is refused, and no worker is evicted for it.
     """
     return _silent_from(node) <= now
-
-
-def why_barred(node: Node, departure: Departure | None, now: datetime) -> SkipReason | None:
-    """Say why nobody on a node can be handed out, None where that is not so: it is leaving, or was not heard of."""
-    if departure is not None:
-        return SkipReason.LEAVING_NODE
-    return SkipReason.NODE_NOT_HEARD_OF if is_not_heard_of(node, now) else None
 
 
 def _silent_from(node: Node) -> datetime:

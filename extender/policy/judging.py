@@ -154,7 +154,7 @@ def _assessing(
                         node=name,
                         order_key=view.order[name],
                         departure=departure,
-                        barred=why_barred(node, departure, now),
+                        barred=why_barred(node, view.claim_of(node), now),
                         workers=standing.circumstances.workers(pool, workers),
                         others=view.where.holders_on(name, besides=pool),
                         rules=rules[pool].reap,

@@ -131,7 +131,7 @@ class Standing:
         ours = [worker for worker in workers if worker.pool == pool and not worker.finished]
         return sum(
             (node := self.view.nodes.get(worker.node or "")) is not None
-            and why_not_claimable(worker, why_barred(node, self.view.departure(node.name), now), now) is None
+            and why_not_claimable(worker, why_barred(node, self.view.claim_of(node), now), now) is None
             for worker in self.circumstances.workers(pool, ours)
         )
 

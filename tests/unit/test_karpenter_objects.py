@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,13 +15,14 @@ import pytest
 
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.objects import NodeObject, node_from
-from extender.model import FOREVER, Departure, DisruptionBudget, Ending, Node, NodeClaim, NodePool
+from extender.model import FOREVER, Departure, DisruptionBudget, Ending, Node, NodeClaim, NodePool, SkipReason
 from extender.model import NodeClaimCondition as Condition
-from extender.policy.departure import EndingRules, departure_of, ending_of
+from extender.policy.budgets import Share, share_of
+from extender.policy.departure import EndingRules, departure_of, ending_of, why_barred
 from tests.builders import node
 
 Json: TypeAlias = dict[str, Any]
-VERSIONS = ("1.14.1", "1.13.0")
+VERSIONS = ("1.15.0", "1.14.1", "1.13.0")
 LEAVING = {
     "consolidatable": None,
     "deadline": Departure.NODE_DELETING,
@@ -30,6 +32,7 @@ LEAVING = {
     "initialized": None,
     "neverConsolidated": None,
 }
+LEAVING_FROM_1_15 = {"bare": None, "rebooted": None, "rebooting": None, "repaired": Departure.DISRUPTED}
 
 
 def recorded(version: str) -> dict[str, Json]:
@@ -57,12 +60,51 @@ def read_pool(**disruption: Any) -> NodePool:
 
 @pytest.fixture(params=VERSIONS)
 def states(request: pytest.FixtureRequest) -> dict[str, Json]:
-    return recorded(request.param)
+    """The states that each version has."""
+    return {name: objects for name, objects in recorded(request.param).items() if name in LEAVING}
+
+
+@pytest.fixture
+def of_newest() -> dict[str, Json]:
+    """The states that only the newest has."""
+    return {name: objects for name, objects in recorded(VERSIONS[0]).items() if name not in LEAVING}
 
 
 def test_every_recorded_state_is_told_apart(states: dict[str, Json]) -> None:
     """The reason of each state, and that states which are none are none."""
     assert {name: departure_of(*read(objects)[:2]) for name, objects in states.items()} == LEAVING
+
+
+def test_a_node_that_reboots_is_not_leaving(of_newest: dict[str, Json]) -> None:
+    """Its DisruptionReason stays True until a while after it is back; a repair by another node is as any disruption."""
+    found = {name: read(objects) for name, objects in of_newest.items()}
+    assert {name: departure_of(node, claim) for name, (node, claim, _) in found.items()} == LEAVING_FROM_1_15
+    node, claim, _ = found["rebooting"]
+    assert ending_of(node, [], claim, EndingRules(), claim.created) is Ending.REBOOTING
+    assert why_barred(node, claim, claim.created) is SkipReason.NODE_REBOOTING
+    node, claim, _ = found["rebooted"]
+    assert ending_of(node, [], claim, EndingRules(), claim.created) is None
+    assert why_barred(node, claim, claim.created) is None
+    for objects in (of_newest["rebooting"], of_newest["rebooted"]):
+        raw = deepcopy(objects["NodeClaim"])
+        (reason,) = (each for each in raw["status"]["conditions"] if each["type"] == "DisruptionReason")
+        reason["lastTransitionTime"] = "2036-01-01T00:00:00Z"
+        assert departure_of(node, read_claim(raw)) is Departure.DISRUPTION_REASON, "one that came later is another one"
+
+
+def test_a_node_that_reboots_uses_the_budget(of_newest: dict[str, Json]) -> None:
+    """As in Karpenter, initialized or not."""
+    node, claim, _ = read(of_newest["rebooting"])
+    for each in (node, replace(node, initialized=False)):
+        assert share_of(each, None, claim, knows_claims=True) == Share(nodes=1, used=1)
+
+
+def test_node_pool_that_says_nothing_of_disruption_has_the_defaults(of_newest: dict[str, Json]) -> None:
+    """consolidateAfter 0s, and 10% of the nodes at once; as where the API server did not fill them in."""
+    _, _, pool = read(of_newest["bare"])
+    assert (pool.consolidate_after, pool.consolidation_policy) == (timedelta(0), "WhenEmptyOrUnderutilized")
+    assert pool.budgets == (DisruptionBudget(nodes="10%"),)
+    assert read_pool() == replace(pool, name="p", uid="u")
 
 
 def test_node_claim_says_it_before_its_node_does(states: dict[str, Json]) -> None:
