@@ -262,7 +262,8 @@ class Pod(Struct, frozen=True, kw_only=True, gc=False):
     ran on an earlier machine of its node's name and not yet on this one (`policy.ages.is_of_old_machine`).
     ``finished`` pods (Succeeded, Failed) hold no room and are no workers. ``owner`` is the controlling owner as
     ``Kind.group``, None for a bare pod; ``static`` a mirror of a static pod. ``deletion_cost`` is the annotation as it
-    stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since. ``ip`` is
+    stands, ``cost_mark`` the value that warmnode wrote last: they are equal where nobody else wrote since; so are
+    ``disruption_cost`` and ``disruption_mark``, for Karpenter alone. ``ip`` is
     kept for workers that are asked over HTTP only. ``cache_key`` says whose cache it uses, None where its pool has no
     cache key or the pod has not the label. ``claim`` is the last claim that was not released, which may have expired;
     ``claim_ended`` is when one was released. ``labels`` and ``tolerates_disruption`` are kept for pods of no pool only:
@@ -291,6 +292,8 @@ class Pod(Struct, frozen=True, kw_only=True, gc=False):
     static: bool = False
     deletion_cost: str | None = None
     cost_mark: str | None = None
+    disruption_cost: str | None = None
+    disruption_mark: str | None = None
     own_mark: datetime | None = None
     source_mark: str | None = None
     ip: str | None = None

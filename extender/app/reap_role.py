@@ -15,7 +15,9 @@ from extender.kube.disruption_budgets import list_pod_budgets
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
 from extender.kube.lease import LeaseStore
+from extender.kube.managed_fields import is_priced_by_karpenter
 from extender.loops.answers import Answers
+from extender.loops.contests import Contests
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import LeaderElector, make_identity
@@ -55,9 +57,15 @@ class Reaping:
             clock=clock,
             observer=ElectionTelemetry(shared.metrics, identity=identity),
         )
+        announcer = EventRecorder(shared.client, instance=identity, clock=clock)
         self.costs = CostWriter(
             state=shared.state,
             write=self._write_cost,
+            contests=Contests(
+                is_priced_by_karpenter=lambda pod: is_priced_by_karpenter(shared.client, pod),
+                announcer=announcer,
+                clock=clock,
+            ),
             metrics=shared.metrics,
             rules=shared.in_force.settings,
             may_write=self._may_act,
@@ -84,7 +92,7 @@ class Reaping:
             state=shared.state,
             hands=Hands(
                 pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
-                announcer=EventRecorder(shared.client, instance=identity, clock=clock),
+                announcer=announcer,
                 metrics=shared.metrics,
                 may_evict=self._may_act,
             ),
@@ -129,7 +137,7 @@ class Reaping:
 
     async def _write_cost(self, write: CostWrite) -> Pod:
         classify = self._shared.in_force.classify
-        return await annotate(self._shared.client, write.pod, cost_annotations(write.value), classify)
+        return await annotate(self._shared.client, write.pod, cost_annotations(write.values), classify)
 
     async def _write_mark(self, write: MarkWrite) -> Pod:
         marks = mark_annotations(write.since, whole=write.whole)

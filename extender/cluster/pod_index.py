@@ -40,7 +40,7 @@ class PodIndex:
             self._with_claim[pod.uid] = pod
             self._by_claimant.setdefault(Claimant.of(pod.claim), {})[pod.uid] = pod
             self._by_claim_id.setdefault(pod.claim.id, {})[pod.uid] = pod
-        if pod.pool is None and pod.cost_mark is not None:
+        if pod.pool is None and (pod.cost_mark is not None or pod.disruption_mark is not None):
             self._with_left_cost[pod.uid] = pod
         if pod.node is None:
             if pod.pool is not None and not pod.terminating and not pod.gated:
@@ -121,7 +121,7 @@ class PodIndex:
 
     @property
     def with_left_cost(self) -> Mapping[str, Pod]:
-        """Give the pods of no pool that carry a deletion cost with our mark, by UID: they were workers."""
+        """Give the pods of no pool that carry a price with our mark, by UID: they were workers."""
         return self._with_left_cost
 
     def claimed_by(self, claimant: Claimant) -> Mapping[str, Pod]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extender.kube.annotate import cost_annotations, decode_pod, patch_metadata
+from extender.kube.annotate import PRICES, decode_pod, patch_metadata
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import check_answer
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.listing import list_objects
 from extender.kube.objects import CLAIMED_BY, DO_NOT_DISRUPT, PREFIX, PodObject, pod_from
 from extender.model import Pod
-from extender.policy.deletion_cost import CostState, cost_state
+from extender.policy.deletion_cost import CostState, Price, cost_state
 
 ATTEMPTS = 5
 
@@ -64,8 +64,7 @@ def _ours_on(raw: PodObject) -> _Ours:
     """
     pod = pod_from(raw, lambda namespace, labels: None)
     ours = [key for key in raw.metadata.annotations or {} if key.startswith(PREFIX)]
-    if cost_state(pod) is CostState.OURS:
-        ours.extend(cost_annotations(None))
+    ours.extend(PRICES[price][0] for price in Price if cost_state(pod, price) is CostState.OURS)
     if pod.claim is not None and pod.claim.protects:
         ours.append(DO_NOT_DISRUPT)
     labels = (CLAIMED_BY,) if CLAIMED_BY in (raw.metadata.labels or {}) else ()

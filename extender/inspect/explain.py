@@ -17,7 +17,7 @@ from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
 from extender.policy.claims import claimable_on
-from extender.policy.deletion_cost import CostState, cost_state, node_seen_of
+from extender.policy.deletion_cost import CostState, Price, cost_state, node_seen_of
 from extender.policy.idleness import is_claimed, reports_idle, why_not_claimable, why_not_reapable
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
@@ -242,7 +242,7 @@ def _cost(look: Look, pod: Pod, reap: PoolReap) -> CostMeaning:
         says_idle=None if state is not CostState.OURS or value is None else value < 0,
         node_first_seen=node_seen_of(value) if state is CostState.OURS and value is not None else None,
         lower_in_pool=lower,
-        to_write=next((write.value for write in reap.costs if write.pod.uid == pod.uid), None),
+        to_write=next((write.values.get(Price.DELETION) for write in reap.costs if write.pod.uid == pod.uid), None),
     )
 
 

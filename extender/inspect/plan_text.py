@@ -11,6 +11,7 @@ from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, 
 from extender.inspect.text import count, page, span, table
 from extender.model import Pod, SkipReason
 from extender.policy.budgets import why_kept
+from extender.policy.deletion_cost import standing
 from extender.policy.idleness import idle_since
 from extender.policy.scoring import SCORED_NODES
 
@@ -104,7 +105,9 @@ def _reap_form(reap: PoolReap) -> dict[str, object]:
         "evictions": [_idle_form(pod) for pod in reap.victims],
         "stays": [{**_idle_form(pod), "reason": reason} for pod, reason in reap.stays],
         "deletionCosts": [
-            {**_idle_form(write.pod), "from": write.pod.deletion_cost, "to": write.value} for write in reap.costs
+            {**_idle_form(write.pod), "price": price, "from": standing(write.pod, price)[0], "to": value}
+            for write in reap.costs
+            for price, value in write.values.items()
         ],
     }
 

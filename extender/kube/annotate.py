@@ -12,8 +12,19 @@ import msgspec
 
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
-from extender.kube.objects import COST_MARK, DELETION_COST, IDLE_SINCE, IDLE_SOURCE, Classify, PodObject, pod_from
+from extender.kube.objects import (
+    COST_MARK,
+    DELETION_COST,
+    DISRUPTION_COST,
+    DISRUPTION_MARK,
+    IDLE_SINCE,
+    IDLE_SOURCE,
+    Classify,
+    PodObject,
+    pod_from,
+)
 from extender.model import Pod
+from extender.policy.deletion_cost import Price, Prices
 from extender.policy.marks import CONFIRMED, MARKED, format_idle_mark
 
 PATCH_TIMEOUT = timedelta(seconds=10)
@@ -62,10 +73,13 @@ async def patch_metadata(
     )
 
 
-def cost_annotations(value: int | None) -> dict[str, str | None]:
-    """Give the deletion cost and the mark that says it is ours, both None to remove them."""
-    text = None if value is None else str(value)
-    return {DELETION_COST: text, COST_MARK: text}
+PRICES = {Price.DELETION: (DELETION_COST, COST_MARK), Price.DISRUPTION: (DISRUPTION_COST, DISRUPTION_MARK)}
+"""The annotation of each price, and the mark that says that it is ours."""
+
+
+def cost_annotations(values: Prices) -> dict[str, str | None]:
+    """Give the annotations of these prices and their marks, None to remove both."""
+    return {key: None if value is None else str(value) for price, value in values.items() for key in PRICES[price]}
 
 
 def mark_annotations(since: datetime | None, *, whole: bool) -> dict[str, str | None]:

@@ -29,6 +29,7 @@ from extender.kube.objects import (
 from extender.kube.observer import UndecodableObject
 from extender.kube.transport import Lane
 from extender.model import Pod, PodClaim
+from extender.policy.deletion_cost import NO_CHANGE, Prices
 from extender.policy.marks import format_idle_mark
 
 
@@ -80,10 +81,10 @@ class ClaimStore:
             return None
         return self._one(body)
 
-    async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: int | None = None) -> FoundPod:
+    async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: Prices = NO_CHANGE) -> FoundPod:
         """Put a claim on the pod in place of one that has expired, or the same one prolonged.
 
-        ``cost`` is the deletion cost to write with it, None leaves that as it is.
+        ``cost`` are the prices to write with it.
         """
         annotations: dict[str, str | None] = {CLAIM: format_claim(claim)}
         if claim.protects:
@@ -92,8 +93,7 @@ class ClaimStore:
             annotations[DO_NOT_DISRUPT] = None
         if pod.claim is not None and pod.claim.id != claim.id:
             annotations[CLAIM_ENDED] = format_idle_mark(pod.claim.expires)
-        if cost is not None:
-            annotations |= cost_annotations(cost)
+        annotations |= cost_annotations(cost)
         return await self._write(pod, annotations, {CLAIMED_BY: key})
 
     async def free(self, pod: Pod, ended: datetime | None) -> FoundPod:

@@ -34,6 +34,7 @@ class EventReason(StrEnum):
 
     EVICTED_IDLE = "EvictedIdleWorker"
     POOL_PAUSED = "ReapingPaused"
+    COSTS_GIVEN_UP = "DeletionCostsGivenUp"
 
 
 class EventRecorder:
@@ -59,6 +60,10 @@ class EventRecorder:
         await self._record(
             pod, EventReason.POOL_PAUSED, "Pause", "Warning", f"Pool {pool} is not reaped: {why}", f"pool {pool}"
         )
+
+    async def gave_up(self, pod: Pod, why: str) -> None:
+        """Say that deletion costs are given up, on a pod that somebody else has priced."""
+        await self._record(pod, EventReason.COSTS_GIVEN_UP, "GiveUp", "Warning", why, "deletion costs")
 
     async def _record(self, pod: Pod, reason: EventReason, action: str, kind: str, note: str, subject: str) -> None:
         if (subject, reason) in self._written:

@@ -35,6 +35,8 @@ IDLE_SOURCE = f"{PREFIX}idle-source"
 """What warmnode noted for the sources outside: `policy.marks`."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 COST_MARK = f"{PREFIX}deletion-cost-owner"
+DISRUPTION_COST = "karpenter.sh/disruption-cost"
+DISRUPTION_MARK = f"{PREFIX}disruption-cost-owner"
 """Holds the value that warmnode wrote: where it differs from the cost, somebody else has written since."""
 CLAIM = f"{PREFIX}claim"
 """The claim as JSON, see `claim_from`. It stays when the claim expires, and goes when it is released."""
@@ -227,6 +229,8 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         static=MIRROR in annotations,
         deletion_cost=annotations.get(DELETION_COST),
         cost_mark=annotations.get(COST_MARK),
+        disruption_cost=annotations.get(DISRUPTION_COST),
+        disruption_mark=annotations.get(DISRUPTION_MARK),
         own_mark=marks.own,
         source_mark=source_mark,
         ip=status.pod_ip if member is not None and member.keeps_ip else None,

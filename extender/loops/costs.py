@@ -1,8 +1,8 @@
 """Writes deletion costs: a worker's own when its own state changes, and no other's.
 
 Looks at workers that changed at once, and at all of them now and then, for what time alone changes (an idle worker
-settles). Yields to whoever else writes the annotation: one foreign value is left alone, a writer that keeps overwriting
-ours makes us stop for the pool.
+settles). Yields to whoever else writes the annotations: one foreign value is left alone, and of a writer that goes on
+`contests` knows.
 """
 
 from __future__ import annotations
@@ -15,9 +15,22 @@ from datetime import timedelta
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
+from extender.loops.contests import Contests
 from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.model import Pod
-from extender.policy.deletion_cost import CostState, CostWrite, cost_state, cost_write, is_untouched
+from extender.policy.deletion_cost import (
+    ALL_GO,
+    REPLICA_SET,
+    CostState,
+    CostWrite,
+    KarpenterPart,
+    Price,
+    cost_state,
+    cost_write,
+    is_untouched,
+    karpenter_on,
+    wants_disruption_cost,
+)
 from extender.policy.judging import cost_of
 from extender.policy.standing import PoolRules
 from extender.telemetry import Figure, Metrics, fields
@@ -27,20 +40,18 @@ log = logging.getLogger("warmnode.costs")
 FULL_LOOK = timedelta(seconds=5)
 AFTER_CHANGE = timedelta(milliseconds=200)
 PROBLEM_PAUSE = timedelta(seconds=10)
-CONTESTED = 3
-"""So many values of ours overwritten, or removed within an hour, in a pool, and we stop there."""
-CONTEST_WINDOW = timedelta(hours=1)
 NODES_BETWEEN_YIELDS = 50
 
 
 class CostWriter:
-    """Keeps the deletion cost of every worker. ``write`` sends one and gives the pod as it is then."""
+    """Keeps the prices of every worker. ``write`` sends one patch and gives the pod as it is then."""
 
     def __init__(
         self,
         *,
         state: ClusterState,
         write: Callable[[CostWrite], Awaitable[Pod]],
+        contests: Contests,
         metrics: Metrics,
         rules: Callable[[str], PoolRules],
         may_write: Callable[[], bool],
@@ -48,18 +59,17 @@ class CostWriter:
     ) -> None:
         self._state = state
         self._write = write
+        self._contests = contests
         self._metrics = metrics
         self._rules = rules
         self._may_write = may_write
         self._clock = clock
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
-        self._written: dict[str, str] = {}
+        self._written: set[tuple[str, Price]] = set()
         self._refusals = Refusals(clock)
-        self._vanished: Counter[str] = Counter()
-        self._counted_since = clock.steady()
-        self._contested: set[str] = set()
         self._foreign: Mapping[str, int] = {}
+        self._given_up: set[str] = set()
 
     def changed(self, worker: Pod) -> None:
         """Take note that a worker changed: it is looked at within 200 ms."""
@@ -67,15 +77,16 @@ class CostWriter:
         self._wake.set()
 
     def forgive(self) -> None:
-        """Write again in contested pools: the configuration changed."""
-        self._contested.clear()
-        self._vanished.clear()
+        """Write again where others did: the configuration changed."""
+        self._contests.forgive()
 
     def figures(self) -> Iterator[Figure]:
         """Give what the last look at all workers found in each pool."""
         for pool, foreign in self._foreign.items():
             yield Figure(self._metrics.cost_foreign, (pool,), foreign)
-            yield Figure(self._metrics.cost_contested, (pool,), pool in self._contested)
+            yield Figure(
+                self._metrics.cost_contested, (pool,), pool in self._given_up or self._contests.is_contested(pool)
+            )
 
     async def run(self) -> None:
         """Look and write for ever. Ends only by cancellation.
@@ -120,34 +131,47 @@ class CostWriter:
         """Decide about every placed worker, and count foreign values per pool."""
         writes: list[CostWrite] = []
         settings = {pool: self._rules(pool) for pool in self._state.where.placed}
-        if self._clock.steady() - self._counted_since > CONTEST_WINDOW:
-            self._vanished.clear()
-            self._counted_since = self._clock.steady()
         foreign: Counter[str] = Counter(dict.fromkeys(settings, 0))
         overwritten: Counter[str] = Counter()
+        karpenters: list[Pod] = []
+        given_up: set[str] = set()
+        known = self._contests.karpenter_writes
         for position, name in enumerate(list(self._state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
+            karpenter = karpenter_on(self._state.nodes.get(name), writes=known)
             for worker in list(self._state.where.workers_on(name).values()):
-                if is_untouched(worker) and worker.uid not in self._written:
+                pool = worker.pool or ""
+                rules = settings.get(pool)
+                if rules is None or (
+                    is_untouched(worker)
+                    and not self._has_written(worker)
+                    and not wants_disruption_cost(rules.deletion_cost, worker, karpenter)
+                ):
                     continue
+                is_karpenters = karpenter is not KarpenterPart.NONE and worker.owner == REPLICA_SET
+                if is_karpenters and known:
+                    given_up.add(pool)
                 state = cost_state(worker)
-                foreign[worker.pool or ""] += state in (CostState.FOREIGN, CostState.OVERWRITTEN)
-                overwritten[worker.pool or ""] += state is CostState.OVERWRITTEN
-                if state is CostState.OURS:
-                    self._written[worker.uid] = worker.deletion_cost or ""
+                if state in (CostState.FOREIGN, CostState.OVERWRITTEN):
+                    foreign[pool] += 1
+                    overwritten[pool] += state is CostState.OVERWRITTEN
+                    if is_karpenters and worker.deletion_cost is not None:
+                        karpenters.append(worker)
+                self._written |= {(worker.uid, price) for price in Price if cost_state(worker, price) is CostState.OURS}
                 writes.extend(self._decide(worker, settings.get))
         writes += self._left_behind()
-        self._written = {uid: value for uid, value in self._written.items() if uid in self._state.pods}
+        self._written = {(uid, price) for uid, price in self._written if uid in self._state.pods}
         self._refusals.keep_only(self._state.pods)
-        for pool in foreign:
-            self._judge_contest(pool, overwritten[pool])
-        self._foreign = foreign
-        return [write for write in writes if write.pod.pool not in self._contested or write.value is None]
+        self._foreign, self._given_up = foreign, given_up
+        await self._contests.look(overwritten, karpenters)
+        if self._contests.karpenter_writes is not known:
+            return []  # what was decided is no longer right: the next look is
+        return [write for write in writes if write.removes or not self._contests.is_contested(write.pod.pool or "")]
 
     async def carry_out(self, writes: list[CostWrite]) -> bool:
         """Write a batch, a few at a time. False where the API server is in trouble: then the rest waits."""
-        return await write_all(batch_of(writes, _is_urgent), self._write_one, self._may_write_now)
+        return await write_all(batch_of(writes, lambda write: write.is_urgent), self._write_one, self._may_write_now)
 
     def _may_write_now(self) -> bool:
         """With a clock that is off, idle and claimed may be anything."""
@@ -158,10 +182,13 @@ class CostWriter:
         settings = settings_of(worker.pool) if worker.pool is not None else None
         if worker.pool is None or settings is None:
             return []
-        if settings.dry_run or (settings.deletion_cost.enabled and worker.pool in self._contested):
+        is_contested = self._contests.is_contested(worker.pool)
+        if settings.dry_run or (settings.deletion_cost.enabled and is_contested):
             return []
         self._notice_vanished(worker)
-        write = cost_of(self._state, worker, settings, self._clock.now())
+        write = cost_of(
+            self._state, worker, settings, self._clock.now(), karpenter_writes=self._contests.karpenter_writes
+        )
         return [] if write is None or self._refusals.holds(worker.uid) else [write]
 
     def _left_behind(self) -> list[CostWrite]:
@@ -170,45 +197,37 @@ class CostWriter:
         Only from those that were workers here: others may be workers of another installation. Not where a pool that is
         not listed would be in dry-run, which the defaults say.
         """
-        left = [pod for uid, pod in self._state.where.with_left_cost.items() if uid in self._written]
+        left = [pod for pod in self._state.where.with_left_cost.values() if self._has_written(pod)]
         if not left or self._rules("").dry_run:
             return []
         now = self._clock.now()
-        writes = (cost_write(pod, None, enabled=False, settle=timedelta(0), now=now) for pod in left)
+        writes = (cost_write(pod, None, ALL_GO, settle=timedelta(0), now=now) for pod in left)
         return [write for write in writes if write is not None and not self._refusals.holds(write.pod.uid)]
 
-    def _notice_vanished(self, worker: Pod) -> None:
-        """Count a value of ours that is gone together with its mark: somebody clears what we write."""
-        if worker.uid in self._written and cost_state(worker) is CostState.NONE and worker.pool is not None:
-            del self._written[worker.uid]
-            self._vanished[worker.pool] += 1
-            self._judge_contest(worker.pool, 0)
+    def _has_written(self, worker: Pod) -> bool:
+        return any((worker.uid, price) in self._written for price in Price)
 
-    def _judge_contest(self, pool: str, overwritten: int) -> None:
-        if pool not in self._contested and overwritten + self._vanished[pool] >= CONTESTED:
-            self._contested.add(pool)
-            log.warning(
-                "deletion costs are left alone: another writer overwrites them",
-                extra=fields(pool=pool, overwritten=overwritten, removed=self._vanished[pool]),
-            )
+    def _notice_vanished(self, worker: Pod) -> None:
+        """Take note where a value of ours is gone together with its mark."""
+        gone = {
+            (worker.uid, price)
+            for price in Price
+            if (worker.uid, price) in self._written and cost_state(worker, price) is CostState.NONE
+        }
+        if gone and worker.pool is not None:
+            self._written -= gone
+            self._contests.vanished(worker.pool)
 
     async def _write_one(self, write: CostWrite) -> bool:
-        pod, removes = write.pod, write.value is None
+        pod = write.pod
         outcome = await carry_out(
-            self._write(write), pod, self._state, removes=removes, what="a deletion cost", log=log
+            self._write(write), pod, self._state, removes=write.removes, what="a deletion cost", log=log
         )
-        match outcome:
-            case WriteOutcome.REMOVED:
-                self._written.pop(pod.uid, None)
-            case WriteOutcome.WRITTEN:
-                self._written[pod.uid] = str(write.value)
-            case _:
-                pass
-        log.debug("deletion cost", extra=fields(pod=pod.name, pool=pod.pool, value=write.value, outcome=outcome))
+        if outcome in (WriteOutcome.WRITTEN, WriteOutcome.REMOVED):
+            for price, value in write.values.items():
+                (self._written.discard if value is None else self._written.add)((pod.uid, price))
+        log.debug(
+            "deletion cost", extra=fields(pod=pod.name, pool=pod.pool, prices=dict(write.values), outcome=outcome)
+        )
         self._metrics.cost_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
         return self._refusals.goes_on(pod.uid, outcome)
-
-
-def _is_urgent(write: CostWrite) -> bool:
-    """A removal, or a worker that is busy and still looks cheap to delete."""
-    return write.value is None or write.value >= 0

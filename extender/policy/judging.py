@@ -17,7 +17,7 @@ from extender.model import Pod, SkipReason
 from extender.policy.brakes import holds_up, why_pool_waits
 from extender.policy.budgets import NO_BUDGETS, Kept
 from extender.policy.cluster_view import ClusterView
-from extender.policy.deletion_cost import CostWrite, cost_write
+from extender.policy.deletion_cost import CostWrite, cost_write, karpenter_on, stances
 from extender.policy.departure import why_barred
 from extender.policy.disruption_room import why_stays
 from extender.policy.idleness import ReapRules
@@ -110,11 +110,22 @@ def judging(standing: Standing, pools: Iterable[str], now: datetime) -> Generato
     return Judgement(pools=judged, stuck=standing.room.stuck(now))
 
 
-def cost_of(view: ClusterView, worker: Pod, rules: PoolRules, now: datetime) -> CostWrite | None:
-    """Decide what to write on one worker, None for nothing. Whether a pool is in dry-run is for the caller to ask."""
+def cost_of(
+    view: ClusterView,
+    worker: Pod,
+    rules: PoolRules,
+    now: datetime,
+    *,
+    karpenter_writes: bool = False,
+) -> CostWrite | None:
+    """Decide what to write on one worker, None for nothing. Whether a pool is in dry-run is for the caller to ask.
+
+    ``karpenter_writes``: it writes deletion costs itself, see `deletion_cost.stances`.
+    """
     costs = rules.deletion_cost
-    key = view.order.get(worker.node or "")
-    return cost_write(worker, key, enabled=costs.enabled, settle=costs.settle, now=now)
+    karpenter = karpenter_on(view.nodes.get(worker.node or ""), writes=karpenter_writes)
+    wanted = stances(costs, worker, karpenter)
+    return cost_write(worker, view.order.get(worker.node or ""), wanted, settle=costs.settle, now=now)
 
 
 class _Aftermath:

@@ -21,7 +21,7 @@ from extender.kube.claim_store import FoundPod
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound
 from extender.model import Pod, PodClaim
 from extender.policy.claims import Claimant, PoolClaims, claim_id
-from extender.policy.deletion_cost import cost_write
+from extender.policy.deletion_cost import NO_CHANGE, Prices, claim_stances, cost_write
 from extender.policy.idleness import asks_not_to_be_disturbed
 from extender.telemetry import fields
 from extender.web.candidates import Candidates
@@ -234,13 +234,13 @@ class Claiming:
             protects=request.settings.rules.do_not_disrupt and not is_theirs,
         )
 
-    def _busy_cost(self, worker: Pod, claim: PodClaim, settings: PoolClaims) -> int | None:
-        """Say which deletion cost goes with the claim, None where it stays as it is: as the cost writer would."""
+    def _busy_cost(self, worker: Pod, claim: PodClaim, settings: PoolClaims) -> Prices:
+        """Say which prices go with the claim, those of ours that stand there: as the cost writer would."""
         write = cost_write(
             replace(worker, claim=claim),
             self._state.order.get(worker.node or ""),
-            enabled=settings.costs.enabled,
+            claim_stances(settings.costs),
             settle=settings.costs.settle,
             now=claim.since,
         )
-        return None if write is None else write.value
+        return NO_CHANGE if write is None else write.values

@@ -25,6 +25,7 @@ from extender.policy.claims import (
     is_held_in,
     prolonged,
 )
+from extender.policy.deletion_cost import NO_CHANGE, Prices
 from extender.policy.idleness import is_claimed
 from extender.web.grants import Granted, NoSuchClaim, StillChanging, WorkerEnds
 
@@ -39,7 +40,7 @@ class Claims(Protocol):
     async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]: ...
     async def as_of(self, pod: Pod, version: str) -> FoundPod | None: ...
     async def read(self, namespace: str, name: str) -> FoundPod | None: ...
-    async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: int | None = None) -> FoundPod: ...
+    async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: Prices = NO_CHANGE) -> FoundPod: ...
     async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
 
 
@@ -152,7 +153,7 @@ class HeldClaims:
                 return True
         raise StillChanging
 
-    async def hold(self, worker: Pod, claim: PodClaim, *, cost: int | None = None) -> FoundPod:
+    async def hold(self, worker: Pod, claim: PodClaim, *, cost: Prices = NO_CHANGE) -> FoundPod:
         """Put a claim on exactly this version of a worker. Raises as `ClaimStore.hold`."""
         held = await self._claims.hold(worker, claim, Claimant.of(claim).key, cost=cost)
         self._take_note(worker, held.pod)

@@ -53,7 +53,8 @@ def record(version: str, file: Path, *, note: Note = silent) -> list[str]:
     """Record every state of one version of Karpenter, side by side: their names."""
     newest = version == next(iter(KARPENTER_MODULES))
     states_of_it = (*STATES, *NEWEST) if newest else STATES
-    with ControlPlane(karpenter_options(version, gates="NodeRepair=true" if newest else ""), note=note) as control_plane:
+    options = karpenter_options(version, gates="NodeRepair=true" if newest else "")
+    with ControlPlane(options, note=note) as control_plane:
         create_node_class(control_plane)
         create_node_class(control_plane, "slow", delay="45s")
         kubernetes = control_plane.api("GET", "/version")["gitVersion"]

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from extender.kube.claim_store import format_claim
-from extender.kube.objects import CLAIM, CLAIMED_BY, DO_NOT_DISRUPT
+from extender.kube.objects import CLAIM, CLAIMED_BY, DISRUPTION_COST, DO_NOT_DISRUPT
 from scripts.tools.controlplane.objects import is_ready
 from tests.builders import claim
 from tests.integration.ground import POOL, Ground
@@ -181,6 +181,43 @@ def test_pool_that_is_taken_out_of_the_file_leaves_no_cost_behind(ground: Ground
     reaper.stop()
 
 
+def test_karpenters_own_writer_is_known_by_one_value(ground: Ground, reapers: Reapers) -> None:
+    """By its name in managedFields. Deletion costs of ReplicaSets' pods are given up, the price it reads is written.
+
+    So it is in a pool of two, of which one value was overwritten and the other one cleared, which leaves no trace.
+    """
+    (node,) = ground.nodes(1)
+    ground.patch_node(node, {"metadata": {"labels": {"karpenter.sh/nodepool": "workers"}}})
+    ground.write_ledger({node: 60})
+    reapers.deployment("ducks", 3, node)
+    idle, cleared, busy = sorted(reapers.of("ducks"))
+    reapers.mark_busy(busy)
+    reaper = reapers.start(**KEEP_ALL)
+    wait_costs(reapers, idle, cleared)
+    assert prices(ground) == {}
+    for name, value in ((idle, "-5"), (cleared, None)):
+        path = f"/api/v1/namespaces/{ground.namespace}/pods/{name}"
+        written = {"metadata": {"annotations": {COST: value}}}
+        reapers.control_plane.api("PATCH", path, written, params={"fieldManager": "karpenter"})
+    ground.wait(lambda: len(prices(ground)) == 3, lambda: f"{prices(ground)}: {reaper.text()[-2000:]}")
+    assert prices(ground)[busy] > 1_000_000_000 > 0 > prices(ground)[idle] == prices(ground)[cleared]
+    reapers.wait_passes(reaper, 8)
+    assert reapers.costs() == {idle: "-5", cleared: None, busy: None}
+    assert len(reaper.lines("Karpenter writes deletion costs, ours are given up")) == 1
+    assert reaper.metric("warmnode_deletion_cost_contested", pool=POOL) == 1
+    events = reapers.control_plane.api("GET", f"/apis/events.k8s.io/v1/namespaces/{ground.namespace}/events")["items"]
+    (told,) = (each for each in events if each["reason"] == "DeletionCostsGivenUp")
+    assert (told["type"], told["regarding"]["name"]) == ("Warning", idle)
+    writes = reaper.metric("warmnode_deletion_cost_writes_total", pool=POOL, outcome="written")
+    assert writes == 5, "two deletion costs, then three prices, and no fight"
+
+
+def prices(ground: Ground) -> dict[str, int]:
+    """Read what pods are worth to Karpenter, of those that have a price."""
+    found = {name: pod["metadata"].get("annotations") or {} for name, pod in ground.pods().items()}
+    return {name: int(each[DISRUPTION_COST]) for name, each in found.items() if DISRUPTION_COST in each}
+
+
 # -- cleanup --------------------------------------------------------------------------------------------------------
 
 
@@ -202,9 +239,10 @@ def test_cleanup_leaves_nothing_of_ours_and_all_of_theirs(ground: Ground, reaper
     """Annotations, ledger and Leases go; what others wrote stays. It is refused while a reaper leads."""
     (node,) = ground.nodes(1, wait=False)
     reapers.run_workers({"ours": node, "theirs": node, "taken": node})
-    reapers.annotate("theirs", {COST: "7", "example.com/other": "stays"})
-    reaper = reapers.start(**KEEP_ALL)
+    reapers.annotate("theirs", {COST: "7", DISRUPTION_COST: "9", "example.com/other": "stays"})
+    reaper = reapers.start(pool={"deletionCost": {"settle": "1s", "disruptionCost": "always"}}, **KEEP_ALL)
     wait_costs(reapers, "ours", "taken")
+    assert prices(ground).keys() == {"ours", "theirs", "taken"}
     ground.wait_for_ledger(bool)
     with pytest.raises(subprocess.CalledProcessError) as refused:
         clean_up(reapers)
@@ -227,6 +265,7 @@ def test_cleanup_leaves_nothing_of_ours_and_all_of_theirs(ground: Ground, reaper
     annotations = {name: pod["metadata"].get("annotations") or {} for name, pod in ground.pods().items()}
     assert [key for each in annotations.values() for key in each if key.startswith("warmnode.dev/")] == []
     assert reapers.costs() == {"ours": None, "theirs": "7", "taken": "-7"}
+    assert prices(ground) == {"theirs": 9}
     assert annotations["theirs"]["example.com/other"] == "stays"
     assert DO_NOT_DISRUPT not in annotations["ours"], "it came with a claim"
     assert CLAIMED_BY not in ground.pod("ours")["metadata"]["labels"]

@@ -26,6 +26,7 @@ from extender.kube.eviction import EvictionOutcome, Evictor
 from extender.kube.lease import LeaseObject, LeaseStore, StoredLease
 from extender.kube.ledger_store import LedgerStore
 from extender.kube.listing import list_objects
+from extender.kube.managed_fields import is_priced_by_karpenter
 from extender.kube.mark_store import MarkStore
 from extender.kube.objects import PodObject
 from extender.kube.transport import Lane
@@ -103,6 +104,7 @@ def readers(client: Answers) -> dict[str, Callable[[], Awaitable[object]]]:
         "ledger": ledger.read,
         "new ledger": lambda: ledger.record({"uid": NOW}, None),
         "leases of a survey": lambda: list_objects(client, "/leases", LeaseObject, lease_facts),
+        "who wrote a cost": lambda: is_priced_by_karpenter(client, POD),
         "clean-up": lambda: clean_up(client, namespace="own", ledger="ledger", leases=(), dry_run=False),
     }
 

@@ -27,7 +27,7 @@ from extender.policy.claims import (
     prolonged,
     reasons_on,
 )
-from extender.policy.deletion_cost import busy_cost, cost_write, idle_cost
+from extender.policy.deletion_cost import PoolCosts, Price, busy_cost, claim_stances, cost_write, idle_cost
 from extender.policy.idleness import (
     CLAIM_GRACE,
     ReapRules,
@@ -170,8 +170,8 @@ def test_a_claimed_worker_costs_as_much_as_a_busy_one() -> None:
     idle = worker(idle_since=minutes_ago(5), deletion_cost=text, cost_mark=text)
 
     def value(pod: Pod) -> int | None:
-        write = cost_write(pod, key, enabled=True, settle=timedelta(seconds=30), now=NOW)
-        return None if write is None else write.value
+        write = cost_write(pod, key, claim_stances(PoolCosts()), settle=timedelta(seconds=30), now=NOW)
+        return None if write is None else write.values[Price.DELETION]
 
     assert value(structs.replace(idle, claim=HELD)) == busy_cost(key)
     assert value(structs.replace(idle, claim=HELD, deletion_cost=None, cost_mark=None)) is None

@@ -144,7 +144,8 @@ def test_find_or_build_with_an_old_go_names_the_version_needed(tmp_path: Path) -
 
 def test_find_or_build_takes_a_newer_go_for_the_module_that_needs_it(tmp_path: Path) -> None:
     """Where the machine's own is older, even with GOTOOLCHAIN=local: for that build alone, and it says so."""
-    go, said = tmp_path / "path" / "go", []
+    said: list[str] = []
+    go = tmp_path / "path" / "go"
     write_program(go, prints="")
     script = f'#!/bin/sh\necho "$GOTOOLCHAIN $*" >>{tmp_path}/calls\n'
     go.write_text(script + 'if [ "$GOTOOLCHAIN" = local ]; then echo go1.24.1; else echo go1.26.9; fi\n')

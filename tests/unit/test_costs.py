@@ -10,14 +10,16 @@ from msgspec.structs import replace
 
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, Forbidden, KubeError, Unavailable
+from extender.loops.contests import ASKED, Contests
 from extender.loops.costs import CostWriter
 from extender.loops.writing import BATCH, REFUSED_PAUSE
 from extender.model import Pod
-from extender.policy.deletion_cost import CostWrite, PoolCosts
+from extender.policy.deletion_cost import REPLICA_SET, CostWrite, DisruptionCostUse, PoolCosts, Price
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, node, worker
 
+FIELDS = {Price.DELETION: ("deletion_cost", "cost_mark"), Price.DISRUPTION: ("disruption_cost", "disruption_mark")}
 OFF = PoolCosts(enabled=False, settle=timedelta(0))
 
 
@@ -30,16 +32,24 @@ class Scene:
         self.may_write = True
         self.settings = PoolSettings(name="pool")
         self.writes: list[tuple[str, int | None]] = []
+        self.patches: list[CostWrite] = []
+        self.karpenters: set[str] = set()
+        self.unreadable = False
+        self.asked: list[str] = []
+        self.told: list[str] = []
         self.fails: list[Exception] = []
         self.slow = False
         self.metrics = Metrics()
         self.state = ClusterState(clock=lambda: self.now)
-        self.state.replace_nodes([node("a"), node("b")])
+        self.state.replace_nodes([node("a"), node("b"), node("k", node_pool="workers")])
         self.state.replace_pods(pods)
         self.state.begin()
         self.writer = CostWriter(
             state=self.state,
             write=self.write,
+            contests=Contests(
+                is_priced_by_karpenter=self.is_priced_by_karpenter, announcer=self, clock=clock_of(self.clock)
+            ),
             metrics=self.metrics,
             rules=lambda pool: self.settings,
             may_write=lambda: self.may_write,
@@ -55,9 +65,23 @@ class Scene:
             await asyncio.sleep(0)
         if self.fails:
             raise self.fails.pop(0)
-        self.writes.append((write.pod.name, write.value))
-        text = None if write.value is None else str(write.value)
-        return replace(write.pod, deletion_cost=text, cost_mark=text, resource_version=f"{write.pod.resource_version}1")
+        self.patches.append(write)
+        changes: dict[str, str | None] = {}
+        for price, value in write.values.items():
+            if price is Price.DELETION:
+                self.writes.append((write.pod.name, value))
+            value_field, mark_field = FIELDS[price]
+            changes[value_field] = changes[mark_field] = None if value is None else str(value)
+        return replace(write.pod, **changes, resource_version=f"{write.pod.resource_version}1")
+
+    async def is_priced_by_karpenter(self, pod: Pod) -> bool:
+        self.asked.append(pod.name)
+        if self.unreadable:
+            raise Unavailable(503, "x", "away")
+        return pod.deletion_cost in self.karpenters
+
+    async def gave_up(self, pod: Pod, why: str) -> None:
+        self.told.append(pod.name)
 
     def sample(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
@@ -261,3 +285,124 @@ async def test_lost_leadership_stops_the_round() -> None:
     scene.may_write = False
     await scene.writer.carry_out(writes)
     assert scene.writes == []
+
+
+# -- beside Karpenter's own writer ------------------------------------------------------------------------------------
+
+
+def of_deployment(name: str, *, cost: str | None = None, is_idle: bool = True) -> Pod:
+    since = minutes_ago(5) if is_idle else None
+    return worker(name, node="k", idle_since=since, owner=REPLICA_SET, deletion_cost=cost)
+
+
+async def patched(scene: Scene) -> dict[str, dict[Price, int | None]]:
+    """One full look, carried out: the patches in it."""
+    before = len(scene.patches)
+    await scene.look()
+    return {write.pod.name: dict(write.values) for write in scene.patches[before:]}
+
+
+async def test_one_value_of_karpenters_is_enough() -> None:
+    """In a pool of one worker, and where Karpenter wrote first: the other price is written instead, for good."""
+    scene = Scene(of_deployment("w", cost="-1"))
+    scene.karpenters = {"-1"}
+    assert await patched(scene) == {}
+    found = await patched(scene)
+    assert found.keys() == {"w"}
+    assert found["w"].keys() == {Price.DISRUPTION}
+    assert await patched(scene) == {}
+    assert (scene.asked, scene.told) == (["w"], ["w"])
+    assert scene.sample("warmnode_deletion_cost_contested", pool="pool") == 1
+
+
+async def test_what_karpenter_does_in_one_pool_holds_in_all() -> None:
+    """Ours are taken from the pods of ReplicaSets, which it clears without a trace; a bare worker keeps both."""
+    bare, away = worker("bare", node="k"), idle("away")
+    scene = Scene(of_deployment("theirs", cost="-1"), of_deployment("ours"), bare, away)
+    assert {"ours", "away"} <= (await patched(scene)).keys()
+    scene.karpenters = {"-1"}
+    scene.writer.forgive()
+    await patched(scene)
+    found = await patched(scene)
+    assert found["ours"][Price.DELETION] is None
+    assert found["bare"].keys() == {Price.DISRUPTION}
+    assert "away" not in found
+    scene.change("ours", deletion_cost="-7")
+    scene.change("theirs", deletion_cost=None)
+    assert await patched(scene) == {}
+    assert len(scene.told) == 1
+
+
+async def test_many_values_that_karpenter_wrote_are_no_contest() -> None:
+    """Karpenter overwrites all within a second: who it is comes before how many there are."""
+    scene = Scene(*(of_deployment(f"w{i}") for i in range(4)))
+    assert len(await patched(scene)) == 4
+    scene.karpenters = {"-2"}
+    for i in range(4):
+        scene.change(f"w{i}", deletion_cost="-2")
+    await patched(scene)
+    assert {name: set(values) for name, values in (await patched(scene)).items()} == {
+        f"w{i}": {Price.DISRUPTION} for i in range(4)
+    }
+
+
+async def test_another_writer_is_not_asked_about_for_ever() -> None:
+    """A few values of a pool an hour, and none twice."""
+    scene = Scene(*(of_deployment(f"w{i}", cost=str(i)) for i in range(6)))
+    for _ in range(6):
+        await scene.look()
+    assert len(scene.asked) == len(set(scene.asked)) == ASKED
+    scene.now += timedelta(hours=1, seconds=1)
+    await scene.look()
+    assert len(scene.asked) == ASKED + 1
+
+
+async def test_who_wrote_is_asked_again_after_a_failure() -> None:
+    """And nothing else waits for it."""
+    scene = Scene(of_deployment("w", cost="-1"), idle("a"))
+    scene.unreadable = True
+    assert (await patched(scene)).keys() == {"a"}
+    scene.unreadable, scene.karpenters = False, {"-1"}
+    await patched(scene)
+    assert "w" in await patched(scene)
+
+
+async def test_pods_that_karpenter_never_prices_are_not_asked_about() -> None:
+    """It prices pods of ReplicaSets on its own nodes: a value elsewhere is somebody else's."""
+    theirs = replace(of_deployment("elsewhere", cost="-1"), node="a")
+    scene = Scene(theirs, worker("bare", node="k", idle_since=minutes_ago(5), deletion_cost="-1"))
+    await scene.look()
+    assert scene.asked == []
+
+
+async def test_never_idle_gets_the_price_once_where_it_is_asked_for() -> None:
+    """One write at its birth, and none while nothing changes."""
+    scene = Scene(worker("w", node="a"), worker("v", node="k"))
+    scene.settings = PoolSettings(name="pool", deletion_cost=PoolCosts(disruption_cost=DisruptionCostUse.ALWAYS))
+    assert {name: set(values) for name, values in (await patched(scene)).items()} == {
+        "w": {Price.DISRUPTION},
+        "v": {Price.DISRUPTION},
+    }
+    assert await patched(scene) == {}
+
+
+async def test_writer_that_clears_the_other_price_makes_us_stop() -> None:
+    """Value and mark removed together, three times: as with deletion costs."""
+    scene = Scene(*(worker(f"w{i}", node="a") for i in range(3)))
+    scene.settings = PoolSettings(name="pool", deletion_cost=PoolCosts(disruption_cost=DisruptionCostUse.ALWAYS))
+    assert len(await patched(scene)) == 3
+    for i in range(3):
+        scene.change(f"w{i}", disruption_cost=None, disruption_mark=None)
+    await patched(scene)
+    assert await patched(scene) == {}
+
+
+async def test_both_prices_go_from_a_pod_that_is_no_worker_any_more() -> None:
+    """Its pool is configured no more, and nobody else would take them away. One that was never ours is let be."""
+    of_another = worker("another", pool=None, disruption_cost="-5", disruption_mark="-5")
+    scene = Scene(idle("w"), of_another)
+    scene.settings = PoolSettings(name="pool", deletion_cost=PoolCosts(disruption_cost=DisruptionCostUse.ALWAYS))
+    await scene.look()
+    scene.change("w", pool=None)
+    assert await patched(scene) == {"w": {Price.DELETION: None, Price.DISRUPTION: None}}
+    assert await patched(scene) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,26 @@ from hypothesis import strategies as st
 from extender.model import Pod
 from extender.policy.ages import order_key
 from extender.policy.deletion_cost import (
+    FREE_AT,
+    LOW_PRIORITY,
+    LOWEST_HELD,
+    REPLICA_SET,
     CostState,
+    CostWrite,
+    DisruptionCostUse,
+    KarpenterPart,
+    PoolCosts,
+    Price,
+    Stance,
     busy_cost,
+    claim_stances,
     cost_state,
     cost_write,
+    disruption_cost,
+    eviction_cost,
     idle_cost,
     is_untouched,
-    removals,
+    stances,
 )
 from tests.builders import NOW, minutes_ago, node, times, uids, worker
 
@@ -28,8 +42,23 @@ OURS = str(idle_cost(KEY))
 
 
 def value(pod: Pod, key: tuple[int, int, int, str] | None = KEY, *, enabled: bool = True) -> int | str | None:
-    write = cost_write(pod, key, enabled=enabled, settle=SETTLE, now=NOW)
-    return "nothing" if write is None else write.value
+    write = decide(pod, PoolCosts(enabled=enabled), key=key)
+    return "nothing" if write is None else write.values[Price.DELETION]
+
+
+def decide(
+    pod: Pod,
+    costs: PoolCosts,
+    karpenter: KarpenterPart = KarpenterPart.READS,
+    *,
+    key: tuple[int, int, int, str] | None = KEY,
+) -> CostWrite | None:
+    return cost_write(pod, key, stances(costs, pod, karpenter), settle=SETTLE, now=NOW)
+
+
+def prices(pod: Pod, costs: PoolCosts, karpenter: KarpenterPart = KarpenterPart.READS) -> dict[Price, int | None]:
+    write = decide(pod, costs, karpenter)
+    return {} if write is None else dict(write.values)
 
 
 def with_cost(cost: str | None, mark: str | None, *, idle: bool = True) -> Pod:
@@ -119,17 +148,134 @@ def test_switched_off_removes_ours() -> None:
     assert value(with_cost(None, None), enabled=False) == "nothing"
 
 
-def test_removals_take_every_mark() -> None:
-    """Cleaning up finds ours, and marks whose value is another's by now."""
-    ours, overwritten, foreign = with_cost(OURS, OURS), with_cost("5", OURS), with_cost("5", None)
-    assert [write.pod for write in removals([ours, overwritten, foreign])] == [ours, overwritten]
-
-
-@given(st.sampled_from([None, "5", OURS]), st.sampled_from([None, OURS]), st.booleans(), st.booleans(), times)
-def test_untouched_pod_is_never_written(
-    cost: str | None, mark: str | None, idle: bool, enabled: bool, now: datetime
-) -> None:
-    """Whatever the settings and the time; and a pod that is to be written is not untouched."""
+@given(st.sampled_from([None, "5", OURS]), st.sampled_from([None, OURS]), st.booleans(), st.booleans())
+def test_untouched_pod_gets_no_deletion_cost(cost: str | None, mark: str | None, idle: bool, enabled: bool) -> None:
+    """Whatever the settings; and a pod that is to be written is not untouched."""
     pod = with_cost(cost, mark, idle=idle)
-    write = cost_write(pod, KEY, enabled=enabled, settle=timedelta(0), now=now)
-    assert not is_untouched(pod) or write is None
+    assert not is_untouched(pod) or decide(pod, PoolCosts(enabled=enabled)) is None
+
+
+# -- the price that Karpenter alone reads -----------------------------------------------------------------------------
+
+ALWAYS = PoolCosts(disruption_cost=DisruptionCostUse.ALWAYS)
+NEVER = PoolCosts(disruption_cost=DisruptionCostUse.NEVER)
+AUTO = PoolCosts()
+PRICE = str(disruption_cost(KEY, 0, is_busy=False))
+BUSY_PRICE = str(disruption_cost(KEY, 0, is_busy=True))
+priorities = st.integers(min_value=-(2**31), max_value=1_000_000_000)
+evened_out = st.integers(min_value=-230_000_000, max_value=500_000_000)
+keys = st.builds(lambda at, uid: order_key(node("n", uid=uid), at), times, uids)
+
+
+@given(keys, keys, evened_out, evened_out)
+def test_a_busy_worker_outweighs_nine_idle_ones(
+    busy: tuple[int, int, int, str], idle: tuple[int, int, int, str], busy_priority: int, idle_priority: int
+) -> None:
+    """Whatever the ages and the priorities: so a node of idle workers goes before one with a busy worker."""
+    dear = eviction_cost(disruption_cost(busy, busy_priority, is_busy=True), busy_priority)
+    cheap = eviction_cost(disruption_cost(idle, idle_priority, is_busy=False), idle_priority)
+    assert dear > 9 * cheap > 0
+
+
+@given(keys, priorities)
+def test_a_busy_worker_is_never_free_above_the_bound(key: tuple[int, int, int, str], priority: int) -> None:
+    """And none that is idle as long as its value can even the priority out: free values are not written."""
+    if priority > LOWEST_HELD:
+        assert eviction_cost(disruption_cost(key, priority, is_busy=True), priority) > 0
+    if abs(priority) < 500_000_000:
+        assert eviction_cost(disruption_cost(key, priority, is_busy=False), priority) > 0
+
+
+@given(keys, priorities, st.booleans())
+def test_a_disruption_cost_fits_in_32_bits(key: tuple[int, int, int, str], priority: int, is_busy: bool) -> None:
+    """Karpenter takes what is beyond for unreadable, and counts such a pod as 1."""
+    assert -(2**31) <= disruption_cost(key, priority, is_busy=is_busy) < 2**31
+
+
+def test_bounds_of_priorities_are_where_karpenter_begins_to_take_pods_for_nothing() -> None:
+    """Without a price; idle with the lowest deletion cost; busy with the highest disruption cost."""
+    assert eviction_cost(0, FREE_AT + 1) > 0 == eviction_cost(0, FREE_AT)
+    assert eviction_cost(-84_200_000, LOW_PRIORITY) > 0 >= eviction_cost(-84_200_000, LOW_PRIORITY - 10_000)
+    assert eviction_cost(2**31 - 1, LOWEST_HELD) > 0 > eviction_cost(2**31 - 1, LOWEST_HELD - 1_000_000)
+
+
+def test_idle_price_is_the_deletion_cost() -> None:
+    """At priority 0; otherwise it evens the priority out."""
+    assert disruption_cost(KEY, None, is_busy=False) == disruption_cost(KEY, 0, is_busy=False) == idle_cost(KEY)
+    cost = eviction_cost(disruption_cost(KEY, -1_000_000, is_busy=False), -1_000_000)
+    assert cost == pytest.approx(eviction_cost(idle_cost(KEY), 0))
+
+
+def test_a_cycle_is_one_patch_each_way() -> None:
+    """Idle and settled, then busy: both prices in one write, and nothing more while nothing changes."""
+    idle = worker(idle_since=minutes_ago(5))
+    assert prices(idle, ALWAYS) == {Price.DELETION: idle_cost(KEY), Price.DISRUPTION: int(PRICE)}
+    written: dict[str, Any] = dict.fromkeys(("deletion_cost", "cost_mark"), OURS)
+    written |= dict.fromkeys(("disruption_cost", "disruption_mark"), PRICE)
+    assert prices(worker(idle_since=minutes_ago(5), **written), ALWAYS) == {}
+    busy = {Price.DELETION: busy_cost(KEY), Price.DISRUPTION: int(BUSY_PRICE)}
+    assert prices(worker(**written), ALWAYS) == busy
+    assert prices(worker(idle_since=NOW, **written), ALWAYS) == {}
+
+
+def test_never_idle_is_dear_to_karpenter() -> None:
+    """Without a price it would weigh 1 there, as an idle one of the oldest node: it gets the busy one, once."""
+    assert prices(worker(), ALWAYS) == {Price.DISRUPTION: int(BUSY_PRICE)}
+    assert prices(worker(disruption_cost=BUSY_PRICE, disruption_mark=BUSY_PRICE), ALWAYS) == {}
+
+
+@pytest.mark.parametrize(("cost", "mark"), [("abc", None), ("5", PRICE), (None, PRICE)])
+@pytest.mark.parametrize("costs", [ALWAYS, NEVER, PoolCosts(enabled=False)])
+def test_foreign_disruption_cost_is_left_alone(cost: str | None, mark: str | None, costs: PoolCosts) -> None:
+    """Also one that Karpenter cannot read."""
+    pod = worker(idle_since=minutes_ago(5), disruption_cost=cost, disruption_mark=mark)
+    assert Price.DISRUPTION not in prices(pod, costs)
+
+
+@pytest.mark.parametrize(
+    ("costs", "karpenter", "priority", "is_written"),
+    [
+        (AUTO, KarpenterPart.READS, 0, False),
+        (AUTO, KarpenterPart.READS, None, False),
+        (AUTO, KarpenterPart.READS, LOW_PRIORITY - 1, True),
+        (AUTO, KarpenterPart.NONE, LOW_PRIORITY - 1, False),
+        (AUTO, KarpenterPart.WRITES, 0, True),
+        (ALWAYS, KarpenterPart.NONE, 0, True),
+        (NEVER, KarpenterPart.WRITES, LOW_PRIORITY - 1, False),
+        (PoolCosts(enabled=False, disruption_cost=DisruptionCostUse.ALWAYS), KarpenterPart.WRITES, 0, False),
+    ],
+)
+def test_disruption_cost_is_written_where_it_is_needed(
+    costs: PoolCosts, karpenter: KarpenterPart, priority: int | None, is_written: bool
+) -> None:
+    """auto: beside Karpenter's own writer, and where a priority would make the worker free. And ours goes where not."""
+    pod = worker(priority=priority)
+    assert (Price.DISRUPTION in prices(pod, costs, karpenter)) is is_written
+    text = str(disruption_cost(KEY, priority, is_busy=True))
+    ours = worker(priority=priority, disruption_cost=text, disruption_mark=text)
+    assert prices(ours, costs, karpenter) == ({} if is_written else {Price.DISRUPTION: None})
+
+
+def test_deletion_cost_of_a_replica_sets_pod_is_given_up_to_karpenter() -> None:
+    """Ours is taken away, so that no old value says idle of a busy one; nobody else's pods are Karpenter's to price."""
+    pod = worker(idle_since=minutes_ago(5), owner=REPLICA_SET, deletion_cost=OURS, cost_mark=OURS)
+    assert prices(pod, AUTO, KarpenterPart.WRITES) == {Price.DELETION: None, Price.DISRUPTION: int(PRICE)}
+    theirs = worker(idle_since=minutes_ago(5), owner=REPLICA_SET, deletion_cost="-3", cost_mark=OURS)
+    assert prices(theirs, AUTO, KarpenterPart.WRITES) == {Price.DISRUPTION: int(PRICE)}
+    bare = worker(idle_since=minutes_ago(5))
+    both = {Price.DELETION: idle_cost(KEY), Price.DISRUPTION: int(PRICE)}
+    assert prices(bare, AUTO, KarpenterPart.WRITES) == both
+
+
+def test_a_claim_keeps_up_prices_of_ours_and_begins_none() -> None:
+    """Whoever claims does not know what Karpenter does: the leader does."""
+    written: dict[str, Any] = dict.fromkeys(("deletion_cost", "cost_mark"), OURS)
+    written |= dict.fromkeys(("disruption_cost", "disruption_mark"), PRICE)
+
+    def claimed(pod: Pod, costs: PoolCosts = NEVER) -> dict[Price, int | None]:
+        write = cost_write(pod, KEY, claim_stances(costs), settle=SETTLE, now=NOW)
+        return {} if write is None else dict(write.values)
+
+    assert claimed(worker(**written)) == {Price.DELETION: busy_cost(KEY), Price.DISRUPTION: int(BUSY_PRICE)}
+    assert claimed(worker(), ALWAYS) == {}
+    assert set(claim_stances(PoolCosts(enabled=False)).values()) == {Stance.REMOVE}

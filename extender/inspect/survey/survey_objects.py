@@ -23,15 +23,15 @@ from extender.inspect.doctor.evidence import (
 )
 from extender.inspect.doctor.needs import Needs, quantity
 from extender.kube.brake_notes import brakes_from
-from extender.kube.codec import decode_answer, decode_part
+from extender.kube.codec import decode_answer
 from extender.kube.disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
+from extender.kube.managed_fields import SignedMeta, managed_fields, writer_of
 from extender.kube.objects import (
     DELETION_COST,
     IDLE_SINCE,
     Classify,
     Condition,
-    ObjectMeta,
     PodObject,
     PodSpec,
     PodStatus,
@@ -83,18 +83,7 @@ class Container(Struct, rename="camel", gc=False, frozen=True):
     volume_mounts: list[VolumeMount] | None = None
 
 
-class ManagedFields(Struct, rename="camel", gc=False, frozen=True):
-    manager: str = ""
-    time: datetime | None = None
-    fields_v1: Raw = msgspec.field(name="fieldsV1", default_factory=lambda: Raw(b"{}"))
-
-
-class SurveyedMeta(ObjectMeta, rename="camel", gc=False, frozen=True):
-    managed_fields: Raw = msgspec.field(default_factory=lambda: Raw(b"[]"))
-
-
-_MANAGED_FIELDS = msgspec.json.Decoder(list[ManagedFields])
-_META = msgspec.json.Decoder(SurveyedMeta)
+_META = msgspec.json.Decoder(SignedMeta)
 
 
 class SurveyedPodSpec(PodSpec, rename="camel", gc=False, frozen=True):
@@ -116,7 +105,7 @@ class SurveyedStatus(PodStatus, rename="camel", gc=False, frozen=True):
 
 
 class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
-    metadata: SurveyedMeta
+    metadata: SignedMeta
     spec: SurveyedPodSpec = SurveyedPodSpec()
     status: SurveyedStatus = SurveyedStatus()
 
@@ -148,7 +137,11 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
             resources=frozenset(_resources(raw.spec)),
             unscheduled_message=_unscheduled_message(raw.status.conditions),
             needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
-            cost_writer=_cost_writer(raw) if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN) else None,
+            cost_writer=(
+                writer_of(DELETION_COST, raw.metadata.managed_fields)
+                if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN)
+                else None
+            ),
         )
     programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
     holds = pod.node is not None and not pod.finished
@@ -235,22 +228,6 @@ def _resources(spec: SurveyedPodSpec) -> set[str]:
         if container.resources is not None:
             found |= (container.resources.requests or {}).keys() | (container.resources.limits or {}).keys()
     return found
-
-
-def _cost_writer(raw: SurveyedPod) -> str | None:
-    return next(
-        (
-            entry.manager
-            for entry in managed_fields(raw.metadata.managed_fields)
-            if f'"f:{DELETION_COST}"'.encode() in bytes(entry.fields_v1)
-        ),
-        None,
-    )
-
-
-def managed_fields(raw: Raw) -> list[ManagedFields]:
-    """Read who wrote which fields and when, by the API server's clock; empty where that was left out."""
-    return decode_part(raw, _MANAGED_FIELDS) or []
 
 
 # -- PodDisruptionBudgets ---------------------------------------------------------------------------------------------
