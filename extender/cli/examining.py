@@ -14,7 +14,7 @@ from extender.cli.flags import (
     path,
     snapshot_flag,
 )
-from extender.cli.outcome import CLEAN, FAILURE, BadUsage, fail, show
+from extender.cli.outcome import CLEAN, FAILURE, BadUsage, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import once
 from extender.inspect.doctor.doctor_text import render_json, render_page
@@ -100,7 +100,7 @@ def _doctor(options: argparse.Namespace) -> int:
         diagnosis = once.diagnose_snapshot(options.snapshot, asked)
     else:
         diagnosis = asyncio.run(once.diagnose_live(cluster_options(options), asked))
-    shown = show(render_json(diagnosis) if options.output == "json" else render_page(diagnosis))
+    shown = show(render_json(diagnosis) if options.output == "json" else render_page(diagnosis, width=columns()))
     return FAILURE if shown != CLEAN or diagnosis.verdict is Verdict.PROBLEM else CLEAN
 
 

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from extender.cli.flags import cluster_flags, cluster_options, flag, look, looks_once, path, snapshot_flag
-from extender.cli.outcome import CLEAN, fail, show
+from extender.cli.outcome import CLEAN, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import once
 from extender.inspect.plan_text import render_json, render_table
@@ -47,7 +47,9 @@ COMMANDS: Commands = {"plan": _plan_flags, "cleanup": _cleanup_flags}
 
 def _plan(options: argparse.Namespace) -> int:
     plan = look(options).plan
-    return show(render_json(plan) if options.output == "json" else render_table(plan, all_nodes=options.all))
+    if options.output == "json":
+        return show(render_json(plan))
+    return show(render_table(plan, all_nodes=options.all, width=columns()))
 
 
 def _cleanup(options: argparse.Namespace) -> int:

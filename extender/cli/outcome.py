@@ -6,6 +6,7 @@ Exit codes: 0 clean stop, 1 failure, 2 bad usage or settings.
 from __future__ import annotations
 
 import sys
+from shutil import get_terminal_size
 
 CLEAN, FAILURE, BAD_USAGE = 0, 1, 2
 
@@ -23,6 +24,11 @@ def show(text: str) -> int:
     except OSError as error:
         return fail(f"the output cannot be written: {(error.strerror or str(error)).lower()}")
     return CLEAN
+
+
+def columns() -> int:
+    """Say how wide lines may be: as the terminal, 80 without one, and no wider than one likes to read."""
+    return max(60, min(get_terminal_size().columns, 120))
 
 
 def refuse(text: str, *, bare: bool = False) -> int:

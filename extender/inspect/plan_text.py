@@ -8,7 +8,7 @@ from typing import assert_never
 
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
-from extender.inspect.text import count, page, span, table
+from extender.inspect.text import count, fill, page, span, table
 from extender.model import Pod, SkipReason
 from extender.policy.budgets import why_kept
 from extender.policy.deletion_cost import standing
@@ -24,6 +24,15 @@ SHOWN_PODS = 20
 
 
 KEYS_IN_WORDS = 3
+
+NO_POOL = (
+    "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration file by "
+    "labels that they have (--config). Below is the order that such workers would find."
+)
+WHAT_IT_MEANS = (
+    "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity). The "
+    f"first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
+)
 
 
 def render_json(plan: Plan) -> str:
@@ -43,9 +52,12 @@ def node_form(line: NodeLine, now: datetime) -> dict[str, object]:
     return {**all_keys(line), "cacheKeys": cache_keys, "why": why_ranked(line, now)}
 
 
-def render_table(plan: Plan, *, all_nodes: bool = False) -> str:
-    """Write the page: nodes with a score, the first of the leaving and ending ones, and how many are not shown."""
-    return page(_page(plan, all_nodes=all_nodes))
+def render_table(plan: Plan, *, all_nodes: bool = False, width: int = 80) -> str:
+    """Write the page: nodes with a score, the first of the leaving and ending ones, and how many are not shown.
+
+    Sentences stay within ``width``; a table is as wide as what is in it.
+    """
+    return page(_page(plan, all_nodes=all_nodes, width=width))
 
 
 def why_ranked(line: NodeLine, now: datetime) -> str:
@@ -73,18 +85,17 @@ def _place_in_words(line: NodeLine, now: datetime) -> str:
     return f"{age}: after all seen nodes" if line.age_basis is AgeBasis.NOT_SEEN else age
 
 
-def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
+def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
     workers = sum(pool.idle + pool.busy + pool.claimed + pool.pending for pool in plan.pools)
     yield f"{count(len(plan.nodes), 'node')}, {count(plan.pods, 'pod')}, {count(workers, 'worker')}"
     yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
     for unknown in plan.unknown:
-        yield f"not known: {unknown}"
+        yield from fill(f"not known: {unknown}", width=width, later="  ")
     yield ""
     if plan.pools:
         yield from _pools(plan.pools)
     else:
-        yield "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration"
-        yield "file by labels that they have (--config). Below is the order that such workers would find."
+        yield from fill(NO_POOL, width=width)
     yield ""
     shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
     yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
@@ -93,8 +104,7 @@ def _page(plan: Plan, *, all_nodes: bool) -> Iterator[str]:
         of_them = f", {leaving} of them leaving" if leaving else ""
         yield f"and {count(hidden, 'more node')} without a score{of_them} (--all shows them)"
     yield ""
-    yield "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity)."
-    yield f"The first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
+    yield from fill(WHAT_IT_MEANS, width=width)
     yield from _reap_page(plan)
     yield from _stuck_page(plan)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from textwrap import wrap
 
 
 def span(duration: timedelta) -> str:
@@ -37,6 +38,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: i
     for line in lines:
         cells = zip(line, aligned, widths, strict=True)
         yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()
+
+
+def fill(text: str, *, width: int, first: str = "", later: str = "") -> Iterator[str]:
+    """Break a text into lines that fit, and never within a word. ``first`` and ``later`` stand before the lines."""
+    yield from wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def page(lines: Iterable[str]) -> str:

@@ -478,8 +478,19 @@ def test_long_details_are_cut_on_the_page_only() -> None:
     finding = Finding(check=Check.POOLS, verdict=Verdict.WARNING, summary="s", details=tuple("abcdefghij"), remedy="r")
     made = diagnose(evidence(), source="f")
     page = render_page(type(made)(now=made.now, source="f", namespace="n", findings=(finding,)))
-    assert "and 2 more" in page
+    assert "- and 2 more" in page
     assert "-> r" in page
+
+
+def test_the_page_fits_a_terminal_and_tells_a_remedy_once() -> None:
+    """Of a cluster without warmnode three checks want the scheduler's file: the later ones lead to the first."""
+    page = render_page(diagnose(look(WORKER), source="f")).splitlines()
+    assert [line for line in page if len(line) > 80] == []
+    assert sum("pass the file that its flag --config names" in line for line in page) == 1
+    assert sum("-> as for the scheduler's configuration, above" in line for line in page) == 2
+    wide = render_page(diagnose(look(WORKER), source="f"), width=120).splitlines()
+    assert len(wide) < len(page)
+    assert max(map(len, wide)) <= 120
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from extender.inspect.doctor.findings import Check, Diagnosis, Finding, Verdict
+from extender.inspect.doctor.findings import Check, Diagnosis, Verdict
 from extender.inspect.json_form import all_keys, encode_form, keys
-from extender.inspect.text import page
+from extender.inspect.text import fill, page
 
 SCHEMA = "warmnode.dev/doctor/v1alpha1"
 SHOWN_DETAILS = 8
 """So many further lines of a finding are shown; the JSON form has all."""
+
+INDENT = " " * 9
+"""As wide as the longest verdict and a space."""
 
 TITLES = {
     Check.SCHEDULER_CALLS: "the scheduler calls",
@@ -49,29 +52,28 @@ def render_json(diagnosis: Diagnosis) -> str:
     return encode_form(SCHEMA, form)
 
 
-def render_page(diagnosis: Diagnosis) -> str:
-    """Write the page: one line for each check, and below it what is not well and what to do."""
-    return page(_page(diagnosis))
+def render_page(diagnosis: Diagnosis, *, width: int = 80) -> str:
+    """Write the page: each check, and below it what is not well and what to do, within ``width`` where words allow."""
+    return page(_page(diagnosis, width))
 
 
-def _page(diagnosis: Diagnosis) -> Iterator[str]:
-    yield f"looked at {diagnosis.source}; as of {diagnosis.now:%Y-%m-%d %H:%M:%S} UTC"
+def _page(diagnosis: Diagnosis, width: int) -> Iterator[str]:
+    yield from fill(f"looked at {diagnosis.source}; as of {diagnosis.now:%Y-%m-%d %H:%M:%S} UTC", width=width)
     yield ""
-    width = max(map(len, TITLES.values()))
+    told: dict[str, str] = {}
     for finding in diagnosis.findings:
-        yield f"{finding.verdict:<8} {TITLES[finding.check]:<{width}}  {finding.summary}"
-        yield from _more(finding, " " * (8 + 1 + width + 2))
+        title = TITLES[finding.check]
+        yield from fill(f"{title}: {finding.summary}", width=width, first=f"{finding.verdict:<8} ", later=INDENT)
+        for detail in finding.details[:SHOWN_DETAILS]:
+            yield from fill(detail, width=width, first=f"{INDENT}- ", later=f"{INDENT}  ")
+        if (hidden := len(finding.details) - SHOWN_DETAILS) > 0:
+            yield f"{INDENT}- and {hidden} more (--output json has all)"
+        if finding.remedy is not None and finding.verdict is not Verdict.OK:
+            before = told.setdefault(finding.remedy, title)
+            remedy = finding.remedy if before == title else f"as for {before}, above"
+            yield from fill(remedy, width=width, first=f"{INDENT}-> ", later=f"{INDENT}   ")
     yield ""
     yield _sum(diagnosis)
-
-
-def _more(finding: Finding, indent: str) -> Iterator[str]:
-    for detail in finding.details[:SHOWN_DETAILS]:
-        yield f"{indent}{detail}"
-    if (hidden := len(finding.details) - SHOWN_DETAILS) > 0:
-        yield f"{indent}and {hidden} more (--output json has all)"
-    if finding.remedy is not None and finding.verdict is not Verdict.OK:
-        yield f"{indent}-> {finding.remedy}"
 
 
 def _sum(diagnosis: Diagnosis) -> str:
