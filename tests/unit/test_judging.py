@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,8 @@ from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import FOREVER, DisruptionBudget, Node, NodePool, Pod, Selector, SkipReason
 from extender.policy.idleness import ReapRules
+from extender.policy.judging import PoolJudgement, judge
+from extender.policy.standing import Circumstances
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
 from extender.telemetry import Metrics
@@ -192,6 +195,48 @@ async def test_node_that_somebody_moved_to_keeps_its_workers_with_whole_node() -
     reports = await reaper.one_pass("a", "b")
     assert pods.evicted == []
     assert reports["b"].skipped == {"uid-of-wb": SkipReason.NODE_KEEPS_OTHERS}
+
+
+# -- one pool ---------------------------------------------------------------------------------------------------------
+
+
+def judged(state: ClusterState, **given: Any) -> PoolJudgement:
+    circumstances = Circumstances(rules=lambda name: pool(name), **given)
+    return judge(state, circumstances, ["a"], NOW).pools["a"]
+
+
+def state_of(*pods: Pod, nodes: tuple[Node, ...]) -> ClusterState:
+    return look_at(Cluster(nodes=nodes, pods=pods).snapshot(), Configuration.default(), source="the test")[0]
+
+
+def test_pool_waits_while_the_clock_is_off_or_budgets_are_not_known_or_it_is_paused() -> None:
+    """The first of these that is so is told; a pause that is over is none."""
+    state = state_of(idle("w", "a", "n1"), nodes=(node("n1"),))
+    over, lasts = {"a": minutes_ago(1)}, {"a": minutes_ago(-1)}
+    assert judged(state, is_clock_off=True, paused=lasts, budgets=None).waits is SkipReason.CLOCK_OFF
+    paused = judged(state, paused=lasts, budgets=None)
+    assert (paused.waits, paused.paused_until) == (SkipReason.POOL_PAUSED, minutes_ago(-1))
+    unknown = judged(state, paused=over, budgets=None)
+    assert (unknown.waits, unknown.paused_until) == (SkipReason.BACKING_OFF, None)
+    assert judged(state, paused=over).waits is None
+
+
+def test_workers_on_a_node_that_was_not_heard_of_are_idle_and_not_claimable() -> None:
+    """The floor does not count them."""
+    silent = node("n2", not_ready_since=minutes_ago(5))
+    state = state_of(idle("w1", "a", "n1"), idle("w2", "a", "n2"), nodes=(node("n1"), silent))
+    counts = judged(state).counts
+    assert (counts.idle, counts.claimable) == (2, 1)
+
+
+def test_worker_whose_cache_key_is_used_least_on_its_node_goes_first() -> None:
+    """Of those that are idle for equally long."""
+    keyed = [
+        worker(name, pool="a", node="n1", idle_since=minutes_ago(20), cache_key=key)
+        for name, key in (("w1", "x"), ("w2", "x"), ("w3", "y"))
+    ]
+    state = state_of(*keyed, nodes=(node("n1"),))
+    assert [victim.name for victim in judged(state).victims] == ["w3", "w1", "w2"]
 
 
 # -- whatever the cluster ---------------------------------------------------------------------------------------------

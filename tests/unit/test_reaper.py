@@ -349,6 +349,35 @@ async def test_clock_that_is_set_back_does_not_stop_passes() -> None:
     assert len(scene.pods.evicted) == 1
 
 
+async def test_lead_that_is_lost_while_a_worker_is_read_spares_it() -> None:
+    scene = Scene(floor=0)
+    read = scene.pods.read
+
+    async def read_slowly(pod: Pod) -> FreshPod | None:
+        scene.leader = False
+        return await read(pod)
+
+    scene.pods.read = read_slowly  # type: ignore[method-assign]
+    report = await scene.report()
+    assert scene.pods.asked == []
+    assert set(report.skipped.values()) == {SkipReason.BACKING_OFF}
+
+
+async def test_worker_that_somebody_deleted_meanwhile_is_not_asked_for() -> None:
+    """The watch says so before its turn comes."""
+    scene = Scene(floor=0)
+
+    def delete_the_others(asked: Pod) -> None:
+        for pod in list(scene.state.pods.values()):
+            if pod.uid != asked.uid:
+                scene.state.delete_pod(pod)
+
+    scene.pods.before_answer = delete_the_others
+    report = await scene.report()
+    assert len(scene.pods.asked) == 1
+    assert list(report.skipped.values()) == [SkipReason.TERMINATING] * 2
+
+
 async def test_worker_that_waits_for_a_node_stops_the_pass() -> None:
     """A pending worker may need the room, before the pass and during it."""
     waiting = worker("pending", node=None, ready_since=None, created=minutes_ago(14))
@@ -409,6 +438,11 @@ async def test_workers_that_come_back_again_and_again_pause_the_pool() -> None:
     assert await scene.one_pass() == []
     assert await scene.one_pass() == []
     assert scene.told.events[-1] == "paused pool"
+    assert scene.metrics.registry.get_sample_value("warmnode_reap_paused", {"pool": "pool"}) == 1
+    scene.ahead = timedelta(hours=-1)
+    assert await scene.one_pass() == []
+    scene.ahead = timedelta(0)
+    assert await scene.one_pass() == []
     assert scene.told.events.count("paused pool") == 1
     scene.now += timedelta(hours=1)
     assert await scene.one_pass() != []

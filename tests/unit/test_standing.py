@@ -38,13 +38,13 @@ changes = st.lists(
 )
 
 
-def claimable(state: ClusterState) -> list[str]:
-    """UIDs of the pool's claimable workers, by a look at all nodes."""
+def claimable(state: ClusterState, pool: str) -> list[str]:
+    """UIDs of a pool's claimable workers, by a look at all nodes."""
     return [
         pod.uid
         for name in state.nodes
         for pod in state.where.workers_on(name).values()
-        if pod.pool == "pool" and why_not_claimable(pod, state.why_barred(name), NOW) is None
+        if pod.pool == pool and why_not_claimable(pod, state.why_barred(name), NOW) is None
     ]
 
 
@@ -63,9 +63,9 @@ def test_count_is_that_of_a_look_at_all_nodes(
         at_once(judging(standing, ["pool", "other"], NOW))
         for change, value in events:
             getattr(state, change)(value)
-            assert standing.claimable_besides("pool", asked, NOW) == len(
-                [uid for uid in claimable(state) if uid != asked.uid]
-            )
+            for pool in ("pool", "other"):
+                left = [uid for uid in claimable(state, pool) if uid != asked.uid]
+                assert standing.claimable_besides(pool, asked, NOW) == len(left)
 
 
 def test_changes_end_with_the_block() -> None:
