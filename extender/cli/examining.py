@@ -20,10 +20,12 @@ from extender.inspect import once
 from extender.inspect.doctor.doctor_text import render_json, render_page
 from extender.inspect.doctor.evidence import SchedulerConfig
 from extender.inspect.doctor.findings import Verdict
-from extender.inspect.explain import NotThere, Subject, explain
-from extender.inspect.explain_json import encode_explanation
-from extender.inspect.explain_text import render_explanation
+from extender.inspect.explain import NotThere, PodExplanation, Subject, explain
+from extender.inspect.explain_json import encode_explanation, encode_history
+from extender.inspect.explain_text import render_explanation, render_history
+from extender.inspect.plan import Plan
 from extender.inspect.reading import read_source, source_name
+from extender.inspect.recall import History
 from extender.inspect.survey.live_evidence import DoctorOptions
 from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
 from extender.inspect.text import printable
@@ -45,7 +47,8 @@ not read it names. Exit code 1 when there is a problem. Examples:
 _EXPLAIN = """\
 Says why a pod, a node or a pool is where it is: why a worker is or is not idle, claimable, evicted; what its deletion
 cost means; who would be evicted before it; why a node has its rank. Reads the cluster once, or a snapshot; writes
-nothing. Examples:
+nothing. Of pods and nodes it also tells what was decided of late, as far as warmnode's own pods remember: it reads that
+by port-forward, with your rights. Examples:
 
   warmnode explain pod analytics/duckdb-7
   warmnode explain node ip-10-0-41-17.ec2.internal
@@ -83,9 +86,30 @@ def _explain(options: argparse.Namespace) -> int:
     try:
         explanation = explain(seen, Subject(options.subject), options.name)
     except NotThere as error:
-        return fail(printable(str(error)))
+        return _explain_the_past(options, str(error), seen.plan)
+    name = options.name
+    if isinstance(explanation, PodExplanation):
+        name = f"{explanation.pod.namespace}/{explanation.pod.name}"
+    history = _recall(options, name)
     render = encode_explanation if options.output == "json" else render_explanation
-    return show(render(explanation, seen.plan))
+    return show(render(explanation, seen.plan, history))
+
+
+def _explain_the_past(options: argparse.Namespace, not_there: str, plan: Plan) -> int:
+    """Tell what is remembered of what is gone; where that is nothing, only that it is not there."""
+    history = _recall(options, options.name)
+    if history is None or not history.decisions:
+        return fail(printable(not_there))
+    render = encode_history if options.output == "json" else render_history
+    return show(render(not_there, plan, history))
+
+
+def _recall(options: argparse.Namespace, name: str) -> History | None:
+    """Ask the replicas about a pod or a node, None where there is nobody to ask: about a pool, and of a snapshot."""
+    if options.snapshot is not None or Subject(options.subject) is Subject.POOL:
+        return None
+    pod, node = (name, "") if Subject(options.subject) is Subject.POD else ("", name)
+    return asyncio.run(once.recall_live(cluster_options(options), pod=pod, node=node))
 
 
 def _doctor(options: argparse.Namespace) -> int:

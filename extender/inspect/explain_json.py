@@ -9,6 +9,7 @@ from extender.inspect.explain import Explanation, NodeExplanation, PodExplanatio
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import NodeLine, Plan
 from extender.inspect.plan_text import node_form
+from extender.inspect.recall import History
 from extender.model import Pod
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.settings import PoolSettings, format_duration
@@ -16,7 +17,7 @@ from extender.settings import PoolSettings, format_duration
 SCHEMA = "warmnode.dev/explain/v1alpha1"
 
 
-def encode_explanation(explanation: Explanation, plan: Plan) -> str:
+def encode_explanation(explanation: Explanation, plan: Plan, history: History | None = None) -> str:
     """Write the stable JSON form that docs/explain.md describes."""
     match explanation:
         case PodExplanation():
@@ -27,7 +28,24 @@ def encode_explanation(explanation: Explanation, plan: Plan) -> str:
             form = {"pool": _pool_form(explanation)}
         case _:
             assert_never(explanation)
+    told = None if history is None else _history_form(history)
+    return encode_form(SCHEMA, {**keys(plan, "now", "source", "unknown"), **form, "history": told})
+
+
+def encode_history(not_there: str, plan: Plan, history: History) -> str:
+    """Write the same of something that is not there any more."""
+    form = {"notThere": not_there, "history": _history_form(history)}
     return encode_form(SCHEMA, {**keys(plan, "now", "source", "unknown"), **form})
+
+
+def _history_form(history: History) -> dict[str, object]:
+    return {
+        "decisions": history.decisions,
+        "replicas": [
+            {**keys(each.replica, "namespace", "name"), **keys(each, "oldest", "problem")} for each in history.replicas
+        ],
+        "problem": history.problem,
+    }
 
 
 def _pod_form(explanation: PodExplanation, now: datetime) -> dict[str, object]:

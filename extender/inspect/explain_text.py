@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
+from extender.inspect.decision_text import tell_history
 from extender.inspect.explain import (
     CostMeaning,
     Explanation,
@@ -17,6 +18,7 @@ from extender.inspect.explain import (
 )
 from extender.inspect.plan import NodeLine, Plan
 from extender.inspect.plan_text import why_ranked
+from extender.inspect.recall import History
 from extender.inspect.text import count, page, some, span, table
 from extender.inspect.words import words_of
 from extender.model import Pod, PodClaim, SkipReason
@@ -28,8 +30,8 @@ SHOWN = 5
 """So many schedulers and conditions are named in a line; of pods three. The JSON form has all."""
 
 
-def render_explanation(explanation: Explanation, plan: Plan) -> str:
-    """Write the page."""
+def render_explanation(explanation: Explanation, plan: Plan, history: History | None = None) -> str:
+    """Write the page. ``history`` None: nobody was asked."""
     match explanation:
         case PodExplanation():
             lines = _pod_page(explanation, plan)
@@ -39,9 +41,25 @@ def render_explanation(explanation: Explanation, plan: Plan) -> str:
             lines = _pool_page(explanation, plan)
         case _:
             assert_never(explanation)
-    foot = [f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"]
-    foot += [f"not known: {unknown}" for unknown in plan.unknown]
-    return page((*lines, "", *foot))
+    return page((*lines, *_decided(history, plan.now), *_foot(plan)))
+
+
+def render_history(not_there: str, plan: Plan, history: History) -> str:
+    """Write the page of something that is not there any more."""
+    return page((not_there, *_decided(history, plan.now), *_foot(plan)))
+
+
+def _decided(history: History | None, now: datetime) -> Iterator[str]:
+    if history is not None:
+        yield ""
+        yield "what was decided of late:"
+        yield from tell_history(history, now)
+
+
+def _foot(plan: Plan) -> Iterator[str]:
+    yield ""
+    yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
+    yield from (f"not known: {unknown}" for unknown in plan.unknown)
 
 
 # -- a pod ------------------------------------------------------------------------------------------------------------

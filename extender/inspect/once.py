@@ -12,6 +12,7 @@ from extender.inspect.explain import Look
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan import look_at
 from extender.inspect.reading import read_source, source_name
+from extender.inspect.recall import History, recall
 from extender.inspect.snapshot import SnapshotError, parse_snapshot
 from extender.inspect.survey.live_evidence import DoctorOptions, gather
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
@@ -42,6 +43,15 @@ async def look_live(options: ClusterOptions, configuration: Configuration) -> Lo
         await client.close()
     state, plan = look_at(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
     return Look(state=state, plan=plan, configuration=configuration)
+
+
+async def recall_live(options: ClusterOptions, *, pod: str = "", node: str = "") -> History:
+    """Ask the replicas what they remember of a pod or a node. Raises ConfigurationProblem."""
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        return await recall(client, pod=pod, node=node)
+    finally:
+        await client.close()
 
 
 async def diagnose_live(options: ClusterOptions, asked: DoctorOptions) -> Diagnosis:

@@ -145,6 +145,16 @@ class KubeClient:
                         _raise_failure(response, await response.read())
             yield await stack.enter_async_context(aclosing(self._chunks(response, request)))
 
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, *, params: Params, protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket that speaks ``protocol``, closed when the block ends."""
+        request = ApiRequest(method="GET", path=path, params=params, lane=self._lane)
+        with self._transport.failures(request):
+            async with self._transport.websocket(request, protocol) as socket:
+                yield socket
+
     async def close(self) -> None:
         """Close all connections, of every lane, and remove credentials from the disk."""
         await self._transport.close()

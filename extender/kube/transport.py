@@ -7,6 +7,7 @@ but a read that was refused with 401.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +19,7 @@ from enum import StrEnum
 import aiohttp
 
 from extender.kube.credentials import Access, Credential, TlsContexts
-from extender.kube.errors import ConfigurationProblem, Unavailable
+from extender.kube.errors import ConfigurationProblem, Unavailable, failure
 from extender.telemetry import one_line
 
 _CONNECT_SECONDS = 10.0
@@ -118,6 +119,28 @@ class Transport:
         finally:
             response.close()  # once it was read to its end the connection is back in the pool, and this does nothing
 
+    @asynccontextmanager
+    async def websocket(self, request: ApiRequest, protocol: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket at a path of the server, closed when the block ends. Raises the error of a refusal."""
+        credential = await self._credential()
+        try:
+            socket = await self._sessions[request.lane].ws_connect(
+                self._access.server + request.path,
+                protocols=(protocol,),
+                params=request.params,
+                headers=_headers(request, credential),
+                ssl=self._context(credential),
+                server_hostname=self._access.server_name,
+                proxy=self._access.proxy,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            refusal = failure(error.status, error.message.encode(), error.headers or {})
+            raise refusal or Unavailable(0, "NoWebSocket", f"{request}: the server opens no WebSocket") from error
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
     @contextmanager
     def failures(self, request: ApiRequest, timeout: timedelta | None = None) -> Iterator[None]:
         """Raise what goes wrong on the way as Unavailable. Its text names the API server and never a header.
@@ -151,11 +174,6 @@ class Transport:
 
     async def _attempt(self, request: ApiRequest) -> aiohttp.ClientResponse:
         credential = await self._credential()
-        headers = dict(request.headers)
-        if credential.authorization is not None:
-            if not (credential.authorization.isascii() and credential.authorization.isprintable()):
-                raise ConfigurationProblem("the token holds a line break or another character that no header may hold")
-            headers["Authorization"] = credential.authorization
         if self._waiting_since is None:
             self._waiting_since = self._monotonic()
         silence = None if request.silence_limit is None else request.silence_limit.total_seconds()
@@ -167,9 +185,9 @@ class Transport:
                     self._access.server + request.path,
                     data=request.body,
                     params=request.params,
-                    headers=headers,
+                    headers=_headers(request, credential),
                     allow_redirects=False,  # a redirect would carry the token elsewhere
-                    ssl=self._tls.context(credential) if self._access.server.startswith("https:") else True,
+                    ssl=self._context(credential),
                     server_hostname=self._access.server_name,
                     proxy=self._access.proxy,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence),
@@ -187,6 +205,9 @@ class Transport:
             self._told_time = told, self._monotonic()
         return response
 
+    def _context(self, credential: Credential) -> ssl.SSLContext | bool:
+        return self._tls.context(credential) if self._access.server.startswith("https:") else True
+
     async def _credential(self) -> Credential:
         refused, self._refused = self._refused, False
         if not refused:
@@ -196,6 +217,14 @@ class Transport:
             return await self._access.credentials.get()
         self._refreshed_at = now
         return await self._access.credentials.get(refresh=True)
+
+
+def _headers(request: ApiRequest, credential: Credential) -> dict[str, str]:
+    if credential.authorization is None:
+        return dict(request.headers)
+    if not (credential.authorization.isascii() and credential.authorization.isprintable()):
+        raise ConfigurationProblem("the token holds a line break or another character that no header may hold")
+    return {**request.headers, "Authorization": credential.authorization}
 
 
 class _ConnectionLost(aiohttp.ClientError):

@@ -316,7 +316,7 @@ def test_json_has_stable_keys(subject: str, name: str) -> None:
     """They are an interface: docs/explain.md has them."""
     seen = look(idle("kept", "node-old"), idle("a"))
     made = tree(seen, explain(seen, Subject(subject), name))
-    assert made.keys() == {"schema", "now", "source", "unknown", subject}
+    assert made.keys() == {"schema", "now", "source", "unknown", "history", subject}
     assert made["schema"] == "warmnode.dev/explain/v1alpha1"
     assert made[subject].keys() == KEYS[subject]
 
