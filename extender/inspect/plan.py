@@ -6,13 +6,14 @@ Pure: built from a state and a time. `render` shows it, and its JSON form is an 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from extender.cluster.state import ClusterState
 from extender.inspect.snapshot import Snapshot
+from extender.inspect.unknowns import what_is_unknown
 from extender.model import AgeSource, Departure, Ending, Node, Pod, SkipReason
 from extender.policy.affinity import KeyUse
 from extender.policy.budgets import Kept, PodBudgets
@@ -130,23 +131,10 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     state.replace_nodes(snapshot.nodes)
     state.replace_pods(snapshot.pods)
     state.begin()
-    unknown = list(snapshot.doubts)
-    if snapshot.ledger is None and configuration.age is AgeSource.FIRST_SEEN:
-        unknown.append("when each node's first worker was ready (no ledger): nodes with workers go by their creation")
-    if not snapshot.kinds.get("Pod"):
-        unknown.append("which workers run where (no Pod)")
-    unknown.extend(_unknown_of_karpenter(snapshot))
-    if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
-        unknown.append("which cache keys ran before and have gone: only the workers that are there count")
     judgement = judge_snapshot(snapshot, state, configuration)
     costs = _costs(state, configuration, now)
     reaps = tuple(_shown(state, judged, costs.get(pool, ())) for pool, judged in judgement.pools.items())
-    if any(reap.victims for reap in reaps):
-        if snapshot.brakes is None:
-            why = snapshot.unread.get("Lease")
-            unknown.append(f"which pools pause because evicted workers came back (no Lease{f': {why}' if why else ''})")
-        unknown.append("which evictions a PodDisruptionBudget would refuse (only the API server says)")
-    unknown.extend(_asked_outside(state, configuration))
+    unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
     return state, replace(plan, reaps=reaps, stuck=_stuck(state, judgement))
 
@@ -199,32 +187,6 @@ def _stuck(state: ClusterState, judgement: Judgement) -> tuple[StuckNode, ...]:
         StuckNode(node=name, node_pool=state.nodes[name].node_pool or "", kept=kept)
         for name, kept in sorted(judgement.stuck.items())
     )
-
-
-def _unknown_of_karpenter(snapshot: Snapshot) -> Iterable[str]:
-    """Name what is not known without Karpenter's objects, where there are nodes of Karpenter's."""
-    for kind, owned, what in (
-        ("NodeClaim", [node.node_claim for node in snapshot.nodes], "which nodes Karpenter has begun to take"),
-        ("NodePool", [node.node_pool for node in snapshot.nodes], "which empty nodes Karpenter would take"),
-    ):
-        if any(owned) and not snapshot.kinds.get(kind):
-            why = snapshot.unread.get(kind)
-            yield f"{what} (no {kind}{f': {why}' if why else ''})"
-    if snapshot.node_pools and "PodDisruptionBudget" not in snapshot.kinds:
-        why = snapshot.unread.get("PodDisruptionBudget")
-        yield f"which nodes a PodDisruptionBudget holds (no PodDisruptionBudget{f': {why}' if why else ''})"
-
-
-def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:
-    """Name the pools whose workers only the reaper's leader can ask: what is known of them here is a mark of its."""
-    in_force = InForce(configuration)
-    for pool in sorted(state.where.pool_names()):
-        rules = in_force.sources(pool)
-        if not rules.outside:
-            continue
-        kinds = " and ".join(sorted({source.kind for source in rules.outside}))
-        marks = "and it notes nothing in dry-run" if rules.dry_run else "its marks on the workers count here"
-        yield f"which workers of pool {pool} are idle right now ({kinds}: only the reaper's leader asks, {marks})"
 
 
 def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:

@@ -1,0 +1,57 @@
+"""What one look at a cluster leaves open, in words. Owns what is said of it; a plan and an explanation show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from extender.cluster.state import ClusterState
+from extender.inspect.snapshot import Snapshot
+from extender.model import AgeSource
+from extender.settings import Configuration
+from extender.settings.in_force import InForce
+
+
+def what_is_unknown(
+    snapshot: Snapshot, state: ClusterState, configuration: Configuration, *, evicts: bool
+) -> Iterator[str]:
+    """Name what could not be read or cannot be seen, each with what that leaves open. ``evicts``: a pass would."""
+    yield from snapshot.doubts
+    if snapshot.ledger is None and configuration.age is AgeSource.FIRST_SEEN:
+        yield "when each node's first worker was ready (no ledger): nodes with workers go by their creation"
+    if not snapshot.kinds.get("Pod"):
+        yield "which workers run where (no Pod)"
+    yield from _unknown_of_karpenter(snapshot)
+    if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
+        yield "which cache keys ran before and have gone: only the workers that are there count"
+    if evicts:
+        if snapshot.brakes is None:
+            why = snapshot.unread.get("Lease")
+            yield f"which pools pause because evicted workers came back (no Lease{f': {why}' if why else ''})"
+        yield "which evictions a PodDisruptionBudget would refuse (only the API server says)"
+    yield from _asked_outside(state, configuration)
+
+
+def _unknown_of_karpenter(snapshot: Snapshot) -> Iterator[str]:
+    """Name what is not known without Karpenter's objects, where there are nodes of Karpenter's."""
+    for kind, owned, what in (
+        ("NodeClaim", [node.node_claim for node in snapshot.nodes], "which nodes Karpenter has begun to take"),
+        ("NodePool", [node.node_pool for node in snapshot.nodes], "which empty nodes Karpenter would take"),
+    ):
+        if any(owned) and not snapshot.kinds.get(kind):
+            why = snapshot.unread.get(kind)
+            yield f"{what} (no {kind}{f': {why}' if why else ''})"
+    if snapshot.node_pools and "PodDisruptionBudget" not in snapshot.kinds:
+        why = snapshot.unread.get("PodDisruptionBudget")
+        yield f"which nodes a PodDisruptionBudget holds (no PodDisruptionBudget{f': {why}' if why else ''})"
+
+
+def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:
+    """Name the pools whose workers only the reaper's leader can ask: what is known of them here is a mark of its."""
+    in_force = InForce(configuration)
+    for pool in sorted(state.where.pool_names()):
+        rules = in_force.sources(pool)
+        if not rules.outside:
+            continue
+        kinds = " and ".join(sorted({source.kind for source in rules.outside}))
+        marks = "and it notes nothing in dry-run" if rules.dry_run else "its marks on the workers count here"
+        yield f"which workers of pool {pool} are idle right now ({kinds}: only the reaper's leader asks, {marks})"
