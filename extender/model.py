@@ -155,6 +155,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
     False, or Unknown (``unreachable``); None where it is True, or nobody says. ``node_claim`` is the UID of the
     NodeClaim that owns it, ``node_pool`` the name of its NodePool: None where Karpenter does not manage it.
     ``initialized``: Karpenter has let pods in. ``do_not_disrupt``: ``karpenter.sh/do-not-disrupt`` is "true" on it.
+    ``instance_type`` is the cloud's word for the machine, None where no label says it.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
     node_pool: str | None = None
     initialized: bool = False
     do_not_disrupt: bool = False
+    instance_type: str | None = None
 
 
 class NodeClaim(Struct, frozen=True, kw_only=True, gc=False):

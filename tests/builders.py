@@ -58,6 +58,7 @@ def node(
     initialized: bool = False,
     ready: bool = True,
     do_not_disrupt: bool = False,
+    instance_type: str | None = None,
 ) -> Node:
     return Node(
         name=name,
@@ -75,6 +76,7 @@ def node(
         initialized=initialized,
         ready=ready,
         do_not_disrupt=do_not_disrupt,
+        instance_type=instance_type,
     )
 
 

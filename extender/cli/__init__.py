@@ -32,6 +32,8 @@ _COMMANDS = {
     "run": ("processes", "serve and reap in one process"),
     "plan": ("looking", "show what would be scored, and why"),
     "explain": ("examining", "say why a pod, a node or a pool is where it is"),
+    "top": ("watching", "show nodes and workers as they change, in the terminal"),
+    "page": ("watching", "show nodes and workers as they change, as a web page"),
     "doctor": ("examining", "check the installation and the cluster around it"),
     "simulate": ("simulating", "show what each rule would cost, and how warm it would be"),
     "config": ("configuring", "check the configuration file, or print its JSON Schema"),

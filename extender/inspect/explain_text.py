@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from extender.inspect.decision_text import tell_history
@@ -197,12 +197,11 @@ def _node_rows(explanation: NodeExplanation, plan: Plan) -> Iterator[tuple[str, 
     rank = f"{line.rank} of {explanation.ranked}" if line.rank is not None else "none"
     yield "rank", f"{rank}: {why_ranked(line, now)}"
     yield "score", f"{line.score} where every node is feasible" if line.score else "none"
-    unseen, when, slot, _ = explanation.key
-    if unseen:
+    if line.first_seen is None:
         first = "not seen yet, so after all that were, by creation"
     else:
-        first = f"first seen in the minute {datetime.fromtimestamp(60 * when, UTC):%Y-%m-%d %H:%M} UTC"
-    yield "order", f"{first}; slot {slot} of 0 to 7; then UID {line.uid}"
+        first = f"first seen in the minute {line.first_seen:%Y-%m-%d %H:%M} UTC"
+    yield "order", f"{first}; slot {explanation.key[2]} of 0 to 7; then UID {line.uid}"
     for label, other in (("before it", explanation.before), ("after it", explanation.after)):
         yield label, f"{other.name} ({why_ranked(other, now)})" if other is not None else "nothing"
     if explanation.node.node_pool is not None:

@@ -28,7 +28,7 @@ from extender.kube.lease import LEASE_LABELS, LeaseObject, LeaseStore, stored_le
 from extender.kube.ledger_store import LEDGER_LABELS, LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.model import Ledger
+from extender.model import Ledger, PodBudget
 from extender.policy.brakes import BrakeRecord
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -50,36 +50,58 @@ async def take_snapshot(
     listed."""
     nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
     pods = await list_objects(client, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, classify))
-    ledger, note = await _find_ledger(client, namespace=namespace, name=ledger_name)
+    ledger = await find_ledger(client, namespace=namespace, name=ledger_name)
     unread: dict[str, str] = {}
     claims = await _list_optional(client, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, "NodeClaim", unread)
     node_pools = await _list_optional(client, NODE_POOLS_PATH, NodePoolObject, node_pool_from, "NodePool", unread)
-    brakes = await _find_brakes(client, namespace, lease_name, unread)
-    pod_budgets = await _list_optional(
-        client, POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from, "PodDisruptionBudget", unread
-    )
+    beside = await read_beside(client, namespace=namespace, lease_name=lease_name)
+    unread.update(beside.unread)
     counts = {
         "Node": len(nodes),
         "Pod": len(pods),
         "NodeClaim": len(claims),
         "NodePool": len(node_pools),
-        "PodDisruptionBudget": len(pod_budgets),
+        "PodDisruptionBudget": len(beside.pod_budgets),
     }
     return LiveSnapshot(
         snapshot=Snapshot(
             nodes=tuple(nodes),
             pods=tuple(pods),
-            ledger=ledger,
+            ledger=ledger.ledger,
             node_claims=tuple(claims),
             node_pools=tuple(node_pools),
-            pod_budgets=tuple(pod_budgets),
+            pod_budgets=beside.pod_budgets,
             kinds={kind: count for kind, count in counts.items() if kind not in unread},
-            taken=datetime.now(UTC) + (client.clock_skew or timedelta(0)),  # as the API server's clock has it
+            taken=server_time(client),
             unread=unread,
-            brakes=brakes,
+            brakes=beside.brakes,
         ),
-        ledger_note=note,
+        ledger_note=ledger.note,
     )
+
+
+def server_time(client: KubeClient) -> datetime:
+    """Say how late it is by the API server's clock, as far as it has answered."""
+    return datetime.now(UTC) + (client.clock_skew or timedelta(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBeside:
+    """What a judgement goes by beside nodes and pods. ``unread`` is why a kind could not be read, by kind."""
+
+    brakes: Mapping[str, BrakeRecord] | None
+    pod_budgets: tuple[PodBudget, ...]
+    unread: Mapping[str, str]
+
+
+async def read_beside(client: KubeClient, *, namespace: str, lease_name: str) -> ReadBeside:
+    """Read the reapers' Lease and PodDisruptionBudgets, as far as they are there and may be read."""
+    unread: dict[str, str] = {}
+    brakes = await _find_brakes(client, namespace, lease_name, unread)
+    pod_budgets = await _list_optional(
+        client, POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from, "PodDisruptionBudget", unread
+    )
+    return ReadBeside(brakes=brakes, pod_budgets=tuple(pod_budgets), unread=unread)
 
 
 async def _list_optional(
@@ -116,12 +138,22 @@ async def _find_brakes(
         return None
 
 
-async def _find_ledger(client: KubeClient, *, namespace: str, name: str) -> tuple[Ledger | None, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundLedger:
+    """A ledger, its namespace and name, and in words where it was found. ``ledger`` None: the note says why."""
+
+    ledger: Ledger | None
+    place: tuple[str, str]
+    note: str
+
+
+async def find_ledger(client: KubeClient, *, namespace: str, name: str) -> FoundLedger:
     """Read the ledger of ``namespace``, else the one that carries our labels in any namespace."""
+    here = (namespace, name)
     try:
         ledger = await LedgerStore(client, namespace=namespace, name=name).read()
         if ledger is not None:
-            return ledger, f"ledger {namespace}/{name}"
+            return FoundLedger(ledger=ledger, place=here, note=f"ledger {namespace}/{name}")
         found = await list_objects(
             client,
             "/api/v1/configmaps",
@@ -130,8 +162,9 @@ async def _find_ledger(client: KubeClient, *, namespace: str, name: str) -> tupl
             label_selector=",".join(f"{key}={value}" for key, value in LEDGER_LABELS.items()),
         )
     except Forbidden as error:
-        return None, f"no ledger was read ({error})"
+        return FoundLedger(ledger=None, place=here, note=f"no ledger was read ({error})")
     if not found:
-        return None, f"no ledger in namespace {namespace}, nor an installed one in any other"
+        note = f"no ledger in namespace {namespace}, nor an installed one in any other"
+        return FoundLedger(ledger=None, place=here, note=note)
     where, what, ledger = min(found, key=lambda entry: entry[:2])
-    return ledger, f"ledger {where}/{what}"
+    return FoundLedger(ledger=ledger, place=(where, what), note=f"ledger {where}/{what}")

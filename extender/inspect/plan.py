@@ -131,12 +131,18 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     state.replace_nodes(snapshot.nodes)
     state.replace_pods(snapshot.pods)
     state.begin()
+    return state, plan_for(state, snapshot, configuration, source=source)
+
+
+def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
+    """Plan for a state as of when ``snapshot`` was taken, which says what else was read and what was not."""
+    now = snapshot.taken or EPOCH
     judgement = judge_snapshot(snapshot, state, configuration)
     costs = _costs(state, configuration, now)
     reaps = tuple(_shown(state, judged, costs.get(pool, ())) for pool, judged in judgement.pools.items())
     unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    return state, replace(plan, reaps=reaps, stuck=_stuck(state, judgement))
+    return replace(plan, reaps=reaps, stuck=_stuck(state, judgement))
 
 
 def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Configuration) -> Judgement:

@@ -48,6 +48,7 @@ MIRROR = "kubernetes.io/config.mirror"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 NODE_POOL_LABEL = "karpenter.sh/nodepool"
 INITIALIZED_LABEL = "karpenter.sh/initialized"
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 KARPENTER_GROUP = "karpenter.sh/"
 DISRUPTED_TAINT = "karpenter.sh/disrupted"
 DISRUPTION_TAINTS = frozenset({DISRUPTED_TAINT, "karpenter.sh/disruption"})
@@ -174,7 +175,7 @@ def node_from(raw: NodeObject) -> Node:
     """Reduce a Node. One without a creation time (nothing a server sends) counts as created at `FOREVER`: newest."""
     meta = raw.metadata
     labels = meta.labels or {}
-    pool = labels.get(NODE_POOL_LABEL)
+    pool, instance_type = labels.get(NODE_POOL_LABEL), labels.get(INSTANCE_TYPE_LABEL)
     taints = {taint.key for taint in raw.spec.taints or ()}
     ready = next((each for each in raw.status.conditions or () if each.type == "Ready"), None)
     is_ready = ready is not None and ready.status == "True"
@@ -194,6 +195,7 @@ def node_from(raw: NodeObject) -> Node:
         node_pool=intern(pool) if pool else None,
         initialized=labels.get(INITIALIZED_LABEL) == "true",
         do_not_disrupt=(meta.annotations or {}).get(DO_NOT_DISRUPT) == "true",
+        instance_type=intern(instance_type) if instance_type else None,
     )
 
 

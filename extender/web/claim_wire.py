@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TypeVar
 
 import msgspec
@@ -136,7 +137,7 @@ def check_enabled(pool: str, settings: PoolClaims) -> None:
     """Raise `CallRefused` for a pool that hands out nothing."""
     if not settings.rules.enabled:
         detail = f"pool {pool} hands out no workers: claims.enabled is false"
-        raise CallRefused(ClaimOutcome.DISABLED, detail)
+        raise CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.DISABLED, detail)
     if settings.dry_run:
         raise dry_run(pool)
 
@@ -144,7 +145,7 @@ def check_enabled(pool: str, settings: PoolClaims) -> None:
 def dry_run(pool: str) -> CallRefused:
     """409: nothing is written."""
     detail = f"pool {pool} is in dry-run: nothing is written, so nothing is claimed"
-    return CallRefused(ClaimOutcome.DRY_RUN, detail)
+    return CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.DRY_RUN, detail)
 
 
 def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting: int) -> CallRefused:
@@ -158,12 +159,12 @@ def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting:
     members |= {reason: number for reason, number in others.items() if number}
     shown = ", ".join(f"{number} {reason}" for reason, number in members.items())
     detail = f"no worker of pool {pool} can be handed out: {shown}"
-    return CallRefused(ClaimOutcome.NONE_IDLE, detail, members={"workers": members})
+    return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NONE_IDLE, detail, members={"workers": members})
 
 
 def unknown_pool(pool: str, why: str) -> CallRefused:
     """404: there is no such pool."""
-    return CallRefused(ClaimOutcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
+    return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
 
 
 CLAIM_REFUSALS = (*REFUSALS, StillChanging, NobodyWaits, NoSuchClaim, WorkerEnds)
@@ -179,9 +180,9 @@ def claim_refusal(error: Exception) -> CallRefused:
             return unavailable("the caller has hung up; nothing was claimed", reason=ClaimOutcome.CALLER_GONE)
         case NoSuchClaim():
             detail = "you hold no such claim: it expired, was released, or is another user's"
-            return CallRefused(ClaimOutcome.NO_CLAIM, detail)
+            return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NO_CLAIM, detail)
         case WorkerEnds():
             detail = "the worker is being deleted: claim another one"
-            return CallRefused(ClaimOutcome.TERMINATING, detail)
+            return CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.TERMINATING, detail)
         case _:
             return refusal_of(error, grant=_GRANT)

@@ -246,6 +246,7 @@ class ClaimsApi:
         if not decision.allowed:
             why = f": {decision.reason}" if decision.reason else ""
             raise CallRefused(
+                HTTPStatus.FORBIDDEN,
                 ClaimOutcome.FORBIDDEN,
                 f"{caller.user} may not {verb} claims.warmnode.dev {pool!r} in namespace {namespace!r}{why}",
             )

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
@@ -138,7 +139,11 @@ class IdleApi:
                 return pod, IdleOutcome.KEPT
             if not asked.is_awaited():
                 # Who has hung up may be at work already, after a DELETE that another replica answered.
-                raise CallRefused(IdleOutcome.CALLER_GONE, "the caller has hung up; nothing is written")
+                raise CallRefused(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    IdleOutcome.CALLER_GONE,
+                    "the caller has hung up; nothing is written",
+                )
             try:
                 return await self._marks.write(pod, mark), IdleOutcome.MARKED
             except Conflict:
@@ -160,6 +165,7 @@ class IdleApi:
             raise _changing(pod)
         if pod.terminating:
             raise CallRefused(
+                HTTPStatus.CONFLICT,
                 IdleOutcome.TERMINATING,
                 "the pod is being deleted: refuse the work and end; its idle mark is removed",
                 members=msgspec.to_builtins(_shown(pod)),
@@ -172,6 +178,7 @@ class IdleApi:
         if caller.authenticated:
             if bound is None:
                 raise CallRefused(
+                    HTTPStatus.FORBIDDEN,
                     IdleOutcome.NO_POD_IN_TOKEN,
                     f"the token of {caller.user} belongs to no pod: use the one of a projected volume "
                     "(serviceAccountToken, audience warmnode) in the worker's own pod",
@@ -183,6 +190,7 @@ class IdleApi:
             raise _not_your_pod("the token is that of an earlier pod of this name")
         if pod.pool is None:
             raise CallRefused(
+                HTTPStatus.NOT_FOUND,
                 IdleOutcome.NO_WORKER,
                 f"pod {asked.namespace}/{asked.name} belongs to no pool: label it warmnode.dev/pool, or add it to a "
                 "selector of the configuration",
@@ -262,18 +270,25 @@ def _shown(pod: Pod) -> WorkerBody:
 
 
 def _dry_run(pool: str) -> CallRefused:
-    return CallRefused(IdleOutcome.DRY_RUN, f"pool {pool} is in dry-run: nothing is written and nothing is evicted")
+    return CallRefused(
+        HTTPStatus.CONFLICT,
+        IdleOutcome.DRY_RUN,
+        f"pool {pool} is in dry-run: nothing is written and nothing is evicted",
+    )
 
 
 def _no_source(pool: str) -> CallRefused:
     return CallRefused(
+        HTTPStatus.CONFLICT,
         IdleOutcome.NO_SOURCE,
         f"the mark of a worker does not count in pool {pool}: add annotation to its idle.sources, or mark nothing",
     )
 
 
 def _not_your_pod(detail: str) -> CallRefused:
-    return CallRefused(IdleOutcome.NOT_YOUR_POD, f"{detail}; a worker speaks for itself and for no other pod")
+    return CallRefused(
+        HTTPStatus.FORBIDDEN, IdleOutcome.NOT_YOUR_POD, f"{detail}; a worker speaks for itself and for no other pod"
+    )
 
 
 def _changing(pod: Pod) -> CallRefused:
@@ -283,5 +298,5 @@ def _changing(pod: Pod) -> CallRefused:
 
 def _refusal(error: Exception) -> CallRefused:
     if isinstance(error, NotFound):
-        return CallRefused(IdleOutcome.NOT_FOUND, "there is no such pod")
+        return CallRefused(HTTPStatus.NOT_FOUND, IdleOutcome.NOT_FOUND, "there is no such pod")
     return refusal_of(error, grant="create tokenreviews, get and patch pods")

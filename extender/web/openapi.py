@@ -13,7 +13,6 @@ from aiohttp import web
 
 from extender.policy.claims import OBJECT_NAME
 from extender.web import bodies, claims_api, idle_api
-from extender.web.refusals import REASONS
 from extender.web.requests import Handler, json_response
 
 DOCUMENT_PATH = "/openapi.json"
@@ -45,6 +44,33 @@ _SECURITY_SCHEMES = {
         "description": "With --client-ca-file: the common name is the user, the organizations are groups.",
     },
 }
+_REASONS = {
+    "badRequest": ("400 408 413 415", "What was sent makes no sense, is too large or does not arrive; detail says so."),
+    "notAuthenticated": ("401", "Nobody knows who calls: no token, an expired one, or one for somebody else."),
+    "forbidden": ("403", "The caller may not do this."),
+    "noPodInToken": ("403", "The token belongs to no pod."),
+    "notYourPod": ("403", "The token is that of another pod, or of an earlier one of this name."),
+    "noneIdle": ("404", "No worker can be handed out; workers counts why."),
+    "unknownPool": ("404", "There is no such pool."),
+    "noClaim": ("404", "There is no such claim: it expired, was released, or is another user's."),
+    "notFound": ("404", "There is no such pod."),
+    "noWorker": ("404", "The pod belongs to no pool."),
+    "terminating": ("409", "The worker is being deleted: claim another one; if it is you, refuse the work."),
+    "dryRun": ("409", "The pool is in dry-run: nothing is written, and a claim ends by itself."),
+    "disabled": ("409", "The pool hands out no workers."),
+    "noSource": ("409", "The mark of a worker does not count in its pool: annotation is none of its idle.sources."),
+    "rateLimited": ("429", "The user, or the pod, calls too often. Wait as long as Retry-After says."),
+    "tooMany": ("429", "All callers together ask for too much at once. Wait as long as Retry-After says."),
+    "crashed": ("500", "A bug of warmnode: its log has the traceback. Nobody knows what was done."),
+    "notSynced": ("503", "Not everything is loaded yet: not done. The same again is right."),
+    "changing": ("503", "Others changed it under each attempt: not done. The same again is right."),
+    "callerGone": ("503", "The caller hung up: not done."),
+    "unavailable": (
+        "503",
+        "The API server gave no answer: nobody knows what was done. The same again is right.",
+    ),
+}
+"""Every reason of a refusal: the statuses that it comes with, and what it means."""
 _ALWAYS = ("badRequest", "notAuthenticated", "rateLimited", "unavailable", "crashed")
 _OF_POOLS = (*_ALWAYS, "forbidden", "tooMany", "notSynced")
 _OF_WORKERS = (*_ALWAYS, "noPodInToken", "notYourPod", "notFound", "noWorker", "changing")
@@ -158,7 +184,7 @@ def _schemas() -> Json:
     structs = [struct for name, struct in vars(bodies).items() if name.endswith("Body")]
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     found: Json = msgspec.json.decode(msgspec.json.encode(schemas).replace(b'Body"', b'"'))
-    found["Problem"]["properties"]["reason"]["enum"] = sorted(REASONS)
+    found["Problem"]["properties"]["reason"]["enum"] = sorted(_REASONS)
     return found
 
 
@@ -166,9 +192,9 @@ def _refusals(*reasons: str) -> Json:
     """Give an answer for each status with which one of these reasons comes."""
     told: dict[str, list[str]] = {}
     for reason in reasons:
-        statuses, words = REASONS[reason]
-        for status in statuses:
-            told.setdefault(str(status), []).append(f"{reason}: {words}")
+        statuses, words = _REASONS[reason]
+        for status in statuses.split():
+            told.setdefault(status, []).append(f"{reason}: {words}")
     return {
         status: _answer(" ".join(lines), "Problem", "application/problem+json")
         | ({"headers": _HEADERS[status]} if status in _HEADERS else {})

@@ -21,46 +21,21 @@ DEADLINE = timedelta(seconds=8)
 """Callers are told to wait for ten seconds: whatever is done is done while they wait."""
 RETRY_AFTER = timedelta(seconds=1)
 
-REASONS: Mapping[str, tuple[tuple[int, ...], str]] = {
-    "badRequest": ((400, 408, 413, 415), "What was sent makes no sense, is too large or late; detail says so."),
-    "notAuthenticated": ((401,), "Nobody knows who calls: no token, an expired one, or one for somebody else."),
-    "forbidden": ((403,), "The caller may not do this."),
-    "noPodInToken": ((403,), "The token belongs to no pod."),
-    "notYourPod": ((403,), "The token is that of another pod, or of an earlier one of this name."),
-    "noneIdle": ((404,), "No worker can be handed out; workers counts why."),
-    "unknownPool": ((404,), "There is no such pool."),
-    "noClaim": ((404,), "There is no such claim: it expired, was released, or is another user's."),
-    "notFound": ((404,), "There is no such pod."),
-    "noWorker": ((404,), "The pod belongs to no pool."),
-    "terminating": ((409,), "The worker is being deleted: claim another one; if it is you, refuse the work."),
-    "dryRun": ((409,), "The pool is in dry-run: nothing is written, and a claim ends by itself."),
-    "disabled": ((409,), "The pool hands out no workers."),
-    "noSource": ((409,), "The mark of a worker does not count in its pool: annotation is none of its idle.sources."),
-    "rateLimited": ((429,), "The user, or the pod, calls too often. Wait as long as Retry-After says."),
-    "tooMany": ((429,), "All callers together ask for too much at once. Wait as long as Retry-After says."),
-    "crashed": ((500,), "A bug of warmnode: its log has the traceback. Nobody knows what was done."),
-    "notSynced": ((503,), "Not everything is loaded yet: not done. The same again is right."),
-    "changing": ((503,), "Others changed it under each attempt: not done. The same again is right."),
-    "callerGone": ((503,), "The caller hung up: not done."),
-    "unavailable": ((503,), "Not done, or nobody knows: detail says why. The same again is right."),
-}
-"""Every reason of a refusal: the statuses that it comes with, the first one unless another is named, and its words."""
-
 
 class CallRefused(Exception):
     """The call is refused. ``reason`` is the metric's label too; ``members`` are added to the problem."""
 
     def __init__(
         self,
+        status: HTTPStatus,
         reason: str,
         detail: str,
         *,
-        status: HTTPStatus | None = None,
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status = status or HTTPStatus(REASONS[reason][0][0])
+        self.status = status
         self.reason = str(reason)
         self.headers = headers
         self.members = members or {}
@@ -81,10 +56,10 @@ def refusal_of(error: Exception, *, grant: str) -> CallRefused:
         case CallRefused():
             return error
         case BodyRefused():
-            return CallRefused("badRequest", str(error), status=error.status)
+            return CallRefused(error.status, "badRequest", str(error))
         case NotAuthenticated():
             headers = {"WWW-Authenticate": error.challenge}
-            return CallRefused("notAuthenticated", str(error), headers=headers)
+            return CallRefused(HTTPStatus.UNAUTHORIZED, "notAuthenticated", str(error), headers=headers)
         case Forbidden():
             return unavailable(f"warmnode is refused: grant it {grant} ({error})")
         case KubeError() if error.is_about_the_object:
@@ -99,29 +74,29 @@ def refusal_of(error: Exception, *, grant: str) -> CallRefused:
 
 def bad_request(detail: str) -> CallRefused:
     """400: what was sent makes no sense."""
-    return CallRefused("badRequest", detail)
+    return CallRefused(HTTPStatus.BAD_REQUEST, "badRequest", detail)
 
 
 def rate_limited(who: str, per_second: int, wait: timedelta) -> CallRefused:
     """429: one caller calls too often."""
     detail = f"{who} calls more than {per_second} times a second"
-    return CallRefused("rateLimited", detail, headers=retry_after(wait))
+    return CallRefused(HTTPStatus.TOO_MANY_REQUESTS, "rateLimited", detail, headers=retry_after(wait))
 
 
 def too_many(under_way: int) -> CallRefused:
     """429: all callers together ask for more than can be done at once."""
     detail = f"{under_way} calls are under way, as many as are taken at once; try again"
-    return CallRefused("tooMany", detail, headers=retry_after(RETRY_AFTER))
+    return CallRefused(HTTPStatus.TOO_MANY_REQUESTS, "tooMany", detail, headers=retry_after(RETRY_AFTER))
 
 
 def unavailable(detail: str, pause: timedelta = RETRY_AFTER, *, reason: str = "unavailable") -> CallRefused:
     """503: not done, or nobody knows; the same call again is right."""
-    return CallRefused(reason, detail, headers=retry_after(pause))
+    return CallRefused(HTTPStatus.SERVICE_UNAVAILABLE, reason, detail, headers=retry_after(pause))
 
 
 def crashed() -> CallRefused:
     """500: a bug of ours. Nobody knows what was done."""
-    return CallRefused("crashed", CRASHED)
+    return CallRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "crashed", CRASHED)
 
 
 def retry_after(pause: timedelta) -> dict[str, str]:

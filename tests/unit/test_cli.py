@@ -104,7 +104,20 @@ def test_a_word_that_is_nearly_one_is_told(capsys: Captured, arguments: tuple[st
     assert usage_mistake(capsys, *arguments).endswith(f"; did you mean {meant}?")
 
 
-COMMANDS = ["serve", "reap", "run", "plan", "explain", "doctor", "simulate", "config", "cleanup", "version"]
+COMMANDS = [
+    "serve",
+    "reap",
+    "run",
+    "plan",
+    "explain",
+    "top",
+    "page",
+    "doctor",
+    "simulate",
+    "config",
+    "cleanup",
+    "version",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, "config check", "config schema"])
@@ -143,6 +156,26 @@ def test_flags_are_named_in_help_with_their_variable_and_default(capsys: Capture
     assert (
         "--webhook-listen HOST:PORT address of the webhook (default: 127.0.0.1:8888) [WARMNODE_WEBHOOK_LISTEN]" in text
     )
+
+
+# -- top, page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("page", "--page-listen", "0.0.0.0:80"), "warmnode: --page-listen 0.0.0.0:80 can be reached"),
+        (("page", "--page-listen", "here"), "warmnode: --page-listen: write host:port"),
+        (("top", "--price", "big"), "warmnode: --price: write TYPE=DOLLARS, like m7i.2xlarge=0.40 (got 'big')"),
+        (("page", "--price", "big=-1"), "warmnode: --price: write TYPE=DOLLARS, like"),
+        (("page", "--price", "big=nan"), "warmnode: --price: write TYPE=DOLLARS, like"),
+        (("top",), "warmnode: no kubeconfig at /nowhere/kubeconfig: "),
+        (("page", "--config", "/nowhere/file"), "warmnode: /nowhere/file: "),
+    ],
+)
+def test_a_live_view_that_cannot_begin_says_why(capsys: Captured, arguments: tuple[str, ...], told: str) -> None:
+    """In one line; and the page has no users, so it is on loopback or nowhere."""
+    assert refusal(capsys, *arguments).startswith(told)
 
 
 # -- version, config --------------------------------------------------------------------------------------------------

@@ -31,7 +31,17 @@ from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.words import REASONS, words_of
-from extender.model import UNREADABLE_CLAIM, Ledger, Node, NodeClaim, NodeClaimCondition, NodePool, Pod, SkipReason
+from extender.model import (
+    FOREVER,
+    UNREADABLE_CLAIM,
+    Ledger,
+    Node,
+    NodeClaim,
+    NodeClaimCondition,
+    NodePool,
+    Pod,
+    SkipReason,
+)
 from extender.policy.brakes import BrakeRecord
 from extender.policy.deletion_cost import EPOCH_MINUTE, CostState, busy_cost, idle_cost, node_seen_of
 from extender.settings import Configuration, load_configuration
@@ -223,6 +233,15 @@ def test_a_pod_is_named_with_its_namespace_where_several_have_the_name() -> None
 
 
 # -- a node -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_without_a_creation_time_is_explained() -> None:
+    """No API server sends one; a snapshot may, and it counts as the newest."""
+    undated = node("node-undated", created=FOREVER)
+    seen = look(worker(node=undated.name), nodes=(undated,), recorded=None)
+    assert "first seen in the minute 9999-12-31 23:59 UTC" in render_explanation(
+        explain(seen, Subject.NODE, undated.name), seen.plan
+    )
 
 
 def test_a_node_has_its_place_between_two_others() -> None:
