@@ -21,8 +21,9 @@ from extender.loops.last_call import CallWatch
 from extender.policy.calling import HandshakeFailure
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
+from extender.web.claim_answers import ClaimAnswers
 from extender.web.claiming import Claiming
-from extender.web.claims_api import ClaimsApi
+from extender.web.claims_api import ITEM, ClaimsApi
 from extender.web.held_claims import HeldClaims
 from extender.web.idle_api import IdleApi
 from extender.web.openapi import DOCUMENT_PATH, document_handler
@@ -78,6 +79,7 @@ class Serving:
                 )
             )
         self._tidier: ClaimTidier | None = None
+        self._claiming: Claiming | None = None
         if options.claims_listen is not None:
             store = ClaimStore(shared.client, shared.in_force.classify)
             callers = callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
@@ -105,11 +107,18 @@ class Serving:
         tasks = {"watch calls": self.calls.run()}
         if self._tidier is not None:
             tasks["tidy claims"] = self._tidier.run()
+        if self._claiming is not None:
+            tasks["call waiting"] = self._claiming.call_waiting()
+            tasks["end waiting"] = self._end_waiting(self._claiming)
         return tasks
 
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""
         self.webhook.pools = self._shared.in_force.pools
+
+    async def _end_waiting(self, claiming: Claiming) -> None:
+        await self._shared.stopping.wait()
+        claiming.lines.close()
 
     def _may_tidy(self, pool: str) -> bool:
         return not self._shared.in_force.settings(pool).dry_run and not self._shared.stopping.is_set()
@@ -134,16 +143,18 @@ class Serving:
         held = HeldClaims(
             state=shared.state, claims=store, clock=shared.clock, lost_race=shared.metrics.claim_lost_races.inc
         )
-        claims = ClaimsApi(
-            claiming=Claiming(
-                state=shared.state,
-                held=held,
-                clock=shared.clock,
-                nonce=lambda: secrets.token_hex(NONCE_BYTES),
-                replica=secrets.token_hex(NONCE_BYTES),
-                knows_now=shared.feed.is_fresh,
-            ),
+        claiming = self._claiming = Claiming(
+            state=shared.state,
             held=held,
+            clock=shared.clock,
+            nonce=lambda: secrets.token_hex(NONCE_BYTES),
+            replica=secrets.token_hex(NONCE_BYTES),
+            knows_now=shared.feed.is_fresh,
+        )
+        claims = ClaimsApi(
+            answers=ClaimAnswers(
+                claiming=claiming, held=held, state=shared.state, history=shared.history, location=ITEM
+            ),
             state=shared.state,
             callers=callers,
             authorization=Authorization(shared.client),
@@ -151,7 +162,6 @@ class Serving:
             unlisted=shared.in_force.unlisted_claims,
             namespace=shared.namespace,
             metrics=shared.metrics,
-            history=shared.history,
             clock=shared.clock,
         )
         return route(

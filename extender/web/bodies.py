@@ -47,6 +47,17 @@ class ClaimRequestBody(Struct, rename="camel", forbid_unknown_fields=True):
             "Idempotency-Key."
         ),
     ] = False
+    count: Annotated[
+        Annotated[int, Meta(ge=1, le=100)] | None,
+        Meta(
+            description="So many workers at once, each with a claim of its own: for claimant/1, claimant/2 and so on. "
+            "The answer is then a list. Default: one, answered as one."
+        ),
+    ] = None
+    at_least: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="How many of count are enough; with fewer none is claimed. Default: all of them."),
+    ] = None
 
 
 class RenewRequestBody(Struct, rename="camel", forbid_unknown_fields=True):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 
 from cachetools import TTLCache
@@ -37,6 +38,7 @@ class Candidates:
     def __init__(self, state: ClusterState, clock: Clock, replica: str = "") -> None:
         self._replica = replica
         self._spread = Spread()
+        self.in_hand: dict[str, asyncio.Event] = {}
         self._state = state
         self._clock = clock
         self._refused: TTLCache[str, None] = TTLCache(
@@ -61,6 +63,34 @@ class Candidates:
         for uid in last:
             if (now := self._as_of_now(uid, pool)) is not None:
                 yield now
+
+    async def count_on(self, names: Collection[str], pool: str) -> int:
+        """Count the workers on these nodes that can be handed out and that nobody is at."""
+        found = 0
+        for position, name in enumerate(names, 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            found += self._free_on(name, pool)
+        return found
+
+    def has_any_on(self, name: str, pools: Iterable[str]) -> bool:
+        """True where a node has a worker of one of these pools that can be handed out and that nobody is at."""
+        return any(self._free_on(name, pool) for pool in pools)
+
+    def _free_on(self, name: str, pool: str) -> int:
+        if name not in self._state.preference or not self._state.where.marked_on(name):
+            return 0
+        return sum(worker.uid not in self.in_hand for worker in self._on(name, pool))
+
+    @contextmanager
+    def at(self, uid: str) -> Iterator[None]:
+        """Tell other requests of this process that one is at this worker already."""
+        done = self.in_hand[uid] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self.in_hand[uid]
+            done.set()
 
     def pass_by(self, uid: str) -> bool:
         """Let a worker whose claim the API server refuses come last for two minutes; False where it did already."""

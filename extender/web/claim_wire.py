@@ -17,10 +17,14 @@ from extender.policy.claims import PoolClaims
 from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
 from extender.web.bodies import LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
-from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
+from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, Stopping, WorkerEnds
 from extender.web.refusals import REFUSALS, CallRefused, bad_request, refusal_of, unavailable
 
 _GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"
+
+
+LONGEST_WAIT = timedelta(minutes=1)
+"""For which one call waits: proxies and load balancers cut longer ones."""
 
 
 class ClaimOutcome(StrEnum):
@@ -45,6 +49,7 @@ class ClaimOutcome(StrEnum):
     NOT_SYNCED = "notSynced"
     CHANGING = "changing"
     CALLER_GONE = "callerGone"
+    STOPPING = "stopping"
     UNAVAILABLE = "unavailable"
     CRASHED = "crashed"
 
@@ -66,12 +71,16 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedClaim:
-    """What a claim is asked with. ``cache_key`` None: none was named. ``retry``: it may have been asked for before."""
+    """What a claim is asked with. ``cache_key`` None: none was named. ``retry``: it may have been asked for before.
+    ``count`` None: one worker, answered as one. ``at_least`` None: all of them.
+    """
 
     claimant: str
     ttl: timedelta
     cache_key: str | None
     retry: bool
+    count: int | None
+    at_least: int | None
 
 
 def decode_claim(body: bytes, settings: PoolClaims) -> WantedClaim:
@@ -82,7 +91,28 @@ def decode_claim(body: bytes, settings: PoolClaims) -> WantedClaim:
         ttl=_ttl(wanted.ttl, settings),
         cache_key=_cache_key(wanted.cache_key),
         retry=wanted.retry,
+        count=wanted.count,
+        at_least=_at_least(wanted.at_least, wanted.count),
     )
+
+
+def decode_wait(text: str | None) -> timedelta:
+    """Read for how long a call is to wait for a worker; None: not at all. Raises `CallRefused`."""
+    if text is None:
+        return timedelta()
+    try:
+        wait = parse_duration(text)
+    except ValueError as error:
+        raise bad_request(f"wait {error} (got {text[:40]!r})") from error
+    if wait > LONGEST_WAIT:
+        raise bad_request(f"wait must be at most {format_duration(LONGEST_WAIT)}: ask again then (got {text[:40]!r})")
+    return wait
+
+
+def _at_least(number: int | None, count: int | None) -> int | None:
+    if number is not None and (count is None or number > count):
+        raise bad_request(f"atLeast says how many of count are enough, so at most that (got {number} of {count})")
+    return number
 
 
 def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:
@@ -167,7 +197,7 @@ def unknown_pool(pool: str, why: str) -> CallRefused:
     return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
 
 
-CLAIM_REFUSALS = (*REFUSALS, StillChanging, NobodyWaits, NoSuchClaim, WorkerEnds)
+CLAIM_REFUSALS = (*REFUSALS, StillChanging, NobodyWaits, Stopping, NoSuchClaim, WorkerEnds)
 """What `claim_refusal` takes."""
 
 
@@ -178,6 +208,9 @@ def claim_refusal(error: Exception) -> CallRefused:
             return unavailable("workers changed under each attempt; try again", reason=ClaimOutcome.CHANGING)
         case NobodyWaits():
             return unavailable("the caller has hung up; nothing was claimed", reason=ClaimOutcome.CALLER_GONE)
+        case Stopping():
+            detail = "this replica ends, and nothing was claimed: the same request again goes to another one"
+            return unavailable(detail, reason=ClaimOutcome.STOPPING)
         case NoSuchClaim():
             detail = "you hold no such claim: it expired, was released, or is another user's"
             return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NO_CLAIM, detail)

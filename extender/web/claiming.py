@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from cachetools import TTLCache
@@ -27,6 +27,7 @@ from extender.telemetry import fields
 from extender.web.candidates import Candidates
 from extender.web.grants import ClaimRequest, Granted, NobodyWaits, NothingToClaim, StillChanging
 from extender.web.held_claims import ATTEMPTS, HeldClaims, granted
+from extender.web.waiting import Lines
 
 log = logging.getLogger("warmnode.claims")
 
@@ -64,12 +65,16 @@ class Claiming:
         self._nonce = nonce
         self._knows_now = knows_now
         self._sleep = sleep
-        self._in_hand: dict[str, asyncio.Event] = {}
         self._asking: dict[Claimant, asyncio.Event] = {}
         self._seen: TTLCache[Claimant, None] = TTLCache(
             maxsize=MOST_SEEN, ttl=SEEN.total_seconds(), timer=lambda: clock.steady().seconds
         )
         self._candidates = Candidates(state, clock, replica)
+        self.lines = Lines()
+
+    async def call_waiting(self) -> None:
+        """Call those who wait when a worker is idle. Ends only by cancellation."""
+        await self.lines.call_for_ever(self._state, self._candidates)
 
     async def claim(self, request: ClaimRequest) -> Granted:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
@@ -86,7 +91,7 @@ class Claiming:
         version that it wrote: so nothing is given back that somebody was told of.
 
         Raises:
-            NothingToClaim, StillChanging, NobodyWaits: nothing was claimed.
+            NothingToClaim, StillChanging, NobodyWaits, Stopping: nothing was claimed.
             KubeError: nobody knows; if something was claimed, the same request again finds it.
         """
         async with self._alone(request.claimant) as was_seen:
@@ -101,7 +106,7 @@ class Claiming:
                     if found is not None:
                         return found
                 else:
-                    taken = await self._take(request)
+                    taken = await self._take_in_turn(request)
                     if await self._may_be_told(taken.pod, request, ask=ask or not request.is_awaited()):
                         self._count_key(taken.pod, request)
                         return granted(taken, is_new=True)
@@ -134,6 +139,32 @@ class Claiming:
         is_first = await self._held.is_first(taken, request.claimant, request.settings, ask=ask)
         return is_first or not await self._held.give_back(taken)
 
+    async def _take_in_turn(self, request: ClaimRequest) -> FoundPod:
+        """Claim the first worker that can be, or wait until it is this caller's turn. Who does not wait comes after
+        those who do.
+        """
+        pool = request.claimant.pool
+        if not self.lines.has(pool):
+            try:
+                return await self._take(request)
+            except NothingToClaim:
+                if not request.wait:
+                    raise
+        elif not request.wait:
+            raise await self._nothing(pool, [])
+        ends = asyncio.get_running_loop().time() + request.wait.total_seconds()
+        with self.lines.place(pool, request.is_awaited) as place:
+            while True:
+                try:
+                    async with asyncio.timeout_at(ends):
+                        await self.lines.called(place)
+                except TimeoutError:
+                    raise await self._nothing(pool, []) from None
+                try:
+                    return await self._take(request)
+                except NothingToClaim:
+                    continue  # another was faster: the place is kept
+
     async def _take(self, request: ClaimRequest) -> FoundPod:
         """Claim the first worker that can be. One that another request of this process is at is not waited for, unless
         there is no other. One that the API server refuses, by a policy or for what is on it, stops nobody."""
@@ -145,8 +176,8 @@ class Claiming:
             async for worker in self._candidates.in_order(pool, request.affinity):
                 if worker.uid in lost:
                     continue
-                if worker.uid in self._in_hand:
-                    others.append(self._in_hand[worker.uid])
+                if worker.uid in self._candidates.in_hand:
+                    others.append(self._candidates.in_hand[worker.uid])
                     continue
                 if not request.is_awaited():
                     raise NobodyWaits
@@ -188,7 +219,7 @@ class Claiming:
 
     async def _take_one(self, worker: Pod, request: ClaimRequest) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""
-        with self._at(worker.uid):
+        with self._candidates.at(worker.uid):
             known = worker
             for _ in range(ATTEMPTS):
                 claim = self._new_claim(known, request)
@@ -210,16 +241,6 @@ class Claiming:
                     return None
                 known = found
         raise StillChanging
-
-    @contextmanager
-    def _at(self, uid: str) -> Iterator[None]:
-        """Tell other requests of this process that one is at this worker already."""
-        done = self._in_hand[uid] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._in_hand[uid]
-            done.set()
 
     def _new_claim(self, worker: Pod, request: ClaimRequest) -> PodClaim:
         now = self._clock.now()

@@ -8,40 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import timedelta
 from http import HTTPStatus
 from time import perf_counter
 
 from aiohttp import web
 
 from extender.clock import Clock
-from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
-from extender.policy.affinity import Affinity
-from extender.policy.claims import Claimant, ClaimReference, PoolClaims
-from extender.policy.decisions import ClaimDecision
-from extender.policy.marks import format_idle_mark
+from extender.policy.claims import PoolClaims
 from extender.telemetry import Metrics, fields
 from extender.web.authorization import Authorization, Verb
-from extender.web.bodies import LABEL_VALUE, ClaimBody, ClaimListBody
+from extender.web.bodies import LABEL_VALUE
 from extender.web.callers import Caller, Callers
+from extender.web.claim_answers import Answer, ClaimAnswers, ClaimCall
 from extender.web.claim_wire import (
     CLAIM_REFUSALS,
     ClaimOutcome,
-    check_enabled,
-    claim_body,
     claim_refusal,
-    decode_claim,
-    decode_renewal,
-    dry_run,
-    none_idle,
+    decode_wait,
     unknown_pool,
 )
-from extender.web.claiming import Claiming
-from extender.web.grants import ClaimRequest, Granted, NothingToClaim
-from extender.web.held_claims import HeldClaims
 from extender.web.limits import RateLimit
 from extender.web.refusals import (
     DEADLINE,
@@ -53,7 +44,7 @@ from extender.web.refusals import (
     too_many,
     unavailable,
 )
-from extender.web.requests import PathHandler, PathRoutes, json_response, read_body
+from extender.web.requests import PathHandler, PathRoutes, read_body
 
 log = logging.getLogger("warmnode.claims")
 
@@ -67,25 +58,10 @@ LONGEST_ID = 400
 CALLS_PER_SECOND = 100
 """Of one user. Each is a write to the API server, which has others to serve."""
 BURST = 200
+WAITING_AT_ONCE = 2000
+"""Of all users together: each is a connection and some ten kilobytes."""
 CALLS_AT_ONCE = 500
 """Of all users together, and above the burst of one: others would wait for the API server longer than callers do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """One call that is allowed: by whom, about which pool or claim, whether somebody still waits for the answer, and
-    whether a header says that the call may have been made before."""
-
-    caller: Caller
-    pool: str
-    id: str
-    body: bytes
-    settings: PoolClaims
-    is_awaited: Callable[[], bool]
-    repeats: bool
-
-
-_Answer = Callable[[_Asked], Awaitable[tuple[web.Response, ClaimOutcome]]]
 
 
 class ClaimsApi:
@@ -98,8 +74,7 @@ class ClaimsApi:
     def __init__(
         self,
         *,
-        claiming: Claiming,
-        held: HeldClaims,
+        answers: ClaimAnswers,
         state: ClusterState,
         callers: Callers,
         authorization: Authorization,
@@ -107,24 +82,21 @@ class ClaimsApi:
         unlisted: Callable[[str], PoolClaims],
         namespace: str,
         metrics: Metrics,
-        history: DecisionHistory,
         clock: Clock,
         limit: RateLimit | None = None,
         at_once: int = CALLS_AT_ONCE,
     ) -> None:
-        self._claiming = claiming
-        self._held = held
+        self._answers = answers
         self._state = state
         self._callers = callers
         self._authorization = authorization
         self._settings = settings
         self._unlisted = unlisted
         self._namespace = namespace
-        self._history = history
         self._clock = clock
         self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
         self._at_once = at_once
-        self._under_way = 0
+        self._under_way = Counter[bool]()
         self._counters = {
             (verb, outcome): metrics.claim_requests.labels(verb, outcome) for verb in Verb for outcome in ClaimOutcome
         }
@@ -133,72 +105,26 @@ class ClaimsApi:
     def routes(self) -> PathRoutes:
         """Give the templates for `web.http.route`."""
         return {
-            ("POST", COLLECTION): self._verb(Verb.CREATE, self._create),
-            ("GET", COLLECTION): self._verb(Verb.LIST, self._list),
-            ("PUT", ITEM): self._verb(Verb.UPDATE, self._renew),
-            ("DELETE", ITEM): self._verb(Verb.DELETE, self._release),
+            ("POST", COLLECTION): self._verb(Verb.CREATE, self._answers.create),
+            ("GET", COLLECTION): self._verb(Verb.LIST, self._answers.list_held),
+            ("PUT", ITEM): self._verb(Verb.UPDATE, self._answers.renew),
+            ("DELETE", ITEM): self._verb(Verb.DELETE, self._answers.release),
         }
-
-    # -- the four requests --------------------------------------------------------------------------------------------
-
-    async def _create(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
-        check_enabled(asked.pool, asked.settings)
-        wanted = decode_claim(asked.body, asked.settings)
-        request = ClaimRequest(
-            claimant=Claimant(user=asked.caller.user, pool=asked.pool, name=wanted.claimant),
-            ttl=wanted.ttl,
-            settings=asked.settings,
-            is_awaited=asked.is_awaited,
-            affinity=self._affinity(wanted.cache_key, asked.settings),
-            repeats=asked.repeats or wanted.retry,
-        )
-        try:
-            granted = await self._claiming.claim(request)
-        except NothingToClaim as error:
-            waiting = len(self._state.where.waiting(asked.pool))
-            raise none_idle(asked.pool, asked.settings, error, waiting) from error
-        outcome = ClaimOutcome.CLAIMED if granted.is_new else ClaimOutcome.FOUND
-        self._tell(outcome, granted)
-        response = json_response(self._shown(granted), HTTPStatus.CREATED if granted.is_new else HTTPStatus.OK)
-        response.headers["Location"] = ITEM.format(pool=asked.pool, id=granted.claim.id)
-        return response, outcome
-
-    def _affinity(self, key: str | None, settings: PoolClaims) -> Affinity | None:
-        """Say how the caller's cache key orders nodes, None where it named none, or the pool goes by age alone."""
-        if key is None or settings.cache_key is None:
-            return None
-        return Affinity(key=key, window=settings.cache_key.window, history=self._state.keys)
-
-    async def _renew(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
-        check_enabled(asked.pool, asked.settings)
-        ttl = decode_renewal(asked.body, asked.settings)
-        granted = await self._held.renew(_reference(asked), ttl)
-        log.debug("renewed", extra=fields(pool=asked.pool, pod=granted.worker.name, expires=granted.claim.expires))
-        return json_response(self._shown(granted)), ClaimOutcome.RENEWED
-
-    async def _release(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
-        if asked.settings.dry_run:
-            raise dry_run(asked.pool)
-        worker = await self._held.release(_reference(asked))
-        log.info("released", extra=fields(pool=asked.pool, namespace=worker.namespace, pod=worker.name))
-        return web.Response(status=HTTPStatus.NO_CONTENT), ClaimOutcome.RELEASED
-
-    async def _list(self, asked: _Asked) -> tuple[web.Response, ClaimOutcome]:
-        held = await self._held.by_user(asked.caller.user, asked.pool, asked.settings)
-        return json_response(ClaimListBody([self._shown(granted) for granted in held])), ClaimOutcome.LISTED
 
     # -- before each --------------------------------------------------------------------------------------------------
 
-    def _verb(self, verb: Verb, answer: _Answer) -> PathHandler:
+    def _verb(self, verb: Verb, answer: Answer) -> PathHandler:
         async def handle(request: web.BaseRequest, place: Mapping[str, str]) -> web.StreamResponse:
             started = perf_counter()
             response: web.Response
             try:
                 body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a claimant and a ttl")
-                async with asyncio.timeout(DEADLINE.total_seconds()):
+                wait = decode_wait(request.query.get("wait"))
+                async with asyncio.timeout((DEADLINE + wait).total_seconds()):
                     caller = await self._identified(request)
-                    with self._one_of_those_at_once():
-                        response, outcome = await answer(await self._asked(verb, caller, request, place, body))
+                    with self._one_of_those_at_once(waits=bool(wait)):
+                        call = await self._allowed(verb, caller, request, place, body)
+                        response, outcome = await answer(replace(call, wait=wait))
             except CLAIM_REFUSALS as error:
                 refused = claim_refusal(error)
                 outcome, response = ClaimOutcome(refused.reason), refused.response()
@@ -215,26 +141,31 @@ class ClaimsApi:
 
     async def _identified(self, request: web.BaseRequest) -> Caller:
         caller = await self._callers.identify(request)
-        if caller.authenticated:
-            wait = self._limit.take(caller.user)
-            if wait is not None:
-                raise rate_limited(caller.user, CALLS_PER_SECOND, wait)
+        self._count(caller, 1)
         return caller
 
+    def _count(self, caller: Caller, calls: int) -> None:
+        if caller.authenticated:
+            wait = self._limit.take(caller.user, calls)
+            if wait is not None:
+                raise rate_limited(caller.user, CALLS_PER_SECOND, wait)
+
     @contextmanager
-    def _one_of_those_at_once(self) -> Iterator[None]:
-        """Count a call while it is under way. Whoever is not known is not counted, and so keeps nobody out."""
-        if self._under_way >= self._at_once:
-            raise too_many(self._under_way)
-        self._under_way += 1
+    def _one_of_those_at_once(self, *, waits: bool) -> Iterator[None]:
+        """Count a call while it is under way, and those that wait apart: they keep nobody out who does not. Nor does
+        whoever is not known, who is not counted.
+        """
+        if self._under_way[waits] >= (WAITING_AT_ONCE if waits else self._at_once):
+            raise too_many(self._under_way[waits])
+        self._under_way[waits] += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._under_way[waits] -= 1
 
-    async def _asked(
+    async def _allowed(
         self, verb: Verb, caller: Caller, request: web.BaseRequest, place: Mapping[str, str], body: bytes
-    ) -> _Asked:
+    ) -> ClaimCall:
         pool, claim_id = place["pool"], place.get("id", "")
         if not LABEL_VALUE.fullmatch(pool):
             raise bad_request(f"{pool[:100]!r} is no name of a pool")
@@ -258,51 +189,14 @@ class ClaimsApi:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=ClaimOutcome.NOT_SYNCED)
         if verb in (Verb.CREATE, Verb.UPDATE) and self._clock.is_off:
             raise unavailable(f"the clock here is {self._clock.told_off}, so when claims end is not known")
-        return _Asked(
+        return ClaimCall(
             caller=caller,
             pool=pool,
             id=claim_id,
             body=body,
             settings=settings,
+            wait=timedelta(),
             is_awaited=lambda: is_awaited(request),
             repeats=IDEMPOTENCY_KEY in request.headers,
+            count_more=lambda calls: self._count(caller, calls),
         )
-
-    # -- answers ------------------------------------------------------------------------------------------------------
-
-    def _shown(self, granted: Granted) -> ClaimBody:
-        node = self._state.nodes.get(granted.worker.node or "")
-        return claim_body(granted, self._state.first_seen(node) if node is not None else None)
-
-    def _tell(self, outcome: ClaimOutcome, granted: Granted) -> None:
-        worker, claim = granted.worker, granted.claim
-        if granted.is_new:
-            self._history.add(
-                ClaimDecision(
-                    at=self._history.now(),
-                    namespace=worker.namespace,
-                    pod=worker.name,
-                    uid=worker.uid,
-                    pool=claim.pool,
-                    node=worker.node,
-                    user=claim.user,
-                    claimant=claim.claimant,
-                    expires=claim.expires,
-                )
-            )
-        log.info(
-            str(outcome),
-            extra=fields(
-                pool=claim.pool,
-                namespace=worker.namespace,
-                pod=worker.name,
-                node=worker.node,
-                user=claim.user,
-                claimant=claim.claimant,
-                expires=format_idle_mark(claim.expires),
-            ),
-        )
-
-
-def _reference(asked: _Asked) -> ClaimReference:
-    return ClaimReference(user=asked.caller.user, pool=asked.pool, id=asked.id)

@@ -16,7 +16,7 @@ class ClaimRequest:
     """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer.
 
     ``affinity`` is the cache key that the caller named, with the pool's window over the nodes that have an idle worker.
-    ``repeats``: the caller says that it may have asked before, anywhere.
+    ``repeats``: the caller says that it may have asked before, anywhere. ``wait`` is how long it waits for a worker.
     """
 
     claimant: Claimant
@@ -25,6 +25,7 @@ class ClaimRequest:
     is_awaited: Callable[[], bool] = lambda: True
     affinity: Affinity | None = None
     repeats: bool = False
+    wait: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,10 @@ class StillChanging(Exception):
 
 class NobodyWaits(Exception):
     """The caller has hung up, so nothing was claimed for it."""
+
+
+class Stopping(Exception):
+    """This process ends while the caller waits: nothing was claimed."""
 
 
 class NoSuchClaim(Exception):

@@ -21,11 +21,11 @@ class RateLimit:
         self._timer = timer
         self._free_at: LRUCache[str, float] = LRUCache(maxsize=REMEMBERED_CALLERS)
 
-    def take(self, key: str) -> timedelta | None:
-        """Take one call out of the bucket: None where there is one, else how long to wait for the next."""
+    def take(self, key: str, calls: int = 1) -> timedelta | None:
+        """Take calls out of the bucket: None where there are as many, else how long to wait for the next."""
         now = self._timer()
         # "generic cell rate algorithm": when the bucket would be full again, if no further call came
-        full_at = max(self._free_at.get(key, now), now) + 1 / self._per_second
+        full_at = max(self._free_at.get(key, now), now) + calls / self._per_second
         wait = full_at - now - self._burst / self._per_second
         if wait > 1e-9:
             return timedelta(seconds=wait)

@@ -64,6 +64,7 @@ _REASONS = {
     "crashed": ("500", "A bug of warmnode: its log has the traceback. Nobody knows what was done."),
     "notSynced": ("503", "Not everything is loaded yet: not done. The same again is right."),
     "changing": ("503", "Others changed it under each attempt: not done. The same again is right."),
+    "stopping": ("503", "This replica ends while the call waits: not done. The same again goes to another one."),
     "callerGone": ("503", "The caller hung up: not done."),
     "unavailable": (
         "503",
@@ -75,6 +76,7 @@ _ALWAYS = ("badRequest", "notAuthenticated", "rateLimited", "unavailable", "cras
 _OF_POOLS = (*_ALWAYS, "forbidden", "tooMany", "notSynced")
 _OF_WORKERS = (*_ALWAYS, "noPodInToken", "notYourPod", "notFound", "noWorker", "changing")
 
+_WAIT = {"examples": ["10s", "1m"]}
 _HEADERS = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "What to send, as in RFC 6750."}},
     "429": {"Retry-After": {"schema": {"type": "integer"}, "description": "How many seconds to wait."}},
@@ -123,16 +125,23 @@ def document() -> Json:
 
 
 def _claims() -> Json:
-    created = _answer("A worker, claimed.", "Claim")
+    created = _answer("A worker, claimed; with count a list.", "Claim")
     held = _answer("The worker that the claimant holds already. Its claim lasts at least ttl from now.", "Claim")
     for given in (created, held):
-        given["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Path of the claim."}}
-    refusals = (*_OF_POOLS, "noneIdle", "unknownPool", "dryRun", "disabled", "changing", "callerGone")
+        where = "Path of the claim; with count that of all claims."
+        given["headers"] = {"Location": {"schema": {"type": "string"}, "description": where}}
+        given["content"]["application/json"]["schema"] = {"oneOf": [_reference("Claim"), _reference("ClaimList")]}
+    refusals = (*_OF_POOLS, "noneIdle", "unknownPool", "dryRun", "disabled", "changing", "callerGone", "stopping")
     return {
         "post": {
             "operationId": "createClaim",
             "summary": "Claim the first idle worker, or get the one that the claimant holds already, prolonged.",
-            "parameters": [_option("header", claims_api.IDEMPOTENCY_KEY, "Whatever it says: as retry in the body.")],
+            "parameters": [
+                _option("header", claims_api.IDEMPOTENCY_KEY, "Whatever it says: as retry in the body."),
+                _option(
+                    "query", "wait", "How long to wait for a worker, at most 1m: first come, first served.", **_WAIT
+                ),
+            ],
             "requestBody": _body("ClaimRequest", required=True),
             "responses": {"201": created, "200": held, **_refusals(*refusals)},
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,9 +42,10 @@ from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.authorization import Authorization
 from extender.web.callers import Caller, NotAuthenticated
+from extender.web.claim_answers import ClaimAnswers
 from extender.web.claim_wire import ClaimOutcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
-from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, ClaimsApi
+from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, ITEM, ClaimsApi
 from extender.web.held_claims import HeldClaims
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document_handler
@@ -134,8 +135,9 @@ class Desk:
             sleep=lambda seconds: asyncio.sleep(0),
         )
         self.api = ClaimsApi(
-            claiming=self.claiming,
-            held=held,
+            answers=ClaimAnswers(
+                claiming=self.claiming, held=held, state=self.state, history=self.history, location=ITEM
+            ),
             state=self.state,
             callers=Names(),
             authorization=Authorization(self.rbac),
@@ -143,7 +145,6 @@ class Desk:
             unlisted=lambda pool: self.unlisted,
             namespace="warmnode",
             metrics=self.metrics,
-            history=self.history,
             clock=replace(clock_of(lambda: self.now), skew=lambda: self.skew),
             limit=RateLimit(per_second=CALLS_PER_SECOND, burst=BURST, timer=lambda: 0.0),
             at_once=at_once,
@@ -224,6 +225,13 @@ class Desk:
         return self.metrics.registry.get_sample_value("warmnode_claim_requests_total", labels) or 0.0
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what happens in the same loop."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture
 async def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """``param`` is how many calls are taken at once."""
@@ -238,9 +246,11 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         listener = Listener(name="claims", address=Address("127.0.0.1", 0), handler=handler)
         await listener.start()
         desk.url = f"http://{listener.address}"
+        calling = asyncio.create_task(desk.claiming.call_waiting())
         try:
             yield desk
         finally:
+            calling.cancel()
             await listener.stop()
             await client.close()
 
@@ -509,6 +519,118 @@ async def test_an_expired_claim_is_free_for_others_after_five_seconds(desk: Desk
     assert (status, other["pod"]) == (201, "a")
     assert desk.annotation("a", CLAIM_ENDED) == again["expires"], "idle since the end of the last claim"
     assert (await desk.claim())[0] == 404, "it is another's now"
+
+
+# --- several, and waiting ----------------------------------------------------------------------------------------
+
+
+async def test_several_are_claimed_at_once_each_with_a_claim_of_its_own(desk: Desk) -> None:
+    """From the warmest nodes on, for claimants of their own names: the same request again gets the same workers."""
+    for name, on in (("a", "old"), ("b", "old"), ("c", "new"), ("d", "new")):
+        desk.worker(name, on=on)
+    status, body, headers = await desk.call("POST", body={"claimant": "q", "count": 3})
+    assert (status, headers["Location"]) == (201, CLAIMS)
+    assert [(each["claimant"], each["node"]) for each in body["claims"]] == [
+        ("q/1", "old"),
+        ("q/2", "old"),
+        ("q/3", "new"),
+    ]
+    assert len({each["id"] for each in body["claims"]}) == 3
+    status, again, _ = await desk.call("POST", body={"claimant": "q", "count": 3})
+    assert (status, [each["id"] for each in again["claims"]]) == (200, [each["id"] for each in body["claims"]])
+    assert (await desk.call("DELETE", path_of(body["claims"][1])))[0] == 204
+    assert (await desk.claim("other"))[1]["pod"] == body["claims"][1]["pod"]
+
+
+async def test_with_fewer_workers_than_are_enough_none_is_claimed(desk: Desk) -> None:
+    """Those that were taken are given back before anybody was told. Never more than count, nor fewer than atLeast."""
+    for name in ("a", "b"):
+        desk.worker(name)
+    status, body, _ = await desk.call("POST", body={"claimant": "q", "count": 3})
+    assert (status, body["reason"]) == (404, "noneIdle")
+    assert [desk.annotation(name, CLAIM) for name in ("a", "b")] == [None, None]
+    status, body, _ = await desk.call("POST", body={"claimant": "q", "count": 3, "atLeast": 2})
+    assert (status, len(body["claims"])) == (201, 2)
+    assert (await desk.call("POST", body={"claimant": "p", "count": 3, "atLeast": 1}))[0] == 404
+
+
+async def test_what_was_told_before_is_not_given_back_with_the_rest(desk: Desk) -> None:
+    """A second request for more than there are leaves what the first one got."""
+    for name in ("a", "b"):
+        desk.worker(name)
+    held = (await desk.call("POST", body={"claimant": "q", "count": 1}))[1]["claims"][0]
+    assert (await desk.call("POST", body={"claimant": "q", "count": 3}))[0] == 404
+    assert (await desk.call("GET"))[1]["claims"] == [{**held, "expires": held["expires"]}]
+
+
+async def test_each_of_several_counts_against_the_rate(desk: Desk) -> None:
+    answers = [(await desk.call("POST", body={"claimant": "q", "count": 100, "atLeast": 1}))[0] for _ in range(3)]
+    assert answers == [404, 404, 429]
+
+
+async def test_a_call_waits_until_a_worker_is_idle(desk: Desk) -> None:
+    desk.worker("a", idle=None)
+    call = asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "q"}))
+    await until(lambda: desk.claiming.lines.waiting("ducks") == 1)
+    desk.change("a", {"metadata": {"annotations": {IDLE_SINCE: TEN_MINUTES_AGO.isoformat()}}})
+    status, body, _ = await call
+    assert (status, body["pod"]) == (201, "a")
+    assert not desk.claiming.lines.has("ducks")
+
+
+async def test_who_waits_longest_is_first_and_who_does_not_wait_is_last(desk: Desk) -> None:
+    """So a burst of calls that wait is served in its order, and nobody who comes by takes a worker from it."""
+    desk.worker("a", idle=None)
+    calls = []
+    for number in range(3):
+        calls.append(asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": f"q{number}"})))
+        await until(lambda number=number: desk.claiming.lines.waiting("ducks") == number + 1)  # type: ignore[misc]
+    desk.change("a", {"metadata": {"annotations": {IDLE_SINCE: TEN_MINUTES_AGO.isoformat()}}})
+    assert (await desk.claim("in a hurry"))[1]["reason"] == "noneIdle"
+    for call in calls:
+        status, held, _ = await call
+        assert (status, held["pod"]) == (201, "a")
+        assert sum(each.done() for each in calls) == calls.index(call) + 1
+        assert (await desk.call("DELETE", path_of(held)))[0] == 204
+
+
+async def test_waiting_ends(desk: Desk) -> None:
+    """404 as without it, and nobody is in the line any more."""
+    desk.worker("a", idle=None)
+    status, body, _ = await desk.call("POST", f"{CLAIMS}?wait=20ms", {"claimant": "q"})
+    assert (status, body["reason"]) == (404, "noneIdle")
+    assert not desk.claiming.lines.has("ducks")
+
+
+async def test_who_waits_is_told_that_the_replica_ends(desk: Desk) -> None:
+    """At once, and that nothing was claimed. So is who comes then."""
+    desk.worker("a", idle=None)
+    call = asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "q"}))
+    await until(lambda: desk.claiming.lines.has("ducks"))
+    desk.claiming.lines.close()
+    status, body, _ = await call
+    assert (status, body["reason"]) == (503, "stopping")
+    assert (await desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "q"}))[1]["reason"] == "stopping"
+
+
+async def test_who_hung_up_is_passed_over_and_not_counted(desk: Desk) -> None:
+    desk.worker("a", idle=None)
+    gone = asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "gone"}))
+    await until(lambda: desk.claiming.lines.waiting("ducks") == 1)
+    call = asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "q"}))
+    await until(lambda: desk.claiming.lines.waiting("ducks") == 2)
+    gone.cancel()
+    await until(lambda: desk.claiming.lines.waiting("ducks") == 1)
+    desk.change("a", {"metadata": {"annotations": {IDLE_SINCE: TEN_MINUTES_AGO.isoformat()}}})
+    status, held, _ = await call
+    assert (status, held["claimant"]) == (201, "q")
+
+
+@pytest.mark.parametrize("wait", ["", "ten", "61s", "-1s", "5"])
+async def test_a_wait_that_makes_no_sense_is_400(desk: Desk, wait: str) -> None:
+    desk.worker("a")
+    status, body, _ = await desk.call("POST", f"{CLAIMS}?wait={wait}", {"claimant": "q"})
+    assert (status, body["reason"]) == (400, "badRequest")
 
 
 # --- races -------------------------------------------------------------------------------------------------------
@@ -920,6 +1042,12 @@ async def test_a_user_who_calls_too_often_is_429_and_others_are_not(desk: Desk) 
         b'{"claimant": "q", "ttl": 60}',
         b'{"claimant": "q", "more": 1}',
         json.dumps({"claimant": "x" * 257}).encode(),
+        b'{"claimant": "q", "count": 0}',
+        b'{"claimant": "q", "count": 101}',
+        b'{"claimant": "q", "count": true}',
+        b'{"claimant": "q", "atLeast": 1}',
+        b'{"claimant": "q", "count": 2, "atLeast": 3}',
+        b'{"claimant": "q", "count": 2, "atLeast": 0}',
     ],
 )
 async def test_a_body_that_makes_no_sense_is_400_and_claims_nothing(desk: Desk, body: bytes) -> None:
