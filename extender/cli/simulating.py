@@ -54,7 +54,7 @@ def _simulate_flags(parser: CommandParser) -> None:
     _value(jobs, "--traffic", _traffic, arrivals.traffic, "daily, bursts (each hour) or constant")
     _value(jobs, "--period", _positive_duration, arrivals.period, "how long jobs arrive")
     _value(jobs, "--jobs", _whole(1, 10_000_000), arrivals.jobs, "how many are expected in it")
-    _value(jobs, "--job-duration", _positive_duration, arrivals.duration, "their mean duration, exponential")
+    _value(jobs, "--job-duration", _positive_duration, arrivals.duration, "mean duration, exponential", "duration")
     _value(jobs, "--swing", _real(0, 1), arrivals.swing, "daily: 0.7 is a peak of 1.7 times the mean")
     _value(jobs, "--burst", _positive_duration, arrivals.burst, "bursts: how long in each hour")
     _value(jobs, "--burst-factor", _real(1, 1000), arrivals.burst_factor, "bursts: arrivals in one against the rest")
@@ -64,7 +64,7 @@ def _simulate_flags(parser: CommandParser) -> None:
     _value(parser, "--jobs-csv", str, None, "read the jobs from a CSV instead; - is standard input", metavar="FILE")
 
     reading = parser.add_argument_group("what a job reads")
-    _value(reading, "--key-blocks", _whole(1, 1_000_000), data.blocks, "blocks that a key has")
+    _value(reading, "--key-blocks", _whole(1, 1_000_000), data.blocks, "blocks that a key has", "blocks")
     _value(reading, "--block-skew", _real(0, 10), data.block_skew, "Zipf exponent of their popularity")
     _value(reading, "--reads", _whole(0, 100_000), data.reads, "blocks that a job draws; one drawn twice is read once")
 
@@ -74,7 +74,7 @@ def _simulate_flags(parser: CommandParser) -> None:
     _value(pool, "--cache-blocks", _whole(1, 100_000_000), shape.cache_blocks, "blocks that a node's cache holds")
     _value(pool, "--restart-every", _positive_duration, None, "restart warmnode so often: it forgets key counts")
     text = "values of Karpenter's consolidateAfter, with commas"
-    _value(pool, "--consolidate-after", _several(_duration), _CONSOLIDATE_AFTER, text)
+    _value(pool, "--consolidate-after", _several(_duration), _CONSOLIDATE_AFTER, text, "afters")
 
     rules = ",".join(map(str, RULES))
     text = "rules to compare, with commas: spread, most-allocated, oldest, window:N"
@@ -90,16 +90,7 @@ COMMANDS: Commands = {"simulate": _simulate_flags}
 
 def _run(options: argparse.Namespace) -> int:
     random = Random(options.seed)  # noqa: S311 - a model, no secret
-    data = DataSets(
-        keys=options.keys,
-        key_skew=options.key_skew,
-        blocks=options.key_blocks,
-        block_skew=options.block_skew,
-        reads=options.reads,
-    )
-    shape = PoolShape(
-        slots=options.slots, boot=options.boot, cache_blocks=options.cache_blocks, restart_every=options.restart_every
-    )
+    data, shape = _taken(options, DataSets), _taken(options, PoolShape)
     try:
         jobs, words, parameters = _workload(options, data, random)
         if options.svg is not None:
@@ -111,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as error:
         return fail(_not_written(error))
     progress = _Progress(silent=options.quiet)
-    trials = run_study(jobs, shape, options.rules, options.consolidate_after, seed=options.seed, report=progress.report)
+    trials = run_study(jobs, shape, options.rules, options.afters, seed=options.seed, report=progress.report)
     progress.end()
     heading = Heading(
         workload=words,
@@ -137,15 +128,7 @@ def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tu
         period = timedelta(seconds=round(jobs[-1].arrives))
         words = f"from {name}, over {format_duration(period)}; seed {options.seed}"
         return jobs, words, {"source": name, "periodSeconds": period.total_seconds(), **reading}
-    arrivals = Arrivals(
-        traffic=options.traffic,
-        period=options.period,
-        jobs=options.jobs,
-        duration=options.job_duration,
-        swing=options.swing,
-        burst=options.burst,
-        burst_factor=options.burst_factor,
-    )
+    arrivals = _taken(options, Arrivals)
     jobs = make_jobs(arrivals, data, random)
     if not jobs:
         raise BadUsage("no job arrived: give more --jobs")
@@ -213,14 +196,29 @@ class _Progress:
 
 
 def _value(
-    parser: Any, name: str, read: Callable[[str], object], default: object, text: str, *, metavar: str | None = None
+    parser: Any,
+    name: str,
+    read: Callable[[str], object],
+    default: object,
+    text: str,
+    field: str | None = None,
+    *,
+    metavar: str | None = None,
 ) -> None:
-    """Add a flag with its default shown as it is written."""
+    """Add a flag with its default shown as it is written. ``field`` is what it fills, where that has another name."""
     shown = format_duration(default) if isinstance(default, timedelta) else default
-    metavar = metavar or name.removeprefix("--").replace("-", "_").upper()
+    plain = name.removeprefix("--").replace("-", "_")
     help_text = text if default is None else f"{text} (default: {shown})"
     # argparse reads a default that is a string as if it had been given
-    parser.add_argument(name, type=read, default=default, metavar=metavar, help=help_text)
+    parser.add_argument(
+        name, type=read, default=default, dest=field or plain, metavar=metavar or plain.upper(), help=help_text
+    )
+
+
+def _taken(options: argparse.Namespace, kind: type[T]) -> T:
+    """Make a value of the flags that fill its fields."""
+    given = vars(options)
+    return kind(**{name: given[name] for name in kind.__dataclass_fields__ if name in given})  # type: ignore[attr-defined]
 
 
 def _checked(read: Callable[[str], T]) -> Callable[[str], T]:

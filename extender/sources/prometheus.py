@@ -126,8 +126,7 @@ async def _read(status: int, body: bytes, asked: Steady) -> PrometheusAnswer:
 
 
 def _failed(asked: Steady, said: Said, problem: str) -> PrometheusAnswer:
-    line = "".join(each if each.isprintable() else "?" for each in problem[:300])
-    return PrometheusAnswer(series=Series(asked=asked, by_pod={}, failed=said), problem=line)
+    return PrometheusAnswer(series=Series(asked=asked, by_pod={}, failed=said), problem=one_line(problem, 300))
 
 
 def _milliseconds(duration: timedelta) -> str:

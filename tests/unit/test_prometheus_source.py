@@ -102,7 +102,7 @@ BAD: dict[str, tuple[Behaviour, Said, str]] = {
     "bad query": (
         answers(400, b'{"status":"error","errorType":"bad_data","error":"parse error: unclosed \\u001b[31m"}'),
         Said.BAD_STATUS,
-        "status 400: parse error: unclosed ?[31m",
+        "status 400: parse error: unclosed [31m",
     ),
     "error": (answers(503, b"<html>", content_type="text/html"), Said.BAD_STATUS, "status 503"),
     "redirect": (answers(302, b"", "Location: http://127.0.0.1:1/"), Said.REDIRECT, "redirects are not followed"),
