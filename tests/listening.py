@@ -22,7 +22,7 @@ from extender.web.requests import Handler
 from extender.web.server import Address, Listener
 from extender.web.tls import ServerTls
 from extender.web.webhook import Webhook
-from tests.builders import NOW
+from tests.builders import NOW, clock_of
 
 T = TypeVar("T")
 SECONDS = 30.0
@@ -45,6 +45,7 @@ def webhook_over(state: ClusterState, *, pools: PoolsInForce | None = None, metr
         pools=pools or PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
         metrics=metrics or Metrics(),
         history=DecisionHistory(now=lambda: NOW),
+        clock=clock_of(lambda: NOW),
     )
 
 

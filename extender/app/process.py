@@ -87,7 +87,7 @@ class Process:
         self.metrics.api_server_silent.set_function(lambda: float(client.problem is not None))
         self.metrics.history_decisions.set_function(lambda: len(self.history))
         self.metrics.history_bytes.set_function(lambda: self.history.size_bytes)
-        self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label))
+        self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label, self.clock.now()))
 
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""
@@ -183,15 +183,16 @@ class Process:
     async def _begin(self) -> None:
         state, ledger = self.state, self.feed.ledger
         await self.feed.begin()
-        basis = "ledger" if state.ledger is not None else "creation times" if ledger is not None else "created"
+        basis = "ledger" if state.ages.ledger is not None else "creation times" if ledger is not None else "created"
         log.info("synced", extra=fields(nodes=len(state.nodes), pods=len(state.pods), ages=basis))
         if ledger is not None and ledger.missing:
             log.warning(
                 "the ledger cannot be read; ages start from creation times and are lost at a restart",
                 extra=fields(problem=ledger.problem),
             )
-        if state.ledger is not None and state.ledger.ignored:
-            log.warning("ledger keys make no sense and are left alone", extra=fields(keys=state.ledger.ignored[:5]))
+        recorded = state.ages.ledger
+        if recorded is not None and recorded.ignored:
+            log.warning("ledger keys make no sense and are left alone", extra=fields(keys=recorded.ignored[:5]))
 
     def _take(self, new: Configuration) -> None:
         before = self.in_force.reading

@@ -48,7 +48,7 @@ class Serving:
             version=__version__,
             metrics=shared.metrics,
             schedulers=lambda: frozenset(shared.in_force.configuration.webhook.schedulers),
-            schedulable_nodes=lambda: len(shared.state.preference),
+            schedulable_nodes=lambda: len(shared.state.ranking.as_of(shared.clock.now())),
             clock=shared.clock,
             certificate_ends=lambda: tls[WEBHOOK].ends if WEBHOOK in tls else None,
         )
@@ -58,7 +58,7 @@ class Serving:
             metrics=shared.metrics,
             history=shared.history,
             called=self.calls.called,
-            is_clock_off=lambda: shared.clock.is_off,
+            clock=shared.clock,
         )
         for listener, files in tls.items():
             for failure in HandshakeFailure:

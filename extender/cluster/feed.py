@@ -10,7 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Generic, TypeAlias, TypeVar
 
@@ -192,12 +192,12 @@ class ClusterFeed:
             for r in self.reflectors
         }
 
-    def figures(self, label_of: Callable[[str], str]) -> ClusterFigures:
+    def figures(self, label_of: Callable[[str], str], now: datetime) -> ClusterFigures:
         """Count what is known, for a scrape. ``label_of`` bounds the pools that are told apart."""
         nodes = dict.fromkeys(("seen", "unseen", "ending", "leaving"), 0)
         leaving: Counter[str] = Counter()
         ending: Counter[str] = Counter()
-        preference = self._state.preference
+        preference = self._state.ranking.as_of(now)
         for name, key in self._state.order.items():
             preferred = preference.get(name)
             if preferred is None:
@@ -205,13 +205,13 @@ class ClusterFeed:
                 leaving[self._state.departure(name) or ""] += 1
             elif preferred[0]:
                 nodes["ending"] += 1
-                ending[self._state.ending(name) or ""] += 1
+                ending[self._state.ranking.ending(name, now) or ""] += 1
             else:
                 nodes["unseen" if key[0] else "seen"] += 1
         workers: Counter[str] = Counter()
         for pool, count in self._state.where.placed.items():
             workers[label_of(pool)] += count
-        ledger = self._state.ledger
+        ledger = self._state.ages.ledger
         return ClusterFigures(
             synced=self._state.synced,
             collection_ages=self.ages(),
@@ -224,9 +224,9 @@ class ClusterFeed:
             ledger_entries=len(ledger.first_seen) if ledger is not None else 0,
             ledger_bytes=ledger.size_bytes if ledger is not None else 0,
             ledger_ignored=len(ledger.ignored) if ledger is not None else 0,
-            cache_keys=len(self._state.keys),
-            cache_keys_forgotten=self._state.keys.forgotten,
-            cache_key_changes=self._state.key_changes,
+            cache_keys=len(self._state.keys.history),
+            cache_keys_forgotten=self._state.keys.history.forgotten,
+            cache_key_changes=self._state.keys.changes,
         )
 
 

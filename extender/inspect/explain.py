@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import partial
 
 from extender.cluster.state import ClusterState
 from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
@@ -226,7 +227,7 @@ def _fate(look: Look, pod: Pod, reap: PoolReap) -> WorkerFate:
         fate=fate,
         reason=because,
         position=position,
-        not_claimable=why_not_claimable(pod, look.state.why_barred(pod.node), look.plan.now),
+        not_claimable=why_not_claimable(pod, look.state.objects.why_barred(pod.node, look.plan.now), look.plan.now),
     )
 
 
@@ -303,10 +304,11 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
         raise NotThere(f"there is no pool {name}: {there}")
     settings = InForce(look.configuration).settings(name)
     workers = [pod for pod in state.pods.values() if pod.pool == name and not pod.finished]
+    barred = partial(state.objects.why_barred, now=plan.now)
     claimable = [
         pod
-        for node in state.preference
-        for pod in claimable_on(state.where.workers_on(node).values(), name, state.why_barred(node), plan.now)
+        for node in state.ranking.as_of(plan.now)
+        for pod in claimable_on(state.where.workers_on(node).values(), name, barred(node), plan.now)
     ]
     schedulers = Counter(pod.scheduler for pod in workers)
     unused = PoolReap(pool=name, floor=settings.reap.floor, dry_run=settings.dry_run)

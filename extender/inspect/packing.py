@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 from extender.cluster.state import ClusterState
 
 
-def packed(state: ClusterState, pool: str) -> Sequence[str]:
+def packed(state: ClusterState, pool: str, now: datetime) -> Sequence[str]:
     """Name the nodes that the pool's workers need where each goes to the most preferred node that has room.
 
     Workers that wait for a node count, those that are going do not. Shorter than needed where no node ever had a worker
@@ -24,7 +25,7 @@ def packed(state: ClusterState, pool: str) -> Sequence[str]:
         fullest[node.instance_type] = max(fullest[node.instance_type], here[name])
     left = sum(here.values()) + len(state.where.waiting(pool))
     needed = []
-    for name in state.preference:
+    for name in state.ranking.as_of(now):
         if left <= 0:
             break
         room = max(here[name], fullest[state.nodes[name].instance_type])

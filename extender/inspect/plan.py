@@ -200,9 +200,10 @@ def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource
 
     Which of them a pod fits on is kube-scheduler's to say: a score counts among those that do.
     """
-    scores = dict(score_nodes(state.nodes, state.preference))
-    staying = list(state.preference)
-    leaving = sorted(state.order.keys() - state.preference.keys(), key=state.order.__getitem__)
+    preference = state.ranking.as_of(now)
+    scores = dict(score_nodes(state.nodes, preference))
+    staying = list(preference)
+    leaving = sorted(state.order.keys() - preference.keys(), key=state.order.__getitem__)
     ranks: Mapping[str, int] = {name: position for position, name in enumerate(staying, 1)}
     return Plan(
         now=now,
@@ -222,7 +223,7 @@ def _node_line(
     state: ClusterState, node: Node, now: datetime, *, rank: int | None, score: int, age: AgeSource
 ) -> NodeLine:
     workers = state.where.workers_on(node.name).values()
-    first_seen = state.first_seen(node)
+    first_seen = state.ages.first_seen(node)
     return NodeLine(
         name=node.name,
         uid=node.uid,
@@ -232,10 +233,10 @@ def _node_line(
         first_seen=node.created if age is AgeSource.CREATED else first_seen,
         age_basis=_basis(state, node, first_seen, age),
         leaving=state.departure(node.name),
-        ending=state.ending(node.name),
+        ending=state.ranking.ending(node.name, now),
         workers=len(workers),
         idle=sum(reports_idle(worker, now) and not is_claimed(worker, now) for worker in workers),
-        cache_keys=tuple(state.keys.uses(node.name, now)[:SHOWN_KEYS]),
+        cache_keys=tuple(state.keys.history.uses(node.name, now)[:SHOWN_KEYS]),
     )
 
 
@@ -244,9 +245,9 @@ def _basis(state: ClusterState, node: Node, first_seen: datetime | None, age: Ag
         return AgeBasis.CREATED
     if first_seen is None:
         return AgeBasis.NOT_SEEN
-    if state.ledger is None:
+    if state.ages.ledger is None:
         return AgeBasis.ESTIMATED
-    return AgeBasis.RECORDED if state.ledger.first_seen.get(node.uid) == first_seen else AgeBasis.OBSERVED
+    return AgeBasis.RECORDED if state.ages.ledger.first_seen.get(node.uid) == first_seen else AgeBasis.OBSERVED
 
 
 def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:

@@ -22,7 +22,7 @@ LOOK = timedelta(seconds=2)
 async def tell_departures(state: ClusterState) -> None:
     """Look every two seconds at the nodes that changed. Ends only by cancellation."""
     told: dict[str, Departure] | None = None
-    with state.changes() as changed:
+    with state.ranking.changes() as changed:
         while True:
             await asyncio.sleep(LOOK.total_seconds())
             if not state.synced:

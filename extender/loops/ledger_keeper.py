@@ -44,11 +44,11 @@ async def keep_ledger(state: ClusterState, store: LedgerStore, metrics: Metrics)
 
 async def write_ledger(state: ClusterState, store: LedgerStore, metrics: Metrics) -> str | None:
     """Write once what is missing now; None when the ledger holds everything, else what stands in the way."""
-    missing = state.unrecorded()
+    missing = state.ages.unrecorded()
     if not missing:
         return None
     try:
-        ledger = await store.record(missing, state.ledger)
+        ledger = await store.record(missing, state.ages.ledger)
     except Conflict:
         metrics.ledger_writes.labels("conflict").inc()
         return None
@@ -87,9 +87,9 @@ async def prune_ledger(
     while True:
         await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
         try:
-            if state.ledger is None or not await may_prune():
+            if state.ages.ledger is None or not await may_prune():
                 continue
-            absent = state.ledger.first_seen.keys() - await list_node_uids()
+            absent = state.ages.ledger.first_seen.keys() - await list_node_uids()
             if not absent:
                 continue
             await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
@@ -110,4 +110,4 @@ async def prune_ledger(
 
 def is_half_full(state: ClusterState) -> bool:
     """True where pruning cannot wait for a reaper: the ledger uses half of what a ConfigMap holds."""
-    return state.ledger is not None and state.ledger.size_bytes > PRUNE_SHARE * LIMIT_BYTES
+    return state.ages.ledger is not None and state.ages.ledger.size_bytes > PRUNE_SHARE * LIMIT_BYTES

@@ -122,7 +122,7 @@ class Reaper:
 
     async def one_pass(self, *pools: str) -> dict[str, PassReport]:
         """Judge these pools, and evict what may go now, one pool after the other, by name."""
-        with self._state.changes() as changed, self._state.changes() as changed_room:
+        with self._state.ranking.changes() as changed, self._state.ranking.changes() as changed_room:
             standing = Standing(self._state, await self._circumstances(pools), changed, changed_room)
             judgement = await in_slices(judging(standing, pools, self._clock.now()))
             await asyncio.sleep(0)

@@ -78,7 +78,7 @@ class Candidates:
         return any(self._free_on(name, pool) for pool in pools)
 
     def _free_on(self, name: str, pool: str) -> int:
-        if name not in self._state.preference or not self._state.where.marked_on(name):
+        if name not in self._state.ranking.as_of(self._clock.now()) or not self._state.where.marked_on(name):
             return 0
         return sum(worker.uid not in self.in_hand for worker in self._on(name, pool))
 
@@ -119,7 +119,7 @@ class Candidates:
         """Give the nodes that may have one: the first of those that have in an order of their own, see `_reordered`."""
         first: list[str] = []
         missing = affinity.window if affinity is not None else int(self._spread.nodes)
-        for position, name in enumerate(list(self._state.preference), 1):
+        for position, name in enumerate(list(self._state.ranking.as_of(self._clock.now())), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
             if not self._state.where.marked_on(name):
@@ -138,25 +138,26 @@ class Candidates:
 
     def _reordered(self, names: list[str], affinity: Affinity | None) -> list[str]:
         """By the key of the caller, without one in this replica's own order: they count as equally warm."""
-        preference = self._state.preference
+        preference = self._state.ranking.as_of(self._clock.now())
         staying = [name for name in names if name in preference]
         if affinity is None:
             return own_order(staying, self._replica)
         return key_first(staying, preference, affinity)
 
     def _on(self, name: str, pool: str) -> list[Pod]:
-        marked, barred = self._state.where.marked_on(name).values(), self._state.why_barred(name)
-        found = claimable_on(marked, pool, barred, self._clock.now())
+        marked, now = self._state.where.marked_on(name).values(), self._clock.now()
+        found = claimable_on(marked, pool, self._state.objects.why_barred(name, now), now)
         if self._spread.nodes < 2:
             return found
         by_uid = {worker.uid: worker for worker in found}
         return [by_uid[uid] for uid in own_order(by_uid, self._replica)]
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
+        now = self._clock.now()
         return (
             worker.pool == pool
-            and worker.node in self._state.preference
-            and why_not_claimable(worker, self._state.why_barred(worker.node), self._clock.now()) is None
+            and worker.node in self._state.ranking.as_of(now)
+            and why_not_claimable(worker, self._state.objects.why_barred(worker.node, now), now) is None
         )
 
     async def tally(self, pool: str) -> Mapping[SkipReason, int]:
@@ -168,6 +169,6 @@ class Candidates:
                 if position % NODES_BETWEEN_YIELDS == 0:
                     await asyncio.sleep(0)
                 workers = self._state.where.workers_on(name).values()
-                counts.update(reasons_on(workers, pool, self._state.why_barred(name), now.now))
+                counts.update(reasons_on(workers, pool, self._state.objects.why_barred(name, now.now), now.now))
             self._tallies[pool] = (now.steady, dict(counts))
         return self._tallies[pool][1]

@@ -125,7 +125,7 @@ class ClaimAnswers:
         """Say how the caller's cache key orders nodes, None where it named none, or the pool goes by age alone."""
         if key is None or settings.cache_key is None:
             return None
-        return Affinity(key=key, window=settings.cache_key.window, history=self._state.keys)
+        return Affinity(key=key, window=settings.cache_key.window, history=self._state.keys.history)
 
     async def renew(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
         """Let a claim last longer."""
@@ -150,7 +150,7 @@ class ClaimAnswers:
 
     def _shown(self, granted: Granted) -> ClaimBody:
         node = self._state.nodes.get(granted.worker.node or "")
-        return claim_body(granted, self._state.first_seen(node) if node is not None else None)
+        return claim_body(granted, self._state.ages.first_seen(node) if node is not None else None)
 
     def _tell(self, granted: Granted) -> None:
         worker, claim = granted.worker, granted.claim

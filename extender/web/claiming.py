@@ -215,7 +215,7 @@ class Claiming:
     def _count_key(self, worker: Pod, request: ClaimRequest) -> None:
         """A worker that is handed out for a key counts for it on its node, as one that is placed does."""
         if request.affinity is not None and worker.node is not None and worker.node in self._state.nodes:
-            self._state.keys.record(worker.node, request.affinity.key, self._clock.now())
+            self._state.keys.history.record(worker.node, request.affinity.key, self._clock.now())
 
     async def _take_one(self, worker: Pod, request: ClaimRequest) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""

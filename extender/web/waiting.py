@@ -98,7 +98,7 @@ class Lines:
         """Look which workers are idle, some hundredths of a second after each change, while somebody waits."""
         loop = asyncio.get_running_loop()
         looked = 0.0
-        with state.changes() as changed:
+        with state.ranking.changes() as changed:
             while True:
                 if not self._lines:
                     await self._somebody.wait()

@@ -14,12 +14,13 @@ from time import perf_counter
 
 from aiohttp import web
 
+from extender.clock import Clock
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.policy.affinity import Affinity
 from extender.policy.decisions import PlacementDecision, PreemptionDecision, RankedNode
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
-from extender.policy.preemption import PreemptVerdict, choose_preemption
+from extender.policy.preemption import PreemptionView, PreemptVerdict, choose_preemption
 from extender.policy.scoring import score_nodes
 from extender.telemetry import Metrics, fields
 from extender.web import wire
@@ -62,15 +63,15 @@ class Webhook:
         pools: PoolsInForce,
         metrics: Metrics,
         history: DecisionHistory,
+        clock: Clock,
         called: Callable[[], None] = lambda: None,
-        is_clock_off: Callable[[], bool] = lambda: False,
         body_deadline_seconds: float = BODY_DEADLINE_SECONDS,
     ) -> None:
         self.pools = pools
         self._state = state
         self._history = history
         self._called = called
-        self._is_clock_off = is_clock_off
+        self._clock = clock
         self._body_deadline_seconds = body_deadline_seconds
         self._counters = {
             (verb, str(outcome)): metrics.webhook_requests.labels(verb, outcome)
@@ -106,7 +107,8 @@ class Webhook:
         if pool is None:
             return NO_SCORES, WebhookOutcome.NEUTRAL
         affinity = self._affinity(pool, request.pod.labels)
-        scores = score_nodes(request.node_names, self._state.preference, affinity)
+        ranking = self._state.ranking.as_of(self._clock.now())
+        scores = score_nodes(request.node_names, ranking, affinity)
         self._remember(request, pool, affinity, scores)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
@@ -129,7 +131,8 @@ class Webhook:
         affinity: Affinity | None,
         scores: Sequence[tuple[str, int]],
     ) -> None:
-        now, ranking = self._history.now(), self._state.preference
+        now = self._clock.now()
+        ranking = self._state.ranking.as_of(now)
         window = set() if affinity is None else set(ranking.first(request.node_names, affinity.window))
         self._history.add(
             PlacementDecision(
@@ -158,7 +161,18 @@ class Webhook:
         key = cache_key_of(labels, rule)
         if rule is None or key is None:
             return None
-        return Affinity(key=key, window=rule.window, history=self._state.keys)
+        return Affinity(key=key, window=rule.window, history=self._state.keys.history)
+
+    def _view(self) -> PreemptionView:
+        now = self._clock.now()
+        return PreemptionView(
+            order=self._state.order,
+            preference=self._state.ranking.as_of(now),
+            pods=self._state.pods,
+            busy_victims=self.pools.busy_victims,
+            default_busy_victims=self.pools.default_busy_victims,
+            now=now,
+        )
 
     def preempt(self, body: bytes) -> tuple[bytes, str]:
         """Answer a preempt call: one candidate, none (a veto), or on any doubt all of them as they came.
@@ -168,16 +182,15 @@ class Webhook:
         """
         request = wire.decode_preempt(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
-        if self._state.synced and self._is_clock_off():  # it may take a claimed worker for one that is idle
+        if self._state.synced and self._clock.is_off:  # it may take a claimed worker for one that is idle
             nodes, outcome = tuple(request.candidates), str(WebhookOutcome.CLOCK_OFF)
         elif self._state.synced:
-            view = self._state.preemption_view(self.pools.busy_victims, self.pools.default_busy_victims)
-            choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=view)
+            choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=self._view())
             nodes, outcome = choice.nodes, str(choice.verdict)
             if choice.verdict in (PreemptVerdict.CHOSEN, PreemptVerdict.VETOED):
                 self._history.add(
                     PreemptionDecision(
-                        at=self._history.now(),
+                        at=self._clock.now(),
                         namespace=request.pod.namespace,
                         pod=request.pod.name,
                         uid=request.pod.uid,

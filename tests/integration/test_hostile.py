@@ -23,7 +23,7 @@ from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
 from scripts.tools.controlplane import wait_for
-from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
+from tests.builders import NOW, clock_of, ledger, minutes_ago, node, stranger, worker
 from tests.listening import SECONDS, Listening, synced_state
 
 BODY_DEADLINE = 1.5
@@ -82,6 +82,7 @@ def running() -> Iterator[Target]:
         pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
         metrics=metrics,
         history=DecisionHistory(now=lambda: NOW),
+        clock=clock_of(lambda: NOW),
         body_deadline_seconds=BODY_DEADLINE,
     )
     with Listening(webhook.handler(), refused=webhook.count_garbled) as listening:

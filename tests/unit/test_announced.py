@@ -162,13 +162,16 @@ def test_a_node_falls_silent_by_the_clock_alone() -> None:
     state.replace_pods([worker("w", node="old"), worker("v", node="new", ready_since=minutes_ago(5))])
     state.take_ledger(ledger({}))
     state.begin()
-    assert names(state) == ["old", "new"]
+    assert names(state, now[0]) == ["old", "new"]
     now[0] += timedelta(seconds=49)
-    assert (names(state), state.why_barred("old")) == (["old", "new"], None)
+    assert (names(state, now[0]), state.objects.why_barred("old", now[0])) == (["old", "new"], None)
     now[0] += timedelta(seconds=1)
-    assert (names(state), state.why_barred("old")) == (["new", "old"], SkipReason.NODE_NOT_HEARD_OF)
+    assert (names(state, now[0]), state.objects.why_barred("old", now[0])) == (
+        ["new", "old"],
+        SkipReason.NODE_NOT_HEARD_OF,
+    )
     state.upsert_node(node("old", created=minutes_ago(900)))
-    assert (names(state), state.why_barred("old")) == (["old", "new"], None)
+    assert (names(state, now[0]), state.objects.why_barred("old", now[0])) == (["old", "new"], None)
 
 
 async def test_nobody_is_handed_out_on_a_node_that_is_not_heard_of() -> None:
@@ -182,8 +185,8 @@ async def test_nobody_is_handed_out_on_a_node_that_is_not_heard_of() -> None:
     assert await candidates.tally("pool") == {SkipReason.NODE_NOT_HEARD_OF: 1}
 
 
-def names(state: ClusterState) -> list[str]:
-    return [name for name, _ in score_nodes(list(state.nodes), state.preference)]
+def names(state: ClusterState, now: datetime = NOW) -> list[str]:
+    return [name for name, _ in score_nodes(list(state.nodes), state.ranking.as_of(now))]
 
 
 # -- a node's name on another machine ---------------------------------------------------------------------------------
@@ -199,7 +202,7 @@ def test_a_worker_of_an_earlier_machine_makes_the_node_neither_older_nor_is_it_c
         pod_item("w-stale", "worker-3", time(days=2), idle=time(hours=1)),
     )
     assert [name for name, _, _ in order(seen.plan)] == ["worker-1", "worker-5", "worker-3"]
-    assert seen.state.first_seen(seen.state.nodes["worker-3"]) is None
+    assert seen.state.ages.first_seen(seen.state.nodes["worker-3"]) is None
     assert not_claimable(seen, "w-stale") is SkipReason.OLD_MACHINE
 
 
@@ -269,7 +272,7 @@ def test_a_worker_of_an_old_machine_is_known_in_any_order_of_events(feed: Any) -
 def seen_by(state: ClusterState) -> tuple[bool, datetime | None]:
     (there,) = state.where.workers_on("n").values()
     assert there is state.pods[there.uid]
-    return there.old_machine, state.first_seen(MACHINE)
+    return there.old_machine, state.ages.first_seen(MACHINE)
 
 
 # -- a worker that hangs ----------------------------------------------------------------------------------------------
@@ -296,11 +299,11 @@ def test_a_node_ends_to_be_ending_when_its_worker_begins_to_hang() -> None:
     state.replace_pods([going, worker("v", node="new", ready_since=minutes_ago(5))])
     state.take_ledger(ledger({}))
     state.begin()
-    assert names(state) == ["new", "old"]
+    assert names(state, now[0]) == ["new", "old"]
     now[0] += timedelta(minutes=5, seconds=29)
-    assert names(state) == ["new", "old"]
+    assert names(state, now[0]) == ["new", "old"]
     now[0] += timedelta(seconds=1)
-    assert names(state) == ["old", "new"]
+    assert names(state, now[0]) == ["old", "new"]
 
 
 # -- a worker that is never placed ------------------------------------------------------------------------------------

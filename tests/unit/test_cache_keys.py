@@ -36,7 +36,7 @@ def configuration(text: str) -> Configuration:
 
 def counted(state: ClusterState, name: str, now: datetime = NOW) -> dict[str, float]:
     """Keys of a node with their workers, rounded."""
-    return {use.key: round(use.workers, 2) for use in state.keys.uses(name, now)}
+    return {use.key: round(use.workers, 2) for use in state.keys.history.uses(name, now)}
 
 
 def asked(state: ClusterState, names: list[str], labels: dict[str, str], pools: PoolsInForce = KEYED) -> list[str]:
@@ -135,9 +135,9 @@ def test_a_key_that_changes_counts_as_work_for_the_new_one() -> None:
     state = synced_state([node("a")], [worker("w", node="a", cache_key="x", created=NOW)])
     state.upsert_pod(worker("w", node="a", cache_key="y"))
     assert counted(state, "a") == {"x": 1, "y": 1}
-    assert state.key_changes == 1
+    assert state.keys.changes == 1
     state.upsert_pod(worker("w", node="a"))
-    assert state.key_changes == 1
+    assert state.keys.changes == 1
 
 
 def test_a_placed_worker_has_the_use_of_its_key_on_its_node() -> None:
@@ -191,9 +191,9 @@ def test_hostile_keys_are_forgotten_and_an_answer_stays_right() -> None:
     state = aged_state(("n1", "acme"), ("n1", "acme"))
     for number in range(10_000):
         state.upsert_pod(worker("flapping", node="n2", cache_key=f"{number:063}"))
-    assert len(state.keys) == KEYS_PER_NODE + 1
-    assert state.keys.forgotten == 10_000 - KEYS_PER_NODE
-    assert state.key_changes == 9_999
+    assert len(state.keys.history) == KEYS_PER_NODE + 1
+    assert state.keys.history.forgotten == 10_000 - KEYS_PER_NODE
+    assert state.keys.changes == 9_999
     assert asked(state, NAMES, {POOL_LABEL: "ducks", "tenant": "acme"})[0] == "n1"
 
 

@@ -324,7 +324,7 @@ async def test_a_cache_key_decides_among_the_oldest_nodes_with_an_idle_worker(de
     """
     desk.state.upsert_node(node("newest"))
     for name in ("new", "newest", "newest"):
-        desk.state.keys.record(name, "acme", NOW)
+        desk.state.keys.history.record(name, "acme", NOW)
     for number, on in enumerate(("old", "old", "old", "old", "new", "newest")):
         desk.worker(f"w{number}", on=on)
     assert (await desk.claim("no setting", cacheKey="acme"))[1]["node"] == "old"
@@ -342,7 +342,7 @@ async def test_a_worker_that_is_handed_out_counts_for_the_key_once(desk: Desk) -
     desk.worker("w")
     await desk.claim(cacheKey="acme")
     await desk.claim(cacheKey="acme")
-    assert desk.state.keys.uses("old", desk.now) == [KeyUse(key="acme", workers=1.0)]
+    assert desk.state.keys.history.uses("old", desk.now) == [KeyUse(key="acme", workers=1.0)]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 64, "a/b", "-a", "a b", 7, ["a"]])
@@ -357,9 +357,9 @@ async def test_an_ending_node_comes_last(desk: Desk) -> None:
     """However old it is: its worker would have to move soon."""
     desk.worker("o", on="old")
     desk.worker("n", on="new")
-    desk.state.preference.put("old", (1, *desk.state.order["old"]))
+    desk.state.ranking.as_of(NOW).put("old", (1, *desk.state.order["old"]))
     assert (await desk.claim("a"))[1]["node"] == "new"
-    desk.state.preference.put("old", (1, *desk.state.order["old"]))
+    desk.state.ranking.as_of(NOW).put("old", (1, *desk.state.order["old"]))
     assert (await desk.claim("b"))[1]["node"] == "old"
 
 

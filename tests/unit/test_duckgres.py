@@ -82,23 +82,23 @@ def test_a1_t1_a_stamp_is_set_once() -> None:
     state = state_of([node("a")], [worker("w1", node="a", ready_since=OLD, created=OLD)])
     state.upsert_pod(worker("w2", node="a", ready_since=YOUNG, created=YOUNG))
     state.upsert_pod(worker("w1", node="a", ready_since=YOUNG, created=OLD))
-    assert state.first_seen(state.nodes["a"]) == OLD
+    assert state.ages.first_seen(state.nodes["a"]) == OLD
 
 
 def test_a1_t2_no_node_no_stamp() -> None:
     """The seed: an empty node name stamps nothing. Here a worker without a node is seen on none."""
     state = state_of([node("a")], [worker("w", node=None)])
-    assert state.first_seen(state.nodes["a"]) is None
-    assert state.unrecorded() == {}
+    assert state.ages.first_seen(state.nodes["a"]) is None
+    assert state.ages.unrecorded() == {}
 
 
 def test_a2_a_node_is_seen_when_its_worker_is_healthy() -> None:
     """The seed stamps after its own health check of the worker; here the pod's Ready condition is that check."""
     pod = worker("w", node="a", ready_since=None, created=MID)
     state = state_of([node("a")], [pod])
-    assert state.first_seen(state.nodes["a"]) is None
+    assert state.ages.first_seen(state.nodes["a"]) is None
     state.upsert_pod(worker("w", node="a", ready_since=YOUNG, created=MID))
-    assert state.first_seen(state.nodes["a"]) == YOUNG
+    assert state.ages.first_seen(state.nodes["a"]) == YOUNG
 
 
 def test_a3_t5_an_unknown_node_counts_as_newest() -> None:
@@ -120,19 +120,19 @@ def test_a4_t3_only_gone_nodes_are_forgotten() -> None:
     state = state_of([node("a"), node("b", created=OLD)], [w1, w2, w3])
     state.delete_pod(w1)
     state.delete_pod(w2)
-    assert state.first_seen(state.nodes["a"]) == OLD
+    assert state.ages.first_seen(state.nodes["a"]) == OLD
     state.delete_node(state.nodes["a"])
-    assert state.unrecorded().keys() == {"uid-of-b"}
+    assert state.ages.unrecorded().keys() == {"uid-of-b"}
     state.upsert_node(node("a", uid="another"))
-    assert state.first_seen(state.nodes["a"]) is None
-    assert state.first_seen(state.nodes["b"]) == MID
+    assert state.ages.first_seen(state.nodes["a"]) is None
+    assert state.ages.first_seen(state.nodes["b"]) == MID
 
 
 def test_a5_forgetting_needs_no_reaper() -> None:
     """The seed forgets nodes in its reaper only, against its own text. Here the watch does, whatever else runs."""
     state = state_of([node("a")], [worker("w", node="a")])
     state.replace_nodes([])
-    assert state.unrecorded() == {}
+    assert state.ages.unrecorded() == {}
     assert state.order == {}
 
 
@@ -218,7 +218,7 @@ def test_a11_t6_the_newest_node_is_reaped_first() -> None:
     """
     state = state_of(*three())
     assert names(reap(state, floor=1)) == ["on-a-young", "on-b-mid"]
-    assert state.unrecorded().keys() == {"uid-of-c-old", "uid-of-b-mid", "uid-of-a-young"}
+    assert state.ages.unrecorded().keys() == {"uid-of-c-old", "uid-of-b-mid", "uid-of-a-young"}
 
 
 def test_t8_workers_within_the_timeout_stay() -> None:

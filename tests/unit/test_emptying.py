@@ -60,7 +60,7 @@ def stuck(rooms: DisruptionRoom, now: datetime = NOW) -> dict[str, str | None]:
 def test_empty_node_uses_the_budget_until_it_is_gone() -> None:
     """What is empty, or has only terminating pods left, is next for Karpenter."""
     state = state_of(idle("1", "a"), idle("2", "b"), stranger(node="c"))
-    with state.changes() as changed:
+    with state.ranking.changes() as changed:
         rooms = counted(state, changed)
         assert rooms.left(NOW) == {"workers": 1}
         assert rooms.why_not(idle("1", "a"), NOW) is None
@@ -245,7 +245,7 @@ def test_count_that_follows_events_is_the_one_from_scratch(events: list[tuple[st
     state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="60%"),)))
     state.replace_node_claims([*claims_of("ab"), *claims_of("cd", since=NOW)])
     seen = Seen()
-    with state.changes() as changed:
+    with state.ranking.changes() as changed:
         rooms = counted(state, changed, seen=seen)
         for event, name in events:
             match event:

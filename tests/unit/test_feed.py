@@ -169,7 +169,7 @@ async def test_cluster_without_karpenter_is_told_once_and_is_ready(
         shown = followed.feed.shown()["nodeclaims"]
         assert (shown["synced"], shown["ageSeconds"], shown["optional"]) == (False, None, True)
         assert "404" in str(shown["problem"])
-        assert followed.feed.figures(str).missing == {
+        assert followed.feed.figures(str, NOW).missing == {
             "nodes": False,
             "pods": False,
             "nodeclaims": True,
@@ -208,7 +208,7 @@ async def test_permission_that_is_taken_away_leaves_fewer_signals(
         server.end_watches()
         await until(lambda: limited.refused >= 6)
         assert followed.state.departure("node") is None
-        assert "node" in followed.state.preference
+        assert "node" in followed.state.ranking.as_of(NOW)
         assert followed.feed.is_fresh()
         assert len([r for r in about_karpenter(caplog) if r.levelno == logging.WARNING]) == 2
         limited.error = None
@@ -307,12 +307,12 @@ async def test_a_ledger_that_may_be_read_only_later_is_not_overwritten(
     limited = Without(client, Forbidden(403, "Forbidden", "RBAC is not loaded"), part="configmaps")
     async with following(limited, LEDGER) as followed:
         state = followed.state
-        assert state.first_seen(state.nodes["a"]) == created
-        assert state.unrecorded() == {"uid-of-a": minutes_ago(40)}
+        assert state.ages.first_seen(state.nodes["a"]) == created
+        assert state.ages.unrecorded() == {"uid-of-a": minutes_ago(40)}
         limited.error = None
         await asyncio.sleep(60)
-        assert state.first_seen(state.nodes["a"]) == recorded
-        assert state.unrecorded() == {}
+        assert state.ages.first_seen(state.nodes["a"]) == recorded
+        assert state.ages.unrecorded() == {}
 
 
 async def test_a_worker_that_was_bound_while_no_watch_was_open_is_told_of(

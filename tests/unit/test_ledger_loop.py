@@ -220,7 +220,7 @@ async def test_what_the_ledger_lacks_is_written_in_one_batch(
         await asyncio.sleep(10 * MINUTE)
     assert len([each for each in server.requests if each.method == "POST"]) == 1
     assert counted(metrics, "written") == 1
-    assert state.unrecorded() == {}
+    assert state.ages.unrecorded() == {}
 
 
 async def test_writes_are_at_least_two_seconds_apart(
@@ -343,7 +343,7 @@ async def test_a_ledger_that_became_full_is_known_as_it_is(
     put(server, {"f" * (LIMIT_BYTES - 30): seconds(AN_HOUR_AGO)})
     state = seeing("a", "b", known=await store.read())
     assert await write_ledger(state, store, metrics) == "1 nodes do not fit into the ConfigMap warmnode-first-seen"
-    assert len(state.unrecorded()) == 1
+    assert len(state.ages.unrecorded()) == 1
     before = len(writes(server))
     assert await write_ledger(state, store, metrics) is not None
     assert len(writes(server)) == before
@@ -423,8 +423,8 @@ async def test_a_node_absent_from_two_lists_ten_minutes_apart_is_pruned(pruning:
         assert data(pruning.server) == {STAYS: seconds(AN_HOUR_AGO), "note": "by hand"}
     assert len(pruning.lists) == 2
     assert metrics.registry.get_sample_value("warmnode_ledger_pruned_total") == 1
-    assert pruning.state.ledger is not None
-    assert set(pruning.state.ledger.first_seen) == {STAYS}
+    assert pruning.state.ages.ledger is not None
+    assert set(pruning.state.ages.ledger.first_seen) == {STAYS}
 
 
 async def test_a_node_that_appears_between_the_lists_is_kept(pruning: Pruning) -> None:

@@ -44,7 +44,7 @@ def claimable(state: ClusterState, pool: str) -> list[str]:
         pod.uid
         for name in state.nodes
         for pod in state.where.workers_on(name).values()
-        if pod.pool == pool and why_not_claimable(pod, state.why_barred(name), NOW) is None
+        if pod.pool == pool and why_not_claimable(pod, state.objects.why_barred(name, NOW), NOW) is None
     ]
 
 
@@ -58,7 +58,7 @@ def test_count_is_that_of_a_look_at_all_nodes(
         state.upsert_node(each)
     for pod in pods:
         state.upsert_pod(pod)
-    with state.changes() as changed:
+    with state.ranking.changes() as changed:
         standing = Standing(state, Circumstances(rules=lambda pool: PoolSettings(name=pool)), changed)
         at_once(judging(standing, ["pool", "other"], NOW))
         for change, value in events:
@@ -71,7 +71,7 @@ def test_count_is_that_of_a_look_at_all_nodes(
 def test_changes_end_with_the_block() -> None:
     """What changes afterwards is not kept."""
     state = ClusterState(clock=lambda: NOW)
-    with state.changes() as changed, state.changes() as others:
+    with state.ranking.changes() as changed, state.ranking.changes() as others:
         state.upsert_node(node("a"))
     state.upsert_node(node("b"))
     state.upsert_pod(replace(worker("w"), node="b"))
@@ -83,7 +83,7 @@ def test_workers_count_as_their_idle_sources_have_them() -> None:
     state = ClusterState(clock=lambda: NOW)
     state.upsert_node(node("a"))
     unconfirmed = worker("w1", node="a", idle_since=minutes_ago(10)).uid
-    with state.changes() as changed:
+    with state.ranking.changes() as changed:
         for name in ("w1", "w2", "w3"):
             state.upsert_pod(worker(name, node="a", idle_since=minutes_ago(10)))
 

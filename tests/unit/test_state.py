@@ -21,8 +21,8 @@ def new_state(**arguments: Any) -> ClusterState:
     return ClusterState(clock=lambda: NOW, **arguments)
 
 
-def best(state: ClusterState) -> list[str]:
-    return [host for host, _ in score_nodes(list(state.nodes), state.preference)]
+def best(state: ClusterState, now: datetime = NOW) -> list[str]:
+    return [host for host, _ in score_nodes(list(state.nodes), state.ranking.as_of(now))]
 
 
 def test_seen_when_a_worker_is_ready_on_it() -> None:
@@ -30,9 +30,9 @@ def test_seen_when_a_worker_is_ready_on_it() -> None:
     state = new_state()
     state.upsert_node(node("a"))
     state.upsert_pod(worker(node="a", ready_since=None))
-    assert state.first_seen(node("a")) is None
+    assert state.ages.first_seen(node("a")) is None
     state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
-    assert state.first_seen(node("a")) == minutes_ago(9)
+    assert state.ages.first_seen(node("a")) == minutes_ago(9)
 
 
 def test_seen_stays_when_the_worker_leaves_or_flaps() -> None:
@@ -44,7 +44,7 @@ def test_seen_stays_when_the_worker_leaves_or_flaps() -> None:
     state.upsert_pod(worker("first", node="a", ready_since=None))
     state.upsert_pod(worker("first", node="a", ready_since=minutes_ago(1)))
     state.delete_pod(first)
-    assert state.first_seen(node("a")) == minutes_ago(9)
+    assert state.ages.first_seen(node("a")) == minutes_ago(9)
 
 
 def test_seen_when_the_pod_is_known_before_its_node() -> None:
@@ -52,7 +52,7 @@ def test_seen_when_the_pod_is_known_before_its_node() -> None:
     state = new_state()
     state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
     state.upsert_node(node("a"))
-    assert state.first_seen(node("a")) == minutes_ago(9)
+    assert state.ages.first_seen(node("a")) == minutes_ago(9)
 
 
 def test_strangers_show_nothing() -> None:
@@ -60,7 +60,7 @@ def test_strangers_show_nothing() -> None:
     state = new_state()
     state.upsert_node(node("a"))
     state.upsert_pod(stranger(node="a"))
-    assert state.first_seen(node("a")) is None
+    assert state.ages.first_seen(node("a")) is None
 
 
 def test_name_reused_is_another_node() -> None:
@@ -71,7 +71,7 @@ def test_name_reused_is_another_node() -> None:
     state.upsert_pod(pod)
     state.delete_pod(pod)
     state.upsert_node(node("a", uid="two"))
-    assert state.first_seen(state.nodes["a"]) is None
+    assert state.ages.first_seen(state.nodes["a"]) is None
     state.delete_node(node("a", uid="one"))
     assert "a" in state.nodes
 
@@ -82,11 +82,11 @@ def test_ledger_makes_a_node_older_never_younger() -> None:
     state.upsert_node(node("a"))
     state.upsert_pod(worker(node="a", ready_since=minutes_ago(9)))
     state.take_ledger(ledger({node("a").uid: minutes_ago(2)}))
-    assert state.first_seen(node("a")) == minutes_ago(9)
+    assert state.ages.first_seen(node("a")) == minutes_ago(9)
     state.take_ledger(ledger({node("a").uid: minutes_ago(500)}))
-    assert state.first_seen(node("a")) == minutes_ago(500)
+    assert state.ages.first_seen(node("a")) == minutes_ago(500)
     state.take_ledger(ledger({node("a").uid: minutes_ago(2)}))
-    assert state.first_seen(node("a")) == minutes_ago(500)
+    assert state.ages.first_seen(node("a")) == minutes_ago(500)
 
 
 def test_ledger_that_is_lost_changes_no_order_and_is_written_again() -> None:
@@ -95,8 +95,8 @@ def test_ledger_that_is_lost_changes_no_order_and_is_written_again() -> None:
     state.upsert_node(node("a"))
     state.take_ledger(ledger({node("a").uid: minutes_ago(500), "gone": minutes_ago(900)}))
     state.take_ledger(None)
-    assert state.first_seen(node("a")) == minutes_ago(500)
-    assert state.unrecorded() == {node("a").uid: minutes_ago(500)}
+    assert state.ages.first_seen(node("a")) == minutes_ago(500)
+    assert state.ages.unrecorded() == {node("a").uid: minutes_ago(500)}
 
 
 def test_begin_without_ledger_seeds_nodes_with_workers() -> None:
@@ -105,8 +105,8 @@ def test_begin_without_ledger_seeds_nodes_with_workers() -> None:
     state.replace_nodes([node("a", created=minutes_ago(99)), node("b", created=minutes_ago(300))])
     state.replace_pods([worker(node="a", ready_since=minutes_ago(1))])
     state.begin()
-    assert state.first_seen(state.nodes["a"]) == minutes_ago(99)
-    assert state.first_seen(state.nodes["b"]) is None
+    assert state.ages.first_seen(state.nodes["a"]) == minutes_ago(99)
+    assert state.ages.first_seen(state.nodes["b"]) is None
 
 
 def test_begin_with_ledger_seeds_nothing() -> None:
@@ -116,7 +116,7 @@ def test_begin_with_ledger_seeds_nothing() -> None:
     state.replace_pods([worker(node="a", ready_since=minutes_ago(1))])
     state.take_ledger(ledger({}))
     state.begin()
-    assert state.first_seen(state.nodes["a"]) == minutes_ago(1)
+    assert state.ages.first_seen(state.nodes["a"]) == minutes_ago(1)
 
 
 def test_seeds_in_place_of_a_ledger_that_could_not_be_read_are_never_recorded() -> None:
@@ -127,12 +127,12 @@ def test_seeds_in_place_of_a_ledger_that_could_not_be_read_are_never_recorded() 
         [worker(node="a", ready_since=minutes_ago(1)), worker("w2", node="b", ready_since=minutes_ago(2))]
     )
     state.begin(may_have_ledger=True)
-    assert state.first_seen(state.nodes["a"]) == minutes_ago(99)
-    assert state.unrecorded() == {state.nodes["a"].uid: minutes_ago(1), state.nodes["b"].uid: minutes_ago(2)}
+    assert state.ages.first_seen(state.nodes["a"]) == minutes_ago(99)
+    assert state.ages.unrecorded() == {state.nodes["a"].uid: minutes_ago(1), state.nodes["b"].uid: minutes_ago(2)}
     state.take_ledger(ledger({state.nodes["a"].uid: minutes_ago(50), state.nodes["b"].uid: minutes_ago(40)}))
-    assert state.first_seen(state.nodes["a"]) == minutes_ago(50)
-    assert list(state.preference) == ["a", "b"]
-    assert state.unrecorded() == {}
+    assert state.ages.first_seen(state.nodes["a"]) == minutes_ago(50)
+    assert list(state.ranking.as_of(NOW)) == ["a", "b"]
+    assert state.ages.unrecorded() == {}
 
 
 def test_seeds_are_recorded_once_it_is_known_that_there_is_no_ledger() -> None:
@@ -142,8 +142,8 @@ def test_seeds_are_recorded_once_it_is_known_that_there_is_no_ledger() -> None:
     state.replace_pods([worker(node="a", ready_since=minutes_ago(1))])
     state.begin(may_have_ledger=True)
     state.take_ledger(None)
-    assert state.first_seen(state.nodes["a"]) == minutes_ago(99)
-    assert state.unrecorded() == {state.nodes["a"].uid: minutes_ago(99)}
+    assert state.ages.first_seen(state.nodes["a"]) == minutes_ago(99)
+    assert state.ages.unrecorded() == {state.nodes["a"].uid: minutes_ago(99)}
 
 
 def test_unrecorded_leaves_nonsense_keys_alone() -> None:
@@ -152,7 +152,7 @@ def test_unrecorded_leaves_nonsense_keys_alone() -> None:
     state.replace_nodes([node("a"), node("b"), node("c")])
     state.replace_pods([worker(name, node=name, ready_since=minutes_ago(5)) for name in "abc"])
     state.take_ledger(ledger({node("a").uid: minutes_ago(50)}, node("b").uid))
-    assert state.unrecorded() == {node("c").uid: minutes_ago(5)}
+    assert state.ages.unrecorded() == {node("c").uid: minutes_ago(5)}
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_leaving_node_is_out_of_preference_and_back(leaving: Node) -> None:
     """A leaving node scores nothing; a cordon or a taint may be taken back."""
     state = new_state()
     state.upsert_node(leaving)
-    assert "a" not in state.preference
+    assert "a" not in state.ranking.as_of(NOW)
     assert "a" in state.order
     state.upsert_node(node("a"))
-    assert "a" in state.preference
+    assert "a" in state.ranking.as_of(NOW)
 
 
 def test_ending_while_every_worker_terminates() -> None:
@@ -175,10 +175,10 @@ def test_ending_while_every_worker_terminates() -> None:
     state = new_state()
     state.replace_nodes([node("old", created=minutes_ago(99)), node("new", created=minutes_ago(1))])
     state.upsert_pod(worker("w", node="old", terminating=True))
-    assert state.ending("old") is Ending.WORKERS_TERMINATING
+    assert state.ranking.ending("old", NOW) is Ending.WORKERS_TERMINATING
     assert best(state) == ["new", "old"]
     state.upsert_pod(worker("w2", node="old"))
-    assert state.ending("old") is None
+    assert state.ranking.ending("old", NOW) is None
     assert best(state) == ["old", "new"]
 
 
@@ -217,7 +217,7 @@ def test_event_by_event_equals_fresh_lists(happened: list[tuple[str, str, str, b
             state.delete_pod(worker(which, node=name))
     seen: dict[str, datetime] = {}
     for known in state.nodes.values():
-        first = state.first_seen(known)
+        first = state.ages.first_seen(known)
         if first is not None:
             seen[known.uid] = first
     fresh = new_state()
@@ -225,7 +225,7 @@ def test_event_by_event_equals_fresh_lists(happened: list[tuple[str, str, str, b
     fresh.replace_pods(state.pods.values())
     fresh.replace_nodes(state.nodes.values())
     assert fresh.order == state.order
-    assert fresh.preference == state.preference
+    assert fresh.ranking.as_of(NOW) == state.ranking.as_of(NOW)
 
 
 def test_overlay_keeps_an_evicted_pod_terminating_until_the_watch_shows_it() -> None:
@@ -323,6 +323,9 @@ def test_placed_counts_workers_on_nodes_by_pool() -> None:
 # -- Karpenter's objects ----------------------------------------------------------------------------------------------
 
 
+DAY = timedelta(days=1)
+
+
 def claimed_node(name: str, **given: Any) -> Node:
     return node(name, node_claim=f"uid-of-claim-{name}", **given)
 
@@ -364,6 +367,23 @@ def test_forgotten_claims_let_nodes_stay() -> None:
     assert state.departure("a") is None
 
 
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=6))
+def test_a_ranking_depends_on_the_time_that_it_is_asked_for_alone(hours: list[int]) -> None:
+    """Not on the times that it was asked for before, nor on when the events came."""
+
+    def expiring(now: datetime) -> ClusterState:
+        state = ClusterState(clock=lambda: now)
+        state.replace_nodes([claimed_node(name) for name in "abc"])
+        for hours, name in enumerate("abc", 1):
+            ends = NOW + timedelta(hours=2 * hours)
+            state.upsert_node_claim(node_claim(f"claim-{name}", created=ends - DAY, expire_after=DAY))
+        return state
+
+    asked = expiring(NOW)
+    for now in (NOW + timedelta(hours=hour) for hour in hours):
+        assert asked.ranking.as_of(now) == expiring(now).ranking.as_of(now)
+
+
 def test_order_turns_when_the_clock_passes_the_horizon_without_an_event() -> None:
     """A node near its expiry goes behind the others by the clock alone, and the one after it too."""
     clock = [NOW]
@@ -374,16 +394,16 @@ def test_order_turns_when_the_clock_passes_the_horizon_without_an_event() -> Non
         state.upsert_pod(worker(name, node=name, ready_since=minutes_ago(30 - position)))
         expires_in = timedelta(hours=2 + position)
         state.upsert_node_claim(node_claim(f"claim-{name}", created=NOW + expires_in - day, expire_after=day))
-    assert best(state) == ["a", "b", "c"]
+    assert best(state, clock[0]) == ["a", "b", "c"]
     clock[0] = NOW + timedelta(minutes=59)
-    assert best(state) == ["a", "b", "c"]
+    assert best(state, clock[0]) == ["a", "b", "c"]
     clock[0] = NOW + timedelta(hours=1)
-    assert best(state) == ["b", "c", "a"]
-    assert state.ending("a") is Ending.EXPIRES_SOON
+    assert best(state, clock[0]) == ["b", "c", "a"]
+    assert state.ranking.ending("a", clock[0]) is Ending.EXPIRES_SOON
     clock[0] = NOW + timedelta(hours=2)
-    assert best(state) == ["c", "a", "b"]
+    assert best(state, clock[0]) == ["c", "a", "b"]
     clock[0] = NOW + timedelta(hours=30)
-    assert best(state) == ["a", "b", "c"]
+    assert best(state, clock[0]) == ["a", "b", "c"]
 
 
 def test_order_turns_back_when_the_clock_is_set_back_without_an_event() -> None:
@@ -394,13 +414,13 @@ def test_order_turns_back_when_the_clock_is_set_back_without_an_event() -> None:
         state.upsert_node(claimed_node(name))
         state.upsert_pod(worker(name, node=name, ready_since=minutes_ago(30 if name == "a" else 20)))
     state.upsert_node_claim(node_claim("claim-a", created=NOW + timedelta(hours=3) - day, expire_after=day))
-    assert best(state) == ["a", "b"]
+    assert best(state, clock[0]) == ["a", "b"]
     clock[0] = NOW + timedelta(hours=2, minutes=30)
-    assert best(state) == ["b", "a"]
+    assert best(state, clock[0]) == ["b", "a"]
     clock[0] = NOW + timedelta(seconds=1)
-    assert best(state) == ["a", "b"]
+    assert best(state, clock[0]) == ["a", "b"]
     clock[0] = NOW + timedelta(hours=2)
-    assert best(state) == ["b", "a"]
+    assert best(state, clock[0]) == ["b", "a"]
 
 
 def test_node_is_not_first_seen_by_a_clock_that_is_off() -> None:
@@ -410,10 +430,10 @@ def test_node_is_not_first_seen_by_a_clock_that_is_off() -> None:
     old = node("old", created=minutes_ago(200))
     state.upsert_node(old)
     state.upsert_pod(worker("w", node="old", ready_since=minutes_ago(5)))
-    assert state.unrecorded() == {}
+    assert state.ages.unrecorded() == {}
     clock[0], off[0] = NOW, False
     state.upsert_node(old)
-    assert state.unrecorded() == {old.uid: minutes_ago(5)}
+    assert state.ages.unrecorded() == {old.uid: minutes_ago(5)}
 
 
 def test_replica_that_starts_later_has_the_same_order() -> None:
@@ -424,12 +444,12 @@ def test_replica_that_starts_later_has_the_same_order() -> None:
     early, late = (ClusterState(clock=lambda: clock[0]) for _ in range(2))
     early.replace_nodes(nodes)
     early.replace_node_claims([claim])
-    assert best(early) == ["a", "b"]
+    assert best(early, clock[0]) == ["a", "b"]
     clock[0] = NOW + timedelta(hours=24)
     late.replace_node_claims([claim])
     late.replace_nodes(nodes)
-    assert early.preference == late.preference
-    assert best(early) == best(late) == ["b", "a"]
+    assert early.ranking.as_of(clock[0]) == late.ranking.as_of(clock[0])
+    assert best(early, clock[0]) == best(late, clock[0]) == ["b", "a"]
 
 
 def test_new_ending_rules_turn_the_order_at_once() -> None:

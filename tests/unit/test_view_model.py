@@ -81,19 +81,19 @@ def test_what_is_packed_takes_the_oldest_nodes_with_room() -> None:
     """As many workers fit on a node as the fullest of its type has; those that go need none, those that wait do."""
     big = [node(f"big-{i}", created=minutes_ago(60 - i), instance_type="big") for i in range(4)]
     pods = [worker(f"a-{i}", node="big-3") for i in range(3)] + [worker("b", node="big-0"), worker("c", node="big-1")]
-    assert packed(synced_state(big, pods), "pool") == ["big-0", "big-1"]
+    assert packed(synced_state(big, pods), "pool", NOW) == ["big-0", "big-1"]
     waiting = [worker("d", node=None), worker("e", node=None)]
-    assert packed(synced_state(big, [*pods, *waiting]), "pool") == ["big-0", "big-1", "big-3"]
-    assert packed(synced_state(big, [structs.replace(pod, terminating=True) for pod in pods]), "pool") == []
+    assert packed(synced_state(big, [*pods, *waiting]), "pool", NOW) == ["big-0", "big-1", "big-3"]
+    assert packed(synced_state(big, [structs.replace(pod, terminating=True) for pod in pods]), "pool", NOW) == []
 
 
 @given(st.lists(names, max_size=12))
 def test_packed_workers_never_need_more_nodes_than_they_are_on(where: list[str]) -> None:
     """And never a node before an older one that has room."""
     state = synced_state([OLD, YOUNG, FRESH], [worker(f"w-{i}", node=name) for i, name in enumerate(where)])
-    needed = packed(state, "pool")
+    needed = packed(state, "pool", NOW)
     assert len(needed) <= len(set(where))
-    assert needed == list(state.preference)[: len(needed)]
+    assert needed == list(state.ranking.as_of(NOW))[: len(needed)]
 
 
 def test_names_hold_nothing_that_acts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 
 import pytest
 from aiohttp import web
@@ -12,13 +13,15 @@ from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
 from extender.cluster.history import DecisionHistory
+from extender.cluster.node_ranking import NodeRanking
 from extender.cluster.state import ClusterState
-from extender.model import BusyVictims
+from extender.model import AgeSource, BusyVictims
 from extender.policy.decisions import PlacementDecision, PreemptionDecision, decode_decision
 from extender.policy.pools import PoolsInForce
+from extender.policy.scoring import Ranking
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
-from tests.builders import NOW, node, worker
+from tests.builders import NOW, clock_of, node, worker
 from tests.listening import synced_state
 
 WORKER = {"metadata": {"name": "w", "namespace": "default", "uid": "u", "labels": {"warmnode.dev/pool": "ducks"}}}
@@ -41,7 +44,7 @@ class Calls:
             metrics=self.metrics,
             history=self.history,
             called=self._called,
-            is_clock_off=lambda: self.is_clock_off,
+            clock=clock_of(lambda: NOW, ahead=lambda: timedelta(hours=self.is_clock_off)),
         )
 
     def _called(self) -> None:
@@ -92,22 +95,19 @@ async def test_a_call_before_everything_is_loaded_is_no_call_that_was_answered()
     assert calls.count == 0
 
 
-class Broken(ClusterState):
-    """A state with a bug."""
+class Broken(NodeRanking):
+    """A part of the state with a bug."""
 
-    @property
-    def preference(self) -> dict[str, tuple[bool, tuple[bool, float, int, str]]]:  # type: ignore[override]
-        raise ZeroDivisionError("a bug")
-
-    def preemption_view(self, *_: object) -> None:  # type: ignore[override]
+    def as_of(self, now: datetime) -> Ranking:
         raise ZeroDivisionError("a bug")
 
 
 @pytest.mark.parametrize(("path", "body"), [("/prioritize", PRIORITIZE), ("/preempt", PREEMPT)])
 async def test_a_bug_is_counted(path: str, body: object) -> None:
     """It is the one outcome to wake somebody for, and the scheduler goes on without us."""
-    state = Broken(clock=lambda: NOW)
+    state = ClusterState(clock=lambda: NOW)
     state.begin()
+    state.ranking = Broken(state.objects, state.ages, age=AgeSource.FIRST_SEEN, ending_rules=None)
     calls = Calls(state)
     assert await calls.post(path, body) == 500
     assert calls.counted(path.strip("/"), "crashed") == 1
@@ -117,7 +117,7 @@ async def test_a_bug_is_counted(path: str, body: object) -> None:
 async def test_a_placement_is_remembered_with_its_best_nodes() -> None:
     """How many candidates there were, and which nodes came first, with their rank among all nodes."""
     calls = Calls(synced_state([node("a"), node("b"), node("c")]))
-    ranks = {name: place for place, name in enumerate(calls.state.preference, 1)}
+    ranks = {name: place for place, name in enumerate(calls.state.ranking.as_of(NOW), 1)}
     assert await calls.post("/prioritize", PRIORITIZE | {"NodeNames": ["a", "b", "x"]}) == 200
     (decision,) = map(decode_decision, calls.history.lines())
     assert isinstance(decision, PlacementDecision)

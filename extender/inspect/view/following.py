@@ -105,7 +105,7 @@ class Following:
             nodes=tuple(self._state.nodes.values()),
             pods=(),
             node_pools=tuple(self._state.node_pools.values()),
-            ledger=self._state.ledger,
+            ledger=self._state.ages.ledger,
             kinds=self._kinds(),
             taken=now,
             pod_budgets=self._read.pod_budgets,

@@ -133,9 +133,9 @@ def view_of(state: ClusterState, now: datetime, beside: Beside, before: View | N
 
     Nodes stand by their order key, also leaving ones: a node keeps its place while it goes.
     """
-    ranks = {name: rank for rank, name in enumerate(state.preference, 1)}
+    ranks = {name: rank for rank, name in enumerate(state.ranking.as_of(now), 1)}
     pools = sorted(state.where.pool_names() | {reap.pool for reap in beside.reaps})
-    needed = {pool: packed(state, pool) for pool in pools}
+    needed = {pool: packed(state, pool, now) for pool in pools}
     wanted = {name for names in needed.values() for name in names}
     known = {column.uid: column for column in before.columns} if before is not None else {}
     columns = []
@@ -176,9 +176,9 @@ def _column(
         name=printable(name),
         rank=rank,
         created=node.created,
-        first_seen=state.first_seen(node),
+        first_seen=state.ages.first_seen(node),
         leaving=state.departure(name),
-        ending=state.ending(name),
+        ending=state.ranking.ending(name, now),
         needed=needed,
         instance_type=printable(kind) if kind is not None else None,
         node_pool=printable(node.node_pool) if node.node_pool is not None else None,
