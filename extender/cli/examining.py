@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from extender.cli.flags import (
-    check_place,
-    cluster_flags,
-    cluster_options,
-    look,
-    looks_once,
-    path,
-    snapshot_flag,
-)
+from extender.cli.flags import cluster_flags, cluster_options, path
+from extender.cli.one_look import check_place, look, looks_once, snapshot_flag
 from extender.cli.outcome import CLEAN, FAILURE, BadUsage, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import once

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from extender.cli.flags import cluster_flags, cluster_options, flag, look, looks_once, path, snapshot_flag
+from extender.cli.flags import cluster_flags, cluster_options, flag, path
+from extender.cli.one_look import look, looks_once, snapshot_flag
 from extender.cli.outcome import CLEAN, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import once

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TypeAlias
 
-from extender.cli.flags import cluster_flags, cluster_options, flag, looks_once, path
+from extender.cli.flags import cluster_flags, cluster_options, flag, path
+from extender.cli.one_look import looks_once
 from extender.cli.outcome import CLEAN, BadUsage, fail
 from extender.cli.parser import CommandParser, Commands, command
 from extender.inspect.view.following import Following, following

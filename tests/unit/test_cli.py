@@ -414,6 +414,20 @@ def test_a_command_loads_no_more_than_it_needs() -> None:
     assert not {"aiohttp", "asyncio", "msgspec", "pydantic", "yaml"} & set(done.stdout.split())
 
 
+@pytest.mark.parametrize("command", ["serve", "reap", "run"])
+def test_a_process_that_stays_never_loads_what_is_for_people(command: str) -> None:
+    """Plan, explain, doctor and simulate are for people: their code takes no memory beside a scheduler."""
+    script = (
+        "import sys; from extender.cli import main\n"
+        f"try: main(['{command}', '--help'])\n"
+        "except SystemExit: print('|', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = done.stdout.rpartition("|")[2].split()
+    assert "extender.app.process" in loaded
+    assert [name for name in loaded if name.startswith(("extender.inspect", "extender.simulate"))] == []
+
+
 def test_process_whose_reader_has_gone_ends_without_a_word() -> None:
     """As with `| head`: no traceback. The pipe is closed before anything is written to it."""
     reading, writing = os.pipe()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from extender.inspect.doctor.findings import Check, Diagnosis, Verdict
+from extender.inspect.doctor.findings import Diagnosis, Verdict
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.text import fill, page
 
@@ -15,29 +15,6 @@ SHOWN_DETAILS = 8
 INDENT = " " * 9
 """As wide as the longest verdict and a space."""
 
-TITLES = {
-    Check.SCHEDULER_CALLS: "the scheduler calls",
-    Check.SCHEDULER_EXTENDER: "the scheduler's configuration",
-    Check.SCHEDULER_WEIGHT: "the extender's weight",
-    Check.SCHEDULER_SAMPLE: "nodes that are scored",
-    Check.SCHEDULER_NAMES: "schedulers of workers",
-    Check.CONFIGURATION: "warmnode's configuration",
-    Check.POOLS: "pools",
-    Check.WAITING_WORKERS: "workers without a node",
-    Check.IDLE_MARKS: "idle marks",
-    Check.DELETION_COSTS: "deletion costs",
-    Check.DISRUPTION_BUDGETS: "PodDisruptionBudgets",
-    Check.LEDGER: "the ledger",
-    Check.REAPER: "the reaper",
-    Check.PERMISSIONS: "permissions",
-    Check.CLOCKS: "clocks",
-    Check.KARPENTER_GENERATION: "Karpenter's generation",
-    Check.KARPENTER_EXPIRY: "Karpenter's expireAfter",
-    Check.KARPENTER_NODE_POOLS: "NodePools",
-    Check.KARPENTER_NODES: "nodes that stay",
-    Check.KARPENTER_FEATURE_GATES: "Karpenter's feature gates",
-}
-
 
 def render_json(diagnosis: Diagnosis) -> str:
     """Write the stable JSON form that docs/doctor.md describes."""
@@ -45,7 +22,7 @@ def render_json(diagnosis: Diagnosis) -> str:
         **keys(diagnosis, "now", "source", "namespace", "verdict"),
         "unread": [{"what": what, "why": why} for what, why in diagnosis.unread],
         "checks": [
-            {"check": finding.check, "title": TITLES[finding.check], **all_keys(finding)}
+            {"check": finding.check, "title": finding.check.words, **all_keys(finding)}
             for finding in diagnosis.findings
         ],
     }
@@ -62,7 +39,7 @@ def _page(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     yield ""
     told: dict[str, str] = {}
     for finding in diagnosis.findings:
-        title = TITLES[finding.check]
+        title = finding.check.words
         yield from fill(f"{title}: {finding.summary}", width=width, first=f"{finding.verdict:<8} ", later=INDENT)
         for detail in finding.details[:SHOWN_DETAILS]:
             yield from fill(detail, width=width, first=f"{INDENT}- ", later=f"{INDENT}  ")

@@ -27,28 +27,37 @@ _WORSE = {verdict: position for position, verdict in enumerate(Verdict)}
 
 
 class Check(StrEnum):
-    """Every check, in the order of the page. The names are keys of the JSON form."""
+    """Every check, in the order of the page: its name, a key of the JSON form, and words for people."""
 
-    SCHEDULER_CALLS = "schedulerCalls"
-    SCHEDULER_EXTENDER = "schedulerExtender"
-    SCHEDULER_WEIGHT = "schedulerWeight"
-    SCHEDULER_SAMPLE = "schedulerSample"
-    SCHEDULER_NAMES = "schedulerNames"
-    CONFIGURATION = "configuration"
-    POOLS = "pools"
-    WAITING_WORKERS = "waitingWorkers"
-    IDLE_MARKS = "idleMarks"
-    DELETION_COSTS = "deletionCosts"
-    DISRUPTION_BUDGETS = "disruptionBudgets"
-    LEDGER = "ledger"
-    REAPER = "reaper"
-    PERMISSIONS = "permissions"
-    CLOCKS = "clocks"
-    KARPENTER_GENERATION = "karpenterGeneration"
-    KARPENTER_EXPIRY = "karpenterExpiry"
-    KARPENTER_NODE_POOLS = "karpenterNodePools"
-    KARPENTER_NODES = "karpenterNodes"
-    KARPENTER_FEATURE_GATES = "karpenterFeatureGates"
+    words: str
+
+    def __new__(cls, name: str, words: str) -> Check:
+        """Make a member: it is its name."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.words = words
+        return member
+
+    SCHEDULER_CALLS = "schedulerCalls", "the scheduler calls"
+    SCHEDULER_EXTENDER = "schedulerExtender", "the scheduler's configuration"
+    SCHEDULER_WEIGHT = "schedulerWeight", "the extender's weight"
+    SCHEDULER_SAMPLE = "schedulerSample", "nodes that are scored"
+    SCHEDULER_NAMES = "schedulerNames", "schedulers of workers"
+    CONFIGURATION = "configuration", "warmnode's configuration"
+    POOLS = "pools", "pools"
+    WAITING_WORKERS = "waitingWorkers", "workers without a node"
+    IDLE_MARKS = "idleMarks", "idle marks"
+    DELETION_COSTS = "deletionCosts", "deletion costs"
+    DISRUPTION_BUDGETS = "disruptionBudgets", "PodDisruptionBudgets"
+    LEDGER = "ledger", "the ledger"
+    REAPER = "reaper", "the reaper"
+    PERMISSIONS = "permissions", "permissions"
+    CLOCKS = "clocks", "clocks"
+    KARPENTER_GENERATION = "karpenterGeneration", "Karpenter's generation"
+    KARPENTER_EXPIRY = "karpenterExpiry", "Karpenter's expireAfter"
+    KARPENTER_NODE_POOLS = "karpenterNodePools", "NodePools"
+    KARPENTER_NODES = "karpenterNodes", "nodes that stay"
+    KARPENTER_FEATURE_GATES = "karpenterFeatureGates", "Karpenter's feature gates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
