@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -156,6 +157,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
     NodeClaim that owns it, ``node_pool`` the name of its NodePool: None where Karpenter does not manage it.
     ``initialized``: Karpenter has let pods in. ``do_not_disrupt``: ``karpenter.sh/do-not-disrupt`` is "true" on it.
     ``instance_type`` is the cloud's word for the machine, None where no label says it.
+    ``allocatable`` is what it has for pods, empty where it does not say: `policy.resources`.
     """
 
     name: str
@@ -174,6 +176,7 @@ class Node(Struct, frozen=True, kw_only=True, gc=False):
     initialized: bool = False
     do_not_disrupt: bool = False
     instance_type: str | None = None
+    allocatable: Mapping[str, Decimal] = {}
 
 
 class NodeClaim(Struct, frozen=True, kw_only=True, gc=False):
@@ -359,10 +362,14 @@ class PodBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheKeyRule:
-    """The label that says whose cache a worker uses, and among how many nodes, by age, that decides."""
+    """The label that says whose cache a worker uses, and among how many candidates, by age, that decides.
+
+    ``window`` None: in the pool's working set, with this ``slack`` (`policy.working_set`).
+    """
 
     label: str
-    window: int
+    window: int | None = None
+    slack: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

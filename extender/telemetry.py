@@ -272,6 +272,9 @@ class Metrics:
             "Workers without a node that no longer hold up the reaping of their pool, as of the last pass.",
             "pool",
         )
+        self.working_set_nodes = self._gauge(
+            "warmnode_working_set_nodes", "Nodes among which a cache key chooses, as of the last such worker.", "pool"
+        )
         self.evictions = self._counter("warmnode_evictions", "Evictions by outcome.", "pool", "outcome")
         self.pool_workers = self._collected(
             "warmnode_pool_workers", "Placed workers, idle, busy and claimed, as of the last pass.", "pool", "state"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -59,6 +60,7 @@ def node(
     ready: bool = True,
     do_not_disrupt: bool = False,
     instance_type: str | None = None,
+    allocatable: Mapping[str, Decimal] | None = None,
 ) -> Node:
     return Node(
         name=name,
@@ -77,6 +79,7 @@ def node(
         ready=ready,
         do_not_disrupt=do_not_disrupt,
         instance_type=instance_type,
+        allocatable=allocatable or {},
     )
 
 

@@ -27,6 +27,7 @@ class PodIndex:
         self._waiting: dict[str, dict[str, Pod]] = {}
         self._schedulers: dict[str, Counter[str]] = {}
         self._placed: Counter[str] = Counter()
+        self._needed: dict[str, NeededRoom] = {}
         self._with_claim: dict[str, Pod] = {}
         self._with_left_cost: dict[str, Pod] = {}
         self._by_claimant: dict[Claimant, dict[str, Pod]] = {}
@@ -50,6 +51,7 @@ class PodIndex:
             if pod.idle_since is not None:
                 self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
             self._placed[pod.pool] += 1
+            self._needed.setdefault(pod.pool, NeededRoom()).add(pod, 0 if pod.terminating else 1)
             self._schedulers.setdefault(pod.pool, Counter())[pod.scheduler] += 1
         else:
             index = self._bound_on if is_bound_to_its_node(pod) else self._strangers_on
@@ -70,8 +72,10 @@ class PodIndex:
             _drop(self._marked_on, pod.node, pod.uid)
             if _drop(self._workers_on, pod.node, pod.uid):
                 self._placed[pod.pool] -= 1
+                if not pod.terminating:
+                    self._needed[pod.pool].add(pod, -1)
                 if not self._placed[pod.pool]:
-                    del self._placed[pod.pool]
+                    del self._placed[pod.pool], self._needed[pod.pool]
                 schedulers = self._schedulers[pod.pool]
                 schedulers[pod.scheduler] -= 1
                 if not schedulers[pod.scheduler]:
@@ -149,9 +153,40 @@ class PodIndex:
         """Count the workers on nodes by pool, terminating ones included, finished ones not."""
         return self._placed
 
+    def names_with_marks(self) -> Collection[str]:
+        """Name the nodes that have a worker with an idle mark: the live collection."""
+        return self._marked_on.keys()
+
+    def needed(self, pool: str) -> NeededRoom:
+        """Give the room that a pool's workers take."""
+        return self._needed.get(pool) or NeededRoom()
+
     def pool_names(self) -> set[str]:
         """Name the pools that have a worker, placed or not."""
         return self._placed.keys() | self._waiting.keys()
+
+
+class NeededRoom:
+    """The room that the workers of one pool take, without those that are terminating or finished: by node, and in all.
+
+    ``at_work`` counts those without an idle mark, or with a claim. ``revision`` is another number after each change.
+    """
+
+    def __init__(self) -> None:
+        self.on: Counter[str] = Counter()
+        self.workers = 0
+        self.at_work = 0
+        self.revision = 0
+
+    def add(self, pod: Pod, sign: int) -> None:
+        """Add a placed worker, or with -1 take it off."""
+        node = pod.node or ""
+        self.on[node] += sign
+        if not self.on[node]:
+            del self.on[node]
+        self.workers += sign
+        self.at_work += sign * (pod.idle_since is None or pod.claim is not None)
+        self.revision += 1
 
 
 def _drop(index: dict[_Key, dict[str, Pod]], key: _Key, uid: str) -> bool:

@@ -99,7 +99,7 @@ def _pool_form(explanation: PoolExplanation) -> dict[str, object]:
         **all_keys(explanation.line),
         "schedulers": dict(explanation.schedulers),
         "settings": _settings(settings),
-        "cacheKey": None if settings.cache_key is None else keys(settings.cache_key, "label", "window"),
+        "cacheKey": None if settings.cache_key is None else keys(settings.cache_key, "label", "window", "slack"),
         "claimable": [_name(pod) for pod in explanation.claimable],
         **keys(reap, "waits", "paused_until"),
         "evictions": [_name(pod) for pod in reap.victims],

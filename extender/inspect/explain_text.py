@@ -25,6 +25,7 @@ from extender.model import Pod, PodClaim, SkipReason
 from extender.policy.deletion_cost import CostState
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.settings import format_duration
+from extender.settings.defaults import CacheKeySettings
 
 SHOWN = 5
 """So many schedulers and conditions are named in a line; of pods three. The JSON form has all."""
@@ -269,8 +270,7 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
         + (", dry-run" if settings.dry_run else ""),
     )
     if settings.cache_key is not None:
-        oldest = count(settings.cache_key.window, "oldest node")
-        yield "cache key", f"label {settings.cache_key.label}, decides among the {oldest} that fit"
+        yield "cache key", f"label {settings.cache_key.label}, decides {_reach_words(settings.cache_key)}"
     handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in explanation.claimable)
     yield "claimable", f"{len(explanation.claimable):,}, warmest first: {handed}" if handed else "none"
     if reap.waits is not None:
@@ -281,6 +281,12 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
     for reason, number in _stays(explanation).items():
         yield "stays", f"{number:,}: {words_of(reason)} ({reason})"
     yield "costs", f"{count(len(reap.costs), 'deletion cost')} to write"
+
+
+def _reach_words(key: CacheKeySettings) -> str:
+    if isinstance(key.window, int):
+        return f"among the {count(key.window, 'oldest node')} that fit"
+    return f"in the working set, with a slack of {key.slack:.0%}"
 
 
 def _stays(explanation: PoolExplanation) -> Mapping[SkipReason, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from sys import intern
 
 import msgspec
@@ -28,6 +29,7 @@ from extender.model import (
     labels_as_text,
 )
 from extender.policy.marks import parse_idle_mark, read_marks
+from extender.policy.resources import Resources, quantity
 
 PREFIX = "warmnode.dev/"
 IDLE_SINCE = f"{PREFIX}idle-since"
@@ -158,6 +160,7 @@ class NodeSpec(Struct, rename="camel", gc=False, frozen=True):
 
 class NodeStatus(Struct, rename="camel", gc=False, frozen=True):
     conditions: list[Condition] | None = None
+    allocatable: dict[str, str | int | float] | None = None
 
 
 class NodeObject(Struct, rename="camel", gc=False, frozen=True):
@@ -196,7 +199,14 @@ def node_from(raw: NodeObject) -> Node:
         initialized=labels.get(INITIALIZED_LABEL) == "true",
         do_not_disrupt=(meta.annotations or {}).get(DO_NOT_DISRUPT) == "true",
         instance_type=intern(instance_type) if instance_type else None,
+        allocatable=_allocatable(frozenset((raw.status.allocatable or {}).items())),
     )
+
+
+@lru_cache(maxsize=4096)
+def _allocatable(stated: frozenset[tuple[str, str | int | float]]) -> Resources:
+    """Read what a node has for pods, one value for all nodes that say the same."""
+    return {intern(name): amount for name, text in stated if (amount := quantity(text))}
 
 
 def pod_from(raw: PodObject, classify: Classify) -> Pod:

@@ -7,7 +7,8 @@ uses them. Reads no clock. A count is only ever a preference: forgetting one cos
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,10 @@ counts that never fade; half an hour and two hours did as well (docs/simulate.md
 
 KEYS_PER_NODE = 64
 """More keys than a node's cache is likely to hold. What is least used of a node's keys is forgotten beyond this."""
+
+MOST_NODES = 500
+"""So many nodes of a key are looked at for a worker: a popular one ran on thousands, and an answer must not walk them.
+"""
 
 _EQUAL_DIGITS = 6
 """Sums of the same workers in another order differ by less, and must not decide between two nodes."""
@@ -43,6 +48,7 @@ class KeyHistory:
         self._keys_per_node = keys_per_node
         self._half_life_seconds = half_life.total_seconds()
         self._nodes: dict[str, dict[str, float]] = {}
+        self._nodes_of: dict[str, list[str]] = {}  # by key, most used first
         self.forgotten = 0
 
     def record(self, node: str, key: str, at: datetime) -> None:
@@ -55,17 +61,25 @@ class KeyHistory:
         known = keys.get(key)
         if known is None:
             if len(keys) >= self._keys_per_node:
-                del keys[min(keys, key=lambda each: (keys[each], each))]
+                least = min(keys, key=lambda each: (keys[each], each))
+                self._drop(least, node)
+                del keys[least]
                 self.forgotten += 1
             keys[key] = placed
         else:
+            self._drop(key, node)
             keys[key] = max(known, placed) + math.log2(1 + 2 ** -abs(known - placed))
+        insort(self._nodes_of.setdefault(key, []), node, key=self._place(key))
 
     def use(self, node: str, key: str) -> float:
         """Say how much this key was used on this node, to be compared with other nodes only; -inf: never."""
         keys = self._nodes.get(node)
         used = keys.get(key) if keys is not None else None
         return -math.inf if used is None else round(used, _EQUAL_DIGITS)
+
+    def by_use(self, key: str) -> Iterator[tuple[float, str]]:
+        """Give the nodes where this key ran, with its `use` there, the most used first, at most `MOST_NODES`."""
+        return ((self.use(node, key), node) for node in self._nodes_of.get(key, ())[:MOST_NODES])
 
     def uses(self, node: str, now: datetime) -> list[KeyUse]:
         """List a node's keys as of ``now``: 1. most used of late first; 2. by name."""
@@ -79,11 +93,23 @@ class KeyHistory:
 
     def forget_node(self, node: str) -> None:
         """Forget a node that is gone, and its cache with it."""
+        for key in self._nodes.get(node, {}):
+            self._drop(key, node)
         self._nodes.pop(node, None)
 
     def keep_only(self, nodes: Collection[str]) -> None:
         """Forget all nodes but these."""
-        self._nodes = {name: keys for name, keys in self._nodes.items() if name in nodes}
+        for name in [name for name in self._nodes if name not in nodes]:
+            self.forget_node(name)
+
+    def _place(self, key: str) -> Callable[[str], tuple[float, str]]:
+        return lambda node: (-self.use(node, key), node)
+
+    def _drop(self, key: str, node: str) -> None:
+        nodes, place = self._nodes_of[key], self._place(key)
+        del nodes[bisect_left(nodes, place(node), key=place)]
+        if not nodes:
+            del self._nodes_of[key]
 
     def __len__(self) -> int:
         """Count what is remembered: pairs of a node and a key."""
@@ -92,15 +118,11 @@ class KeyHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affinity:
-    """A worker's key, among how many nodes it decides, and what is known of it. ``window`` 1: age alone decides."""
+    """A worker's key, what is known of it, and how far it decides: up to the node with the preference key ``end``."""
 
     key: str
-    window: int
+    end: tuple[int, int, int, int, str]
     history: KeyHistory
-
-    def use(self, node: str) -> float:
-        """Say how much the key was used on a node: see `KeyHistory.use`."""
-        return self.history.use(node, self.key)
 
     def workers(self, node: str, now: datetime) -> float:
         """Say how many workers with the key were placed on a node, as of ``now``: see `KeyUse`."""

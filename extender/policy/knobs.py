@@ -7,10 +7,10 @@ have their own module.
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StrictInt, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, StrictInt, StrictStr, WithJsonSchema
 
 # apimachinery pkg/util/validation: IsDNS1123Label, IsDNS1123Subdomain, IsQualifiedName, IsValidLabelValue
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -20,6 +20,25 @@ _OWNER = rf"[A-Z][A-Za-z0-9]*(\.{_DNS_SUBDOMAIN})?"
 
 Count: TypeAlias = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
 Port: TypeAlias = Annotated[StrictInt, Field(ge=1, le=65_535)]
+
+
+def _window(value: object) -> object:
+    if value != "auto" and (type(value) is not int or not 1 <= value <= 1_000):
+        raise ValueError("must be auto, or a whole number from 1 to 1000")
+    return value
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError("must be a number from 0 to 1")
+    return float(value)
+
+
+_WINDOW_SCHEMA = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1_000}]}
+Window: TypeAlias = Annotated[Literal["auto"] | int, PlainValidator(_window), WithJsonSchema(_WINDOW_SCHEMA)]
+
+_SHARE_SCHEMA = {"type": "number", "minimum": 0, "maximum": 1}
+Share: TypeAlias = Annotated[float, PlainValidator(_share), WithJsonSchema(_SHARE_SCHEMA)]
 
 NEVER_EVICTED_OWNERS = frozenset({"DaemonSet.apps", "Node"})
 """Controllers that put the pod back on the same node: evicting for them frees nothing."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Set
 from heapq import nsmallest
 from itertools import islice
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from extender.policy.affinity import Affinity
 PreferenceKey: TypeAlias = tuple[int, int, int, int, str]
 """(0 staying | 1 ending, then the order key): smaller is preferred."""
 
+BEFORE_ALL: PreferenceKey = (-1, 0, 0, 0, "")
 MAX_SCORE = 10
 SCORED_NODES = 9
 """Ten, nine, ... two. The rest counts as 0 and is left out: the scheduler decodes every host in its serial cycle, and
@@ -36,6 +38,8 @@ class Ranking(Mapping[str, PreferenceKey]):
     def __init__(self, keys: Mapping[str, PreferenceKey] | None = None) -> None:
         self._keys = dict(keys or {})
         self._ordered = sorted((key, name) for name, key in self._keys.items())
+        self.revision = 0
+        """Another number after each change."""
 
     def __getitem__(self, name: str) -> PreferenceKey:
         return self._keys[name]
@@ -46,11 +50,21 @@ class Ranking(Mapping[str, PreferenceKey]):
     def __len__(self) -> int:
         return len(self._keys)
 
+    def end(self, count: int) -> PreferenceKey:
+        """Give the key of the last of the ``count`` most preferred nodes, of fewer where there are not so many."""
+        return self._ordered[min(count, len(self._ordered)) - 1][0] if count and self._ordered else BEFORE_ALL
+
+    def end_among(self, candidates: Collection[str], count: int) -> PreferenceKey:
+        """Give the key of the last of the ``count`` most preferred candidates, as `end` does."""
+        first = self.first(candidates, count)
+        return self._keys[first[-1]] if first else BEFORE_ALL
+
     def put(self, name: str, key: PreferenceKey | None) -> None:
         """Set a node's key, None takes the node out."""
         known = self._keys.get(name)
         if known == key:
             return
+        self.revision += 1
         if known is not None:
             del self._ordered[bisect_left(self._ordered, (known, name))]
             del self._keys[name]
@@ -64,6 +78,7 @@ class Ranking(Mapping[str, PreferenceKey]):
 
     def clear(self) -> None:
         """Take every node out."""
+        self.revision += 1
         self._keys.clear()
         self._ordered.clear()
 
@@ -74,7 +89,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         """
         if len(candidates) * _FEW < len(self._ordered):
             return nsmallest(count, self._keys.keys() & candidates, key=self._keys.__getitem__)
-        wanted = set(candidates)
+        wanted = candidates if isinstance(candidates, Set) else set(candidates)
         return list(islice((name for _, name in self._ordered if name in wanted), count))
 
 
@@ -82,17 +97,22 @@ _FEW = 4
 """Comparing a candidate costs about four times what it costs to walk past a node."""
 
 
-def key_first(ordered: Sequence[str], preference: Mapping[str, PreferenceKey], affinity: Affinity) -> list[str]:
-    """Reorder the first ``window`` of these nodes, which are given most preferred first; all others stay as they are.
+def key_first(candidates: Container[str], ranking: Ranking, affinity: Affinity) -> Iterator[str]:
+    """Give the nodes to which a worker's key takes it, best first: 1. where it was placed most of late; 2. preference.
 
-    Inside the window: 1. staying before ending nodes, which a key must not fill; 2. where workers with this key were
-    placed most of late; 3. by preference, which ends with the UID. So a node outside never comes before one inside,
-    outside age alone decides, and a key that ran nowhere changes nothing.
+    They are candidates up to ``affinity.end``. Not one is ending, which a key must not fill, and none is there where
+    the key never ran: such nodes follow by preference alone.
     """
-    inside = sorted(
-        ordered[: affinity.window], key=lambda name: (preference[name][0], -affinity.use(name), preference[name])
-    )
-    return [*inside, *ordered[affinity.window :]]
+    equals: list[tuple[PreferenceKey, str]] = []
+    last = math.inf
+    for use, name in affinity.history.by_use(affinity.key):
+        if use != last:
+            yield from (each for _, each in sorted(equals))
+            equals, last = [], use
+        place = ranking.get(name)
+        if place is not None and not place[0] and place <= affinity.end and name in candidates:
+            equals.append((place, name))
+    yield from (each for _, each in sorted(equals))
 
 
 def score_nodes(
@@ -100,13 +120,14 @@ def score_nodes(
 ) -> list[tuple[str, int]]:
     """Score the feasible nodes, best first: 10 for the most preferred, then 9, ... 2 for the ninth.
 
-    With ``affinity`` the first ``window`` candidates are ordered by the worker's key (`key_first`), None is by age
-    alone. A candidate that is not ranked (leaving, or not known here) is left out, as is everything after the ninth:
-    both count as 0. A name given twice is scored once. The order of the input does not matter, and without ``affinity``
-    no candidate changes the order of two others.
+    1. With ``affinity`` those that the worker's key chooses (`key_first`). 2. All others by preference. So of two nodes
+    where the key ran equally often the older one comes first, and no node behind ``affinity.end`` before one inside. A
+    candidate that is not ranked (leaving, or not known here) is left out, as is everything after the ninth: both count
+    as 0. A name given twice is scored once. The order of the input does not matter, and without ``affinity`` no
+    candidate changes the order of two others.
     """
-    if affinity is None:
-        best = ranking.first(candidates, SCORED_NODES)
-    else:
-        best = key_first(ranking.first(candidates, max(SCORED_NODES, affinity.window)), ranking, affinity)
+    best = ranking.first(candidates, SCORED_NODES)
+    if affinity is not None:
+        wanted = candidates if isinstance(candidates, Set) else set(candidates)
+        best = list(dict.fromkeys([*islice(key_first(wanted, ranking, affinity), SCORED_NODES), *best]))
     return [(name, MAX_SCORE - position) for position, name in enumerate(best[:SCORED_NODES])]

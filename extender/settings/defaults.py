@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictInt
+from pydantic import AfterValidator, ConfigDict
 
 from extender.model import BusyVictims
 from extender.policy.claims import ClaimRules
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.durations import format_duration
 from extender.policy.idleness import ReapRules
-from extender.policy.knobs import LabelKey
+from extender.policy.knobs import LabelKey, Share, Window
 from extender.settings.idle_section import IdleSettings
 from extender.settings.mistakes import FieldConflict, Inconsistent
 from extender.settings.section import Section
@@ -37,15 +37,19 @@ def _ttl_fits(claims: ClaimRules) -> ClaimRules:
 
 
 class CacheKeySettings(Section):
-    """Whose cache a worker uses: within the first nodes by age, those where this key ran most come first."""
+    """Whose cache a worker uses: of the nodes that its pool needs anyway, those where this key ran most come first."""
 
     # A pool may leave the label to poolDefaults: the merged value is checked, a schema sees the parts only.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
 
     label: LabelKey
     """Label of the worker whose value is the key: a tenant, a data set. Required, here or in `poolDefaults`."""
-    window: Annotated[StrictInt, Field(ge=1, le=1_000)] = 5
-    """How many nodes, by age, the key may reorder. `1`: age only. `5`: warm for the key, and new nodes still drain."""
+    window: Window = "auto"
+    """Which nodes the key may reorder. `auto`: the working set, the oldest nodes that hold the pool's workers, one more
+    and the slack. A number: so many of the oldest that fit, whatever the pool needs; `1`: age only."""
+    slack: Share = 0.1
+    """How much room more the working set has than its workers need, as a share. More is warmer and costs nodes; `0.1`
+    is warm at about the cost of packing by age alone. Without effect where `window` is a number."""
 
 
 class PoolDefaults(Section):

@@ -106,6 +106,7 @@ def to_model_pool(settings: PoolSettings) -> Pool:
 
 def to_cache_key_rule(settings: CacheKeySettings | None) -> CacheKeyRule | None:
     """The rule that policies know. A window of one node is no rule: nothing needs to be counted for it."""
-    if settings is None or settings.window <= 1:
+    if settings is None or settings.window == 1:
         return None
-    return CacheKeyRule(label=settings.label, window=settings.window)
+    window = settings.window if isinstance(settings.window, int) else None
+    return CacheKeyRule(label=settings.label, window=window, slack=settings.slack)

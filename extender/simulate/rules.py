@@ -143,9 +143,10 @@ class OldestFirst:
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
         """See `Placement`."""
-        by_key = key and self._window > 1
-        affinity = Affinity(key=key, window=self._window, history=self._history) if by_key else None
-        return score_nodes(room, self._ranking, affinity)[0][0]
+        if not key or self._window == 1:
+            return score_nodes(room, self._ranking)[0][0]
+        end = self._ranking.end_among(room, self._window)
+        return score_nodes(room, self._ranking, Affinity(key=key, end=end, history=self._history))[0][0]
 
     def node_ready(self, node: str, now_seconds: float) -> None:
         """See `Placement`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -16,12 +16,13 @@ from cachetools import TTLCache
 
 from extender.clock import Clock, Steady
 from extender.cluster.state import ClusterState
-from extender.model import Pod, SkipReason
+from extender.cluster.working_sets import end_for_claims
+from extender.model import CacheKeyRule, Pod, SkipReason
 from extender.policy.affinity import Affinity
 from extender.policy.claim_spread import Spread, own_order
 from extender.policy.claims import claimable_on, reasons_on
 from extender.policy.idleness import why_not_claimable
-from extender.policy.scoring import key_first
+from extender.policy.scoring import PreferenceKey, Ranking, key_first
 
 NODES_BETWEEN_YIELDS = 50
 TALLY_LASTS = timedelta(seconds=1)
@@ -46,15 +47,15 @@ class Candidates:
         )
         self._tallies: dict[str, tuple[Steady, Mapping[SkipReason, int]]] = {}
 
-    async def in_order(self, pool: str, affinity: Affinity | None = None) -> AsyncIterator[Pod]:
+    async def in_order(self, pool: str, key: str | None = None, rule: CacheKeyRule | None = None) -> AsyncIterator[Pod]:
         """Give the workers that can be handed out, by the state as it is when each is given.
 
-        With ``affinity`` the first ``window`` nodes that have one are ordered by the key, all others by preference.
-        Without it the first that count as equally warm are in this replica's own order (`policy.claim_spread`).
-        Those that are passed by come last.
+        1. On the nodes that the key chooses (`scoring.key_first`). 2. On all others by preference; without a key the
+        first that count as equally warm are in this replica's own order (`policy.claim_spread`). 3. Those that are
+        passed by.
         """
         last: list[str] = []
-        async for name in self._nodes(pool, affinity):
+        async for name in self._nodes(pool, key, rule):
             for worker in self._on(name, pool):
                 if worker.uid in self._refused:
                     last.append(worker.uid)
@@ -115,14 +116,25 @@ class Candidates:
         worker = self._state.pods.get(uid)
         return worker if worker is not None and self.can_be_had(worker, pool) else None
 
-    async def _nodes(self, pool: str, affinity: Affinity | None) -> AsyncIterator[str]:
+    async def _nodes(self, pool: str, key: str | None, rule: CacheKeyRule | None) -> AsyncIterator[str]:
         """Give the nodes that may have one: the first of those that have in an order of their own, see `_reordered`."""
+        chosen: list[str] = []
         first: list[str] = []
-        missing = affinity.window if affinity is not None else int(self._spread.nodes)
-        for position, name in enumerate(list(self._state.ranking.as_of(self._clock.now())), 1):
+        missing = int(self._spread.nodes)
+        ranking = self._state.ranking.as_of(self._clock.now())
+        if key is not None and rule is not None:
+            missing = rule.window or 0
+            if rule.window is None:
+                end = end_for_claims(ranking, self._state.where.needed(pool), rule.slack)
+                chosen = self._by_key(self._state.where.names_with_marks(), ranking, key, end)
+        others = list(ranking)
+        for name in chosen:
+            yield name
+        given = set(chosen)
+        for position, name in enumerate(others, 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-            if not self._state.where.marked_on(name):
+            if name in given or not self._state.where.marked_on(name):
                 continue
             if not missing:
                 yield name
@@ -130,19 +142,22 @@ class Candidates:
                 first.append(name)
                 missing -= 1
                 if not missing:
-                    for each in self._reordered(first, affinity):
+                    for each in self._reordered(first, key):
                         yield each
         if missing:
-            for each in self._reordered(first, affinity):
+            for each in self._reordered(first, key):
                 yield each
 
-    def _reordered(self, names: list[str], affinity: Affinity | None) -> list[str]:
+    def _reordered(self, names: list[str], key: str | None) -> list[str]:
         """By the key of the caller, without one in this replica's own order: they count as equally warm."""
         preference = self._state.ranking.as_of(self._clock.now())
         staying = [name for name in names if name in preference]
-        if affinity is None:
+        if key is None or not staying:
             return own_order(staying, self._replica)
-        return key_first(staying, preference, affinity)
+        return list(dict.fromkeys([*self._by_key(staying, preference, key, preference[staying[-1]]), *staying]))
+
+    def _by_key(self, names: Container[str], ranking: Ranking, key: str, end: PreferenceKey) -> list[str]:
+        return list(key_first(names, ranking, Affinity(key=key, end=end, history=self._state.keys.history)))
 
     def _on(self, name: str, pool: str) -> list[Pod]:
         marked, now = self._state.where.marked_on(name).values(), self._clock.now()

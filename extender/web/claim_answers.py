@@ -16,7 +16,6 @@ from aiohttp import web
 
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
-from extender.policy.affinity import Affinity
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.decisions import ClaimDecision
 from extender.policy.marks import format_idle_mark
@@ -83,7 +82,7 @@ class ClaimAnswers:
             ttl=wanted.ttl,
             settings=call.settings,
             is_awaited=call.is_awaited,
-            affinity=self._affinity(wanted.cache_key, call.settings),
+            cache_key=wanted.cache_key if call.settings.cache_key is not None else None,
             repeats=call.repeats or wanted.retry,
             wait=call.wait,
         )
@@ -120,12 +119,6 @@ class ClaimAnswers:
             return granted
         await asyncio.gather(*(self._held.give_back(each.worker) for each in granted if each.is_new))
         raise next((each for each in refusals if not isinstance(each, NothingToClaim)), refusals[0])
-
-    def _affinity(self, key: str | None, settings: PoolClaims) -> Affinity | None:
-        """Say how the caller's cache key orders nodes, None where it named none, or the pool goes by age alone."""
-        if key is None or settings.cache_key is None:
-            return None
-        return Affinity(key=key, window=settings.cache_key.window, history=self._state.keys.history)
 
     async def renew(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
         """Let a claim last longer."""

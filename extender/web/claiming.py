@@ -80,7 +80,7 @@ class Claiming:
         """Give the claimant the worker that it holds, or else the first that can be handed out.
 
         1. Look for what the claimant holds: a repeated request gets that, prolonged. 2. Else put the claim on the first
-        worker by node preference (in the window by cache key), idle longest, UID. 3. Look again: where a concurrent
+        worker by node preference (up to a node by cache key), idle longest, UID. 3. Look again: where a concurrent
         request of the same claimant was first, give this worker back, and go on with 1.
 
         Both looks go by what is known here. They ask the API server where the caller says that it repeats a request,
@@ -173,7 +173,7 @@ class Claiming:
         unsettled = False
         while True:
             others: list[asyncio.Event] = []
-            async for worker in self._candidates.in_order(pool, request.affinity):
+            async for worker in self._candidates.in_order(pool, request.cache_key, request.settings.cache_key):
                 if worker.uid in lost:
                     continue
                 if worker.uid in self._candidates.in_hand:
@@ -214,8 +214,8 @@ class Claiming:
 
     def _count_key(self, worker: Pod, request: ClaimRequest) -> None:
         """A worker that is handed out for a key counts for it on its node, as one that is placed does."""
-        if request.affinity is not None and worker.node is not None and worker.node in self._state.nodes:
-            self._state.keys.history.record(worker.node, request.affinity.key, self._clock.now())
+        if request.cache_key is not None and worker.node is not None and worker.node in self._state.nodes:
+            self._state.keys.history.record(worker.node, request.cache_key, self._clock.now())
 
     async def _take_one(self, worker: Pod, request: ClaimRequest) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""

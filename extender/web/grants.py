@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from extender.model import Pod, PodClaim, SkipReason
-from extender.policy.affinity import Affinity
 from extender.policy.claims import Claimant, PoolClaims
 
 
@@ -15,7 +14,7 @@ from extender.policy.claims import Claimant, PoolClaims
 class ClaimRequest:
     """A claim that is asked for. ``is_awaited`` says whether somebody still waits for the answer.
 
-    ``affinity`` is the cache key that the caller named, with the pool's window over the nodes that have an idle worker.
+    ``cache_key`` is the one that the caller named, None also where the pool goes by age alone.
     ``repeats``: the caller says that it may have asked before, anywhere. ``wait`` is how long it waits for a worker.
     """
 
@@ -23,7 +22,7 @@ class ClaimRequest:
     ttl: timedelta
     settings: PoolClaims
     is_awaited: Callable[[], bool] = lambda: True
-    affinity: Affinity | None = None
+    cache_key: str | None = None
     repeats: bool = False
     wait: timedelta = timedelta()
 

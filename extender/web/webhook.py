@@ -7,7 +7,7 @@ extender that fails leaves the victims as they were. So doubt answers at once an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from time import perf_counter
@@ -17,11 +17,12 @@ from aiohttp import web
 from extender.clock import Clock
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
+from extender.cluster.working_sets import WorkingSets
 from extender.policy.affinity import Affinity
 from extender.policy.decisions import PlacementDecision, PreemptionDecision, RankedNode
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
 from extender.policy.preemption import PreemptionView, PreemptVerdict, choose_preemption
-from extender.policy.scoring import score_nodes
+from extender.policy.scoring import Ranking, score_nodes
 from extender.telemetry import Metrics, fields
 from extender.web import wire
 from extender.web.requests import (
@@ -69,6 +70,7 @@ class Webhook:
     ) -> None:
         self.pools = pools
         self._state = state
+        self._working_sets = WorkingSets(state, lambda pool, nodes: _tell_size(metrics, pool, nodes))
         self._history = history
         self._called = called
         self._clock = clock
@@ -106,9 +108,9 @@ class Webhook:
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if pool is None:
             return NO_SCORES, WebhookOutcome.NEUTRAL
-        affinity = self._affinity(pool, request.pod.labels)
         ranking = self._state.ranking.as_of(self._clock.now())
-        scores = score_nodes(request.node_names, ranking, affinity)
+        candidates, affinity = self._affinity(pool, request, ranking)
+        scores = score_nodes(candidates, ranking, affinity)
         self._remember(request, pool, affinity, scores)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
@@ -133,7 +135,6 @@ class Webhook:
     ) -> None:
         now = self._clock.now()
         ranking = self._state.ranking.as_of(now)
-        window = set() if affinity is None else set(ranking.first(request.node_names, affinity.window))
         self._history.add(
             PlacementDecision(
                 at=now,
@@ -148,20 +149,29 @@ class Webhook:
                         node=name,
                         rank=ranking.place(name),
                         key_uses=round(affinity.workers(name, now), 2) if affinity is not None else 0,
-                        in_window=name in window,
+                        in_window=affinity is not None and ranking[name] <= affinity.end,
                     )
                     for name, _ in scores
                 ),
             )
         )
 
-    def _affinity(self, pool: str, labels: Mapping[str, str]) -> Affinity | None:
-        """Say how the worker's cache key orders nodes, None where age alone does."""
+    def _affinity(
+        self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking
+    ) -> tuple[Collection[str], Affinity | None]:
+        """Give the candidates, and say how the worker's cache key orders them: None where age alone does."""
         rule = self.pools.cache_key_rule(pool)
-        key = cache_key_of(labels, rule)
+        key = cache_key_of(request.pod.labels, rule)
+        candidates: Collection[str] = request.node_names
         if rule is None or key is None:
-            return None
-        return Affinity(key=key, window=rule.window, history=self._state.keys.history)
+            return candidates, None
+        if rule.window is None:
+            requests = wire.requests_of(request.pod)
+            found = self._working_sets.reach(pool, ranking, request.node_names, requests, rule.slack)
+            candidates, end = found.feasible, found.end
+        else:
+            end = ranking.end_among(candidates, rule.window)
+        return candidates, Affinity(key=key, end=end, history=self._state.keys.history)
 
     def _view(self) -> PreemptionView:
         now = self._clock.now()
@@ -244,3 +254,7 @@ class Webhook:
             return response
 
         return handle
+
+
+def _tell_size(metrics: Metrics, pool: str, nodes: int) -> None:
+    metrics.working_set_nodes.labels(metrics.pool_label(pool)).set(nodes)

@@ -8,13 +8,14 @@ a preempt answer would crash kube-scheduler, a float or a foreign host would mak
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from extender.model import Victims
+from extender.policy.resources import UNREADABLE, Resources, quantity, requests_in_all
 
 
 class BadRequest(ValueError):
@@ -32,12 +33,32 @@ class _Pod(Struct, gc=False):
     metadata: _Meta | None = None
 
 
+class _WholePod(_Pod, gc=False):
+    spec: Raw = msgspec.field(default_factory=Raw)
+
+
 class _NodeList(Struct, gc=False):
     items: list[_Pod | None] | None = None
 
 
+class _Amounts(Struct, gc=False):
+    requests: dict[str, str | int | float] | None = None
+
+
+class _Container(Struct, rename="camel", gc=False):
+    resources: _Amounts | None = None
+    restart_policy: str | None = None
+
+
+class _Spec(Struct, rename="camel", gc=False):
+    containers: list[_Container] | None = None
+    init_containers: list[_Container] | None = None
+    resources: _Amounts | None = None
+    overhead: dict[str, str | int | float] | None = None
+
+
 class _Args(Struct, gc=False):
-    pod: _Pod | UnsetType | None = msgspec.field(default=UNSET, name="Pod")
+    pod: _WholePod | UnsetType | None = msgspec.field(default=UNSET, name="Pod")
     nodes: _NodeList | UnsetType | None = msgspec.field(default=UNSET, name="Nodes")
     node_names: list[str] | UnsetType | None = msgspec.field(default=UNSET, name="NodeNames")
 
@@ -62,14 +83,18 @@ class _PreemptionArgs(Struct, gc=False):
     meta: dict[str, _MetaVictims | None] | UnsetType | None = msgspec.field(default=UNSET, name="NodeNameToMetaVictims")
 
 
+_NO_SPEC = Raw(b"{}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodReference:
-    """The pod that is being scheduled, as the request describes it."""
+    """The pod that is being scheduled, as the request describes it. ``spec`` is not decoded: see `requests_of`."""
 
     namespace: str
     name: str
     labels: Mapping[str, str]
     uid: str = ""
+    spec: Raw = field(default_factory=lambda: _NO_SPEC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +115,7 @@ class PreemptRequest:
 
 _S = TypeVar("_S", bound=Struct)
 _args = msgspec.json.Decoder(_Args)
+_spec = msgspec.json.Decoder(_Spec | None)
 _preemption = msgspec.json.Decoder(_PreemptionArgs)
 _anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
@@ -187,6 +213,8 @@ def _decode_any_case(body: bytes, struct: type[_S]) -> _S:
     """Decode again with keys folded to the upstream case, as Go's decoder does it. Slow, for old clients only."""
     try:
         tree = _fold(_anything.decode(body), _KEYS)
+        if isinstance(tree, dict) and isinstance(tree.get("Pod"), dict) and "spec" in tree["Pod"]:
+            tree["Pod"]["spec"] = Raw(_encode(tree["Pod"]["spec"]))
         for key in ("NodeNameToVictims", "NodeNameToMetaVictims"):
             entries = tree.get(key)
             if isinstance(entries, dict):
@@ -224,12 +252,37 @@ def _is_incomplete(args: _PreemptionArgs) -> bool:
     )
 
 
-def _pod(pod: _Pod | UnsetType | None) -> PodReference:
+def _pod(pod: _Pod | _WholePod | UnsetType | None) -> PodReference:
     if not pod:
         raise BadRequest("the body has no Pod")
     meta = pod.metadata or _Meta()
     labels = {key: value or "" for key, value in (meta.labels or {}).items()}
-    return PodReference(namespace=meta.namespace or "", name=meta.name or "", labels=labels, uid=meta.uid or "")
+    spec = pod.spec if isinstance(pod, _WholePod) and len(pod.spec) else _NO_SPEC
+    return PodReference(
+        namespace=meta.namespace or "", name=meta.name or "", labels=labels, uid=meta.uid or "", spec=spec
+    )
+
+
+def requests_of(pod: PodReference) -> Resources:
+    """Sum up what a pod asks for. What cannot be read asks for nothing that is known: then each node holds one more."""
+    try:
+        spec = _spec.decode(pod.spec)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {"": UNREADABLE}
+    if spec is None:
+        return {}
+    before = ((_amounts(each.resources), each.restart_policy == "Always") for each in spec.init_containers or ())
+    found = requests_in_all((_amounts(each.resources) for each in spec.containers or ()), before)
+    whole, overhead = _amounts(spec.resources), _read(spec.overhead)
+    return requests_in_all(({**found, **whole}, overhead))  # requests of the pod as a whole go over those of its parts
+
+
+def _amounts(resources: _Amounts | None) -> Resources:
+    return _read(resources.requests if resources is not None else None)
+
+
+def _read(stated: Mapping[str, object] | None) -> Resources:
+    return {name: quantity(text) for name, text in (stated or {}).items()}
 
 
 def _victims(node: str, uids: Sequence[str | UnsetType | None], entry: _MetaVictims | _Victims | None) -> Victims:

@@ -73,6 +73,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_cache_keys": ("gauge", set()),
     "warmnode_cache_keys_forgotten": ("counter", set()),
     "warmnode_cache_key_changes": ("counter", set()),
+    "warmnode_working_set_nodes": ("gauge", {"pool"}),
 }
 """Counters are scraped with ``_total`` after the name, histograms with ``_bucket``, ``_count`` and ``_sum``."""
 

@@ -1,4 +1,4 @@
-"""Cache keys: what is counted on a node, what is forgotten, and what the window may change."""
+"""Cache keys: what is counted on a node, what is forgotten, and what a key may change."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.policy.affinity import Affinity, KeyHistory, KeyUse
-from extender.policy.scoring import PreferenceKey, Ranking, key_first, score_nodes
+from extender.policy.scoring import PreferenceKey, Ranking, score_nodes
 from tests.builders import NOW, minutes_ago
 
 names = st.text("abcdef", min_size=1, max_size=2)
@@ -18,7 +18,7 @@ preferences: st.SearchStrategy[PreferenceKey] = st.tuples(
 )
 rankings = st.dictionaries(names, preferences, max_size=25).map(Ranking)
 placements = st.lists(st.tuples(names, st.sampled_from("xyz")), max_size=60)
-windows = st.integers(1, 15)
+reaches = st.integers(0, 15)
 
 
 def history_of(placed: list[tuple[str, str]]) -> KeyHistory:
@@ -28,58 +28,80 @@ def history_of(placed: list[tuple[str, str]]) -> KeyHistory:
     return history
 
 
-def affinity(history: KeyHistory, window: int, key: str = "x") -> Affinity:
-    return Affinity(key=key, window=window, history=history)
+def affinity(history: KeyHistory, ranking: Ranking, nodes: int, key: str = "x") -> Affinity:
+    """A key that decides among the first nodes of a ranking, so many."""
+    return Affinity(key=key, end=ranking.end(nodes), history=history)
 
 
-@given(st.lists(names, max_size=40), rankings, placements, windows)
-def test_window_key_decides_inside_and_age_outside(
-    candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], window: int
+@given(st.lists(names, max_size=40), rankings, placements, reaches)
+def test_the_key_decides_inside_and_age_outside(
+    candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], nodes: int
 ) -> None:
-    """Of the oldest candidates those where the key ran most come first; the rest follows by age."""
+    """Inside come staying nodes where the key ran, most used first, then all others by preference; none behind is
+    before one inside."""
     by_age = sorted(set(candidates) & ranking.keys(), key=ranking.__getitem__)
     runs = Counter(node for node, key in placed if key == "x")
-    scored = [name for name, _ in score_nodes(candidates, ranking, affinity(history_of(placed), window))]
-    inside = [name for name in scored if name in by_age[:window]]
-    assert scored[: len(inside)] == inside
-    assert scored[len(inside) :] == by_age[window:9]
-    expected = sorted(by_age[:window], key=lambda name: (ranking[name][0], -runs[name], ranking[name]))
-    assert inside == expected[:9]
+    inside = [name for name in by_age if name in list(ranking)[:nodes]]
+    scored = [name for name, _ in score_nodes(candidates, ranking, affinity(history_of(placed), ranking, nodes))]
+    chosen = [name for name in inside if runs[name] and not ranking[name][0]]
+    chosen.sort(key=lambda name: (-runs[name], ranking[name]))
+    assert scored == [*chosen, *(name for name in by_age if name not in chosen)][:9]
+    assert all(name in inside for name in scored[: len(inside)])
 
 
-@given(st.lists(names, max_size=40), rankings, placements, windows, st.randoms(use_true_random=False))
-def test_window_depends_on_candidates_and_counts_only(
-    candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], window: int, random: object
+@given(st.lists(names, max_size=40), rankings, placements, reaches)
+def test_an_answer_depends_on_candidates_and_counts_only(
+    candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], nodes: int
 ) -> None:
     """Neither the order of the request nor the order in which workers came changes an answer."""
-    forth = score_nodes(candidates, ranking, affinity(history_of(placed), window))
-    back = score_nodes(candidates[::-1], ranking, affinity(history_of(placed[::-1]), window))
+    forth = score_nodes(candidates, ranking, affinity(history_of(placed), ranking, nodes))
+    back = score_nodes(candidates[::-1], ranking, affinity(history_of(placed[::-1]), ranking, nodes))
     assert forth == back
 
 
-@given(st.lists(names, max_size=40), rankings, placements, windows)
-def test_window_of_one_or_a_key_that_never_ran_changes_nothing(
-    candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], window: int
+@given(st.lists(names, max_size=40), rankings, placements, reaches)
+def test_a_set_of_no_node_or_a_key_that_never_ran_changes_nothing(
+    candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], nodes: int
 ) -> None:
-    """Age alone decides with window 1, and for a key without history."""
+    """Age alone decides where no node is inside, and for a key without history."""
     history = history_of(placed)
     plain = score_nodes(candidates, ranking)
-    assert score_nodes(candidates, ranking, affinity(history, 1)) == plain
-    assert score_nodes(candidates, ranking, affinity(history, window, key="never")) == plain
+    assert score_nodes(candidates, ranking, affinity(history, ranking, 0)) == plain
+    assert score_nodes(candidates, ranking, affinity(history, ranking, nodes, key="never")) == plain
 
 
-@given(st.lists(names, unique=True, max_size=25), placements, windows)
-def test_key_first_keeps_every_node(ordered: list[str], placed: list[tuple[str, str]], window: int) -> None:
-    """The nodes stay the same, each once; only their order changes."""
-    preference: dict[str, PreferenceKey] = {name: (0, 0, place, 0, name) for place, name in enumerate(ordered)}
-    assert sorted(key_first(ordered, preference, affinity(history_of(placed), window))) == sorted(ordered)
+@given(st.lists(names, max_size=40), rankings, reaches)
+def test_the_end_among_candidates_is_the_key_of_the_last_of_them(
+    candidates: list[str], ranking: Ranking, count: int
+) -> None:
+    """A window of so many candidates ends with the last of them, or with the last that there is."""
+    by_age = sorted(set(candidates) & ranking.keys(), key=ranking.__getitem__)
+    end = ranking.end_among(candidates, count)
+    assert [name for name in by_age if ranking[name] <= end] == by_age[:count]
 
 
-def test_key_first_leaves_ending_nodes_behind() -> None:
+def test_a_key_leaves_ending_nodes_behind() -> None:
     """An ending node comes after all others, however often the key ran there."""
-    preference: dict[str, PreferenceKey] = {"stays": (0, 0, 5, 0, "a"), "ends": (1, 0, 1, 0, "b")}
+    ranking = Ranking({"stays": (0, 0, 5, 0, "a"), "ends": (1, 0, 1, 0, "b")})
     history = history_of([("ends", "x")] * 9)
-    assert key_first(["stays", "ends"], preference, affinity(history, 5)) == ["stays", "ends"]
+    assert [name for name, _ in score_nodes(["ends", "stays"], ranking, affinity(history, ranking, 2))] == [
+        "stays",
+        "ends",
+    ]
+
+
+@given(placements, st.lists(names, max_size=5))
+def test_the_nodes_of_a_key_are_known_by_use(placed: list[tuple[str, str]], gone: list[str]) -> None:
+    """Each node once, the most used first, whatever was placed, forgotten and gone between."""
+    history = KeyHistory(keys_per_node=2)
+    for step, (node, key) in enumerate(placed):
+        history.record(node, key, NOW + timedelta(seconds=step))
+    for node in gone:
+        history.forget_node(node)
+    for key in "xyz":
+        nodes = {node for node, _ in placed if history.use(node, key) > -math.inf}
+        found = list(history.by_use(key))
+        assert found == sorted(((history.use(node, key), node) for node in nodes), key=lambda each: (-each[0], each[1]))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("uvwxyz"), st.integers(0, 600)), max_size=60))

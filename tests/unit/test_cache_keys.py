@@ -179,7 +179,7 @@ def test_explain_tells_the_key_of_a_worker_and_the_rule_of_its_pool() -> None:
     assert [[line for line in page.splitlines() if line.startswith("cache key")] for page in found] == [
         ["cache key      acme"],
         ["cache key      none: it has no label tenant"],
-        ["cache key    label tenant, decides among the 5 oldest nodes that fit"],
+        ["cache key    label tenant, decides in the working set, with a slack of 10%"],
         [],
     ]
     assert "; keys: acme" in found[3]

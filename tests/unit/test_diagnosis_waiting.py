@@ -14,7 +14,7 @@ from msgspec import structs
 
 from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
-from extender.inspect.doctor.needs import UNREADABLE, Needs, fits_in_place_of, quantity
+from extender.inspect.doctor.needs import Needs, fits_in_place_of
 from extender.inspect.doctor.waiting import TOLD, check_waiting
 from extender.inspect.survey.survey_objects import SurveyedPod, pod_facts
 from tests.builders import by_label, minutes_ago, worker
@@ -170,24 +170,3 @@ def test_requests_are_those_of_all_containers_or_of_the_largest_before_them() ->
 def test_what_fits_in_anothers_place(changed: dict[str, Any], expected: bool) -> None:
     """It asks for no more, of the same nodes, and tolerates as much."""
     assert fits_in_place_of(needs_of(**changed), needs_of()) is expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("2", Decimal(2)),
-        (2, Decimal(2)),
-        ("0.5", Decimal("0.5")),
-        ("250m", Decimal("0.25")),
-        ("1Ki", Decimal(1024)),
-        ("3k", Decimal(3000)),
-        ("2Ei", Decimal(2 * 1024**6)),
-        ("-1", UNREADABLE),
-        ("1e3", UNREADABLE),
-        ("", UNREADABLE),
-        (None, UNREADABLE),
-    ],
-)
-def test_quantities_are_read_or_more_than_all(text: object, expected: Decimal) -> None:
-    """Doubt says that it does not fit."""
-    assert quantity(text) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, get_args, get_type_hints
 
@@ -14,7 +15,7 @@ from extender.model import Node, NodeClaim, Pod, PodClaim
 from tests.builders import NOW, claim, minutes_ago, node, worker
 
 KEPT = (Node, NodeClaim, Pod, PodClaim)
-LEAVES = (str, int, datetime, timedelta, type(None))
+LEAVES = (str, int, datetime, timedelta, Decimal, type(None))
 
 
 def tracked() -> int:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-_QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
-_DECIMAL = {"": Decimal(1), "m": Decimal("0.001")} | {
-    suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", 1)
-}
-_BINARY = {f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)}
-UNREADABLE = Decimal("Infinity")
+from extender.policy.resources import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +16,7 @@ class Needs:
     ``tolerations``, ``affinity`` and ``spread`` are as they stand, empty where there is none.
     """
 
-    requests: Mapping[str, Decimal] = field(default_factory=dict)
+    requests: Resources = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: frozenset[bytes] = frozenset()
     affinity: bytes = b""
@@ -42,12 +36,3 @@ def fits_in_place_of(waiting: Needs, standing: Needs) -> bool:
         and waiting.spread in (b"", standing.spread)
         and waiting.tolerations >= standing.tolerations
     )
-
-
-def quantity(text: object) -> Decimal:
-    """Read a quantity (apimachinery resource.Quantity): 500m, 2, 1.5Gi. What cannot be read is more than all."""
-    match = _QUANTITY.fullmatch(str(text))
-    if match is None:
-        return UNREADABLE
-    number, suffix = match.groups(default="")
-    return Decimal(number) * (_DECIMAL | _BINARY)[suffix]

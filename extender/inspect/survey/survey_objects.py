@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,7 +20,7 @@ from extender.inspect.doctor.evidence import (
     WebhookFacts,
     WorkerFacts,
 )
-from extender.inspect.doctor.needs import Needs, quantity
+from extender.inspect.doctor.needs import Needs
 from extender.kube.brake_notes import brakes_from
 from extender.kube.codec import decode_answer
 from extender.kube.disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus
@@ -41,6 +40,7 @@ from extender.kube.objects import (
 from extender.kube.webhook_lease import stored_record_from
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, cost_state
+from extender.policy.resources import Resources, quantity, requests_in_all
 
 NAME_LABEL = "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
@@ -80,6 +80,7 @@ class Container(Struct, rename="camel", gc=False, frozen=True):
     args: list[str] | None = None
     env: list[EnvVar] | None = None
     resources: ResourceRequirements | None = None
+    restart_policy: str | None = None
     volume_mounts: list[VolumeMount] | None = None
 
 
@@ -193,16 +194,12 @@ def _unscheduled_message(conditions: Iterable[SurveyedCondition] | None) -> str 
 
 
 def _needs(spec: SurveyedPodSpec) -> Needs:
-    """Say what kube-scheduler holds against nodes: of the containers the sum, of those before them the most."""
-    requests: dict[str, Decimal] = {}
-    for container in spec.containers or ():
-        for name, amount in _requested(container).items():
-            requests[name] = requests.get(name, Decimal(0)) + amount
-    for container in spec.init_containers or ():
-        for name, amount in _requested(container).items():
-            requests[name] = max(requests.get(name, Decimal(0)), amount)
+    """Say what kube-scheduler holds against nodes."""
     return Needs(
-        requests=requests,
+        requests=requests_in_all(
+            map(_requested, spec.containers or ()),
+            ((_requested(each), each.restart_policy == "Always") for each in spec.init_containers or ()),
+        ),
         node_selector=spec.node_selector or {},
         tolerations=frozenset(map(msgspec.json.encode, spec.tolerations or ())),
         affinity=_stated(spec.affinity),
@@ -210,7 +207,7 @@ def _needs(spec: SurveyedPodSpec) -> Needs:
     )
 
 
-def _requested(container: Container) -> dict[str, Decimal]:
+def _requested(container: Container) -> Resources:
     resources = container.resources
     given = resources.requests if resources is not None else None
     return {name: quantity(text) for name, text in (given or {}).items()}

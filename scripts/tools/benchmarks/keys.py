@@ -27,7 +27,7 @@ CONFIGURATION = """\
 apiVersion: warmnode.dev/v1alpha1
 kind: Configuration
 poolDefaults:
-  cacheKey: {label: tenant, window: 5}
+  cacheKey: {label: tenant}
 """
 _BODIES = 8
 _TENANTS = 1000
@@ -172,7 +172,7 @@ def _report(size: Size, found: dict[Arm, list[Costs]], conditions: tuple[str, ..
         met=spread(peak).median <= 150,
     )
     raw = {str(arm): [asdict(costs) for costs in each] for arm, each in found.items()}
-    note = "Each worker has a key, and the request's key ran on about 100 of the nodes; the window is 5."
+    note = "Each worker has a key, and the request's key ran on about 100 of the nodes; it chooses in the working set."
     return Report(
         name="keys",
         conditions=conditions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,7 +28,7 @@ class Arm:
     """One set of rules.
 
     ``reaper``: `warmnode reap` evicts idle workers and writes deletion costs; without it the pool itself deletes what
-    is idle longest. ``window`` is the cache key's, None without cache keys.
+    is idle longest. ``cache_key`` is what is set of it besides the label, None without cache keys.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Arm:
     claim: Claim = Claim.RANDOM
     reaper: bool = False
     whole_node: bool = False
-    window: int | None = None
+    cache_key: Mapping[str, object] | None = None
 
 
 ARMS = {
@@ -50,8 +51,30 @@ ARMS = {
             claim=Claim.LAST_USED,
         ),
         Arm(name="placement", title="warmnode, placement only", scheduling=Scheduling.WARMNODE),
-        Arm(name="window5", title="warmnode, cache keys, window 5", scheduling=Scheduling.WARMNODE, window=5),
-        Arm(name="window8", title="warmnode, cache keys, window 8", scheduling=Scheduling.WARMNODE, window=8),
+        Arm(
+            name="window5",
+            title="warmnode, cache keys, window 5",
+            scheduling=Scheduling.WARMNODE,
+            cache_key={"window": 5},
+        ),
+        Arm(
+            name="window8",
+            title="warmnode, cache keys, window 8",
+            scheduling=Scheduling.WARMNODE,
+            cache_key={"window": 8},
+        ),
+        Arm(
+            name="set10",
+            title="warmnode, working set, slack 0.1",
+            scheduling=Scheduling.WARMNODE,
+            cache_key={"slack": 0.1},
+        ),
+        Arm(
+            name="set25",
+            title="warmnode, working set, slack 0.25",
+            scheduling=Scheduling.WARMNODE,
+            cache_key={"slack": 0.25},
+        ),
         Arm(
             name="warmnode",
             title="warmnode, all of it",

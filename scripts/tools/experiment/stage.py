@@ -85,8 +85,8 @@ def configuration(arm: Arm, namespace: str) -> Json:
         },
         "deletionCost": {"settle": f"{SETTLE_SECONDS}s"},
     }
-    if arm.window is not None:
-        pool["cacheKey"] = {"label": TENANT_LABEL, "window": arm.window}
+    if arm.cache_key is not None:
+        pool["cacheKey"] = {"label": TENANT_LABEL, **arm.cache_key}
     return {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": [pool]}
 
 
