@@ -282,6 +282,14 @@ class Metrics:
         self.pool_claimable = self._collected(
             "warmnode_pool_claimable_workers", "Workers that the floor counts, as of the last pass.", "pool"
         )
+        self.pool_wanted = self._collected(
+            "warmnode_pool_wanted_workers",
+            "Workers that a pool should have: busy, claimed, one for each claim that waits here, and spare ones.",
+            "pool",
+        )
+        self.claims_waiting = self._collected(
+            "warmnode_claims_waiting", "Calls that wait here until a worker is idle.", "pool"
+        )
         self.pool_floor = self._collected("warmnode_pool_floor_workers", "Claimable workers to keep.", "pool")
         self.source_answers = self._counter(
             "warmnode_idle_source_answers", "Answers of idle sources outside, by what they said.", "source", "said"

@@ -30,6 +30,7 @@ from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import Handler, route
 from extender.web.server import Listener
 from extender.web.tls import ServerTls
+from extender.web.wanted import WantedWorkers
 from extender.web.webhook import Webhook
 
 NONCE_BYTES = 10
@@ -80,6 +81,7 @@ class Serving:
             )
         self._tidier: ClaimTidier | None = None
         self._claiming: Claiming | None = None
+        self._wanted: WantedWorkers | None = None
         if options.claims_listen is not None:
             store = ClaimStore(shared.client, shared.in_force.classify)
             callers = callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
@@ -110,6 +112,8 @@ class Serving:
         if self._claiming is not None:
             tasks["call waiting"] = self._claiming.call_waiting()
             tasks["end waiting"] = self._end_waiting(self._claiming)
+        if self._wanted is not None:
+            tasks["count wanted"] = self._wanted.run()
         return tasks
 
     def take_configuration(self) -> None:
@@ -151,9 +155,22 @@ class Serving:
             replica=secrets.token_hex(NONCE_BYTES),
             knows_now=shared.feed.is_fresh,
         )
+        wanted = self._wanted = WantedWorkers(
+            state=shared.state,
+            lines=claiming.lines,
+            settings=shared.in_force.claims,
+            listed=shared.in_force.listed,
+            clock=shared.clock,
+        )
+        shared.metrics.show_passes(lambda: wanted.figures(shared.metrics))
         claims = ClaimsApi(
             answers=ClaimAnswers(
-                claiming=claiming, held=held, state=shared.state, history=shared.history, location=ITEM
+                claiming=claiming,
+                held=held,
+                wanted=wanted,
+                state=shared.state,
+                history=shared.history,
+                location=ITEM,
             ),
             state=shared.state,
             callers=callers,

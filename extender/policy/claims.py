@@ -17,7 +17,8 @@ from pydantic import StrictBool
 from extender.model import CacheKeyRule, Pod, PodClaim, SkipReason
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.durations import PositiveDuration
-from extender.policy.idleness import idle_since, is_claimed, why_not_claimable
+from extender.policy.idleness import idle_since, is_claimed, reports_idle, why_not_claimable
+from extender.policy.knobs import Count
 
 OBJECT_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """What pods and namespaces can be called (apimachinery validation: DNS-1123 subdomain). Nothing else goes in a path."""
@@ -34,6 +35,9 @@ class ClaimRules:
     max_ttl: PositiveDuration = timedelta(hours=1)
     """Longest life that a caller may ask for; renewing extends it. Always a limit: `0s` is refused. `1h`: nobody keeps
     a worker by mistake for a day."""
+    spare: Count = 0
+    """Idle workers to have ready for the next claims, where that is more than `reap.floor`: whatever makes workers is
+    told of it (`warmnode_pool_wanted_workers`). `0`: as many as the floor."""
     do_not_disrupt: StrictBool = False
     """`true`: a claimed worker gets `karpenter.sh/do-not-disrupt`. Off, because it also stops Karpenter from moving its
     node."""
@@ -44,7 +48,7 @@ class PoolClaims:
     """How one pool's workers are claimed. ``namespace`` is the pool's only one, None where it may span several.
 
     ``is_by_label`` is true for a pool that is there because pods have its label, and for no other reason.
-    ``cache_key`` None: age alone decides, whatever key a request names.
+    ``cache_key`` None: age alone decides, whatever key a request names. ``floor`` is the reaper's.
     """
 
     rules: ClaimRules
@@ -53,6 +57,12 @@ class PoolClaims:
     namespace: str | None = None
     is_by_label: bool = False
     cache_key: CacheKeyRule | None = None
+    floor: int = 0
+
+    @property
+    def spare(self) -> int:
+        """Say how many idle workers are wanted beside those in use."""
+        return max(self.floor, self.rules.spare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +162,21 @@ def prolonged(claim: PodClaim, ttl: timedelta, now: datetime) -> PodClaim:
 def claim_end(claim: PodClaim, now: datetime) -> datetime:
     """Say when a claim that is released now has ended: now, or when it expired."""
     return min(now, claim.expires)
+
+
+def use_on(workers: Iterable[Pod], now: datetime) -> Iterator[tuple[str, SkipReason]]:
+    """Say of each worker of one node that is in use its pool, and why: CLAIMED, or else BUSY.
+
+    Busy is one that is Ready and does not report idle. One that starts, ends, or was Ready on an earlier machine of its
+    node's name only is not: if it were, whoever makes workers by this would make one more for each that it makes.
+    """
+    for worker in workers:
+        if worker.pool is None or worker.terminating or worker.finished:
+            continue
+        if is_claimed(worker, now):
+            yield worker.pool, SkipReason.CLAIMED
+        elif worker.ready_since is not None and not worker.old_machine and not reports_idle(worker, now):
+            yield worker.pool, SkipReason.BUSY
 
 
 def reasons_on(workers: Iterable[Pod], pool: str, barred: SkipReason | None, now: datetime) -> Iterator[SkipReason]:

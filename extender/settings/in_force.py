@@ -70,6 +70,10 @@ class InForce:
             found = self._defaults[pool] = self.configuration.pool_defaults_for(pool)
         return found
 
+    def listed(self) -> frozenset[str]:
+        """Name the pools that the configuration lists."""
+        return self._listed
+
     def sources(self, pool: str) -> SourceRules:
         """Say how a pool's workers are known to be idle."""
         rules = self._sources.get(pool)
@@ -101,6 +105,7 @@ class InForce:
             cache_key=to_cache_key_rule(settings.cache_key),
             namespace=namespaces[0] if len(namespaces) == 1 else None,
             is_by_label=self.configuration.pools is None,
+            floor=settings.reap.floor,
         )
 
     def _idle_settings(self) -> list[IdleSettings]:

@@ -88,6 +88,17 @@ class ClaimListBody(Struct):
     claims: list[ClaimBody]
 
 
+class WantedBody(Struct):
+    """How many workers a pool should have: ``wanted`` is the sum of the others."""
+
+    pool: str
+    wanted: int
+    busy: Annotated[int, Meta(description="Ready, and not idle.")]
+    claimed: int
+    waiting: Annotated[int, Meta(description="Calls that wait for a worker at the replica that answers.")]
+    spare: Annotated[int, Meta(description="Idle ones to have ready: claims.spare, or reap.floor where that is more.")]
+
+
 class IdleRequestBody(Struct, rename="camel", forbid_unknown_fields=True):
     """Since when. No body is the same as an empty one."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -20,7 +20,7 @@ from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.decisions import ClaimDecision
 from extender.policy.marks import format_idle_mark
 from extender.telemetry import fields
-from extender.web.bodies import ClaimBody, ClaimListBody
+from extender.web.bodies import ClaimBody, ClaimListBody, WantedBody
 from extender.web.callers import Caller
 from extender.web.claim_wire import (
     ClaimOutcome,
@@ -35,6 +35,7 @@ from extender.web.claiming import Claiming
 from extender.web.grants import ClaimRequest, Granted, NothingToClaim
 from extender.web.held_claims import HeldClaims
 from extender.web.requests import json_response
+from extender.web.wanted import WantedWorkers
 
 log = logging.getLogger("warmnode.claims")
 
@@ -65,9 +66,17 @@ class ClaimAnswers:
     """Answers calls that are allowed. ``location`` gives the path of a claim."""
 
     def __init__(
-        self, *, claiming: Claiming, held: HeldClaims, state: ClusterState, history: DecisionHistory, location: str
+        self,
+        *,
+        claiming: Claiming,
+        held: HeldClaims,
+        wanted: WantedWorkers,
+        state: ClusterState,
+        history: DecisionHistory,
+        location: str,
     ) -> None:
         self._claiming = claiming
+        self._wanted = wanted
         self._held = held
         self._state = state
         self._history = history
@@ -140,6 +149,11 @@ class ClaimAnswers:
         """List what the user holds in the pool."""
         held = await self._held.by_user(call.caller.user, call.pool, call.settings)
         return json_response(ClaimListBody([self._shown(granted) for granted in held])), ClaimOutcome.LISTED
+
+    async def wanted(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
+        """Say how many workers the pool should have."""
+        found = await self._wanted.of(call.pool, call.settings)
+        return json_response(WantedBody(pool=call.pool, wanted=found.wanted, **asdict(found))), ClaimOutcome.LISTED
 
     def _shown(self, granted: Granted) -> ClaimBody:
         node = self._state.nodes.get(granted.worker.node or "")

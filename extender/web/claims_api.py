@@ -50,6 +50,7 @@ log = logging.getLogger("warmnode.claims")
 
 COLLECTION = "/v1/pools/{pool}/claims"
 ITEM = "/v1/pools/{pool}/claims/{id}"
+WANTED = "/v1/pools/{pool}/wanted"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Whatever it says: who sends it says that the call may come twice."""
 BODY_LIMIT_BYTES = 4096
@@ -107,6 +108,7 @@ class ClaimsApi:
         return {
             ("POST", COLLECTION): self._verb(Verb.CREATE, self._answers.create),
             ("GET", COLLECTION): self._verb(Verb.LIST, self._answers.list_held),
+            ("GET", WANTED): self._verb(Verb.LIST, self._answers.wanted),
             ("PUT", ITEM): self._verb(Verb.UPDATE, self._answers.renew),
             ("DELETE", ITEM): self._verb(Verb.DELETE, self._answers.release),
         }

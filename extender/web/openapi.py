@@ -111,6 +111,7 @@ def document() -> Json:
         "security": [{"token": []}, {"certificate": []}],
         "paths": {
             claims_api.COLLECTION: {"parameters": [pool], **_claims()},
+            claims_api.WANTED: {"parameters": [pool], **_wanted()},
             claims_api.ITEM: {"parameters": [pool, claim], **_claim()},
             idle_api.PATH: {
                 "parameters": [
@@ -149,6 +150,17 @@ def _claims() -> Json:
             "operationId": "listClaims",
             "summary": "List the claims that the user holds in the pool.",
             "responses": {"200": _answer("The claims, by ID.", "ClaimList"), **_refusals(*_OF_POOLS, "unknownPool")},
+        },
+    }
+
+
+def _wanted() -> Json:
+    told = _answer("What is in use, who waits, and what is to be had ready.", "Wanted")
+    return {
+        "get": {
+            "operationId": "wantedWorkers",
+            "summary": "Say how many workers the pool should have, for whatever makes workers.",
+            "responses": {"200": told, **_refusals(*_OF_POOLS, "unknownPool")},
         },
     }
 

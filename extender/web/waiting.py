@@ -49,6 +49,10 @@ class Lines:
         """True while somebody waits for a worker of a pool."""
         return pool in self._lines
 
+    def pools(self) -> list[str]:
+        """Name the pools for whose workers somebody waits."""
+        return list(self._lines)
+
     def waiting(self, pool: str) -> int:
         """Count the callers that wait for a worker of a pool and have not hung up."""
         return sum(place.is_awaited() for place in self._lines.get(pool, {}).values())

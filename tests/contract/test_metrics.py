@@ -50,6 +50,8 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_pool_workers": ("gauge", {"pool", "state"}),
     "warmnode_pool_claimable_workers": ("gauge", {"pool"}),
     "warmnode_pool_floor_workers": ("gauge", {"pool"}),
+    "warmnode_pool_wanted_workers": ("gauge", {"pool"}),
+    "warmnode_claims_waiting": ("gauge", {"pool"}),
     "warmnode_idle_source_answers": ("counter", {"source", "said"}),
     "warmnode_idle_source_workers": ("gauge", {"pool", "source", "said"}),
     "warmnode_idle_mark_writes": ("counter", {"pool", "outcome"}),

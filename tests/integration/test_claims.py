@@ -43,6 +43,7 @@ from tests.integration.reapers import Reapers, reaping
 pytestmark = pytest.mark.controlplane
 
 CLAIMS = f"/v1/pools/{POOL}/claims"
+WANTED = f"/v1/pools/{POOL}/wanted"
 STRATEGIC = "application/strategic-merge-patch+json"
 LISTEN = ("--claims-listen", "127.0.0.1:0")
 
@@ -419,7 +420,8 @@ def test_the_client_works_over_tls(guarded: Guarded, tmp_path: Path) -> None:
 def test_the_commands_of_the_page_work_as_written(
     guarded: Guarded, tmp_path: Path, require_binaries: RequireBinaries
 ) -> None:
-    """With kubectl and curl: claim, renew, list and release; and take a worker away from whoever holds it."""
+    """With kubectl and curl: claim, renew, list and release; take a worker away from whoever holds it; and make the
+    one that is missing when all are claimed."""
     ground = guarded.ground
     account = {"kind": "ServiceAccount", "name": "front", "namespace": ground.namespace}
     grant(ground.control_plane, ground.namespace, [account])
@@ -440,7 +442,9 @@ def test_the_commands_of_the_page_work_as_written(
 
     def run(commands: str) -> str:
         shell = ["bash", "-euo", "pipefail", "-c", commands]
-        done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            shell, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 
@@ -456,3 +460,16 @@ def test_the_commands_of_the_page_work_as_written(
     assert f'"id":"{held["id"]}"' in shown
     assert "duck-7" not in claims_on(ground)
     assert CLAIMED_BY not in ground.pod("duck-7")["metadata"]["labels"]
+    duck = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "made-", "labels": {"warmnode.dev/pool": "ducks"}},
+        "spec": {"containers": [{"name": "duck", "image": "duck"}]},
+    }
+    (tmp_path / "duck.yaml").write_text(yaml.safe_dump(duck))
+    while guarded.call(token=token, claimant=f"q{len(claims_on(ground))}")[0] != 404:
+        assert len(claims_on(ground)) <= 3
+    said = ground.wait(lambda: (w := guarded.call("GET", WANTED, token=token)[1])["claimed"] == 3 and w, "3 claimed")
+    assert said == {"pool": POOL, "wanted": 4, "busy": 0, "claimed": 3, "waiting": 0, "spare": 1}
+    made = [run("\n".join([*documented("curl").splitlines()[:2], documented("makeWorkers")])) for _ in range(2)]
+    assert [each.count("created") for each in made] == [1, 0]

@@ -51,6 +51,7 @@ from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import route
 from extender.web.server import Address, Listener
+from extender.web.wanted import WantedWorkers
 from tests.builders import NOW, by_label, claim, clock_of, ledger, minutes_ago, node
 from tests.documented import DOCUMENT, holds, is_promised
 from tests.fakes.apiserver import FakeApiServer
@@ -134,9 +135,21 @@ class Desk:
             knows_now=lambda: self.knows_now,
             sleep=lambda seconds: asyncio.sleep(0),
         )
+        self.wanted = WantedWorkers(
+            state=self.state,
+            lines=self.claiming.lines,
+            settings=lambda pool: self.settings.get(pool, SETTINGS),
+            listed=lambda: self.settings.keys(),
+            clock=clock,
+        )
         self.api = ClaimsApi(
             answers=ClaimAnswers(
-                claiming=self.claiming, held=held, state=self.state, history=self.history, location=ITEM
+                claiming=self.claiming,
+                held=held,
+                wanted=self.wanted,
+                state=self.state,
+                history=self.history,
+                location=ITEM,
             ),
             state=self.state,
             callers=Names(),
@@ -631,6 +644,45 @@ async def test_a_wait_that_makes_no_sense_is_400(desk: Desk, wait: str) -> None:
     desk.worker("a")
     status, body, _ = await desk.call("POST", f"{CLAIMS}?wait={wait}", {"claimant": "q"})
     assert (status, body["reason"]) == (400, "badRequest")
+
+
+# --- how many are wanted -----------------------------------------------------------------------------------------
+
+WANTED = "/v1/pools/ducks/wanted"
+
+
+async def test_wanted_are_those_in_use_those_that_are_waited_for_and_the_spare_ones(desk: Desk) -> None:
+    """A worker that starts or ends is not in use: for each that is made another one would be wanted."""
+    desk.worker("busy", idle=None)
+    desk.worker("claimed")
+    desk.worker("starting", idle=None, ready=False)
+    desk.worker("ending", idle=None)
+    desk.server.store.delete(PODS, ("default", "ending"), {})
+    await desk.claim("first")
+    call = asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "q"}))
+    await until(lambda: desk.claiming.lines.waiting("ducks") == 1)
+    status, body, _ = await desk.call("GET", WANTED)
+    assert (status, body) == (
+        200,
+        {"pool": "ducks", "wanted": 3, "busy": 1, "claimed": 1, "waiting": 1, "spare": 0},
+    )
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(spare=4), floor=2)
+    assert (await desk.call("GET", WANTED))[1]["wanted"] == 7
+    desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(spare=4), floor=5)
+    assert (await desk.call("GET", WANTED))[1]["spare"] == 5
+    figures = {(each.gauge.name, *each.labels): each.value for each in desk.wanted.figures(desk.metrics)}
+    assert figures["warmnode_pool_wanted_workers", "ducks"] == 8
+    assert figures["warmnode_claims_waiting", "ducks"] == 1
+    call.cancel()
+
+
+async def test_a_pool_without_workers_wants_its_spare_ones(desk: Desk) -> None:
+    """Or it would never get its first. One that is not there wants none: 404."""
+    desk.settings = {"ducks": replace(SETTINGS, floor=2), "geese": None}
+    assert (await desk.call("GET", WANTED))[1]["wanted"] == 2
+    assert (await desk.call("GET", "/v1/pools/geese/wanted"))[1]["reason"] == "unknownPool"
+    figures = [(each.gauge.name, *each.labels, each.value) for each in desk.wanted.figures(desk.metrics)]
+    assert figures == [("warmnode_pool_wanted_workers", "ducks", 2), ("warmnode_claims_waiting", "ducks", 0)]
 
 
 # --- races -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""How many workers a pool should have: for whatever makes workers, as a gauge and as JSON.
+
+Owns the count. ``wanted`` is the workers that are in use, one for each call that waits here, and the spare ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from extender.clock import Clock, Steady
+from extender.cluster.state import ClusterState
+from extender.model import SkipReason
+from extender.policy.claims import PoolClaims, use_on
+from extender.telemetry import Figure, Metrics
+from extender.web.waiting import Lines
+
+NODES_BETWEEN_YIELDS = 50
+EVERY = timedelta(seconds=15)
+"""A look at 100,000 workers takes a tenth of a second."""
+LASTS = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The workers that a pool should have. ``waiting`` is of this replica only: others do not tell it of theirs."""
+
+    busy: int
+    claimed: int
+    waiting: int
+    spare: int
+
+    @property
+    def wanted(self) -> int:
+        """All of them."""
+        return self.busy + self.claimed + self.waiting + self.spare
+
+
+class WantedWorkers:
+    """Counts. ``settings`` gives a pool's settings or None, ``listed`` the names of those that the file lists."""
+
+    def __init__(
+        self,
+        *,
+        state: ClusterState,
+        lines: Lines,
+        settings: Callable[[str], PoolClaims | None],
+        listed: Callable[[], Collection[str]],
+        clock: Clock,
+    ) -> None:
+        self._state = state
+        self._lines = lines
+        self._settings = settings
+        self._listed = listed
+        self._clock = clock
+        self._counts: Counter[tuple[str, SkipReason]] = Counter()
+        self._at: Steady | None = None
+
+    async def run(self) -> None:
+        """Count for ever, for the gauge. Ends only by cancellation."""
+        while True:
+            await self.count()
+            await asyncio.sleep(EVERY.total_seconds())
+
+    async def of(self, pool: str, settings: PoolClaims) -> Wanted:
+        """Say how many workers a pool should have now."""
+        if self._at is None or self._clock.steady() - self._at >= LASTS:
+            await self.count()
+        return self._wanted(pool, settings)
+
+    async def count(self) -> None:
+        """Look at all nodes, a few at a time."""
+        counts: Counter[tuple[str, SkipReason]] = Counter()
+        now = self._clock.moment()
+        for position, name in enumerate(list(self._state.nodes), 1):
+            if position % NODES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            counts.update(use_on(self._state.where.workers_on(name).values(), now.now))
+        self._counts, self._at = counts, now.steady
+
+    def figures(self, metrics: Metrics) -> Iterator[Figure]:
+        """Give what is shown of each pool: the workers as of the last look, the calls that wait as of now."""
+        if self._at is None or not self._state.synced:
+            return
+        for pool in sorted({*self._listed(), *self._state.where.pool_names(), *self._lines.pools()}):
+            settings = self._settings(pool)
+            if settings is not None and settings.rules.enabled:
+                wanted = self._wanted(pool, settings)
+                yield Figure(metrics.pool_wanted, (pool,), wanted.wanted)
+                yield Figure(metrics.claims_waiting, (pool,), wanted.waiting)
+
+    def _wanted(self, pool: str, settings: PoolClaims) -> Wanted:
+        return Wanted(
+            busy=self._counts[pool, SkipReason.BUSY],
+            claimed=self._counts[pool, SkipReason.CLAIMED],
+            waiting=self._lines.waiting(pool),
+            spare=settings.spare,
+        )
