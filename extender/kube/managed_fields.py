@@ -14,9 +14,7 @@ from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.objects import DELETION_COST, ObjectMeta
 from extender.model import Pod
-
-KARPENTER = "karpenter"
-"""The manager that Karpenter's writes are noted under."""
+from extender.policy.deletion_cost import KARPENTERS_NAME
 
 
 class ManagedFields(Struct, rename="camel", gc=False, frozen=True):
@@ -52,4 +50,4 @@ async def is_priced_by_karpenter(client: KubeClient, pod: Pod) -> bool:
     """Read whether Karpenter itself wrote the deletion cost that stands on a pod. Raises `KubeError`."""
     body = await client.get_bytes(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}")
     meta = decode_answer(body, _SIGNED, "no pod").metadata
-    return meta.uid == pod.uid and writer_of(DELETION_COST, meta.managed_fields) == KARPENTER
+    return meta.uid == pod.uid and writer_of(DELETION_COST, meta.managed_fields) == KARPENTERS_NAME

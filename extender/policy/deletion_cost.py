@@ -40,6 +40,8 @@ priority out."""
 LOWEST_HELD = -570_000_000
 """Down to this priority the highest disruption cost keeps a busy worker from being free."""
 REPLICA_SET = "ReplicaSet.apps"
+KARPENTERS_NAME = "karpenter"
+"""The name that its own writer has on the API server."""
 
 
 class Price(StrEnum):

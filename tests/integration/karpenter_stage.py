@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from extender.kube.objects import DISRUPTION_COST
 from scripts.tools.controlplane import ApiError, Component, ControlPlane, Json
 from scripts.tools.controlplane.karpenter import create_node_class, karpenter_options, node_claims, nodes, worker
 from scripts.tools.controlplane.objects import is_ready
@@ -33,13 +34,26 @@ REAP = {"floor": 0, "idleTimeout": "1s", "interval": "1s", "minPodAge": "0s"}
 class Stage:
     """Everything that scenes share. Use it as a context manager."""
 
-    def __init__(self, version: str, folder: Path, pools: Mapping[str, Json], *, gates: str = "") -> None:
-        """``pools`` has the ``reap`` settings of each pool that differ from ours; ``gates`` are Karpenter's."""
+    def __init__(
+        self,
+        version: str,
+        folder: Path,
+        pools: Mapping[str, Json],
+        *,
+        costs: Mapping[str, str] | None = None,
+        gates: str = "",
+    ) -> None:
+        """``pools`` has the ``reap`` settings of each pool that differ from ours; ``gates`` are Karpenter's.
+
+        ``costs`` has the ``disruptionCost`` of pools that differ.
+        """
         self.version = version
+        self.gates = gates
         self.control_plane = ControlPlane(karpenter_options(version, gates=gates))
         self.namespace = ""
         self._folder = folder
         self._pools = pools
+        self._costs = costs or {}
         self._scenes: dict[Callable[[Stage], Any], Future[Any]] = {}
         self._is_over = False
         self._ends = ExitStack()
@@ -86,7 +100,7 @@ class Stage:
                 "name": name,
                 "selector": {"matchLabels": {"warmnode.dev/pool": name}},
                 "reap": {**REAP, **reap},
-                "deletionCost": {"settle": "1s"},
+                "deletionCost": {"settle": "1s", "disruptionCost": self._costs.get(name, "auto")},
             }
             for name, reap in self._pools.items()
         ]
@@ -176,8 +190,15 @@ class Stage:
 
     def costs(self, pool: str) -> dict[str, int]:
         """Deletion costs of a pool's workers, of those that have one."""
-        found = {name: (pod["metadata"].get("annotations") or {}).get(COST) for name, pod in self.pods(pool).items()}
-        return {name: int(cost) for name, cost in found.items() if cost is not None}
+        return self._numbers(pool, COST)
+
+    def prices(self, pool: str) -> dict[str, int]:
+        """What a pool's workers are worth to Karpenter alone, of those that have such a price."""
+        return self._numbers(pool, DISRUPTION_COST)
+
+    def _numbers(self, pool: str, key: str) -> dict[str, int]:
+        found = {name: (pod["metadata"].get("annotations") or {}).get(key) for name, pod in self.pods(pool).items()}
+        return {name: int(number) for name, number in found.items() if number is not None}
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 

@@ -27,10 +27,20 @@ OF_WORKERS = {
 OF_NODE_POOLS = {Check.KARPENTER_EXPIRY, Check.KARPENTER_NODE_POOLS, Check.KARPENTER_NODES}
 
 PIECES: dict[Kind, tuple[dict[str, Any], set[Check]]] = {
-    Kind.NODES: ({"nodes": None, "kept_nodes": None}, {Check.LEDGER, Check.KARPENTER_NODES}),
+    Kind.NODES: (
+        {"nodes": None, "kept_nodes": None},
+        {Check.LEDGER, Check.KARPENTER_NODES, Check.KARPENTER_PRIORITIES},
+    ),
     Kind.PODS: (
         {"workers": None, "programs": None},
-        OF_WORKERS | {Check.SCHEDULER_CALLS, Check.REAPER, Check.PERMISSIONS, Check.KARPENTER_NODES},
+        OF_WORKERS
+        | {
+            Check.SCHEDULER_CALLS,
+            Check.REAPER,
+            Check.PERMISSIONS,
+            Check.KARPENTER_NODES,
+            Check.KARPENTER_PRIORITIES,
+        },
     ),
     Kind.CONFIG_MAPS: ({"ledger": None}, {Check.LEDGER}),
     Kind.SETTINGS: ({}, OF_WORKERS | {Check.CONFIGURATION}),

@@ -8,21 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.inspect.doctor.evidence import KarpenterFacts, KeptNode, Kind, Program, Sureness
+from extender.inspect.doctor.evidence import KarpenterFacts, KeptNode, Kind, Program, Sureness, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
-from extender.inspect.doctor.karpenter import (
-    check_expiry,
-    check_feature_gates,
-    check_generation,
-    check_node_pools,
-    check_nodes,
-)
+from extender.inspect.doctor.karpenter import check_expiry, check_generation, check_node_pools, check_nodes
+from extender.inspect.doctor.karpenter_prices import check_feature_gates, check_priorities
 from extender.inspect.survey.karpenter_version import karpenter_facts, parse_version
 from extender.kube.karpenter_events import EventObject, last_words
-from extender.model import DisruptionBudget, Node, NodePool, Pod, SkipReason
+from extender.model import FOREVER, DisruptionBudget, Node, NodePool, Pod, SkipReason
 from extender.policy.budgets import Kept
-from tests.builders import daemon, minutes_ago, node
-from tests.evidence import evidence, with_karpenter
+from extender.policy.deletion_cost import FREE_AT
+from tests.builders import NOW, daemon, minutes_ago, node, worker
+from tests.evidence import evidence, facts, with_karpenter
 
 OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
 CHECKS = (check_generation, check_expiry, check_node_pools, check_nodes, check_feature_gates)
@@ -354,3 +350,64 @@ def test_what_karpenter_said_last_of_a_node_counts() -> None:
         ]
     )
     assert said == {"a": "later", "b": "two lines", "c": "x" * 300}
+
+
+# -- prices and priorities --------------------------------------------------------------------------------------------
+
+
+def priced(priority: int | None, **given: Any) -> WorkerFacts:
+    return facts(worker(given.pop("name", "w"), node="node-a", priority=priority, **given))
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "verdict"),
+    [
+        ((1, 15), {"priority": FREE_AT + 1}, OK),
+        ((1, 15), {"priority": None}, OK),
+        ((1, 15), {"priority": FREE_AT}, PROBLEM),
+        ((1, 15), {"priority": FREE_AT, "idle_since": NOW}, PROBLEM),
+        ((1, 14), {"priority": FREE_AT}, PROBLEM),
+        ((1, 13), {"priority": FREE_AT}, OK),
+        (None, {"priority": FREE_AT}, PROBLEM),
+        ((1, 15), {"priority": FREE_AT, "disruption_cost": "2000000000"}, OK),
+        (None, {"priority": FREE_AT, "disruption_cost": "2000000000"}, OK),
+        ((1, 14), {"priority": FREE_AT, "disruption_cost": "2000000000"}, PROBLEM),
+        ((1, 15), {"priority": -1_000_000_000, "disruption_cost": "2147483647"}, PROBLEM),
+        ((1, 15), {"priority": FREE_AT, "disruption_cost": "abc"}, OK),
+        ((1, 15), {"priority": FREE_AT, "do_not_disrupt_until": FOREVER}, OK),
+        ((1, 15), {"priority": -20_000_000, "deletion_cost": "-84200000"}, OK),
+    ],
+)
+def test_a_pool_whose_priority_makes_its_workers_free_is_a_problem(
+    version: Any, given: dict[str, Any], verdict: Any
+) -> None:
+    """As this Karpenter weighs them, with what stands on them; with the bounds, and what helps below them."""
+    nodes = (node("node-a", node_pool="workers"),)
+    finding = check_priorities(with_karpenter(version, pool(), nodes=nodes, workers=(priced(**given),)))
+    assert finding.verdict is verdict
+    if verdict is PROBLEM:
+        assert "pool pool" in finding.summary
+        assert "-33,554,432" in "".join(finding.details)
+        assert "-570,000,000" in (finding.remedy or "")
+
+
+def test_without_karpenter_no_priority_is_low() -> None:
+    """And it is not known where pods were not read."""
+    assert check_priorities(evidence()).summary == "no Karpenter in this cluster"
+    unread = with_karpenter((1, 15), pool(), workers=None, unread={Kind.PODS: "forbidden"})
+    assert check_priorities(unread).verdict is UNKNOWN
+
+
+def test_priorities_on_nodes_that_are_not_karpenters_are_nothing_to_it() -> None:
+    """It takes none of them."""
+    nodes = (node("node-a"), node("node-b", node_pool="workers"))
+    assert check_priorities(with_karpenter((1, 15), pool(), nodes=nodes, workers=(priced(FREE_AT),))).verdict is OK
+
+
+def test_static_node_pool_that_expires_gives_its_oldest_first() -> None:
+    """When its replicas are lowered; with what to do before."""
+    expiring = check_node_pools(with_karpenter((1, 15), pool(replicas=3, expire_after=MONTH)))
+    assert expiring.verdict is WARNING
+    assert "oldest go first" in expiring.summary
+    assert "expireAfter: Never" in expiring.summary
+    assert "oldest" not in check_node_pools(with_karpenter((1, 15), pool(replicas=3))).summary

@@ -150,9 +150,17 @@ def test_values_of_ours_are_well() -> None:
 
 def test_a_foreign_value_is_left_alone_and_its_writer_named() -> None:
     """The API server knows who wrote it."""
-    finding = check_deletion_costs(of(costed("a", "7", None, cost_writer="karpenter")))
+    finding = check_deletion_costs(of(costed("a", "7", None, cost_writer="keda")))
     assert finding.verdict is WARNING
-    assert finding.details[0] == "written by karpenter (from the pods' managedFields)"
+    assert finding.details[0] == "written by keda (from the pods' managedFields)"
+
+
+def test_one_value_of_karpenters_own_writer_is_a_problem() -> None:
+    """It prices all ReplicaSets' pods of the cluster, and forgets nobody."""
+    finding = check_deletion_costs(of(costed("a", "7", None, cost_writer="karpenter")))
+    assert finding.verdict is PROBLEM
+    assert "may take a busy worker" in finding.summary
+    assert "claims.doNotDisrupt" in (finding.remedy or "")
 
 
 def test_a_writer_that_overwrites_ours_is_a_problem() -> None:

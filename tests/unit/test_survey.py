@@ -444,7 +444,7 @@ def test_an_installation_that_is_well_has_nothing_but_ok() -> None:
     """So each other verdict of these tests comes from what the test changes."""
     diagnosis = diagnose(evidence(), source="f")
     assert [finding for finding in diagnosis.findings if finding.verdict is not Verdict.OK] == []
-    assert render_page(diagnosis).splitlines()[-1] == "20 ok"
+    assert render_page(diagnosis).splitlines()[-1] == "21 ok"
 
 
 def test_the_worst_verdict_is_that_of_the_whole() -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from extender.inspect.doctor import installation, karpenter, scheduler, scheduler_calls, waiting, workers
+from extender.inspect.doctor import (
+    installation,
+    karpenter,
+    karpenter_prices,
+    scheduler,
+    scheduler_calls,
+    waiting,
+    workers,
+)
 from extender.inspect.doctor.evidence import Evidence
 from extender.inspect.doctor.findings import Check, Diagnosis, Finding
 
@@ -28,7 +36,8 @@ CHECKS: Mapping[Check, Callable[[Evidence], Finding]] = {
     Check.KARPENTER_EXPIRY: karpenter.check_expiry,
     Check.KARPENTER_NODE_POOLS: karpenter.check_node_pools,
     Check.KARPENTER_NODES: karpenter.check_nodes,
-    Check.KARPENTER_FEATURE_GATES: karpenter.check_feature_gates,
+    Check.KARPENTER_PRIORITIES: karpenter_prices.check_priorities,
+    Check.KARPENTER_FEATURE_GATES: karpenter_prices.check_feature_gates,
 }
 
 

@@ -57,6 +57,7 @@ class Check(StrEnum):
     KARPENTER_EXPIRY = "karpenterExpiry", "Karpenter's expireAfter"
     KARPENTER_NODE_POOLS = "karpenterNodePools", "NodePools"
     KARPENTER_NODES = "karpenterNodes", "nodes that stay"
+    KARPENTER_PRIORITIES = "karpenterPriorities", "priorities of workers"
     KARPENTER_FEATURE_GATES = "karpenterFeatureGates", "Karpenter's feature gates"
 
 

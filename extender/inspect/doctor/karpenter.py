@@ -20,7 +20,6 @@ NO_KARPENTER = "not in this cluster"
 BY_PRICE = (1, 14)
 """From this version on candidates are ordered by price per disruption, and lifetime plays no part."""
 OLDEST = (1, 0)
-GATE = "PodDeletionCostManagement"
 LOOKS_AHEAD = timedelta(days=31)
 """A NodePool whose budgets let no empty node go in all that time keeps them."""
 
@@ -28,7 +27,7 @@ LOOKS_AHEAD = timedelta(days=31)
 def check_generation(evidence: Evidence) -> Finding:
     """Which Karpenter is it, and how sure is that?"""
     check, facts = Check.KARPENTER_GENERATION, evidence.karpenter
-    if _is_absent(evidence):
+    if is_absent(evidence):
         return Finding(check=check, verdict=Verdict.OK, summary="no Karpenter in this cluster")
     newer = is_by_price(facts)
     if newer is None:
@@ -118,7 +117,8 @@ def check_node_pools(evidence: Evidence) -> Finding:
     faults: list[str] = []
     for pool in pools:
         if pool.replicas is not None:
-            faults.append(f"{pool.name} is static ({pool.replicas} replicas): its nodes stay, empty or not")
+            static = f"{pool.name} is static ({pool.replicas} replicas): its nodes stay, empty or not"
+            faults.append(static + _first(pool))
         elif pool.consolidate_after is None:
             faults.append(f"{pool.name} has consolidateAfter: Never: nodes that are empty stay")
         elif (closed := _closed_budgets(pool, evidence)) is not None:
@@ -132,6 +132,16 @@ def check_node_pools(evidence: Evidence) -> Finding:
         summary=faults[0],
         details=tuple(faults[1:]),
         remedy="warmnode empties nodes for Karpenter to take: let the NodePool give them back, or do not reap there",
+    )
+
+
+def _first(pool: NodePool) -> str:
+    """Say which nodes of a static NodePool go when its replicas are lowered (pkg/controllers/static/deprovisioning)."""
+    if pool.expire_after is None:
+        return ""
+    return (
+        "; when replicas are lowered the oldest go first, after empty ones, by the life that they have left: "
+        "set expireAfter: Never before, and karpenter.sh/do-not-disrupt on workers that are to stay"
     )
 
 
@@ -197,34 +207,7 @@ def _held(node: KeptNode) -> str:
     return f"{node.name} ({why_kept(node.kept)}{said})"
 
 
-def check_feature_gates(evidence: Evidence) -> Finding:
-    """Is Karpenter told to write the deletion costs itself?"""
-    check, gates = Check.KARPENTER_FEATURE_GATES, evidence.karpenter.feature_gates
-    if _is_absent(evidence):
-        return Finding(check=check, verdict=Verdict.OK, summary="no Karpenter in this cluster")
-    if gates is None:
-        return Finding(
-            check=check,
-            verdict=Verdict.UNKNOWN,
-            summary=f"{GATE}: not known, "
-            + (
-                "a value of its pods stands elsewhere"
-                if evidence.karpenter.is_running
-                else "no pod of Karpenter was seen"
-            ),
-            remedy="see its FEATURE_GATES; the check of deletion costs shows whether somebody overwrites them",
-        )
-    if gates.get(GATE):
-        return Finding(
-            check=check,
-            verdict=Verdict.PROBLEM,
-            summary=f"Karpenter's feature gate {GATE} is on: it overwrites every deletion cost on its nodes",
-            remedy=f"switch it off ({GATE}=false), or deletionCost.enabled: false in warmnode's configuration",
-        )
-    return Finding(check=check, verdict=Verdict.OK, summary=f"{GATE} is off")
-
-
-def _is_absent(evidence: Evidence) -> bool:
+def is_absent(evidence: Evidence) -> bool:
     """True where nothing of Karpenter is there: no API, no pod, and no node of a NodePool."""
     karpenter = evidence.karpenter
     is_seen = karpenter.version is not None or karpenter.is_running
@@ -236,7 +219,7 @@ def _is_absent(evidence: Evidence) -> bool:
 
 
 def _without_node_pools(check: Check, evidence: Evidence) -> Finding | None:
-    if _is_absent(evidence):
+    if is_absent(evidence):
         return Finding(check=check, verdict=Verdict.OK, summary="no Karpenter in this cluster")
     if evidence.node_pools is None:
         return Finding(check=check, verdict=Verdict.UNKNOWN, summary=evidence.why_unread(Kind.NODE_POOLS) or "not read")

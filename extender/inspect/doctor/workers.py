@@ -9,7 +9,7 @@ from datetime import timedelta
 from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, WorkerFacts
 from extender.inspect.doctor.findings import Check, Finding, Verdict, well, worst
 from extender.inspect.text import count, some
-from extender.policy.deletion_cost import CostState, cost_state
+from extender.policy.deletion_cost import KARPENTERS_NAME, CostState, cost_state
 from extender.policy.idleness import (
     FUTURE_TOLERANCE,
     idle_since,
@@ -166,6 +166,9 @@ def check_deletion_costs(evidence: Evidence) -> Finding:
         busy = [each.pod.name for each in free if is_undisturbed(each.pod, evidence.now)]
         if busy:
             details.append(f"at {FREE} and below Karpenter 1.14 takes busy workers for nothing: {some(busy)}")
+    if KARPENTERS_NAME in writers:
+        summary = "Karpenter writes deletion costs itself: a scale-in may take a busy worker (karpenterFeatureGates)"
+        return _finding(Check.DELETION_COSTS, Verdict.PROBLEM, summary, tuple(details), _KARPENTERS)
     if contested:
         summary = f"another writer overwrites our deletion costs in {some(contested)}: none are written there any more"
         return _finding(Check.DELETION_COSTS, Verdict.PROBLEM, summary, tuple(details), _ONE_WRITER)
@@ -173,6 +176,7 @@ def check_deletion_costs(evidence: Evidence) -> Finding:
     return _finding(Check.DELETION_COSTS, Verdict.WARNING, summary, tuple(details), _ONE_WRITER)
 
 
+_KARPENTERS = "switch its gate PodDeletionCostManagement off, or hold busy workers (claims.doNotDisrupt: true)"
 _ONE_WRITER = (
     "let one of the two write controller.kubernetes.io/pod-deletion-cost: switch the other off, or set "
     "deletionCost.enabled: false for the pool"
