@@ -21,7 +21,7 @@ from extender.model import CacheKeyRule, Pod, SkipReason
 from extender.policy.affinity import Affinity
 from extender.policy.claim_spread import Spread, own_order
 from extender.policy.claims import claimable_on, reasons_on
-from extender.policy.idleness import why_not_claimable
+from extender.policy.idleness import is_claimed, why_not_claimable
 from extender.policy.scoring import PreferenceKey, Ranking, key_first
 
 NODES_BETWEEN_YIELDS = 50
@@ -122,7 +122,9 @@ class Candidates:
         first: list[str] = []
         missing = int(self._spread.nodes)
         ranking = self._state.ranking.as_of(self._clock.now())
-        if key is not None and rule is not None:
+        if rule is None:
+            key = None
+        elif key is not None:
             missing = rule.window or 0
             if rule.window is None:
                 end = end_for_claims(ranking, self._state.where.needed(pool), rule.slack)
@@ -138,7 +140,7 @@ class Candidates:
                 continue
             if not missing:
                 yield name
-            elif self._on(name, pool):
+            elif self._may_have(name, pool) if key is None else self._on(name, pool):
                 first.append(name)
                 missing -= 1
                 if not missing:
@@ -158,6 +160,12 @@ class Candidates:
 
     def _by_key(self, names: Container[str], ranking: Ranking, key: str, end: PreferenceKey) -> list[str]:
         return list(key_first(names, ranking, Affinity(key=key, end=end, history=self._state.keys.history)))
+
+    def _may_have(self, name: str, pool: str) -> bool:
+        """True unless all are claimed: what else may be in the way is looked at when it is the node's turn."""
+        now = self._clock.now()
+        marked = self._state.where.marked_on(name).values()
+        return any(worker.pool == pool and not is_claimed(worker, now) for worker in marked)
 
     def _on(self, name: str, pool: str) -> list[Pod]:
         marked, now = self._state.where.marked_on(name).values(), self._clock.now()

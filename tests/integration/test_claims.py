@@ -70,8 +70,8 @@ class Replica:
         finally:
             connection.close()
 
-    def claim(self, claimant: str, ttl: str = "60s") -> tuple[int, Any]:
-        return self.call("POST", body={"claimant": claimant, "ttl": ttl})
+    def claim(self, claimant: str, ttl: str = "60s", *, retry: bool = False) -> tuple[int, Any]:
+        return self.call("POST", body={"claimant": claimant, "ttl": ttl, "retry": retry})
 
 
 def replica_of(serve: Serve) -> Replica:
@@ -198,8 +198,8 @@ def test_claims_go_by_node_age_and_what_a_worker_did_last(ground: Ground, worker
 def test_a_replica_that_is_killed_in_mid_claim_leaves_all_or_nothing(
     ground: Ground, workers: Reapers, tmp_path: Path, reached: bool
 ) -> None:
-    """The write was done, or was not. Either way the claimant asks again, elsewhere, and has one worker; and what it
-    does not come back for is free when the claim has run out.
+    """The write was done, or was not. Either way the claimant asks again, elsewhere, says so, and has one worker;
+    and what it does not come back for is free when the claim has run out.
     """
     (node,) = aged_nodes(ground, 1)
     workers.run_workers({"w0": node, "w1": node})
@@ -220,7 +220,7 @@ def test_a_replica_that_is_killed_in_mid_claim_leaves_all_or_nothing(
             ground.wait(lambda: len(claims_on(ground)) == 1, "the write to be done")
         left = claims_on(ground)
         assert len(left) == reached
-    status, body = other.claim("query-1", ttl="2s")
+    status, body = other.claim("query-1", ttl="2s", retry=True)
     if reached:
         assert (status, {body["pod"]}) == (200, set(left))
     else:
