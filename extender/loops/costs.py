@@ -205,7 +205,8 @@ class CostWriter:
         return [write for write in writes if write is not None and not self._refusals.holds(write.pod.uid)]
 
     def _has_written(self, worker: Pod) -> bool:
-        return any((worker.uid, price) in self._written for price in Price)
+        uid, written = worker.uid, self._written
+        return (uid, Price.DELETION) in written or (uid, Price.DISRUPTION) in written
 
     def _notice_vanished(self, worker: Pod) -> None:
         """Take note where a value of ours is gone together with its mark."""

@@ -206,13 +206,11 @@ def karpenter_on(node: Node | None, *, writes: bool) -> KarpenterPart:
 
 def wants_disruption_cost(costs: PoolCosts, pod: Pod, karpenter: KarpenterPart) -> bool:
     """Say whether a worker is to have the price that Karpenter alone reads."""
-    match costs.disruption_cost:
-        case DisruptionCostUse.AUTO if karpenter is KarpenterPart.READS:
-            return pod.priority is not None and pod.priority < LOW_PRIORITY
-        case DisruptionCostUse.AUTO:
-            return karpenter is KarpenterPart.WRITES
-        case use:
-            return use is DisruptionCostUse.ALWAYS
+    if costs.disruption_cost is not DisruptionCostUse.AUTO:
+        return costs.disruption_cost is DisruptionCostUse.ALWAYS
+    if karpenter is KarpenterPart.READS:
+        return pod.priority is not None and pod.priority < LOW_PRIORITY
+    return karpenter is KarpenterPart.WRITES
 
 
 def stances(costs: PoolCosts, pod: Pod, karpenter: KarpenterPart) -> Stances:

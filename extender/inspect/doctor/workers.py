@@ -29,7 +29,7 @@ UNCHANGED = timedelta(days=1)
 ENOUGH = 3
 """So many workers of a pool, or values in one, before their likeness means something."""
 FREE = -134_217_728
-"""At this deletion cost and below Karpenter 1.14 counts a pod as free: 1 + cost / 2^27 <= 0."""
+"""At this deletion cost and below Karpenter, from 1.14 on, counts a pod as free: 1 + cost / 2^27 <= 0."""
 
 
 def check_pools(evidence: Evidence) -> Finding:
@@ -165,7 +165,7 @@ def check_deletion_costs(evidence: Evidence) -> Finding:
     if free:
         busy = [each.pod.name for each in free if is_undisturbed(each.pod, evidence.now)]
         if busy:
-            details.append(f"at {FREE} and below Karpenter 1.14 takes busy workers for nothing: {some(busy)}")
+            details.append(f"at {FREE} and below Karpenter, from 1.14 on, takes busy workers for nothing: {some(busy)}")
     if KARPENTERS_NAME in writers:
         summary = "Karpenter writes deletion costs itself: a scale-in may take a busy worker (karpenterFeatureGates)"
         return _finding(Check.DELETION_COSTS, Verdict.PROBLEM, summary, tuple(details), _KARPENTERS)
