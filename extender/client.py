@@ -114,9 +114,18 @@ class Client:
                 self._context.load_cert_chain(self.cert_file, self.key_file)
 
     def claim(
-        self, pool: str, claimant: str, *, ttl: str | None = None, cache_key: str | None = None, retry: bool = False
+        self,
+        pool: str,
+        claimant: str,
+        *,
+        ttl: str | None = None,
+        cache_key: str | None = None,
+        retry: bool = False,
+        wait: int = 0,
     ) -> Claim:
         """Get the idle worker on the warmest node, or the one that ``claimant`` holds already.
+
+        ``wait`` is for how many seconds the call waits where no worker is idle, 60 at most: first come, first served.
 
         ``retry`` says that this claimant may have asked before, as in an earlier run of the program. Where that was
         through this client, and got no answer, it is said by itself.
@@ -134,7 +143,8 @@ class Client:
         repeats = retry or asked in self._unanswered
         self._unanswered.add(asked)
         try:
-            claim = _claim(*self._call("POST", _path(pool), body, repeats=repeats))
+            path = _path(pool) + (f"?wait={wait}s" if wait else "")
+            claim = _claim(*self._call("POST", path, body, repeats=repeats, wait=wait))
         except Refused as error:
             if error.status not in _TRY_AGAIN:
                 self._unanswered.discard(asked)
@@ -160,13 +170,20 @@ class Client:
 
     @contextmanager
     def hold(
-        self, pool: str, claimant: str, *, ttl: str | None = None, cache_key: str | None = None
+        self,
+        pool: str,
+        claimant: str,
+        *,
+        ttl: str | None = None,
+        cache_key: str | None = None,
+        retry: bool = False,
+        wait: int = 0,
     ) -> Iterator[Claim]:
         """Claim a worker for the length of a ``with`` block, renew the claim meanwhile, and release it.
 
         Raises as `claim`. A claim that is lost on the way is not told of: the worker refuses the work, or drains.
         """
-        claim = self.claim(pool, claimant, ttl=ttl, cache_key=cache_key)
+        claim = self.claim(pool, claimant, ttl=ttl, cache_key=cache_key, retry=retry, wait=wait)
         done = threading.Event()
         renewing = threading.Thread(target=self._keep, args=(claim, ttl, done), name=f"renew {claim.id}", daemon=True)
         renewing.start()
@@ -197,14 +214,16 @@ class Client:
                 whole = _seconds_left(renewed)
                 ends, wanted = time.monotonic() + whole, 0.0
 
-    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None, *, repeats: bool = False) -> _Answer:
+    def _call(
+        self, method: str, path: str, body: Mapping[str, str] | None = None, *, repeats: bool = False, wait: int = 0
+    ) -> _Answer:
         """Call, and call again while that may help, and say so then: every call of the API may be repeated."""
         deadline = time.monotonic() + self.patience
         pause = 0.1
         while True:
             problem: Exception
             try:
-                return self._attempt(method, path, body, repeats=repeats)
+                return self._attempt(method, path, body, repeats=repeats, wait=wait)
             except Refused as error:
                 if error.status not in _TRY_AGAIN:
                     raise
@@ -215,14 +234,16 @@ class Client:
                 problem, wanted = error, 0.0
             repeats = True
             pause = min(pause * 2, 2.0)
-            wait = max(wanted, pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many do not come at once
-            if time.monotonic() + wait >= deadline:
+            rest = max(wanted, pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many do not come at once
+            if time.monotonic() + rest >= deadline:
                 if isinstance(problem, Refused):
                     raise problem
                 raise Unreachable(f"{method} {self.url}{path}: {problem}") from problem
-            time.sleep(wait)
+            time.sleep(rest)
 
-    def _attempt(self, method: str, path: str, body: Mapping[str, str] | None, *, repeats: bool = False) -> _Answer:
+    def _attempt(
+        self, method: str, path: str, body: Mapping[str, str] | None, *, repeats: bool = False, wait: int = 0
+    ) -> _Answer:
         """Call once. Gives the answer, and when it was given. Raises `Refused`, OSError, HTTPException."""
         headers = {"Accept": "application/json"} | ({"Idempotency-Key": "repeated"} if repeats else {})
         if self.token_file is not None:
@@ -233,9 +254,9 @@ class Client:
         place = urlsplit(self.url)
         connection: http.client.HTTPConnection
         if self._context is not None:
-            connection = http.client.HTTPSConnection(place.netloc, timeout=self.timeout, context=self._context)
+            connection = http.client.HTTPSConnection(place.netloc, timeout=self.timeout + wait, context=self._context)
         else:
-            connection = http.client.HTTPConnection(place.netloc, timeout=self.timeout)
+            connection = http.client.HTTPConnection(place.netloc, timeout=self.timeout + wait)
         try:
             connection.request(method, place.path.rstrip("/") + path, content, headers)
             response = connection.getresponse()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +44,7 @@ class Server:
         self.answers: list[Answer] = [(200, GRANTED, {})]
         self.seen: list[tuple[str, str, Any, str | None]] = []
         self.repeated: list[bool] = []
+        self.delay = 0.0
         self.ahead = timedelta()  # its clock
         self.renewed = threading.Event()
         outer = self
@@ -53,6 +55,7 @@ class Server:
                 outer.seen.append(
                     (self.command, self.path, json.loads(body) if body else None, self.headers.get("Authorization"))
                 )
+                time.sleep(outer.delay)
                 outer.repeated.append("Idempotency-Key" in self.headers)
                 status, tree, headers = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 content = tree if isinstance(tree, bytes) else b"" if tree is None else json.dumps(tree).encode()
@@ -178,6 +181,16 @@ def test_a_claim_that_may_have_been_made_is_said_to_be_repeated(server: Server) 
     client.claim("ducks", "query-1")
     client.claim("ducks", "query-1", retry=True)
     assert server.repeated == [True, False, True]
+
+
+def test_a_claim_may_wait_and_so_does_its_connection(server: Server) -> None:
+    """For longer than any other call: the answer is to come after ``wait`` seconds, and not to be given up before."""
+    server.delay = 0.4
+    client = Client(server.url, timeout=0.2, patience=0.0)
+    assert client.claim("ducks", "query-1", wait=10).pod == "w"
+    assert server.seen[-1][1] == "/v1/pools/ducks/claims?wait=10s"
+    with pytest.raises(Unreachable):
+        client.claim("ducks", "query-1")
 
 
 def test_patience_ends(server: Server) -> None:
