@@ -46,8 +46,8 @@ class Lines:
         self._closed = False
 
     def has(self, pool: str) -> bool:
-        """True while somebody waits for a worker of a pool."""
-        return pool in self._lines
+        """True while somebody waits for a worker of a pool and was not called yet."""
+        return not all(place.is_called for place in self._lines.get(pool, {}).values())
 
     def pools(self) -> list[str]:
         """Name the pools for whose workers somebody waits."""

@@ -607,6 +607,26 @@ async def test_who_waits_longest_is_first_and_who_does_not_wait_is_last(desk: De
         assert (await desk.call("DELETE", path_of(held)))[0] == 204
 
 
+async def test_a_line_whose_callers_are_all_served_keeps_nobody_out(desk: Desk) -> None:
+    """404 would be wrong: there are more workers than callers that wait."""
+    desk.worker("a", idle=None)
+    call = asyncio.create_task(desk.call("POST", f"{CLAIMS}?wait=30s", {"claimant": "q"}))
+    await until(lambda: desk.claiming.lines.has("ducks"))
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(request: web.Request) -> None:
+        writing.set()
+        await go_on.wait()
+
+    desk.server.fail(Where.WRITE, held)
+    desk.worker("b")
+    await writing.wait()
+    desk.worker("c")
+    assert (await desk.claim("in a hurry"))[1]["pod"] == "c"
+    go_on.set()
+    assert (await call)[1]["pod"] == "b"
+
+
 async def test_waiting_ends(desk: Desk) -> None:
     """404 as without it, and nobody is in the line any more."""
     desk.worker("a", idle=None)
