@@ -84,6 +84,16 @@ class BusyVictims(StrEnum):
     IGNORE = "ignore"
 
 
+class PlacementMode(StrEnum):
+    """Whether schedulers are answered for a pool's workers.
+
+    shadow: they are answered what they are for a pod of no pool; what would have been answered is remembered.
+    """
+
+    ACTIVE = "active"
+    SHADOW = "shadow"
+
+
 class ScaleIn(StrEnum):
     """What may be done about idle workers.
 

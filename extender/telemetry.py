@@ -222,6 +222,16 @@ class Metrics:
             "1 while the API server answers nothing that is asked of it; /readyz has the reason.",
             registry=self.registry,
         )
+        self.shadow_placements = self._counter(
+            "warmnode_shadow_placements",
+            "Workers bound with placement: shadow, by where they would have gone.",
+            *("pool", "verdict"),
+        )
+        self.shadow_spared_nodes = self._gauge(
+            "warmnode_shadow_spared_nodes",
+            "How many nodes fewer would have workers of a pool with placement: shadow; an estimate.",
+            "pool",
+        )
         self.history_decisions = Gauge(
             "warmnode_history_decisions", "Decisions that `warmnode explain` can be told of.", registry=self.registry
         )

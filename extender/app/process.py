@@ -92,7 +92,8 @@ class Process:
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""
         ops = Listener(name="ops", address=self.options.ops_listen, handler=operations(self.metrics, self._readiness))
-        history = Listener(name=HISTORY, address=self.options.history_listen, handler=history_handler(self.history))
+        told = history_handler(self.history, self.serving.shadow if self.serving is not None else None)
+        history = Listener(name=HISTORY, address=self.options.history_listen, handler=told)
         callers = self.serving.listeners if self.serving is not None else []
         try:
             for listener in (ops, history, *callers):
@@ -151,9 +152,8 @@ class Process:
 
     def _bound(self, worker: Pod) -> None:
         self.metrics.workers_bound.labels(self.metrics.pool_label(worker.pool or "")).inc()
-        self.history.bound(worker)
         if self.serving is not None:
-            self.serving.calls.bound(worker)
+            self.serving.bound(worker)
 
     def _changed(self, worker: Pod) -> None:
         if self.reaping is not None:

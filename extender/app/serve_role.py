@@ -12,12 +12,14 @@ from extender import __version__
 from extender.app.files import tell_certificates
 from extender.app.options import CLAIMS, WEBHOOK, RunOptions
 from extender.app.shared import Shared
+from extender.cluster.shadow import ShadowScore
 from extender.kube.claim_store import ClaimStore
 from extender.kube.mark_store import MarkStore
 from extender.kube.webhook_lease import WebhookLease
 from extender.loops.claim_tidier import ClaimTidier
 from extender.loops.elector import make_identity
 from extender.loops.last_call import CallWatch
+from extender.model import Pod
 from extender.policy.calling import HandshakeFailure
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
@@ -53,6 +55,7 @@ class Serving:
             clock=shared.clock,
             certificate_ends=lambda: tls[WEBHOOK].ends if WEBHOOK in tls else None,
         )
+        self.shadow = ShadowScore(shared.state)
         self.webhook = Webhook(
             state=shared.state,
             pools=shared.in_force.pools,
@@ -115,6 +118,17 @@ class Serving:
         if self._wanted is not None:
             tasks["count wanted"] = self._wanted.run()
         return tasks
+
+    def bound(self, worker: Pod) -> None:
+        """Take note of a worker that got its node."""
+        self.calls.bound(worker)
+        decision = self._shared.history.bound(worker)
+        if decision is None or not decision.shadow:
+            return
+        metrics, pool = self._shared.metrics, worker.pool or ""
+        label = metrics.pool_label(pool)
+        metrics.shadow_placements.labels(label, self.shadow.bound(worker, decision)).inc()
+        metrics.shadow_spared_nodes.labels(label).set_function(partial(self.shadow.spared, pool))
 
     def take_configuration(self) -> None:
         """Go by the configuration that is in force now."""

@@ -13,7 +13,7 @@ from extender.inspect import once
 from extender.inspect.doctor.doctor_text import render_json, render_page
 from extender.inspect.doctor.evidence import SchedulerConfig
 from extender.inspect.doctor.findings import Verdict
-from extender.inspect.explain import NotThere, PodExplanation, Subject, explain
+from extender.inspect.explain import NotThere, PodExplanation, PoolExplanation, Subject, explain
 from extender.inspect.explain_json import encode_explanation, encode_history
 from extender.inspect.explain_text import render_explanation, render_history
 from extender.inspect.plan import Plan
@@ -22,6 +22,7 @@ from extender.inspect.recall import History
 from extender.inspect.survey.live_evidence import DoctorOptions
 from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
 from extender.inspect.text import printable
+from extender.model import PlacementMode
 from extender.settings import read_configuration
 
 _DOCTOR = """\
@@ -83,7 +84,8 @@ def _explain(options: argparse.Namespace) -> int:
     name = options.name
     if isinstance(explanation, PodExplanation):
         name = f"{explanation.pod.namespace}/{explanation.pod.name}"
-    history = _recall(options, name)
+    is_placed = isinstance(explanation, PoolExplanation) and explanation.settings.placement is PlacementMode.ACTIVE
+    history = None if is_placed else _recall(options, name)
     render = encode_explanation if options.output == "json" else render_explanation
     return show(render(explanation, seen.plan, history))
 
@@ -98,11 +100,10 @@ def _explain_the_past(options: argparse.Namespace, not_there: str, plan: Plan) -
 
 
 def _recall(options: argparse.Namespace, name: str) -> History | None:
-    """Ask the replicas about a pod or a node, None where there is nobody to ask: about a pool, and of a snapshot."""
-    if options.snapshot is not None or Subject(options.subject) is Subject.POOL:
+    """Ask the replicas, None of a snapshot: they say nothing of it."""
+    if options.snapshot is not None:
         return None
-    pod, node = (name, "") if Subject(options.subject) is Subject.POD else ("", name)
-    return asyncio.run(once.recall_live(cluster_options(options), pod=pod, node=node))
+    return asyncio.run(once.recall_live(cluster_options(options), Subject(options.subject), name))
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import assert_never
 
-from extender.inspect.recall import History
+from extender.inspect.recall import History, ShadowTold
 from extender.inspect.text import count, span
 from extender.inspect.words import REASONS
 from extender.policy.decisions import (
@@ -25,9 +25,11 @@ SHOWN_NODES = 3
 def tell_history(history: History, now: datetime) -> Iterator[str]:
     """Tell what is remembered, the last decision first, how far back each replica goes, and whom nobody could ask."""
     if history.problem is not None:
-        yield history.problem
+        yield f"what was decided of late: {history.problem}"
         return
     decisions = history.decisions[::-1]
+    yield "what was decided of late:" if not history.shadow else "placed in the shadow:"
+    yield from map(_standing, history.shadow)
     yield from (tell_decision(each, now) for each in decisions[:SHOWN_DECISIONS])
     if len(decisions) > SHOWN_DECISIONS:
         yield f"and {len(decisions) - SHOWN_DECISIONS:,} earlier ones (--output json lists them)"
@@ -38,6 +40,17 @@ def tell_history(history: History, now: datetime) -> Iterator[str]:
             yield f"{one.replica} remembers no decision yet"
         elif not one.decisions:
             yield f"{one.replica} remembers none of it; what it knows begins at {one.oldest}"
+
+
+def _standing(told: ShadowTold) -> str:
+    verdicts = told.verdicts
+    asked = sum(verdicts.values())
+    fewer = f"{told.spared:,} nodes fewer would be in use (estimated)"
+    return (
+        f"{count(asked, 'worker')} bound: {verdicts.get('agreed', 0):,} where they would have gone, "
+        f"{verdicts.get('olderNode', 0):,} would be on an older node, "
+        f"{verdicts.get('keyNode', 0):,} on one that knows their key; {fewer}"
+    )
 
 
 def tell_decision(decision: Decision, now: datetime) -> str:

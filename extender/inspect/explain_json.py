@@ -44,6 +44,7 @@ def _history_form(history: History) -> dict[str, object]:
         "replicas": [
             {**keys(each.replica, "namespace", "name"), **keys(each, "oldest", "problem")} for each in history.replicas
         ],
+        "shadow": history.shadow,
         "problem": history.problem,
     }
 

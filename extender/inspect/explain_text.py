@@ -53,7 +53,6 @@ def render_history(not_there: str, plan: Plan, history: History) -> str:
 def _decided(history: History | None, now: datetime) -> Iterator[str]:
     if history is not None:
         yield ""
-        yield "what was decided of late:"
         yield from tell_history(history, now)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from extender.inspect import cleanup
 from extender.inspect.doctor.diagnose import diagnose
 from extender.inspect.doctor.findings import Diagnosis
-from extender.inspect.explain import Look
+from extender.inspect.explain import Look, Subject
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan import look_at
 from extender.inspect.reading import read_source, source_name
-from extender.inspect.recall import History, recall
+from extender.inspect.recall import History, recall, recall_shadow
 from extender.inspect.snapshot import SnapshotError, parse_snapshot
 from extender.inspect.survey.live_evidence import DoctorOptions, gather
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
@@ -45,11 +45,21 @@ async def look_live(options: ClusterOptions, configuration: Configuration) -> Lo
     return Look(state=state, plan=plan, configuration=configuration)
 
 
-async def recall_live(options: ClusterOptions, *, pod: str = "", node: str = "") -> History:
-    """Ask the replicas what they remember of a pod or a node. Raises ConfigurationProblem."""
+async def recall_live(options: ClusterOptions, subject: Subject, name: str) -> History:
+    """Ask the replicas what they remember of a pod or a node, or how a pool in the shadow stands.
+
+    Raises:
+        ConfigurationProblem: the API server cannot be addressed.
+    """
     client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
     try:
-        return await recall(client, pod=pod, node=node)
+        match subject:
+            case Subject.POD:
+                return await recall(client, pod=name)
+            case Subject.NODE:
+                return await recall(client, node=name)
+            case Subject.POOL:
+                return await recall_shadow(client, name)
     finally:
         await client.close()
 

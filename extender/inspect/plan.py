@@ -14,7 +14,7 @@ from enum import StrEnum
 from extender.cluster.state import ClusterState
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.unknowns import what_is_unknown
-from extender.model import AgeSource, Departure, Ending, Node, Pod, SkipReason
+from extender.model import AgeSource, Departure, Ending, Node, PlacementMode, Pod, SkipReason
 from extender.policy.affinity import KeyUse
 from extender.policy.budgets import Kept, PodBudgets
 from extender.policy.deletion_cost import CostWrite
@@ -72,6 +72,7 @@ class PoolLine:
     claimed: int
     pending: int
     nodes: int
+    placement: PlacementMode = PlacementMode.ACTIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,9 @@ def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configurati
     reaps = tuple(_shown(state, judged, costs.get(pool, ())) for pool, judged in judgement.pools.items())
     unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    return replace(plan, reaps=reaps, stuck=_stuck(state, judgement))
+    settings = InForce(configuration).settings
+    pools = tuple(replace(line, placement=settings(line.name).placement) for line in plan.pools)
+    return replace(plan, pools=pools, reaps=reaps, stuck=_stuck(state, judgement))
 
 
 def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Configuration) -> Judgement:

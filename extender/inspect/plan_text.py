@@ -9,7 +9,7 @@ from typing import assert_never
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
 from extender.inspect.text import count, fill, page, span, table
-from extender.model import Pod, SkipReason
+from extender.model import PlacementMode, Pod, SkipReason
 from extender.policy.budgets import why_kept
 from extender.policy.deletion_cost import standing
 from extender.policy.idleness import idle_since
@@ -198,8 +198,8 @@ def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
 
 
 def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
-    """Show the pools; how many workers are claimed only where some are."""
-    columns = {
+    """Show the pools; how many workers are claimed, and placement, only where that says something."""
+    columns: dict[str, list[object]] = {
         "IDLE": [pool.idle for pool in pools],
         "BUSY": [pool.busy for pool in pools],
         "CLAIMED": [pool.claimed for pool in pools],
@@ -208,6 +208,8 @@ def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
     }
     if not any(columns["CLAIMED"]):
         del columns["CLAIMED"]
+    if any(pool.placement is not PlacementMode.ACTIVE for pool in pools):
+        columns["PLACEMENT"] = [pool.placement for pool in pools]
     rows = zip(*columns.values(), strict=True)
     yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
 

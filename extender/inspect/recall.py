@@ -16,10 +16,11 @@ from extender.kube.api_client import KubeClient
 from extender.kube.errors import KubeError
 from extender.kube.listing import list_objects
 from extender.kube.objects import ObjectMeta
-from extender.kube.port_forward import get_from_pod
+from extender.kube.port_forward import PortAnswer, get_from_pod
 from extender.policy.decisions import Decision, decode_decision
 
 HISTORY_PORT = 9889
+OTHER_VERSION = "what it answers cannot be read: it is of another version"
 _FLAG = "--history-listen="
 _LABEL = "app.kubernetes.io/name=warmnode"
 
@@ -67,11 +68,20 @@ class Recollection:
     problem: str | None = None
 
 
+class ShadowTold(msgspec.Struct, frozen=True):
+    """How a pool in the shadow stands, as a replica tells it: `cluster.shadow.ShadowStanding`."""
+
+    pool: str
+    verdicts: dict[str, int]
+    spared: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What all replicas remember, or why nobody was asked."""
+    """What all replicas remember, or why nobody was asked. ``shadow`` is of each replica that placed in the shadow."""
 
     replicas: tuple[Recollection, ...] = ()
+    shadow: tuple[ShadowTold, ...] = ()
     problem: str | None = None
 
     @property
@@ -84,26 +94,54 @@ async def recall(client: KubeClient, *, pod: str = "", node: str = "", last: int
     """Ask every replica for its decisions about a pod (NAME or NAMESPACE/NAME), about a node, or for the last ones."""
     asked = {"pod": pod, "node": node, "last": "" if last is None else str(last)}
     target = "/decisions?" + urlencode({key: value for key, value in asked.items() if value})
+    replicas = await _replicas(client)
+    if isinstance(replicas, str):
+        return History(problem=replicas)
+    return History(replicas=tuple(await asyncio.gather(*(_ask(client, each, target) for each in replicas))))
+
+
+async def recall_shadow(client: KubeClient, pool: str) -> History:
+    """Ask every replica how a pool in the shadow stands."""
+    replicas = await _replicas(client)
+    if isinstance(replicas, str):
+        return History(problem=replicas)
+    told = await asyncio.gather(*(_ask_shadow(client, each) for each in replicas))
+    unreached = tuple(each for each in told if isinstance(each, Recollection))
+    found = (standing for each in told if not isinstance(each, Recollection) for standing in each)
+    return History(replicas=unreached, shadow=tuple(each for each in found if each.pool == pool))
+
+
+async def _replicas(client: KubeClient) -> list[Replica] | str:
+    """Find the pods to ask, or say why there is nobody to ask."""
     try:
         found = await list_objects(client, "/api/v1/pods", _ReplicaObject, _replica_from, label_selector=_LABEL)
     except KubeError as error:
-        return History(problem=f"warmnode's pods cannot be listed: {error}")
+        return f"warmnode's pods cannot be listed: {error}"
     replicas = [each for each in found if each is not None]
-    if not replicas:
-        return History(problem="no pod of warmnode runs here: nothing has been decided that could be remembered")
-    return History(replicas=tuple(await asyncio.gather(*(_ask(client, each, target) for each in replicas))))
+    return replicas or "no pod of warmnode runs here: nothing has been decided that could be remembered"
+
+
+async def _get(client: KubeClient, replica: Replica, target: str) -> PortAnswer:
+    return await get_from_pod(client, namespace=replica.namespace, pod=replica.name, port=replica.port, target=target)
+
+
+async def _ask_shadow(client: KubeClient, replica: Replica) -> list[ShadowTold] | Recollection:
+    try:
+        return msgspec.json.decode((await _get(client, replica, "/shadow")).body, type=list[ShadowTold])
+    except KubeError as error:
+        return Recollection(replica=replica, problem=str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Recollection(replica=replica, problem=OTHER_VERSION)
 
 
 async def _ask(client: KubeClient, replica: Replica, target: str) -> Recollection:
     try:
-        answer = await get_from_pod(
-            client, namespace=replica.namespace, pod=replica.name, port=replica.port, target=target
-        )
+        answer = await _get(client, replica, target)
         decisions = tuple(decode_decision(line) for line in answer.body.splitlines())
     except KubeError as error:
         return Recollection(replica=replica, problem=str(error))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Recollection(replica=replica, problem="what it answers cannot be read: it is of another version")
+        return Recollection(replica=replica, problem=OTHER_VERSION)
     return Recollection(replica=replica, decisions=decisions, oldest=answer.headers.get("warmnode-oldest"))
 
 

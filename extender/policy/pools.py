@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from extender.model import BusyVictims, CacheKeyRule, Expression, Pool, Selector
+from extender.model import BusyVictims, CacheKeyRule, Expression, PlacementMode, Pool, Selector
 
 POOL_LABEL = "warmnode.dev/pool"
 
@@ -22,6 +22,15 @@ class PoolsInForce:
     default_busy_victims: BusyVictims
     cache_keys: dict[str, CacheKeyRule] = field(default_factory=dict)
     default_cache_key: CacheKeyRule | None = None
+    placements: dict[str, PlacementMode] = field(default_factory=dict)
+    default_placement: PlacementMode = PlacementMode.ACTIVE
+
+    def is_shadow(self, pool: str | None) -> bool:
+        """Say whether schedulers are not answered for a pool's workers."""
+        if pool is None:
+            return False
+        placement = self.default_placement if self.pools is None else self.placements.get(pool)
+        return placement is PlacementMode.SHADOW
 
     def cache_key_rule(self, pool: str) -> CacheKeyRule | None:
         """Say how a pool's cache keys are found and used, None where age alone decides."""

@@ -5,7 +5,7 @@ On any doubt the input is echoed, which leaves the choice to the scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -32,7 +32,7 @@ class PreemptionView:
     """What is known when a preemption is judged: nodes by name, pods by UID, the pools' ``busyVictims``.
 
     ``order`` holds every known node, ``preference`` only those that are not leaving. ``default_busy_victims`` is for
-    pools that ``busy_victims`` does not name.
+    pools that ``busy_victims`` does not name. Workers of pools that are ``is_shadow`` are pods of no pool here.
     """
 
     order: Mapping[str, OrderKey]
@@ -41,6 +41,11 @@ class PreemptionView:
     busy_victims: Mapping[str, BusyVictims]
     default_busy_victims: BusyVictims
     now: datetime
+    is_shadow: Callable[[str], bool] = lambda pool: False
+
+    def pool_of(self, pod: Pod) -> str | None:
+        """Name the pool that a pod counts as a worker of, None for one in the shadow too."""
+        return None if pod.pool is None or self.is_shadow(pod.pool) else pod.pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,7 @@ def choose_preemption(*, preemptor_pool: str | None, candidates: Mapping[str, Vi
     if doubt is not None:
         return Choice(nodes=everything, verdict=doubt)
     victims = {name: [view.pods[uid] for uid in entry.pod_uids] for name, entry in candidates.items()}
-    if preemptor_pool is None and not any(pod.pool for pods in victims.values() for pod in pods):
+    if preemptor_pool is None and not any(view.pool_of(pod) for pods in victims.values() for pod in pods):
         return Choice(nodes=everything, verdict=PreemptVerdict.NO_WORKER)
 
     def cost(name: str) -> tuple[int, int, int, int, tuple[int, ...], int, str]:
@@ -120,15 +125,17 @@ def _counts_as_busy(pod: Pod, view: PreemptionView) -> bool:
     """
     if pod.terminating:
         return False
-    if pod.pool is None:
+    pool = view.pool_of(pod)
+    if pool is None:
         return asks_not_to_be_disturbed(pod, view.now)
-    return _mode(pod.pool, view) is not BusyVictims.IGNORE and is_undisturbed(pod, view.now)
+    return _mode(pool, view) is not BusyVictims.IGNORE and is_undisturbed(pod, view.now)
 
 
 def _is_protected(pod: Pod, view: PreemptionView) -> bool:
-    if pod.pool is None or pod.terminating:
+    pool = view.pool_of(pod)
+    if pool is None or pod.terminating:
         return False
-    return _mode(pod.pool, view) is BusyVictims.PROTECT and is_undisturbed(pod, view.now)
+    return _mode(pool, view) is BusyVictims.PROTECT and is_undisturbed(pod, view.now)
 
 
 def _mode(pool: str, view: PreemptionView) -> BusyVictims:

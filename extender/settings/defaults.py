@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict
 
-from extender.model import BusyVictims
+from extender.model import BusyVictims, PlacementMode
 from extender.policy.claims import ClaimRules
 from extender.policy.deletion_cost import PoolCosts
 from extender.policy.durations import format_duration
@@ -65,5 +65,8 @@ class PoolDefaults(Section):
     """Preemption of workers."""
     claims: Annotated[ClaimRules, AfterValidator(_ttl_fits)] = ClaimRules()
     """The claim API."""
+    placement: PlacementMode = PlacementMode.ACTIVE
+    """`shadow`: schedulers that ask about these workers, or want to preempt them, are answered as for pods of no pool.
+    What would have been answered is remembered, compared with where the workers go, and counted."""
     cache_key: CacheKeySettings | None = None
     """Whose cache a worker uses. `null`: age alone decides, because most pools have one cache for all."""

@@ -122,6 +122,8 @@ def pools_in_force(configuration: Configuration) -> PoolsInForce:
         default_busy_victims=configuration.pool_defaults.preempt.busy_victims,
         cache_keys={pool.name: pool.cache_key for pool in pools or () if pool.cache_key is not None},
         default_cache_key=to_cache_key_rule(configuration.pool_defaults.cache_key),
+        placements={pool.name: pool.placement for pool in configuration.pools or ()},
+        default_placement=configuration.pool_defaults.placement,
     )
 
 

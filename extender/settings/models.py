@@ -123,6 +123,7 @@ class Configuration(Section):
             deletion_cost=defaults.deletion_cost,
             preempt=defaults.preempt,
             claims=defaults.claims,
+            placement=defaults.placement,
             cache_key=defaults.cache_key,
         )
 

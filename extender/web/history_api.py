@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+import msgspec
 from aiohttp import web
 
 from extender.cluster.history import DecisionHistory
+from extender.cluster.shadow import ShadowScore
 from extender.policy.decisions import decode_decision, is_about_node, is_about_pod
-from extender.web.requests import Handler, problem, route
+from extender.web.requests import Handler, json_response, problem, route
 
 HISTORY_PORT = 9889
 DECISIONS_PATH = "/decisions"
+SHADOW_PATH = "/shadow"
 LINES_BETWEEN_YIELDS = 500
 """Reading so many takes two milliseconds, and a scheduler may be waiting for an answer."""
 
 
-def history_handler(history: DecisionHistory) -> Handler:
-    """Make the handler of ``GET /decisions?pod=NAMESPACE/NAME|node=NAME&last=N``: one decision a line, oldest first.
+def history_handler(history: DecisionHistory, shadow: ShadowScore | None = None) -> Handler:
+    """Make the handler of ``GET /shadow``, which counts the pools in the shadow, and of
+    ``GET /decisions?pod=NAMESPACE/NAME|node=NAME&last=N``: one decision a line, oldest first.
 
     The header ``Warmnode-Oldest`` says of when the oldest one is that is still known, whatever is asked for.
     """
@@ -46,4 +50,11 @@ def history_handler(history: DecisionHistory) -> Handler:
         body = b"".join(line + b"\n" for line in lines)
         return web.Response(body=body, content_type="application/jsonl", headers=headers)
 
-    return route({("GET", DECISIONS_PATH): show}, refused=lambda status: None)
+    async def show_shadow(request: web.BaseRequest) -> web.StreamResponse:
+        pools = [] if shadow is None else [shadow.standing(name) for name in shadow.pools()]
+        return json_response(msgspec.json.encode(pools))
+
+    return route(
+        {("GET", DECISIONS_PATH): show, ("GET", SHADOW_PATH): show_shadow},
+        refused=lambda status: None,
+    )

@@ -45,6 +45,7 @@ class WebhookOutcome(StrEnum):
     """What became of a call. Preempt calls are counted by their `PreemptVerdict` too."""
 
     SCORED = "scored"
+    SHADOW = "shadow"
     NEUTRAL = "neutral"
     UNKNOWN_NODES = "unknownNodes"
     NOT_SYNCED = "notSynced"
@@ -99,7 +100,8 @@ class Webhook:
         self._garbled.inc()
 
     def prioritize(self, body: bytes) -> tuple[bytes, str]:
-        """Answer a prioritize call: at most nine hosts of those that were sent, ``[]`` for a pod of no pool.
+        """Answer a prioritize call: at most nine hosts of those that were sent, ``[]`` for a pod of no pool, or of one
+        in the shadow.
 
         Raises:
             wire.BadRequest: the body is not a request.
@@ -111,7 +113,8 @@ class Webhook:
         ranking = self._state.ranking.as_of(self._clock.now())
         candidates, affinity = self._affinity(pool, request, ranking)
         scores = score_nodes(candidates, ranking, affinity)
-        self._remember(request, pool, affinity, scores)
+        is_shadow = self.pools.is_shadow(pool)
+        self._remember(request, pool, affinity, scores, is_shadow=is_shadow)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "prioritize",
@@ -122,8 +125,11 @@ class Webhook:
                     cache_key=affinity.key if affinity is not None else None,
                     candidates=len(request.node_names),
                     scores=dict(scores),
+                    shadow=is_shadow,
                 ),
             )
+        if is_shadow:
+            return NO_SCORES, WebhookOutcome.SHADOW
         return wire.encode_priorities(scores), WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
 
     def _remember(
@@ -132,6 +138,8 @@ class Webhook:
         pool: str,
         affinity: Affinity | None,
         scores: Sequence[tuple[str, int]],
+        *,
+        is_shadow: bool,
     ) -> None:
         now = self._clock.now()
         ranking = self._state.ranking.as_of(now)
@@ -143,6 +151,7 @@ class Webhook:
                 uid=request.pod.uid,
                 pool=pool,
                 key=affinity.key if affinity is not None else None,
+                shadow=is_shadow,
                 candidates=len(request.node_names),
                 best=tuple(
                     RankedNode(
@@ -182,6 +191,7 @@ class Webhook:
             busy_victims=self.pools.busy_victims,
             default_busy_victims=self.pools.default_busy_victims,
             now=now,
+            is_shadow=self.pools.is_shadow,
         )
 
     def preempt(self, body: bytes) -> tuple[bytes, str]:
@@ -192,6 +202,7 @@ class Webhook:
         """
         request = wire.decode_preempt(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
+        pool = None if self.pools.is_shadow(pool) else pool
         if self._state.synced and self._clock.is_off:  # it may take a claimed worker for one that is idle
             nodes, outcome = tuple(request.candidates), str(WebhookOutcome.CLOCK_OFF)
         elif self._state.synced:

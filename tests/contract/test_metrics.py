@@ -23,6 +23,8 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_tls_certificate_expiry_timestamp_seconds": ("gauge", {"listener"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
     "warmnode_api_server_silent": ("gauge", set()),
+    "warmnode_shadow_placements": ("counter", {"pool", "verdict"}),
+    "warmnode_shadow_spared_nodes": ("gauge", {"pool"}),
     "warmnode_history_decisions": ("gauge", set()),
     "warmnode_history_bytes": ("gauge", set()),
     "warmnode_watch_lists": ("counter", {"collection"}),
@@ -80,9 +82,11 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
 """Counters are scraped with ``_total`` after the name, histograms with ``_bucket``, ``_count`` and ``_sum``."""
 
 OUTCOMES = {
-    "prioritize": {"scored", "neutral", "unknownNodes", "notSynced", "clockOff", "badRequest", "notFound", "crashed"},
+    "prioritize": {
+        *{"scored", "shadow", "neutral", "unknownNodes", "notSynced", "clockOff", "badRequest", "notFound", "crashed"},
+    },
     "preempt": {
-        *{"scored", "neutral", "unknownNodes", "notSynced", "clockOff", "badRequest", "notFound", "crashed"},
+        *{"scored", "shadow", "neutral", "unknownNodes", "notSynced", "clockOff", "badRequest", "notFound", "crashed"},
         *{"chosen", "vetoed", "noWorker", "unknownNode", "unknownPod", "unknownPriority", "noVictims"},
     },
     "none": {"badRequest", "notFound"},

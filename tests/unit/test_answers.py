@@ -153,6 +153,7 @@ DECODERS = {
     "web/idle_api.py": "a worker's request",
     "web/openapi.py": "our own document",
     "web/wire.py": "a scheduler's request",
+    "inspect/recall.py": "what a replica of ours counted",
     "inspect/snapshot.py": "a file",
     "inspect/snapshot_time.py": "a file",
     "policy/decisions.py": "what a replica of ours remembers",

@@ -351,7 +351,7 @@ KEYS = {
         *{"ranked", "order", "before", "after", "nodePool", "nodeClaim", "otherPods", "emptyAfterPass", "workers"},
     },
     "pool": {
-        *{"name", "idle", "busy", "claimed", "pending", "nodes", "schedulers", "settings"},
+        *{"name", "idle", "busy", "claimed", "pending", "nodes", "placement", "schedulers", "settings"},
         "cacheKey",
         *{"claimable", "waits", "pausedUntil", "evictions", "stays", "deletionCostsToWrite"},
     },

@@ -181,8 +181,8 @@ def test_workers_are_counted_by_node_and_by_pool() -> None:
     made = plan(OLD, NEW, pods=pods)
     assert (line_of(made, "node-old").workers, line_of(made, "node-old").idle) == (2, 1)
     assert as_json(made)["pools"] == [
-        {"name": "other", "idle": 0, "busy": 1, "claimed": 0, "pending": 0, "nodes": 1},
-        {"name": "pool", "idle": 1, "busy": 1, "claimed": 0, "pending": 1, "nodes": 1},
+        {"name": "other", "idle": 0, "busy": 1, "claimed": 0, "pending": 0, "nodes": 1, "placement": "active"},
+        {"name": "pool", "idle": 1, "busy": 1, "claimed": 0, "pending": 1, "nodes": 1, "placement": "active"},
     ]
     assert made.pods == 6
 
@@ -191,7 +191,9 @@ def test_claimed_workers_are_shown_where_there_are_some() -> None:
     """They are neither idle nor busy, and stay with that reason; the column is there for them only."""
     held = claim(expires=minutes_ago(-5))
     made = plan(node("old"), pods=(worker("a", node="old", idle_since=minutes_ago(20), claim=held),))
-    assert as_json(made)["pools"] == [{"name": "pool", "idle": 0, "busy": 0, "claimed": 1, "pending": 0, "nodes": 1}]
+    assert as_json(made)["pools"] == [
+        {"name": "pool", "idle": 0, "busy": 0, "claimed": 1, "pending": 0, "nodes": 1, "placement": "active"}
+    ]
     assert as_json(made)["nodes"][0]["idle"] == 0
     assert [each["reason"] for each in as_json(made)["reaping"][0]["stays"]] == ["claimed"]
     assert "CLAIMED" in render_table(made)
@@ -216,7 +218,7 @@ def test_json_keys_are_those_of_the_documentation() -> None:
         "stuckNodes",
         "nodes",
     ]
-    assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes"]
+    assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes", "placement"]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
         "cacheKeys",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from extender.inspect.decision_text import tell_decision, tell_history
-from extender.inspect.recall import History, Recollection, Replica, recall
+from extender.inspect.recall import History, Recollection, Replica, ShadowTold, recall, recall_shadow
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Forbidden, Unavailable
@@ -216,8 +217,29 @@ def test_what_nobody_remembers_is_told_from_what_nobody_could_be_asked_about() -
         )
     )
     assert list(tell_history(history, NOW)) == [
+        "what was decided of late:",
         "default/w evicted from a 2m ago, idle for 10m",
         "warmnode/old remembers none of it; what it knows begins at 2026-11-01T11:00:00Z",
         "warmnode/new remembers no decision yet",
         "warmnode/away could not be asked: forbidden",
     ]
+
+
+async def test_how_a_pool_stands_in_the_shadow_is_asked_of_all(server: FakeApiServer, client: KubeClient) -> None:
+    """Each replica has counted those that it was asked about; one that answers something else is named."""
+    for name in ("serve-0", "serve-1", "serve-2"):
+        install(server, name, "serve")
+    verdicts = {"agreed": 1, "olderNode": 2, "keyNode": 3, "unknown": 0}
+    pools = [{"pool": "ducks", "verdicts": verdicts, "spared": 4}, {"pool": "geese", "verdicts": {}, "spared": 0}]
+    answers = [http(json.dumps(pools).encode()), http(b"[]"), http(b"{}")]
+    server.fail(Where.LIST, lambda request: _pass())
+    server.fail(Where.ANY, *(tunnel(answer=each) for each in answers))
+    history = await recall_shadow(client, "ducks")
+    assert history.shadow == (ShadowTold(pool="ducks", verdicts=verdicts, spared=4),)
+    heading, told, problem = tell_history(history, NOW)
+    assert heading == "placed in the shadow:"
+    assert told == (
+        "6 workers bound: 1 where they would have gone, 2 would be on an older node, 3 on one that knows their key; "
+        "4 nodes fewer would be in use (estimated)"
+    )
+    assert problem.endswith("could not be asked: what it answers cannot be read: it is of another version")

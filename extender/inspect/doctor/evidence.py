@@ -248,6 +248,7 @@ class PoolFacts:
     floor: int
     deletion_costs: bool
     dry_run: bool
+    shadow: bool = False
     pending_for: timedelta = timedelta(minutes=15)
 
 

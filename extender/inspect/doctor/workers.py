@@ -48,6 +48,8 @@ def check_pools(evidence: Evidence) -> Finding:
     details = tuple(f"pool {name}: {count(size, 'worker')}" for name, size in sizes.most_common(10))
     if dry:
         details += (f"dry-run is on in {some(dry)}: nobody is evicted, and no deletion cost is written",)
+    if shadow := sorted(name for name, pool in evidence.pools.items() if pool.shadow):
+        details += (f"placement is shadow in {some(shadow)}: schedulers are answered as without warmnode",)
     summary = f"{count(sum(sizes.values()), 'worker')} in {count(len(sizes), 'pool')}"
     return well(Check.POOLS, evidence, summary, Kind.PODS, Kind.SETTINGS, details=details)
 

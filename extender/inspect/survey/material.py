@@ -23,7 +23,7 @@ from extender.inspect.survey.survey_objects import LeaseFacts, PodDisruptionBudg
 from extender.kube.karpenter_events import EventObject
 from extender.kube.ledger_store import COMPONENT_LABEL, LEDGER_LABELS
 from extender.kube.objects import ConfigMapObject, ledger_from
-from extender.model import Ledger, Node, NodeClaim, NodePool
+from extender.model import Ledger, Node, NodeClaim, NodePool, PlacementMode
 from extender.settings import Configuration, SettingsError, load_configuration
 from extender.settings.in_force import InForce
 from extender.settings.models import API_VERSION
@@ -202,6 +202,7 @@ def _pool_facts(configuration: Configuration, names: Iterable[str]) -> Mapping[s
             floor=settings.reap.floor,
             deletion_costs=settings.deletion_cost.enabled,
             dry_run=settings.dry_run,
+            shadow=settings.placement is PlacementMode.SHADOW,
             pending_for=settings.reap.pending_for,
         )
     return found
