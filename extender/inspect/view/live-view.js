@@ -11,6 +11,7 @@ let drawn = new Map(); // node UID -> {element, cells, label, data, cell element
 let dirty = new Set(); // UIDs whose column has changed since it was drawn
 let isScheduled = false;
 let chosen = null; // {node, pod} by UID
+let gridWidth = grid.clientWidth; // to ask for it while drawing would lay out everything at once
 let lastContact = Date.now();
 let lostSince = null;
 
@@ -68,14 +69,20 @@ function draw() {
 
 function size(model) {
   const many = model.order.length || 1;
-  const width = Math.max(24, Math.min(110, Math.floor((grid.clientWidth - 8) / many) - 3));
+  const width = Math.max(24, Math.min(110, Math.floor((gridWidth - 8) / many) - 3));
   let most = 1;
   for (const column of model.columns.values()) most = Math.max(most, column.cells.length);
   const across = Math.max(1, Math.floor((width - 4) / 20));
   const height = Math.min(420, Math.max(150, Math.ceil(most / across) * 20 + 64));
+  if (grid.dataset.size === `${width} ${height}`) return; // to set them again would style every cell anew
+  grid.dataset.size = `${width} ${height}`;
   grid.style.setProperty("--width", `${width}px`);
   grid.style.setProperty("--height", `${height}px`);
-  grid.classList.toggle("narrow", width < 64);
+  const isNarrow = width < 64;
+  if (isNarrow !== grid.classList.contains("narrow")) {
+    grid.classList.toggle("narrow", isNarrow);
+    redraw(); // what stands below a column is another
+  }
 }
 
 function newColumn(uid) {
@@ -96,13 +103,18 @@ function newColumn(uid) {
 function drawColumn(entry, column) {
   const {element, parts} = entry;
   const state = column.leaving ? " leaving" : column.ending ? " ending" : "";
-  element.className = `node ${column.needed ? "needed" : "spare"}${state}`;
-  if (chosen && !chosen.pod && chosen.node === column.uid) element.classList.add("chosen");
-  element.title = titleOf(column);
-  element.setAttribute("aria-label", element.title);
-  parts[0].textContent = grid.classList.contains("narrow") ? (column.rank ?? "-") : column.name;
-  parts[1].textContent = column.leaving ? `leaving: ${column.leaving}` : ageOf(column);
-  parts[2].textContent = [column.instance_type, column.price === null ? "" : `$${column.price.toFixed(2)}/h`].filter(Boolean).join(" ");
+  const isChosen = chosen && !chosen.pod && chosen.node === column.uid;
+  const look = `node ${column.needed ? "needed" : "spare"}${state}${isChosen ? " chosen" : ""}`;
+  if (element.className !== look) element.className = look;
+  const title = titleOf(column);
+  if (element.title !== title) {
+    element.title = title;
+    element.setAttribute("aria-label", title);
+  }
+  write(parts[0], grid.classList.contains("narrow") ? String(column.rank ?? "-") : column.name);
+  write(parts[1], column.leaving ? `leaving: ${column.leaving}` : ageOf(column));
+  const price = column.price === null ? "" : `$${column.price.toFixed(2)}/h`;
+  write(parts[2], [column.instance_type, price].filter(Boolean).join(" "));
   const there = new Set(column.cells.map((cell) => cell.uid));
   for (const [uid, cell] of entry.byUid) {
     if (!there.has(uid)) {
@@ -143,6 +155,10 @@ function drawCell(one, cell) {
   }
 }
 
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 function hueOf(key) {
   let hash = 0;
   for (const character of key) hash = (hash * 31 + character.codePointAt(0)) >>> 0;
@@ -175,8 +191,8 @@ function drawFigures(model) {
   $("totals").textContent = `${model.order.length} nodes (${idleNodes} without a worker), ${workers} workers${money}`;
   $("pools").replaceChildren(...frame.pools.map(poolRow));
   replaceOptions(frame.pools.map((pool) => pool.name));
-  $("unknown").replaceChildren(...frame.unknown.map((text) => item(`not known: ${text}`)));
-  $("lately").replaceChildren(...frame.lately.map(happeningItem));
+  fill($("unknown"), frame.unknown, (text) => item(`not known: ${text}`));
+  fill($("lately"), frame.lately, happeningItem);
   tellTrouble(frame);
   const reach = Math.floor((Date.parse(live.frame.now) - Date.parse(live.frame.begun)) / 10000) * 10;
   $("time").min = String(-reach);
@@ -203,6 +219,13 @@ function replaceOptions(names) {
   for (const option of [...select.options].slice(1)) option.remove();
   for (const name of names) select.add(new Option(name, name));
   select.value = names.includes(value) ? value : "";
+}
+
+function fill(list, things, made) {
+  const said = JSON.stringify(things);
+  if (list.said === said) return;
+  list.said = said;
+  list.replaceChildren(...things.map(made));
 }
 
 function item(text) {
@@ -333,5 +356,10 @@ grid.addEventListener("keydown", (event) => {
 $("pool").addEventListener("change", redraw);
 $("colour").addEventListener("change", () => document.body.classList.toggle("by-key", $("colour").value === "key"));
 $("time").addEventListener("input", goBack);
-addEventListener("resize", redraw);
+new ResizeObserver(() => {
+  if (gridWidth !== grid.clientWidth) {
+    gridWidth = grid.clientWidth;
+    schedule();
+  }
+}).observe(grid);
 follow();

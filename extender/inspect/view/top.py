@@ -169,7 +169,7 @@ async def show_top(following: Following, stop: asyncio.Event) -> None:
     Keys: p or Tab takes the next pool, a all pools, q ends.
     """
     console = Console()
-    if not console.is_terminal:
+    if not sys.stdout.isatty():  # FORCE_COLOR makes a pipe a terminal to rich
         ascii_only = console.options.ascii_only
         console.print(render_view(following.view, pool=None, width=console.width, height=None, ascii_only=ascii_only))
         return

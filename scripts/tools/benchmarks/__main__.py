@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from scripts.tools.benchmarks import claims, keys, machine, memory, reaping, scheduler, webhook
+from scripts.tools.benchmarks import claims, keys, live_view, machine, memory, reaping, scheduler, webhook
 from scripts.tools.benchmarks.report import Report, with_section
 from scripts.tools.controlplane import ControlPlaneError
 
@@ -28,6 +28,7 @@ Measures warmnode and writes the numbers in docs/benchmarks.md.
   memory     resident memory, first sync and CPU at 5,000 nodes and 100,000 pods               about 5 minutes
   claims     latency of a claim and claims a second, before a real API server                  about 5 minutes
   keys       memory and prioritize with cache keys, beside the same without                    about 5 minutes
+  page       time of a frame of `warmnode page` at 1,000 nodes, in a Chromium               about 3 minutes
   reap       CPU of a pass of the reaper over 100,000 workers, and how long others wait        about 1 minute
 
 First try:           {PROGRAM} webhook --quick
@@ -97,6 +98,7 @@ _BENCHMARKS: dict[str, _Benchmark] = {
     "memory": _benchmark(memory.FULL, memory.QUICK, memory.measure),
     "claims": _benchmark(claims.FULL, claims.QUICK, claims.measure),
     "reap": _benchmark(reaping.FULL, reaping.QUICK, reaping.measure),
+    "page": _benchmark(live_view.FULL, live_view.QUICK, live_view.measure),
     "keys": _benchmark(keys.FULL, keys.QUICK, keys.measure),
 }
 

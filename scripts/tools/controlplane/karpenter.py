@@ -24,13 +24,13 @@ NODE_POOL_LABEL = "karpenter.sh/nodepool"
 NODE_CLASS = {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass"}
 
 
-def karpenter_options(version: str, *, gates: str = "", **given: Any) -> Options:
+def karpenter_options(version: str, *, gates: str = "", instance_types: Path = INSTANCE_TYPES, **given: Any) -> Options:
     """Return options for a control plane with Karpenter, which decides as soon as pods stop coming.
 
     ``gates`` are its feature gates, as FEATURE_GATES takes them.
     """
     environment = {
-        "INSTANCE_TYPES_FILE_PATH": str(INSTANCE_TYPES),
+        "INSTANCE_TYPES_FILE_PATH": str(instance_types),
         "BATCH_IDLE_DURATION": "300ms",
         "BATCH_MAX_DURATION": "1s",
     } | ({"FEATURE_GATES": gates} if gates else {})

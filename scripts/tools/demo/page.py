@@ -6,9 +6,10 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from scripts.tools.demo.findings import Findings, Row
+from scripts.tools.demo.tide import Shore
 
 WIDTH = 100
 BEFORE, ADDED, FREE = "o", "#", "."
@@ -53,6 +54,21 @@ class Page:
             bars = "  ".join(self._bar(row, added, slots) for added in (row.default, row.warmnode))
             self.line(f"{row.node.name:{names}}  {rank:>4}  {reason:{why}}  {bars}")
         self.line(f"{BEFORE} a worker that ran before   {ADDED} one of the Deployment's   {FREE} room for one more")
+
+    def shores(self, shores: Sequence[Shore]) -> None:
+        """Write the peak of the burst and what is left as a table, oldest node first."""
+        slots = max([each.busy + each.burst for each in shores] + [len("AT THE PEAK")])
+        names = max(len(each.node.name) for each in shores)
+        self.line(self._painted(f"{'NODE':{names}}  {'RANK':>4}  {'AT THE PEAK':{slots}}  AFTER IT", "1"))
+        for each in shores:
+            rank = "-" if each.node.rank is None else str(each.node.rank)
+            peak = self._workers(each.busy, each.burst) + " " * (slots - each.busy - each.burst)
+            after = self._workers(each.busy_after, each.burst_after) if each.is_there else "taken by Karpenter"
+            self.line(f"{each.node.name:{names}}  {rank:>4}  {peak}  {after}".rstrip())
+        self.line(f"{BEFORE} a busy worker   {ADDED} one of the burst")
+
+    def _workers(self, busy: int, burst: int) -> str:
+        return BEFORE * busy + self._painted(ADDED * burst, "32")
 
     def empty_nodes(self, findings: Findings) -> None:
         """Write which nodes run no worker in each case."""

@@ -19,6 +19,15 @@ DEPLOYMENT_SELECTOR = "app=workers"
 NODE_CPU, WORKER_CPU = 8, 2
 FIRST, BURST = 8, 14
 """Replicas at first, and in the burst."""
+TIDE, FLOOR = 18, 10
+"""Bare workers of a burst for which there is room for 10, so many of which are kept when it is over."""
+NODE_POOL = "burst"
+CONFIGURATION = {
+    "apiVersion": "warmnode.dev/v1alpha1",
+    "kind": "Configuration",
+    "poolDefaults": {"reap": {"floor": FLOOR, "idleTimeout": "1s", "interval": "1s", "minPodAge": "0s"}},
+}
+"""As shipped, but for the floor, and that nobody waits five minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +53,8 @@ NODES = (
 
 
 def node_object(given: DemoNode) -> Json:
-    """Make the Node as Karpenter labels it."""
-    labels = {
-        "karpenter.sh/nodepool": "workers",
-        "karpenter.sh/capacity-type": "on-demand",
-        "node.kubernetes.io/instance-type": "m7i.2xlarge",
-    }
+    """Make the Node: one that was there before Karpenter."""
+    labels = {"node.kubernetes.io/instance-type": "m7i.2xlarge"}
     made = node(given.name, labels=labels, cpu=str(NODE_CPU))
     if given.cordoned:
         made["spec"]["unschedulable"] = True
@@ -73,6 +78,14 @@ def running_workers(given: DemoNode) -> list[Json]:
         }
         for i in range(given.running)
     ]
+
+
+def burst_worker(number: int) -> Json:
+    """Make a worker without an owner, as a pool's own controller makes it: the pool scales in by eviction."""
+    template = _worker("burst")
+    metadata = {**template["metadata"], "name": f"burst-{number:02}", "namespace": WORKERS}
+    spec = {**template["spec"], "schedulerName": "warmnode", "terminationGracePeriodSeconds": 0}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def deployment(scheduler: str) -> Json:

@@ -16,21 +16,29 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from scripts.tools.controlplane.binaries import ROOT
 from scripts.tools.controlplane.building import find_or_build
 from scripts.tools.controlplane.client import Json, wait_for
-from scripts.tools.controlplane.cluster import ControlPlane, Options
+from scripts.tools.controlplane.cluster import ControlPlane
+from scripts.tools.controlplane.karpenter import karpenter_options
 from scripts.tools.controlplane.launching import Components, Launch
 from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.controlplane.processes import free_ports
 from scripts.tools.controlplane.workspace import TEMPORARY_PREFIX, remove_stale
 from scripts.tools.demo import scenario
 from scripts.tools.demo.findings import PlannedNode, Room
+from scripts.tools.live_page import LivePage
 from scripts.tools.serving import scheduler_config
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 60.0
 SCHEDULER_CONFIG = ROOT / "manifests" / "base" / "kube-scheduler-config.yaml"
+KARPENTER = "1.14.1"
+INSTANCE_TYPES = Path(__file__).parent / "demo-instance-types.json"
+"""One type, on which as many workers fit as on the nodes that are there."""
 NODES = "/api/v1/nodes"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{scenario.WORKERS}/deployments"
 SCORED = 'warmnode_webhook_requests_total{outcome="scored",verb="prioritize"}'
@@ -48,6 +56,7 @@ class Stage:
         self._folder = folder
         self._control_plane: ControlPlane | None = None
         self._warmnode: Components | None = None
+        self._live_page: LivePage | None = None
         self.webhook_port = 0
         self.ops_port = 0
 
@@ -62,6 +71,8 @@ class Stage:
     def close(self) -> None:
         """End every process and remove the folder. May be called more than once."""
         try:
+            if self._live_page is not None:
+                self._live_page.close()
             if self._warmnode is not None:
                 self._warmnode.close()
             if self._control_plane is not None:
@@ -72,7 +83,7 @@ class Stage:
 
     def start(self, note: Callable[[str], None]) -> None:
         """Find or build the programs (``note`` is told of progress) and start the control plane."""
-        options = Options()
+        options = karpenter_options(KARPENTER, instance_types=INSTANCE_TYPES)
         find_or_build([*options.binaries(), "kubectl"], os.environ, note)
         self._control_plane = ControlPlane(options, directory=self._folder)
         self._control_plane.start()
@@ -108,11 +119,13 @@ class Stage:
         return self._rooms()
 
     def start_warmnode(self) -> None:
-        """Start `warmnode serve`, and a second kube-scheduler with the configuration that the manifests ship."""
+        """Start `warmnode run`, and a second kube-scheduler with the configuration that the manifests ship."""
         self.webhook_port, self.ops_port = free_ports(2)
         self._warmnode = Components(self._folder / "logs", self.cluster.api_client.tls)
+        configuration = self._folder / "warmnode.json"
+        configuration.write_text(json.dumps(scenario.CONFIGURATION))
         command = (
-            *(sys.executable, "-m", "extender", "serve"),
+            *(sys.executable, "-m", "extender", "run", "--config", str(configuration)),
             *("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", scenario.SYSTEM),
             *("--webhook-listen", f"127.0.0.1:{self.webhook_port}", "--ops-listen", f"127.0.0.1:{self.ops_port}"),
             *("--history-listen", "127.0.0.1:0"),
@@ -121,6 +134,11 @@ class Stage:
         self._warmnode.start(Launch(name="warmnode", command=command, port=self.webhook_port, probe=probe))
         self.cluster.start_scheduler("warmnode-scheduler", scheduler_config(SCHEDULER_CONFIG, self.webhook_port))
         self._warmnode.await_ready("warmnode")
+
+    def start_page(self) -> str:
+        """Start `warmnode page`: the address to open."""
+        self._live_page = LivePage(self.cluster.kubeconfig, self._folder / "page.log")
+        return self._live_page.__enter__().url
 
     def plan(self) -> list[PlannedNode]:
         """Run `warmnode plan --output json` against the cluster."""
@@ -161,6 +179,23 @@ class Stage:
     def kubectl(self) -> Path:
         """Say where kubectl is: on PATH, or among the programs that were built."""
         return find_or_build(["kubectl"], os.environ, lambda line: None)["kubectl"]
+
+    def workers(self, app: str) -> dict[str, int]:
+        """Count the workers of one label that are on each node and stay."""
+        pods = self._list(PODS, labelSelector=f"app={app}")
+        return dict(
+            Counter(
+                pod["spec"]["nodeName"] for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+            )
+        )
+
+    def nodes(self) -> set[str]:
+        """Name the nodes."""
+        return {each["metadata"]["name"] for each in self._list(NODES)}
+
+    def wait(self, condition: Callable[[], T | bool | None], describe: str) -> T:
+        """Wait for something of the cluster. Twice as long as for the rest: Karpenter takes its time."""
+        return wait_for(condition, 2 * WAIT_SECONDS, describe)  # type: ignore[return-value]
 
     def _placed(self, replicas: int) -> dict[str, int]:
         def placed() -> list[Json] | None:
