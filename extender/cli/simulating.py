@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from random import Random
 from textwrap import shorten
@@ -23,17 +24,20 @@ from extender.simulate.results_text import Heading, pool_words, render_json, ren
 from extender.simulate.rules import RULES, Rule, parse_rule
 from extender.simulate.run import PoolShape
 from extender.simulate.study import Trial, run_study
-from extender.simulate.workload import Arrivals, BlockDrawer, DataSets, Job, Traffic, make_jobs
+from extender.simulate.workload import Arrivals, BlockDrawer, DataSets, Durations, Job, Traffic, make_jobs
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
 _SIMULATE = """\
-Places the same jobs by several rules on a simulated pool and shows what each costs (node-hours) and how warm it is
-(the share of block reads that a node's cache serves). The age rules ask the code that answers kube-scheduler. Jobs are
-made up, or come from a CSV with the columns arrives, duration, key and, if you like, reads. Examples:
+Places the same jobs by several rules on a simulated pool and shows what each costs (node-hours), how warm it is (the
+share of block reads that a node's cache serves), and how long jobs take. The age rules ask the code that answers
+kube-scheduler. Jobs are made up, or come from a CSV with the columns arrives, duration, key and, if you like, reads.
+Examples:
 
   warmnode simulate
   warmnode simulate --traffic bursts --svg frontier.svg
+  warmnode simulate --miss-seconds 0.4 --price 0.76
   warmnode simulate --period 168h --jobs 100000 --consolidate-after 1m,5m,30m
   warmnode simulate --jobs-csv jobs.csv --rules oldest,window:5 -o json
 
@@ -51,10 +55,11 @@ def _simulate_flags(parser: CommandParser) -> None:
     arrivals, data, shape = Arrivals(), DataSets(), PoolShape()
 
     jobs = parser.add_argument_group("jobs that are made up")
-    _value(jobs, "--traffic", _traffic, arrivals.traffic, "daily, bursts (each hour) or constant")
+    _value(jobs, "--traffic", _one_of(Traffic), arrivals.traffic, "daily, bursts (each hour) or constant")
     _value(jobs, "--period", _positive_duration, arrivals.period, "how long jobs arrive")
     _value(jobs, "--jobs", _whole(1, 10_000_000), arrivals.jobs, "how many are expected in it")
-    _value(jobs, "--job-duration", _positive_duration, arrivals.duration, "mean duration, exponential", "duration")
+    _value(jobs, "--job-duration", _positive_duration, arrivals.duration, "mean duration", "duration")
+    _value(jobs, "--durations", _one_of(Durations), arrivals.durations, "exponential, or heavy: a few are very long")
     _value(jobs, "--swing", _real(0, 1), arrivals.swing, "daily: 0.7 is a peak of 1.7 times the mean")
     _value(jobs, "--burst", _positive_duration, arrivals.burst, "bursts: how long in each hour")
     _value(jobs, "--burst-factor", _real(1, 1000), arrivals.burst_factor, "bursts: arrivals in one against the rest")
@@ -72,12 +77,14 @@ def _simulate_flags(parser: CommandParser) -> None:
     _value(pool, "--slots", _whole(1, 10_000), shape.slots, "jobs that a node takes")
     _value(pool, "--boot", _duration, shape.boot, "from launching a node until it takes jobs")
     _value(pool, "--cache-blocks", _whole(1, 100_000_000), shape.cache_blocks, "blocks that a node's cache holds")
+    _value(pool, "--miss-seconds", _real(0, 86_400), shape.miss_seconds, "a block that is not there makes a job longer")
+    _value(pool, "--price", _real(0, 1_000_000), None, "of an hour of a node: shows what each rule costs")
     _value(pool, "--restart-every", _positive_duration, None, "restart warmnode so often: it forgets key counts")
     text = "values of Karpenter's consolidateAfter, with commas"
     _value(pool, "--consolidate-after", _several(_duration), _CONSOLIDATE_AFTER, text, "afters")
 
     rules = ",".join(map(str, RULES))
-    text = "rules to compare, with commas: spread, most-allocated, oldest, window:N"
+    text = "rules to compare, with commas: spread, most-allocated[-listed], oldest, set:SLACK, window:N"
     _value(parser, "--rules", _several(_checked(parse_rule)), rules, text)
     _value(parser, "--seed", _whole(0, 2**63 - 1), 1, "for all that is random")
     output_flag(parser, "table", "json")
@@ -110,6 +117,7 @@ def _run(options: argparse.Namespace) -> int:
         jobs=len(jobs),
         keys=len({job.key for job in jobs if job.key}),
         seed=options.seed,
+        price=options.price,
     )
     drawn = _draw(options.svg, heading, shape, trials) if options.svg is not None else CLEAN
     render = render_json if options.output == "json" else render_table
@@ -140,6 +148,7 @@ def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tu
         "traffic": arrivals.traffic,
         "periodSeconds": arrivals.period.total_seconds(),
         "meanDurationSeconds": arrivals.duration.total_seconds(),
+        "durations": arrivals.durations,
         "keySkew": data.key_skew,
         **reading,
     }
@@ -152,7 +161,7 @@ def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tu
 
 def _draw(file: Path, heading: Heading, shape: PoolShape, trials: list[Trial]) -> int:
     words = f"{heading.jobs:,} jobs of {heading.keys:,} keys: {heading.workload}; {pool_words(shape)}"
-    picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE))
+    picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE), by_latency=shape.miss_seconds > 0)
     try:
         file.write_text(to_svg(picture), encoding="utf-8")
     except OSError as error:
@@ -238,10 +247,13 @@ def _several(read: Callable[[str], T]) -> Callable[[str], list[T]]:
     return lambda text: list(dict.fromkeys(read(part.strip()) for part in text.split(",")))
 
 
-def _traffic(text: str) -> Traffic:
-    if text not in tuple(Traffic):
-        raise argparse.ArgumentTypeError(f"choose from {', '.join(Traffic)} (got {text!r})")
-    return Traffic(text)
+def _one_of(kind: type[E]) -> Callable[[str], E]:
+    def read(text: str) -> E:
+        if text not in tuple(kind):
+            raise argparse.ArgumentTypeError(f"choose from {', '.join(kind)} (got {text!r})")
+        return kind(text)
+
+    return read
 
 
 def _picture(text: str) -> Path:

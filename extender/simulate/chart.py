@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from extender.policy.durations import format_duration
 from extender.simulate.picture import Dot, Line, Mark, Picture, Point, Text
 from extender.simulate.rules import Order, Rule
+from extender.simulate.run import RunOutcome
 from extender.simulate.study import Trial
 
 WIDTH, HEIGHT = 900, 540
@@ -20,9 +21,9 @@ LEFT, TOP, RIGHT, BOTTOM = 80, 84, 660, 470
 """Edges of the plot; the legend is right of it."""
 
 INK, GREY, PALE = "#1f2933", "#52606d", "#e4e7eb"
-COLOURS = {Order.SPREAD: "#7b8794", Order.MOST_ALLOCATED: "#d55e00"}
+COLOURS = {Order.SPREAD: "#7b8794", Order.MOST_ALLOCATED: "#d55e00", Order.MOST_ALLOCATED_LISTED: "#e69f00"}
 AGE_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#6a3d9a", "#cc79a7", "#8c6d00")
-"""Oldest first, then each window. After Okabe and Ito: told apart by people who do not see all colours, too."""
+"""Oldest first, then each rule with keys. After Okabe and Ito: told apart by people who do not see all colours."""
 SMALLEST_DOT, DOT_STEP, LARGEST_DOT = 4.5, 1.75, 13.0
 
 
@@ -35,27 +36,54 @@ class _Axis:
     start: float
     end: float
     ticks: tuple[float, ...]
+    words: str = "node-hours (cost)"
+    better: str = ""
+    of: Callable[[RunOutcome], float] = lambda outcome: outcome.node_hours
+    written: Callable[[float], str] = "{:,.6g}".format
 
     def at(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def draw_frontier(trials: Sequence[Trial], *, title: str, subtitle: str) -> Picture:
-    """Draw a study. ``subtitle`` is the workload and the pool in words."""
+def draw_frontier(trials: Sequence[Trial], *, title: str, subtitle: str, by_latency: bool = False) -> Picture:
+    """Draw a study. ``subtitle`` is the workload and the pool in words. ``by_latency``: the mean latency is upright in
+    place of the hit ratio, and the lower left is better."""
     x = _axis([trial.outcome.node_hours for trial in trials], LEFT, RIGHT, lowest=0.0)
-    y = _axis([trial.outcome.hit_ratio for trial in trials], BOTTOM, TOP, lowest=0.0, highest=1.0)
+    y = _latency_axis(trials) if by_latency else _hit_axis(trials)
     return Picture(
         width=WIDTH,
         height=HEIGHT,
-        title=f"{title}: node-hours against hit ratio",
+        title=f"{title}: node-hours against {'mean latency' if by_latency else 'hit ratio'}",
         marks=(
             Text(at=(LEFT, 34), text=title, size=19, bold=True),
             Text(at=(LEFT, 58), text=subtitle, size=12, colour=GREY),
             *_frame(x, y),
             *_same_age_lines(trials, x, y),
             *_curves(trials, x, y),
-            *_legend(trials),
+            *_legend(trials, y.better),
         ),
+    )
+
+
+def _hit_axis(trials: Sequence[Trial]) -> _Axis:
+    axis = _axis([trial.outcome.hit_ratio for trial in trials], BOTTOM, TOP, lowest=0.0, highest=1.0)
+    return replace(
+        axis,
+        words="block reads served by the node's cache",
+        better="better: up and to the left",
+        of=lambda outcome: outcome.hit_ratio,
+        written=lambda value: f"{100 * value:.3g} %",
+    )
+
+
+def _latency_axis(trials: Sequence[Trial]) -> _Axis:
+    axis = _axis([trial.outcome.mean_latency_seconds for trial in trials], BOTTOM, TOP, lowest=0.0)
+    return replace(
+        axis,
+        words="mean latency, from arrival to end",
+        better="better: down and to the left",
+        of=lambda outcome: outcome.mean_latency_seconds,
+        written=lambda value: f"{value:,.6g} s",
     )
 
 
@@ -79,14 +107,14 @@ def _round_step(rough: float) -> float:
 def _frame(x: _Axis, y: _Axis) -> Iterator[Mark]:
     for tick in x.ticks:
         yield Line(points=((x.at(tick), TOP), (x.at(tick), BOTTOM)), colour=PALE)
-        yield Text(at=(x.at(tick), BOTTOM + 18), text=f"{tick:,.6g}", anchor="middle", colour=GREY)
+        yield Text(at=(x.at(tick), BOTTOM + 18), text=x.written(tick), anchor="middle", colour=GREY)
     for tick in y.ticks:
         yield Line(points=((LEFT, y.at(tick)), (RIGHT, y.at(tick))), colour=PALE)
-        yield Text(at=(LEFT - 8, y.at(tick) + 4), text=f"{100 * tick:.3g} %", anchor="end", colour=GREY)
+        yield Text(at=(LEFT - 8, y.at(tick) + 4), text=y.written(tick), anchor="end", colour=GREY)
     yield Line(points=((LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)), colour=GREY)
-    yield Text(at=((LEFT + RIGHT) / 2, BOTTOM + 44), text="node-hours (cost)", size=13, anchor="middle")
+    yield Text(at=((LEFT + RIGHT) / 2, BOTTOM + 44), text=x.words, size=13, anchor="middle")
     middle = (TOP + BOTTOM) / 2
-    yield Text(at=(24, middle), text="block reads served by the node's cache", size=13, anchor="middle", upright=True)
+    yield Text(at=(24, middle), text=y.words, size=13, anchor="middle", upright=True)
 
 
 def _curves(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mark]:
@@ -97,23 +125,25 @@ def _curves(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mark]:
             yield Line(points=tuple(map(place, own)), colour=colour_of_rule, width=2)
         for trial in own:
             after = format_duration(trial.consolidate_after)
-            told = f"{trial.outcome.node_hours:,.0f} node-hours, {trial.outcome.hit_ratio:.1%} hits"
+            found = trial.outcome
+            told = f"{found.node_hours:,.0f} node-hours, {found.hit_ratio:.1%} hits"
+            told += f", latency {found.mean_latency_seconds:,.1f}s (p95 {found.p95_latency_seconds:,.1f}s)"
             title = f"{rule.words}, consolidateAfter {after}: {told}"
             dot = radius[trial.consolidate_after]
             yield Dot(centre=place(trial), radius=dot, colour=colour_of_rule, title=title)
 
 
 def _same_age_lines(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mark]:
-    """Join what differs by the window only."""
+    """Join what differs by the window or the slack only."""
     place = _places(x, y)
     for after in sorted({trial.consolidate_after for trial in trials}):
         own = [trial for trial in trials if trial.rule.order is Order.OLDEST and trial.consolidate_after == after]
-        own.sort(key=lambda trial: trial.rule.window)
+        own.sort(key=lambda trial: trial.outcome.hit_ratio)
         if len(own) > 1:
             yield Line(points=tuple(map(place, own)), colour="#9aa5b1", dash=4)
 
 
-def _legend(trials: Sequence[Trial]) -> Iterator[Mark]:
+def _legend(trials: Sequence[Trial], better: str) -> Iterator[Mark]:
     left, y = RIGHT + 32, TOP + 10
     yield Text(at=(left, y), text="rule", size=12, bold=True)
     for rule, colour in _colours(trials).items():
@@ -127,25 +157,25 @@ def _legend(trials: Sequence[Trial]) -> Iterator[Mark]:
         y += 26
         yield Dot(centre=(left + 13, y - 4), radius=radius, colour=GREY)
         yield Text(at=(left + 36, y), text=format_duration(after))
-    if any(trial.rule.window > 1 for trial in trials):
+    if any(trial.rule.by_key for trial in trials):
         y += 34
         yield Line(points=((left, y - 4), (left + 26, y - 4)), colour="#9aa5b1", dash=4)
-        yield Text(at=(left + 36, y), text="only the window differs")
-    yield Text(at=(RIGHT, BOTTOM + 44), text="better: up and to the left", anchor="end", colour=GREY)
+        yield Text(at=(left + 36, y), text="only the key's reach differs")
+    yield Text(at=(RIGHT, BOTTOM + 44), text=better, anchor="end", colour=GREY)
 
 
 def _places(x: _Axis, y: _Axis) -> Callable[[Trial], Point]:
-    return lambda trial: (x.at(trial.outcome.node_hours), y.at(trial.outcome.hit_ratio))
+    return lambda trial: (x.at(x.of(trial.outcome)), y.at(y.of(trial.outcome)))
 
 
 def _colours(trials: Sequence[Trial]) -> dict[Rule, str]:
-    """Give each rule its colour, in the order of the study. More than six windows share colours."""
+    """Give each rule its colour, in the order of the study. More than five with keys share colours."""
     found: dict[Rule, str] = {}
-    windows = sorted({trial.rule.window for trial in trials if trial.rule.order is Order.OLDEST})
+    keyed = list(dict.fromkeys(trial.rule for trial in trials if trial.rule.by_key))
     for trial in trials:
         rule = trial.rule
         if rule.order is Order.OLDEST:
-            place = windows.index(rule.window) + (1 if windows[0] > 1 else 0)
+            place = keyed.index(rule) + 1 if rule.by_key else 0
             found.setdefault(rule, AGE_COLOURS[place % len(AGE_COLOURS)])
         else:
             found.setdefault(rule, COLOURS[rule.order])

@@ -16,43 +16,48 @@ SCHEMA = "warmnode.dev/simulation/v1alpha1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What was simulated. ``workload`` are the words, ``parameters`` what the JSON form tells of it."""
+    """What was simulated. ``workload`` are the words, ``parameters`` what the JSON form tells of it; ``price``
+    is that of an hour of a node."""
 
     workload: str
     parameters: dict[str, object]
     jobs: int
     keys: int
     seed: int
+    price: float | None = None
 
 
 def pool_words(shape: PoolShape) -> str:
     """Describe the nodes in words."""
+    misses = f", {shape.miss_seconds:g}s for a block that is not there" if shape.miss_seconds else ""
     restarts = f", warmnode restarted every {format_duration(shape.restart_every)}" if shape.restart_every else ""
     return (
         f"nodes of {count(shape.slots, 'slot')}, {format_duration(shape.boot)} to boot, caches of "
-        f"{count(shape.cache_blocks, 'block')}{restarts}"
+        f"{count(shape.cache_blocks, 'block')}{misses}{restarts}"
     )
 
 
 def render_json(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> str:
     """Write the stable JSON form that docs/simulate.md describes."""
     form = {
-        "workload": {**heading.parameters, **keys(heading, "jobs", "keys", "seed")},
+        "workload": {**heading.parameters, **keys(heading, "jobs", "keys", "seed", "price")},
         "pool": {
             "slots": shape.slots,
             "bootSeconds": shape.boot.total_seconds(),
-            "cacheBlocks": shape.cache_blocks,
+            **keys(shape, "cache_blocks", "miss_seconds"),
             "restartEverySeconds": shape.restart_every.total_seconds() if shape.restart_every is not None else None,
         },
         "trials": [
             {
                 "rule": str(trial.rule),
-                "window": trial.rule.window,
+                **keys(trial.rule, "window", "slack"),
                 "consolidateAfterSeconds": trial.consolidate_after.total_seconds(),
                 "nodeHours": round(trial.outcome.node_hours, 3),
                 "hitRatio": round(trial.outcome.hit_ratio, 5),
                 **keys(trial.outcome, "reads", "hits", "peak_nodes", "launched_nodes", "waited_jobs"),
                 "meanWaitSeconds": round(trial.outcome.mean_wait_seconds, 3),
+                "meanLatencySeconds": round(trial.outcome.mean_latency_seconds, 3),
+                "p95LatencySeconds": round(trial.outcome.p95_latency_seconds, 3),
             }
             for trial in trials
         ],
@@ -69,19 +74,26 @@ def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterat
     yield f"{count(heading.jobs, 'job')} of {count(heading.keys, 'key')}: {heading.workload}"
     yield pool_words(shape)
     yield ""
-    head = ("RULE", "CONSOLIDATE AFTER", "NODE-HOURS", "HIT RATIO", "PEAK NODES", "LAUNCHED", "MEAN WAIT")
+    head = ["RULE", "AFTER", "NODE-HOURS", "HIT RATIO", "MEAN LATENCY", "P95", "PEAK NODES", "LAUNCHED", "MEAN WAIT"]
     rows = [
-        (
+        [
             trial.rule.words,
             format_duration(trial.consolidate_after),
             f"{trial.outcome.node_hours:,.1f}",
             f"{trial.outcome.hit_ratio:.3f}",
+            f"{trial.outcome.mean_latency_seconds:,.1f}s",
+            f"{trial.outcome.p95_latency_seconds:,.1f}s",
             f"{trial.outcome.peak_nodes:,}",
             f"{trial.outcome.launched_nodes:,}",
             f"{trial.outcome.mean_wait_seconds:.1f}s",
-        )
+        ]
         for trial in trials
     ]
+    if heading.price is not None:
+        head.insert(3, "COST")
+        for row, trial in zip(rows, trials, strict=True):
+            row.insert(3, f"{heading.price * trial.outcome.node_hours:,.2f}")
     yield from table(head, rows, numbers_from=1)
     yield ""
-    yield "Node-hours are what the pool costs; the hit ratio is the share of block reads that a node's cache served."
+    yield "AFTER is consolidateAfter. Node-hours are what the pool costs; the hit ratio is the share of block reads"
+    yield "that a node's cache served; latency is from a job's arrival to its end."

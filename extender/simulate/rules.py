@@ -1,12 +1,15 @@
 """The rules that are compared: which of the nodes with room a job goes to.
 
-The age orders ask `policy.scoring` and count with `policy.affinity`, as the webhook does. The other two are what a
-stock kube-scheduler does, reduced to slots: all jobs ask for the same share of CPU and of memory, so a node's resources
-are always balanced and only its fullness counts. Equals are chosen between at random, as there.
+The age orders ask `policy.scoring` and `policy.working_set` and count with `policy.affinity`, as the webhook does. The
+others are what a stock kube-scheduler does, reduced to slots: all jobs ask for the same share of CPU and of memory, so
+a node's resources are always balanced and only its fullness counts. Between equals it chooses at random up to 1.34;
+from 1.35 on, without an extender, it takes the first in its list of nodes, which is the oldest until it restarts.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,10 +17,11 @@ from enum import StrEnum
 from random import Random
 from typing import Protocol
 
-from extender.model import Node
+from extender.model import CacheKeyRule, Node
 from extender.policy.affinity import Affinity, KeyHistory
 from extender.policy.ages import order_key
-from extender.policy.scoring import Ranking, preference_key, score_nodes
+from extender.policy.scoring import PreferenceKey, Ranking, preference_key, score_nodes
+from extender.policy.working_set import capacities, working_set_size
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulation begins. Nothing depends on it."""
@@ -28,17 +32,29 @@ class Order(StrEnum):
 
     SPREAD = "spread"
     MOST_ALLOCATED = "most-allocated"
+    MOST_ALLOCATED_LISTED = "most-allocated-listed"
     OLDEST = "oldest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """An order, and for the oldest first in how many nodes a job's key decides (1: none)."""
+    """An order. For the oldest first: in how many nodes a job's key decides, 1: none.
+
+    With a ``slack`` it does so in the working set, and the window says nothing.
+    """
 
     order: Order
     window: int = 1
+    slack: float | None = None
+
+    @property
+    def by_key(self) -> bool:
+        """True where a job's key decides anything."""
+        return self.slack is not None or self.window > 1
 
     def __str__(self) -> str:
+        if self.slack is not None:
+            return f"set:{self.slack:g}"
         return f"window:{self.window}" if self.window > 1 else str(self.order)
 
     @property
@@ -49,6 +65,10 @@ class Rule:
                 return "default spread"
             case Order.MOST_ALLOCATED:
                 return "MostAllocated"
+            case Order.MOST_ALLOCATED_LISTED:
+                return "MostAllocated, ties as listed"
+            case Order.OLDEST if self.slack is not None:
+                return f"working set, slack {self.slack:g}"
             case Order.OLDEST:
                 return f"oldest first, window {self.window}" if self.window > 1 else "oldest first"
 
@@ -57,17 +77,23 @@ RULES = (
     Rule(order=Order.SPREAD),
     Rule(order=Order.MOST_ALLOCATED),
     Rule(order=Order.OLDEST),
-    *(Rule(order=Order.OLDEST, window=window) for window in (3, 5, 8)),
+    Rule(order=Order.OLDEST, slack=CacheKeyRule(label="").slack),
+)
+
+_RULES_IN_WORDS = (
+    "must be spread, most-allocated, most-allocated-listed, oldest, set:SLACK from 0 to 1, or window:N from 1 to 1000"
 )
 
 
 def parse_rule(text: str) -> Rule:
-    """Read ``spread``, ``most-allocated``, ``oldest`` or ``window:N``. ValueError says what to write instead."""
-    order, colon, window = text.partition(":")
-    if colon and order == "window" and window.isascii() and window.isdigit() and 1 <= int(window) <= 1000:
-        return Rule(order=Order.OLDEST, window=int(window))
+    """Read an order, ``set:SLACK`` or ``window:N``. ValueError says what to write instead."""
+    order, colon, number = text.partition(":")
+    if order == "window" and re.fullmatch("[0-9]{1,4}", number) and 1 <= int(number) <= 1000:
+        return Rule(order=Order.OLDEST, window=int(number))
+    if order == "set" and re.fullmatch(r"[0-9]?\.?[0-9]{1,9}", number) and float(number) <= 1:
+        return Rule(order=Order.OLDEST, slack=float(number))
     if colon or order not in tuple(Order):
-        raise ValueError("must be spread, most-allocated, oldest or window:N, with N from 1 to 1000")
+        raise ValueError(_RULES_IN_WORDS)
     return Rule(order=Order(order))
 
 
@@ -78,8 +104,8 @@ class Placement(Protocol):
         """Choose a node for a job. ``room`` are the nodes with free slots, with their number: at least one node."""
         ...
 
-    def node_ready(self, node: str, now_seconds: float) -> None:
-        """A node takes jobs from now on."""
+    def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
+        """A node takes jobs from now on, so many at once."""
         ...
 
     def node_gone(self, node: str) -> None:
@@ -88,6 +114,10 @@ class Placement(Protocol):
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
         """A job begins there."""
+        ...
+
+    def ended(self, node: str) -> None:
+        """A job there has ended."""
         ...
 
     def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
@@ -102,26 +132,40 @@ def placement(rule: Rule, random: Random) -> Placement:
             return ByFullness(random, fullest=False)
         case Order.MOST_ALLOCATED:
             return ByFullness(random, fullest=True)
+        case Order.MOST_ALLOCATED_LISTED:
+            return ByFullness(None, fullest=True)
         case Order.OLDEST:
-            return OldestFirst(rule.window)
+            return OldestFirst(rule)
 
 
 class ByFullness:
-    """The emptiest node (LeastAllocated), or the fullest that has room (MostAllocated); equals at random."""
+    """The emptiest node (LeastAllocated), or the fullest that has room (MostAllocated).
 
-    def __init__(self, random: Random, *, fullest: bool) -> None:
+    Equals at random; without ``random`` the one that took jobs first.
+    """
+
+    def __init__(self, random: Random | None, *, fullest: bool) -> None:
         self._random = random
         self._fullest = fullest
+        self._listed: dict[str, int] = {}
+        self._ready = 0
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
         """See `Placement`."""
         best = min(room.values()) if self._fullest else max(room.values())
-        return self._random.choice([node for node, free in room.items() if free == best])
+        equals = [node for node, free in room.items() if free == best]
+        return self._random.choice(equals) if self._random is not None else min(equals, key=self._listed.__getitem__)
 
-    def node_ready(self, node: str, now_seconds: float) -> None:
+    def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
         """See `Placement`."""
+        self._ready += 1
+        self._listed[node] = self._ready
 
     def node_gone(self, node: str) -> None:
+        """See `Placement`."""
+        del self._listed[node]
+
+    def ended(self, node: str) -> None:
         """See `Placement`."""
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
@@ -132,24 +176,39 @@ class ByFullness:
 
 
 class OldestFirst:
-    """What warmnode answers: the node first in the order of age, or in the window the one that the key knows."""
+    """What warmnode answers: by age, and with a key the node that knows it, in the working set or in a window."""
 
-    def __init__(self, window: int, make_history: Callable[[], KeyHistory] = KeyHistory) -> None:
-        self._window = window
+    def __init__(self, rule: Rule, make_history: Callable[[], KeyHistory] = KeyHistory) -> None:
+        self._rule = rule
         self._make_history = make_history
         self._ranking = Ranking()
         self._unseen: dict[str, Node] = {}
         self._history = make_history()
+        self._slots: dict[str, int] = {}
+        self._on: Counter[str] = Counter()
+        self._running = 0
+        self._in_order: tuple[int, list[str], list[int]] = (-1, [], [])
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
         """See `Placement`."""
-        if not key or self._window == 1:
+        if not key or not self._rule.by_key:
             return score_nodes(room, self._ranking)[0][0]
-        end = self._ranking.end_among(room, self._window)
-        return score_nodes(room, self._ranking, Affinity(key=key, end=end, history=self._history))[0][0]
+        affinity = Affinity(key=key, end=self._end(room), history=self._history)
+        return score_nodes(room, self._ranking, affinity)[0][0]
 
-    def node_ready(self, node: str, now_seconds: float) -> None:
+    def _end(self, room: Mapping[str, int]) -> PreferenceKey:
+        if self._rule.slack is None:
+            return self._ranking.end_among(room, self._rule.window)
+        if self._in_order[0] != self._ranking.revision:
+            names = list(self._ranking)
+            self._in_order = self._ranking.revision, names, [self._slots[name] for name in names]
+        _, names, slots = self._in_order
+        holds = capacities(names, slots, self._on, room)
+        return self._ranking.end(working_set_size(holds, self._running, self._rule.slack))
+
+    def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
         """See `Placement`."""
+        self._slots[node] = slots
         made = self._unseen[node] = Node(name=node, uid=node, created=_time(now_seconds))
         self._ranking.put(node, preference_key(order_key(made, None), None, None))
 
@@ -158,20 +217,28 @@ class OldestFirst:
         self._unseen.pop(node, None)
         self._ranking.put(node, None)
         self._history.forget_node(node)
+        del self._slots[node]
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
         """See `Placement`."""
+        self._on[node] += 1
+        self._running += 1
         unseen = self._unseen.pop(node, None)
         if unseen is not None:
             self._ranking.put(node, preference_key(order_key(unseen, _time(now_seconds)), None, None))
-        if key and self._window > 1:
+        if key and self._rule.by_key:
             self._history.record(node, key, _time(now_seconds))
+
+    def ended(self, node: str) -> None:
+        """See `Placement`."""
+        self._on[node] -= 1
+        self._running -= 1
 
     def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
         """See `Placement`. Ages are in the ledger; counts begin with the jobs that run."""
         self._history = self._make_history()
         for node, key, since_seconds in running:
-            if key and self._window > 1:
+            if key and self._rule.by_key:
                 self._history.record(node, key, _time(since_seconds))
 
 

@@ -3,18 +3,20 @@
 A job takes one slot of a node for its duration and then goes. A job that finds no room waits, and where more wait than
 the nodes that boot can take, one more node is launched; whatever room comes first is taken, oldest job first. A node
 that was empty for ``consolidate_after`` is removed, with its cache; nodes with jobs are never removed, and jobs are
-never moved. A job reads its blocks when it begins.
+never moved. A job reads its blocks when it begins, and each that the node's cache has not makes it ``miss_seconds``
+longer.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
 from heapq import heappop, heappush
-from math import inf
+from math import ceil, fsum, inf
 
 from extender.simulate.cache import BlockCache
 from extender.simulate.rules import Placement
@@ -34,12 +36,16 @@ class PoolShape:
     boot: timedelta = timedelta(seconds=45)
     consolidate_after: timedelta = timedelta(minutes=5)
     cache_blocks: int = 1000
+    miss_seconds: float = 0.0
     restart_every: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """What came of a run. Node-hours are from launch to removal, boot included; waits are for a free slot."""
+    """What came of a run. Node-hours are from launch to removal, boot included; waits are for a free slot.
+
+    Latencies are from a job's arrival to its end.
+    """
 
     jobs: int
     node_hours: float
@@ -49,6 +55,8 @@ class RunOutcome:
     launched_nodes: int
     waited_jobs: int
     waited_seconds: float
+    mean_latency_seconds: float = 0.0
+    p95_latency_seconds: float = 0.0
 
     @property
     def hit_ratio(self) -> float:
@@ -108,6 +116,7 @@ class _Run:
         self._peak = 0
         self._node_seconds = 0.0
         self._reads = self._hits = 0
+        self._latencies = array("d")
         self._waited_jobs = 0
         self._waited_seconds = 0.0
 
@@ -122,6 +131,7 @@ class _Run:
                 self._progress(number)
         self._work_until(inf)
         self._progress(len(self._jobs))
+        latencies = sorted(self._latencies)
         return RunOutcome(
             jobs=len(self._jobs),
             node_hours=self._node_seconds / HOUR_SECONDS,
@@ -131,6 +141,8 @@ class _Run:
             launched_nodes=self._launched,
             waited_jobs=self._waited_jobs,
             waited_seconds=self._waited_seconds,
+            mean_latency_seconds=fsum(latencies) / len(latencies) if latencies else 0.0,
+            p95_latency_seconds=latencies[ceil(0.95 * len(latencies)) - 1] if latencies else 0.0,
         )
 
     def _work_until(self, time: float) -> None:
@@ -165,7 +177,7 @@ class _Run:
     def _booted(self, node: _SimulatedNode, now: float) -> None:
         self._booting -= 1
         self._room[node.name] = self._shape.slots
-        self._rule.node_ready(node.name, now)
+        self._rule.node_ready(node.name, self._shape.slots, now)
         self._take_waiting(now)
         if not node.running:
             self._emptied(node, now)
@@ -189,12 +201,16 @@ class _Run:
         node.since[number] = now
         node.removal = 0
         self._rule.placed(name, job.key, now)
+        hits = node.cache.read_all(job.blocks)
         self._reads += len(job.blocks)
-        self._hits += node.cache.read_all(job.blocks)
-        self._push(now + job.lasts, _Kind.ENDS, node, number)
+        self._hits += hits
+        ends = now + job.lasts + (len(job.blocks) - hits) * self._shape.miss_seconds
+        self._latencies.append(ends - job.arrives)
+        self._push(ends, _Kind.ENDS, node, number)
 
     def _end(self, node: _SimulatedNode, number: int, now: float) -> None:
         del node.running[number], node.since[number]
+        self._rule.ended(node.name)
         self._room[node.name] = self._room.get(node.name, 0) + 1
         self._take_waiting(now)
         if not node.running:

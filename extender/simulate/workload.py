@@ -27,6 +27,17 @@ class Traffic(StrEnum):
     CONSTANT = "constant"
 
 
+class Durations(StrEnum):
+    """How durations are spread around their mean. Heavy-tailed: a lognormal, of which half are shorter than a third of
+    the mean and one in a hundred is longer than ten times the mean."""
+
+    EXPONENTIAL = "exponential"
+    HEAVY = "heavy"
+
+
+_SIGMA = 1.5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One worker's life, in seconds; ``arrives`` from the beginning. ``blocks`` is what it reads, each once.
@@ -42,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """When jobs come: ``jobs`` are expected in ``period``. Durations are exponential with this mean.
+    """When jobs come: ``jobs`` are expected in ``period``. ``duration`` is their mean.
 
     ``swing`` is for daily traffic: 0.7 is a peak of 1.7 times and a low of 0.3 times the mean. ``burst`` and
     ``burst_factor`` are for bursts: so long in each hour there are so many times as many jobs as in the rest of it.
@@ -52,6 +63,7 @@ class Arrivals:
     period: timedelta = timedelta(hours=24)
     jobs: int = 21_600
     duration: timedelta = timedelta(minutes=5)
+    durations: Durations = Durations.EXPONENTIAL
     swing: float = 0.7
     burst: timedelta = timedelta(minutes=20)
     burst_factor: float = 3.0
@@ -94,13 +106,22 @@ def make_jobs(arrivals: Arrivals, data: DataSets, random: Random) -> list[Job]:
     popularity = Popularity(data.keys, data.key_skew)
     names = [f"key-{number:0{len(str(data.keys))}}" for number in range(1, data.keys + 1)]
     drawer = BlockDrawer(data, random)
-    rate = 1 / arrivals.duration.total_seconds()
+    draw = _durations(arrivals, random)
     jobs = []
     for arrives in _arrival_times(arrivals, random):
         key = names[popularity.draw(random)]
         blocks = drawer.draw(key, data.reads)
-        jobs.append(Job(arrives=arrives, lasts=random.expovariate(rate), key=key, blocks=blocks))
+        jobs.append(Job(arrives=arrives, lasts=draw(), key=key, blocks=blocks))
     return jobs
+
+
+def _durations(arrivals: Arrivals, random: Random) -> Callable[[], float]:
+    mean = arrivals.duration.total_seconds()
+    match arrivals.durations:
+        case Durations.EXPONENTIAL:
+            return lambda: random.expovariate(1 / mean)
+        case Durations.HEAVY:
+            return lambda: random.lognormvariate(math.log(mean) - _SIGMA**2 / 2, _SIGMA)
 
 
 def _arrival_times(arrivals: Arrivals, random: Random) -> Iterable[float]:

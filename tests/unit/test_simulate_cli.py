@@ -25,25 +25,46 @@ def test_table_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = simulate(capsys)
     for rule in RULES:
         assert sum(line.startswith(f"{rule.words} ") for line in out.splitlines()) == 2
-    assert len(err.splitlines()) == 12
-    assert err.splitlines()[-1] == "run 12 of 12: oldest first, window 8, consolidateAfter 10m"
+    assert len(err.splitlines()) == 8
+    assert err.splitlines()[-1] == "run 8 of 8: working set, slack 0.1, consolidateAfter 10m"
     assert simulate(capsys, "--quiet") == (out, "")
 
 
 def test_json_has_what_the_table_has(capsys: pytest.CaptureFixture[str]) -> None:
     """The stable form: what was simulated, and every trial."""
-    out, _ = simulate(capsys, "--output", "json", "--rules", "oldest,window:4", "--traffic", "bursts", "--seed", "3")
+    out, _ = simulate(capsys, "--output", "json", "--rules", "oldest,set:0.2", "--traffic", "bursts", "--seed", "3")
     tree = json.loads(out)
     assert tree["schema"] == "warmnode.dev/simulation/v1alpha1"
     assert tree["workload"]["traffic"] == "bursts"
     assert tree["workload"]["burstSeconds"] == 1200
     assert 50 < tree["workload"]["keys"] <= 60
     assert tree["workload"]["seed"] == 3
-    assert tree["pool"] == {"slots": 8, "bootSeconds": 45.0, "cacheBlocks": 1000, "restartEverySeconds": None}
-    shown = [(each["rule"], each["window"], each["consolidateAfterSeconds"]) for each in tree["trials"]]
-    assert shown == [("oldest", 1, 60), ("oldest", 1, 600), ("window:4", 4, 60), ("window:4", 4, 600)]
+    assert tree["pool"] == {
+        "slots": 8,
+        "bootSeconds": 45.0,
+        "cacheBlocks": 1000,
+        "missSeconds": 0.0,
+        "restartEverySeconds": None,
+    }
+    shown = [(each["rule"], each["slack"], each["consolidateAfterSeconds"]) for each in tree["trials"]]
+    assert shown == [("oldest", None, 60), ("oldest", None, 600), ("set:0.2", 0.2, 60), ("set:0.2", 0.2, 600)]
     assert all(each["hits"] / each["reads"] == pytest.approx(each["hitRatio"], abs=1e-5) for each in tree["trials"])
     assert all(each["nodeHours"] > 0 for each in tree["trials"])
+
+
+def test_a_price_and_what_misses_cost_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The price of a node-hour makes a column; with misses that cost time the picture shows latency."""
+    svg = tmp_path / "a.svg"
+    out, _ = simulate(capsys, "--rules", "oldest", "--price", "2", "--miss-seconds", "3", "--svg", str(svg))
+    head, row, _ = (line for line in out.splitlines() if line.startswith(("RULE", "oldest")))
+    assert "COST" in head
+    hours, cost = float(row.split()[3]), float(row.split()[4])
+    assert cost == pytest.approx(2 * hours, abs=0.2)
+    assert "3s for a block that is not there" in out
+    assert "mean latency" in svg.read_text()
+    assert "better: down and to the left" in svg.read_text()
+    plain, _ = simulate(capsys, "--rules", "oldest", "--durations", "heavy")
+    assert "COST" not in plain
 
 
 def test_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -87,7 +108,7 @@ def test_jobs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         (("--period", "0s"), 2, "argument --period: must be longer than zero (got '0s')"),
         (("--boot", "45"), 2, "argument --boot: must be a duration such as"),
         (("--traffic", "rush"), 2, "argument --traffic: choose from daily, bursts, constant (got 'rush')"),
-        (("--rules", "oldest,newest"), 2, "argument --rules: must be spread, most-allocated, oldest or window:N"),
+        (("--rules", "oldest,newest"), 2, "argument --rules: must be spread, most-allocated, most-alloc"),
         (("--consolidate-after", "1m,"), 2, "argument --consolidate-after: must be a duration such as"),
         (("--jobs-csv", "/nowhere/jobs.csv"), 2, "warmnode: /nowhere/jobs.csv cannot be read: no such file"),
         (("--quiet", "--svg", "/nowhere/a.svg"), 1, "warmnode: /nowhere/a.svg cannot be written: no such file"),

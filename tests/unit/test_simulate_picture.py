@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from extender.simulate.chart import BOTTOM, LEFT, RIGHT, TOP, draw_frontier
 from extender.simulate.picture import Dot, Line, Picture, to_svg
-from extender.simulate.rules import RULES, Rule
+from extender.simulate.rules import Rule, parse_rule
 from extender.simulate.run import RunOutcome
 from extender.simulate.study import Trial
+
+RULES = tuple(map(parse_rule, ("spread", "most-allocated", "most-allocated-listed", "oldest", "window:3", "set:0.1")))
 
 
 def trial(rule: Rule, minutes: int, node_hours: float, hits: int) -> Trial:
@@ -25,6 +27,8 @@ def trial(rule: Rule, minutes: int, node_hours: float, hits: int) -> Trial:
         launched_nodes=3,
         waited_jobs=0,
         waited_seconds=0,
+        mean_latency_seconds=9,
+        p95_latency_seconds=20,
     )
     return Trial(rule=rule, consolidate_after=timedelta(minutes=minutes), outcome=outcome)
 
@@ -49,7 +53,7 @@ def test_each_trial_is_a_point_right_where_it_costs_more_and_up_where_it_is_warm
     picture = drawn(SOME)
     assert len(points(picture)) == 12
     titles = {dot.title for dot in points(picture)}
-    assert "oldest first, window 3, consolidateAfter 5m: 132 node-hours, 45.0% hits" in titles
+    assert "oldest first, window 3, consolidateAfter 5m: 141 node-hours, 50.0% hits, latency 9.0s (p95 20.0s)" in titles
     by_rule = [dot for dot in points(picture) if dot.title.startswith("default spread")]
     assert by_rule[0].centre[0] < by_rule[1].centre[0]
     assert by_rule[0].radius < by_rule[1].radius

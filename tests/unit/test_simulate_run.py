@@ -63,7 +63,7 @@ class Told:
         self._rule = rule
         self.nodes: list[str] = []
         self.node_ready, self.node_gone, self.restarted = rule.node_ready, rule.node_gone, rule.restarted
-        self.choose = rule.choose
+        self.choose, self.ended = rule.choose, rule.ended
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
         self.nodes.append(node)
@@ -101,6 +101,34 @@ def test_window_goes_where_the_key_ran_and_age_decides_without_key() -> None:
     assert placed(jobs, "oldest", shape)[3:] == ["node-1", "node-1", "node-1"]
 
 
+def test_between_equals_most_allocated_takes_the_first_listed_or_any() -> None:
+    """Three empty nodes: the one that took jobs first where ties go as listed, and not always where they are random."""
+    shape = replace(SHAPE, slots=1, consolidate_after=timedelta(hours=9))
+    jobs = [job(0, 10), job(0, 10), job(0, 10), *(job(1000 + 20 * number) for number in range(9))]
+    assert set(placed(jobs, "most-allocated-listed", shape)[3:]) == {"node-1"}
+    assert set(placed(jobs, "most-allocated", shape)[3:]) == {"node-1", "node-2", "node-3"}
+
+
+def test_in_the_working_set_the_key_decides_and_behind_it_age() -> None:
+    """Key x ran on the third node, which is in the set while four jobs run; with three it takes the slack to be."""
+    shape = replace(SHAPE, consolidate_after=timedelta(hours=9))
+    before = [job(0, 1000), job(0, 1000), job(60, 1000), job(60, 300), job(120, 300, "x")]
+    jobs = [*before, job(450, 10, "x"), job(700, 10, "x"), job(1500, 10, "x")]
+    found = placed(jobs, "set:0.5", shape)[4:]
+    assert found == ["node-3", "node-3", "node-3", "node-1"]
+    assert placed(jobs, "set:0", shape)[4:] == ["node-3", "node-3", "node-2", "node-1"]
+
+
+def test_a_miss_makes_a_job_longer_and_latency_is_from_arrival_to_end() -> None:
+    """Two blocks, both missed by the first job and one by the second: five seconds each. The first waits for a node."""
+    jobs = [job(0, 10, blocks=(1, 2)), job(100, 10, blocks=(2, 3))]
+    found = outcome(jobs, shape=replace(SHAPE, miss_seconds=5))
+    assert found.mean_latency_seconds == pytest.approx((50 + 10 + 10 + 10 + 5) / 2)
+    assert found.p95_latency_seconds == pytest.approx(70)
+    assert found.node_hours * 3600 == pytest.approx(115 + 100)
+    assert outcome(jobs).mean_latency_seconds == pytest.approx((60 + 10) / 2)
+
+
 def test_a_restart_forgets_what_jobs_that_have_ended_told() -> None:
     """Only the keys of running jobs are known afterwards."""
     shape = replace(SHAPE, consolidate_after=timedelta(hours=9))
@@ -130,11 +158,15 @@ def test_every_job_runs_once_and_is_paid_for(jobs: list[Job], rule: Rule, slots:
 def test_packing_costs_less_than_spreading_and_a_window_is_warmer() -> None:
     """The directions of the trial, on a small scale: they are why this exists."""
     jobs = make_jobs(Arrivals(jobs=4000, traffic=Traffic.DAILY), DataSets(keys=30), Random(1))
-    trials = run_study(jobs, PoolShape(slots=4), RULES, [timedelta(minutes=5)], seed=1, report=lambda *progress: None)
-    spread, most, oldest, *windows = (trial.outcome for trial in trials)
+    rules = [*RULES, *map(parse_rule, ("window:3", "window:8", "set:0"))]
+    trials = run_study(jobs, PoolShape(slots=4), rules, [timedelta(minutes=5)], seed=1, report=lambda *progress: None)
+    spread, most, oldest, in_set, narrow, wide, tight = (trial.outcome for trial in trials)
     assert oldest.node_hours < 0.9 * spread.node_hours
     assert oldest.node_hours < 1.1 * most.node_hours
-    assert oldest.hit_ratio < windows[0].hit_ratio < windows[2].hit_ratio
+    assert oldest.hit_ratio < narrow.hit_ratio < wide.hit_ratio
+    assert oldest.hit_ratio < tight.hit_ratio < in_set.hit_ratio
+    assert tight.node_hours < 1.03 * oldest.node_hours
+    assert in_set.node_hours < wide.node_hours
 
 
 def test_a_study_is_the_same_again_and_tells_how_far_it_is() -> None:
@@ -157,10 +189,16 @@ def test_a_study_is_the_same_again_and_tells_how_far_it_is() -> None:
     assert [number for number, runs, share in told if (runs, share) == (4, 1.0)] == [1, 2, 3, 4] * 2
 
 
-@pytest.mark.parametrize("text", ["", "newest", "window", "window:", "window:0", "window:1001", "window:x", "oldest:3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "newest", "window", "window:", "window:0", "window:1001", "window:x", "oldest:3"),
+        *("set", "set:", "set:1.1", "set:-1", "set:1e9", "set:nan"),
+    ],
+)
 def test_a_rule_that_is_none_is_refused(text: str) -> None:
     """The message names all rules."""
-    with pytest.raises(ValueError, match=r"spread, most-allocated, oldest or window:N"):
+    with pytest.raises(ValueError, match=r"oldest, set:SLACK from 0 to 1, or window:N from 1 to 1000"):
         parse_rule(text)
 
 
@@ -168,3 +206,9 @@ def test_rules_are_read_as_they_are_written() -> None:
     """A window of one node is oldest first."""
     assert [parse_rule(str(rule)) for rule in RULES] == list(RULES)
     assert parse_rule("window:1") == parse_rule("oldest")
+    assert [str(parse_rule(text)) for text in ("set:.5", "set:0", "set:1", "most-allocated-listed")] == [
+        "set:0.5",
+        "set:0",
+        "set:1",
+        "most-allocated-listed",
+    ]

@@ -2,7 +2,7 @@
 
 1. The trial: each rule under two kinds of traffic and two sizes of cache, beside the numbers of an earlier model that
 was written by others for the same question. 2. How fast counts should fade. 3. What a restart costs. 4. How many keys
-are worth remembering. Takes about two minutes.
+are worth remembering. 5. What the working set is worth. Takes about four minutes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from random import Random
 
 from extender.policy.affinity import HALF_LIFE, KEYS_PER_NODE, KeyHistory
 from extender.settings import format_duration
-from extender.simulate.rules import RULES, OldestFirst, Order, Rule, placement
+from extender.simulate.rules import OldestFirst, Order, Rule, parse_rule, placement
 from extender.simulate.run import PoolShape, RunOutcome, simulate
 from extender.simulate.workload import Arrivals, DataSets, Job, Traffic, make_jobs
 from scripts.tools.benchmarks.report import with_section
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "simulate.md"
 SEEDS = (1, 2)
+RULES = tuple(map(parse_rule, ("spread", "most-allocated", "oldest", "window:3", "window:5", "window:8")))
+"""Those of the earlier model."""
+SETS = tuple(map(parse_rule, ("oldest", "window:5", "set:0", "set:0.1", "set:0.25")))
 WINDOW = 5
 
 DAILY = Arrivals(jobs=21_600)
@@ -69,9 +72,11 @@ class Case:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all cases on two cores and write the tables."""
     parser = argparse.ArgumentParser(prog="scripts/trial", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"write them into docs/{DOCUMENT.name}, not to the screen")
+    parser.add_argument("--write", action="store_true", help=f"write them into docs/{DOCUMENT.name}")
     options = parser.parse_args(arguments)
-    cases = list(dict.fromkeys(case for table in (_trial_cases, _fading, _restarts, _bounds) for case in _cases(table)))
+    cases = list(
+        dict.fromkeys(case for table in (_trial_cases, _fading, _restarts, _bounds, _sets) for case in _cases(table))
+    )
     with ProcessPoolExecutor(2) as processes:
         found: dict[Case, RunOutcome] = {}
         for case, outcome in zip(cases, processes.map(run, cases), strict=True):
@@ -83,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "fading": _table(_fading(), found, "half-life of counts"),
         "restarts": _table(_restarts(), found, "warmnode restarted"),
         "bounds": _table(_bounds(), found, "keys remembered for a node"),
+        "sets": _table(_sets(), found, "jobs, nodes at the peak"),
     }
     if not options.write:
         print("\n\n".join(f"{name}\n\n{text}" for name, text in sections.items()))
@@ -101,7 +107,7 @@ def run(case: Case) -> RunOutcome:
         jobs = _moved(jobs, case)
     if case.rule.order is Order.OLDEST:
         half_life = case.half_life or NEVER
-        rule = OldestFirst(case.rule.window, lambda: KeyHistory(keys_per_node=case.keys_per_node, half_life=half_life))
+        rule = OldestFirst(case.rule, lambda: KeyHistory(keys_per_node=case.keys_per_node, half_life=half_life))
         return simulate(jobs, case.shape, rule)
     return simulate(jobs, case.shape, placement(case.rule, Random(case.seed)))  # noqa: S311 - a model
 
@@ -182,6 +188,20 @@ def _bounds() -> Rows:
             "1,000 keys, three days": Case(arrivals=THREE_DAYS, keys_per_node=bound, data=MANY_KEYS),
             "1,000 keys, hourly bursts": Case(arrivals=BURSTS, keys_per_node=bound, data=MANY_KEYS),
         }
+    return rows
+
+
+def _sets() -> Rows:
+    """Give pools of three sizes and jobs of three lengths, each with the traffic for so many nodes of eight slots."""
+    rows: Rows = {}
+    hours = {(30, 3): 24, (30, 30): 2, (300, 3): 24, (300, 30): 24, (300, 100): 12, (3600, 30): 72, (3600, 300): 24}
+    for (seconds, nodes), length in hours.items():
+        jobs = round(nodes * 8 / 1.7 * length * 3600 / seconds)
+        arrivals = Arrivals(period=timedelta(hours=length), jobs=jobs, duration=timedelta(seconds=seconds))
+        words = f"{format_duration(arrivals.duration)}, {nodes}"
+        data = replace(DATA, keys=20 * nodes)
+        rows[words] = {rule.words: Case(arrivals=arrivals, data=data, rule=rule) for rule in SETS}
+    rows["5m, 40 in bursts"] = {rule.words: Case(arrivals=BURSTS, rule=rule) for rule in SETS}
     return rows
 
 
