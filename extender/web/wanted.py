@@ -60,10 +60,13 @@ class WantedWorkers:
         self._at: Steady | None = None
 
     async def run(self) -> None:
-        """Count for ever, for the gauge. Ends only by cancellation."""
+        """Count for ever, for the gauge, once everything is loaded: too few would be wanted before. Ends only by
+        cancellation.
+        """
         while True:
-            await self.count()
-            await asyncio.sleep(EVERY.total_seconds())
+            if self._state.synced:
+                await self.count()
+            await asyncio.sleep((LASTS if self._at is None else EVERY).total_seconds())
 
     async def of(self, pool: str, settings: PoolClaims) -> Wanted:
         """Say how many workers a pool should have now."""
@@ -83,7 +86,7 @@ class WantedWorkers:
 
     def figures(self, metrics: Metrics) -> Iterator[Figure]:
         """Give what is shown of each pool: the workers as of the last look, the calls that wait as of now."""
-        if self._at is None or not self._state.synced:
+        if self._at is None:
             return
         for pool in sorted({*self._listed(), *self._state.where.pool_names(), *self._lines.pools()}):
             settings = self._settings(pool)

@@ -254,6 +254,30 @@ def test_a_claim_that_ran_out_is_tidied_away(ground: Ground, workers: Reapers) -
     assert meta["annotations"]["warmnode.dev/claim-ended"] == body["expires"]
 
 
+def test_who_waits_gets_the_next_idle_worker_and_is_told_when_the_replica_ends(
+    ground: Ground, workers: Reapers
+) -> None:
+    """The one that waits longest gets it; the other one, that nothing was claimed, and may ask elsewhere at once."""
+    (node,) = aged_nodes(ground, 1)
+    replica = start_replica(ground)
+
+    def wait(claimant: str) -> tuple[int, Any]:
+        return replica.call("POST", f"{CLAIMS}?wait=60s", {"claimant": claimant})
+
+    with ThreadPoolExecutor(2) as threads:
+        calls = []
+        for number in range(2):
+            calls.append(threads.submit(wait, f"q{number}"))
+            ground.wait(lambda: replica.serve.metric("warmnode_claims_waiting", pool=POOL) == len(calls), "one to wait")
+        workers.run_workers({"w0": node})
+        status, body = calls[0].result(30)
+        assert (status, body["pod"]) == (201, "w0")
+        assert replica.serve.metric("warmnode_claims_waiting", pool=POOL) == 1
+        assert replica.serve.stop() == 0
+        status, body = calls[1].result(30)
+        assert (status, body["reason"]) == (503, "stopping")
+
+
 # -- who may ----------------------------------------------------------------------------------------------------------
 
 

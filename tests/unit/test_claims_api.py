@@ -696,6 +696,20 @@ async def test_wanted_are_those_in_use_those_that_are_waited_for_and_the_spare_o
     call.cancel()
 
 
+async def test_nothing_is_wanted_before_everything_is_loaded(desk: Desk) -> None:
+    """Who follows the gauge would take away what is in use: after a restart it is not there until it is right."""
+    desk.state.synced = False
+    counting = asyncio.create_task(desk.wanted.run())
+    await asyncio.sleep(0)
+    desk.worker("busy", idle=None)
+    desk.state.synced = True
+    assert list(desk.wanted.figures(desk.metrics)) == []
+    await desk.wanted.count()
+    figures = {each.gauge.name: each.value for each in desk.wanted.figures(desk.metrics)}
+    assert figures["warmnode_pool_wanted_workers"] == 1
+    counting.cancel()
+
+
 async def test_a_pool_without_workers_wants_its_spare_ones(desk: Desk) -> None:
     """Or it would never get its first. One that is not there wants none: 404."""
     desk.settings = {"ducks": replace(SETTINGS, floor=2), "geese": None}
