@@ -7,10 +7,11 @@ has. A wrong guess makes the set a little too long or too short, and decides not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from extender.cluster.state import ClusterState
+from extender.policy.working_set import working_set_size
 
 
 def packed(state: ClusterState, pool: str, now: datetime) -> Sequence[str]:
@@ -19,21 +20,28 @@ def packed(state: ClusterState, pool: str, now: datetime) -> Sequence[str]:
     Workers that wait for a node count, those that are going do not. Shorter than needed where no node ever had a worker
     and all wait.
     """
-    here = {name: _staying(state, name, pool) for name in state.nodes}
-    fullest: Counter[str | None] = Counter()
-    for name, node in state.nodes.items():
-        fullest[node.instance_type] = max(fullest[node.instance_type], here[name])
-    left = sum(here.values()) + len(state.where.waiting(pool))
+    left = state.where.needed(pool).workers + len(state.where.waiting(pool))
     needed = []
-    for name in state.ranking.as_of(now):
+    for name, room in _rooms(state, pool, now).items():
         if left <= 0:
             break
-        room = max(here[name], fullest[state.nodes[name].instance_type])
         if room:
             needed.append(name)
             left -= room
     return needed
 
 
-def _staying(state: ClusterState, node: str, pool: str) -> int:
-    return sum(worker.pool == pool and not worker.terminating for worker in state.where.workers_on(node).values())
+def working_set_of(state: ClusterState, pool: str, slack: float, now: datetime) -> Sequence[str]:
+    """Name the nodes of the pool's working set (`policy.working_set`), with the same guess of what a node holds."""
+    rooms = _rooms(state, pool, now)
+    size = working_set_size(rooms.values(), state.where.needed(pool).workers, slack)
+    return list(rooms)[:size]
+
+
+def _rooms(state: ClusterState, pool: str, now: datetime) -> Mapping[str, int]:
+    """Guess how many workers of the pool each node holds, the most preferred node first."""
+    on = state.where.needed(pool).on
+    fullest: Counter[str | None] = Counter()
+    for name, node in state.nodes.items():
+        fullest[node.instance_type] = max(fullest[node.instance_type], on[name])
+    return {name: fullest[state.nodes[name].instance_type] for name in state.ranking.as_of(now)}

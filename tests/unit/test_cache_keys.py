@@ -183,6 +183,10 @@ def test_explain_tells_the_key_of_a_worker_and_the_rule_of_its_pool() -> None:
         [],
     ]
     assert "; keys: acme" in found[3]
+    sets = [[line for line in page.splitlines() if line.startswith("working set")] for page in found]
+    assert sets[2] == ["working set  1 node up to n0, as far as one look can say"]
+    assert sets[3] == ["working set  of pool pool, 1 node up to n0: it is in it"]
+    assert not any("working set" in page for page in pages("poolDefaults: {cacheKey: {label: tenant, window: 3}}"))
     assert not [page for page in pages("")[:3] if "cache key" in page]
 
 

@@ -348,11 +348,23 @@ KEYS = {
     },
     "node": {
         *{"name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "why"},
-        *{"ranked", "order", "before", "after", "nodePool", "nodeClaim", "otherPods", "emptyAfterPass", "workers"},
+        *{
+            "ranked",
+            "order",
+            "before",
+            "after",
+            "nodePool",
+            "nodeClaim",
+            "otherPods",
+            "emptyAfterPass",
+            "workingSets",
+            "workers",
+        },
     },
     "pool": {
         *{"name", "idle", "busy", "claimed", "pending", "nodes", "placement", "schedulers", "settings"},
         "cacheKey",
+        "workingSet",
         *{"claimable", "waits", "pausedUntil", "evictions", "stays", "deletionCostsToWrite"},
     },
 }

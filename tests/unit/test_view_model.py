@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extender.cluster.state import ClusterState
-from extender.inspect.packing import packed
+from extender.inspect.packing import packed, working_set_of
 from extender.inspect.plan import PoolReap
 from extender.inspect.view.frames import KEPT_EVERY, KEPT_FOR, Past, frame_of
 from extender.inspect.view.happenings import KEPT, with_happenings
@@ -85,6 +85,18 @@ def test_what_is_packed_takes_the_oldest_nodes_with_room() -> None:
     waiting = [worker("d", node=None), worker("e", node=None)]
     assert packed(synced_state(big, [*pods, *waiting]), "pool", NOW) == ["big-0", "big-1", "big-3"]
     assert packed(synced_state(big, [structs.replace(pod, terminating=True) for pod in pods]), "pool", NOW) == []
+
+
+def test_the_working_set_of_a_look_has_room_for_one_more_and_the_slack() -> None:
+    """Seven workers, and three on the fullest node of the type: eight need three nodes, with the slack nine and a half
+    four; those that wait or go need no room."""
+    big = [node(f"big-{i}", created=minutes_ago(60 - i), instance_type="big") for i in range(5)]
+    on = ["big-0", "big-0", "big-0", "big-1", "big-1", "big-2", "big-2"]
+    pods = [worker(f"w-{i}", node=name, ready_since=None) for i, name in enumerate(on)]
+    state = synced_state(big, [*pods, worker("waits", node=None), worker("goes", node="big-4", terminating=True)])
+    order = list(state.ranking.as_of(NOW))
+    assert working_set_of(state, "pool", 0.0, NOW) == order[:3]
+    assert working_set_of(state, "pool", 0.2, NOW) == order[:4]
 
 
 @given(st.lists(names, max_size=12))
