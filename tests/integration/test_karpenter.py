@@ -99,6 +99,13 @@ def burst(stage: Stage, pool: str, policy: str) -> Burst:
     stage.grow(pool, 4, prefix=f"{pool}-old")
     stage.grow(pool, 4, prefix=f"{pool}-new")
     before, workers = stage.nodes(pool), stage.wait_running(pool, 8)
+    stage.wait(  # on one that is not, idle workers stay for now, and an older one would go in their place
+        lambda: all(
+            node["metadata"]["labels"].get("karpenter.sh/initialized") == "true"
+            for node in nodes(stage.control_plane, pool).values()
+        ),
+        lambda: f"nodes of {pool} to be initialized",
+    )
     stage.make_older(*before)
     idle_old = next(name for name in workers if workers[name] == before[0])
     stage.mark_idle([name for name in workers if name.startswith(f"{pool}-new")] + [idle_old])
