@@ -18,15 +18,16 @@ MOST_NODES = 256
 class Spread:
     """How many nodes count as equally warm: the oldest ones that have an idle worker.
 
-    One while no race is lost: then age alone decides. Twice as many after each race that another claim won, and half as
-    many after 70 claims without one. So of a hundred claims one or two lose a race, however many replicas there are.
+    One while no race is lost: then age alone decides. Four times as many after each race that another claim won, and
+    half as many after 70 claims without one. So of a hundred claims about one loses a race, however many replicas there
+    are, and a burst has lost four for each of them when they are as far apart as they get.
     """
 
     nodes: float = 1.0
 
     def lost(self) -> Spread:
         """After a race that another claim won."""
-        return Spread(nodes=min(self.nodes * 2, MOST_NODES))
+        return Spread(nodes=min(self.nodes * 4, MOST_NODES))
 
     def won(self) -> Spread:
         """After a claim that went well."""

@@ -66,9 +66,9 @@ async def test_who_lost_races_begins_at_a_place_of_its_own_among_the_oldest_node
     for each in replicas:
         each.was_lost(lost, replace(lost, resource_version="2"))
         assert [found.node or "" async for found in each.in_order("pool")] == ages
-        for _ in range(3):
+        for _ in range(2):
             each.was_lost(lost, replace(lost, claim=claim()))
     one, other = [[found.node or "" async for found in each.in_order("pool")] for each in replicas]
     assert one != other
-    assert one[8:] == other[8:] == ages[8:]
-    assert sorted(one[:8]) == sorted(other[:8]) == ages[:8]
+    assert one[16:] == other[16:] == ages[16:]
+    assert sorted(one[:16]) == sorted(other[:16]) == ages[:16]
