@@ -133,7 +133,7 @@ def assess_node(
     )
 
 
-_BY_TIME = frozenset({SkipReason.IDLE_TOO_SHORT, SkipReason.TOO_YOUNG})
+_BY_TIME = frozenset({SkipReason.IDLE_TOO_SHORT, SkipReason.TOO_YOUNG, SkipReason.NODE_NOT_INITIALIZED})
 
 KeyUse: TypeAlias = Callable[[Pod], float]
 """How much a worker's cache key is used on its node, to be compared on one node only; -inf: it has none."""
@@ -162,8 +162,8 @@ def planning(
     ``max_per_pass`` for the last node, regardless of ``max_per_node``, and a node whose workers would take the pool
     below the floor is passed over. Leaving nodes go anyway and are emptied as far as possible.
 
-    A worker that only has to be idle for longer counts for the floor as if it had gone: else one on an older node would
-    go in its place, and the floor would be kept on the newest node.
+    A worker that only has to be idle for longer, or whose node Karpenter has not initialized yet, counts for the floor
+    as if it had gone: else one on an older node would go in its place, and the floor would be kept on the newest node.
 
     ``held`` are workers, by UID, that would be refused now, such as by a budget. They stay, and count for the floor as
     if they went: else older nodes would be emptied in their place. They do not count for the limits of a pass.

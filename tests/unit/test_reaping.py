@@ -152,6 +152,12 @@ def test_worker_that_goes_later_uses_the_floor_now(floor: int, late: dict[str, o
     assert names(plan(young, old, floor=floor - 1)) == ["old-0"]
 
 
+def test_worker_on_a_node_that_begins_uses_the_floor_now() -> None:
+    """A node that Karpenter has not initialized yet is taken in a moment: no older worker goes in its place until then."""
+    begins = assessed("new", idle("early"), seen_minutes_ago=NEW, stays=SkipReason.NODE_NOT_INITIALIZED)
+    assert names(plan(begins, assessed("old", idle("old"), seen_minutes_ago=OLD), floor=1)) == []
+
+
 def test_floor_above_the_number_of_workers_keeps_all() -> None:
     """A floor that the pool does not reach is no error."""
     assert names(plan(assessed("a", idle("x"), idle("y")), floor=99)) == []
