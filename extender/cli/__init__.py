@@ -35,6 +35,7 @@ _COMMANDS = {
     "top": ("watching", "show nodes and workers as they change, in the terminal"),
     "page": ("watching", "show nodes and workers as they change, as a web page"),
     "doctor": ("examining", "check the installation and the cluster around it"),
+    "record": ("recording", "write down what workers and nodes do, to be simulated"),
     "simulate": ("simulating", "show what each rule would cost, and how warm it would be"),
     "config": ("configuring", "check the configuration file, or print its JSON Schema"),
     "cleanup": ("looking", "remove everything that warmnode has written"),

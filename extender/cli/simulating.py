@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any, TypeVar
 from extender.cli.outcome import CLEAN, BadUsage, fail, refuse, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect.reading import read_source, source_name
+from extender.inspect.record.recording import RecordingError, read_recording
 from extender.inspect.text import printable
 from extender.settings import format_duration, parse_duration
 from extender.simulate.chart import draw_frontier
 from extender.simulate.jobs_file import JobsFileError, read_jobs
 from extender.simulate.picture import to_svg
+from extender.simulate.recorded import NEVER, ObservedPool, calibrate, observed_pool
 from extender.simulate.results_text import Heading, pool_words, render_json, render_table
 from extender.simulate.rules import RULES, Rule, parse_rule
 from extender.simulate.run import PoolShape
@@ -66,6 +69,10 @@ def _simulate_flags(parser: CommandParser) -> None:
     _value(jobs, "--keys", _whole(1, 1_000_000), data.keys, "keys, such as tenants")
     _value(jobs, "--key-skew", _real(0, 10), data.key_skew, "Zipf exponent of their popularity; 0: all the same")
 
+    text = "replay what warmnode record wrote; slots, boot and consolidateAfter are then as recorded unless given"
+    _value(parser, "--recorded", str, None, text, metavar="FILE")
+    text = "with --recorded: the rule that placed the workers, for the calibration"
+    _value(parser, "--ran", _checked(parse_rule), str(RULES[0]), text, metavar="RULE")
     _value(parser, "--jobs-csv", str, None, "read the jobs from a CSV instead; - is standard input", metavar="FILE")
 
     reading = parser.add_argument_group("what a job reads")
@@ -99,17 +106,30 @@ def _run(options: argparse.Namespace) -> int:
     random = Random(options.seed)  # noqa: S311 - a model, no secret
     data, shape = _taken(options, DataSets), _taken(options, PoolShape)
     try:
-        jobs, words, parameters = _workload(options, data, random)
+        if options.recorded is not None and options.jobs_csv is not None:
+            raise BadUsage("--recorded and --jobs-csv do not go together: give one of them")
+        observed = _observed(options, data, random, shape) if options.recorded is not None else None
+        if observed is not None:
+            shape = _recorded_shape(options, shape, observed)
+        jobs, words, parameters = _workload(options, data, random) if observed is None else _replayed(options, observed)
         if options.svg is not None:
             options.svg.open("a").close()  # what cannot be written is told before the runs, not after them
     except JobsFileError as error:
         return refuse(str(error), bare=True)
-    except BadUsage as error:
+    except (BadUsage, RecordingError) as error:
         return refuse(str(error))
     except OSError as error:
         return fail(_not_written(error))
+    afters = options.afters
+    calibration = None
+    if observed is not None:
+        if options.afters == _several(_duration)(_CONSOLIDATE_AFTER):
+            afters = [observed.consolidate_after or NEVER]
+        shape = replace(shape, first_nodes=observed.first_nodes, watched=observed.period)
+        as_ran = replace(shape, consolidate_after=afters[0], miss_seconds=0.0)  # misses are in what was observed
+        calibration = calibrate(observed, as_ran, options.ran, seed=options.seed)
     progress = _Progress(silent=options.quiet)
-    trials = run_study(jobs, shape, options.rules, options.afters, seed=options.seed, report=progress.report)
+    trials = run_study(jobs, shape, options.rules, afters, seed=options.seed, report=progress.report)
     progress.end()
     heading = Heading(
         workload=words,
@@ -118,6 +138,8 @@ def _run(options: argparse.Namespace) -> int:
         keys=len({job.key for job in jobs if job.key}),
         seed=options.seed,
         price=options.price,
+        calibration=calibration,
+        observed=observed,
     )
     drawn = _draw(options.svg, heading, shape, trials) if options.svg is not None else CLEAN
     render = render_json if options.output == "json" else render_table
@@ -159,9 +181,41 @@ def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tu
     return jobs, words, parameters
 
 
+def _observed(options: argparse.Namespace, data: DataSets, random: Random, shape: PoolShape) -> ObservedPool:
+    """Read a recording. Raises RecordingError, BadUsage."""
+    name = printable(source_name(options.recorded))
+    recording = read_recording(read_source(options.recorded, _not_read), name)
+    try:
+        return observed_pool(recording, BlockDrawer(data, random), reads=data.reads, cache_blocks=shape.cache_blocks)
+    except RecordingError as error:
+        raise RecordingError(f"{name}: {error}") from error
+
+
+def _recorded_shape(options: argparse.Namespace, shape: PoolShape, observed: ObservedPool) -> PoolShape:
+    """Take what was observed for what nobody gave."""
+    default = PoolShape()
+    slots = observed.slots if shape.slots == default.slots else shape.slots
+    boot = (observed.boot or shape.boot) if shape.boot == default.boot else shape.boot
+    return replace(shape, slots=slots, boot=boot)
+
+
+def _replayed(options: argparse.Namespace, observed: ObservedPool) -> tuple[Sequence[Job], str, dict[str, object]]:
+    name = printable(source_name(options.recorded))
+    period = timedelta(seconds=round(observed.period.total_seconds()))
+    words = f"recorded in {name}, over {format_duration(period)}; seed {options.seed}"
+    return observed.jobs, words, {"source": name, "periodSeconds": observed.period.total_seconds()}
+
+
 def _draw(file: Path, heading: Heading, shape: PoolShape, trials: list[Trial]) -> int:
     words = f"{heading.jobs:,} jobs of {heading.keys:,} keys: {heading.workload}; {pool_words(shape)}"
-    picture = draw_frontier(trials, title=_TITLE, subtitle=shorten(words, _SUBTITLE), by_latency=shape.miss_seconds > 0)
+    seen = heading.observed
+    picture = draw_frontier(
+        trials,
+        title=_TITLE,
+        subtitle=shorten(words, _SUBTITLE),
+        by_latency=shape.miss_seconds > 0,
+        observed=None if seen is None else (seen.node_hours, seen.hit_ratio),
+    )
     try:
         file.write_text(to_svg(picture), encoding="utf-8")
     except OSError as error:

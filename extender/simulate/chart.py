@@ -45,11 +45,20 @@ class _Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def draw_frontier(trials: Sequence[Trial], *, title: str, subtitle: str, by_latency: bool = False) -> Picture:
+def draw_frontier(
+    trials: Sequence[Trial],
+    *,
+    title: str,
+    subtitle: str,
+    by_latency: bool = False,
+    observed: tuple[float, float] | None = None,
+) -> Picture:
     """Draw a study. ``subtitle`` is the workload and the pool in words. ``by_latency``: the mean latency is upright in
-    place of the hit ratio, and the lower left is better."""
-    x = _axis([trial.outcome.node_hours for trial in trials], LEFT, RIGHT, lowest=0.0)
-    y = _latency_axis(trials) if by_latency else _hit_axis(trials)
+    place of the hit ratio, and the lower left is better. ``observed`` are node-hours and hit ratio of a real pool; its
+    latencies nobody saw."""
+    seen = [] if by_latency or observed is None else [observed]
+    x = _axis([*(trial.outcome.node_hours for trial in trials), *(hours for hours, _ in seen)], LEFT, RIGHT, lowest=0.0)
+    y = _latency_axis(trials) if by_latency else _hit_axis(trials, [ratio for _, ratio in seen])
     return Picture(
         width=WIDTH,
         height=HEIGHT,
@@ -60,13 +69,14 @@ def draw_frontier(trials: Sequence[Trial], *, title: str, subtitle: str, by_late
             *_frame(x, y),
             *_same_age_lines(trials, x, y),
             *_curves(trials, x, y),
+            *(mark for each in seen for mark in _observed(each, x, y)),
             *_legend(trials, y.better),
         ),
     )
 
 
-def _hit_axis(trials: Sequence[Trial]) -> _Axis:
-    axis = _axis([trial.outcome.hit_ratio for trial in trials], BOTTOM, TOP, lowest=0.0, highest=1.0)
+def _hit_axis(trials: Sequence[Trial], seen: Sequence[float]) -> _Axis:
+    axis = _axis([*(trial.outcome.hit_ratio for trial in trials), *seen], BOTTOM, TOP, lowest=0.0, highest=1.0)
     return replace(
         axis,
         words="block reads served by the node's cache",
@@ -141,6 +151,15 @@ def _same_age_lines(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mar
         own.sort(key=lambda trial: trial.outcome.hit_ratio)
         if len(own) > 1:
             yield Line(points=tuple(map(place, own)), colour="#9aa5b1", dash=4)
+
+
+def _observed(seen: tuple[float, float], x: _Axis, y: _Axis) -> Iterator[Mark]:
+    """Mark where the pool really was."""
+    node_hours, hit_ratio = seen
+    at = x.at(node_hours), y.at(hit_ratio)
+    told = f"as observed: {node_hours:,.0f} node-hours, {hit_ratio:.1%} hits"
+    yield Dot(centre=at, radius=LARGEST_DOT / 2, colour=INK, title=told)
+    yield Text(at=(at[0] + 12, at[1] + 4), text="as observed", size=12)
 
 
 def _legend(trials: Sequence[Trial], better: str) -> Iterator[Mark]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from extender.inspect.json_form import encode_form, keys
 from extender.inspect.text import count, table
 from extender.policy.durations import format_duration
+from extender.simulate.recorded import NEVER, Calibration, ObservedPool
 from extender.simulate.run import PoolShape
 from extender.simulate.study import Trial
 
@@ -25,6 +26,8 @@ class Heading:
     keys: int
     seed: int
     price: float | None = None
+    calibration: Calibration | None = None
+    observed: ObservedPool | None = None
 
 
 def pool_words(shape: PoolShape) -> str:
@@ -41,6 +44,7 @@ def render_json(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> 
     """Write the stable JSON form that docs/simulate.md describes."""
     form = {
         "workload": {**heading.parameters, **keys(heading, "jobs", "keys", "seed", "price")},
+        "calibration": None if heading.calibration is None else _calibration_form(heading.calibration),
         "pool": {
             "slots": shape.slots,
             "bootSeconds": shape.boot.total_seconds(),
@@ -65,12 +69,36 @@ def render_json(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> 
     return encode_form(SCHEMA, form)
 
 
+def _calibration_form(calibration: Calibration) -> dict[str, object]:
+    return {
+        "rule": str(calibration.rule),
+        "consolidateAfterSeconds": calibration.consolidate_after.total_seconds(),
+        "observedNodeHours": round(calibration.observed, 3),
+        "simulatedNodeHours": round(calibration.simulated, 3),
+        "off": round(calibration.off, 4),
+        "misses": calibration.misses,
+    }
+
+
+def _calibration(calibration: Calibration) -> Iterator[str]:
+    """Say how far the model is off, and what it may miss where that is much."""
+    verdict = "the model matches" if calibration.is_close else "the model does not match, so trust no figure below"
+    yield (
+        f"calibration: {calibration.observed:,.2f} node-hours observed, {calibration.simulated:,.2f} as simulated by "
+        f"{calibration.rule.words} ({calibration.off:+.1%}): {verdict}"
+    )
+    yield from (f"  it may miss: {each}" for each in calibration.misses)
+
+
 def render_table(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> str:
     """Write the page."""
     return "\n".join(_page(heading, shape, trials))
 
 
 def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterator[str]:
+    if heading.calibration is not None:
+        yield from _calibration(heading.calibration)
+        yield ""
     yield f"{count(heading.jobs, 'job')} of {count(heading.keys, 'key')}: {heading.workload}"
     yield pool_words(shape)
     yield ""
@@ -78,7 +106,7 @@ def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterat
     rows = [
         [
             trial.rule.words,
-            format_duration(trial.consolidate_after),
+            "never" if trial.consolidate_after >= NEVER else format_duration(trial.consolidate_after),
             f"{trial.outcome.node_hours:,.1f}",
             f"{trial.outcome.hit_ratio:.3f}",
             f"{trial.outcome.mean_latency_seconds:,.1f}s",
@@ -89,10 +117,15 @@ def _page(heading: Heading, shape: PoolShape, trials: Sequence[Trial]) -> Iterat
         ]
         for trial in trials
     ]
+    if (seen := heading.observed) is not None:
+        figures = f"{seen.node_hours:,.1f}", f"{seen.hit_ratio:.3f}", "-", "-", f"{seen.peak_nodes:,}", "-", "-"
+        rows.insert(0, ["as observed", "-", *figures])
     if heading.price is not None:
         head.insert(3, "COST")
-        for row, trial in zip(rows, trials, strict=True):
-            row.insert(3, f"{heading.price * trial.outcome.node_hours:,.2f}")
+        hours = [trial.outcome.node_hours for trial in trials]
+        hours = hours if seen is None else [seen.node_hours, *hours]
+        for row, each in zip(rows, hours, strict=True):
+            row.insert(3, f"{heading.price * each:,.2f}")
     yield from table(head, rows, numbers_from=1)
     yield ""
     yield "AFTER is consolidateAfter. Node-hours are what the pool costs; the hit ratio is the share of block reads"

@@ -30,7 +30,10 @@ _PROGRESS_JOBS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolShape:
-    """The nodes of a pool. ``restart_every`` restarts warmnode so often, None never: key counts begin anew then."""
+    """The nodes of a pool. ``restart_every`` restarts warmnode so often, None never: key counts begin anew then.
+
+    ``first_nodes`` are there at the beginning. Node-hours are counted until ``watched``, None: to the end.
+    """
 
     slots: int = 8
     boot: timedelta = timedelta(seconds=45)
@@ -38,6 +41,8 @@ class PoolShape:
     cache_blocks: int = 1000
     miss_seconds: float = 0.0
     restart_every: timedelta | None = None
+    first_nodes: int = 0
+    watched: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,7 @@ class _Run:
         self._shape = shape
         self._boot = shape.boot.total_seconds()
         self._consolidate_after = shape.consolidate_after.total_seconds()
+        self._until = inf if shape.watched is None else shape.watched.total_seconds()
         self._rule = rule
         self._progress = progress
         self._events: list[_Event] = []
@@ -122,6 +128,8 @@ class _Run:
 
     def run(self) -> RunOutcome:
         """Take arrivals and events in order of time; at one time events come first, so that freed room is there."""
+        for _ in range(self._shape.first_nodes):
+            self._booted(self._launch(0.0, boots=False), 0.0)
         if self._shape.restart_every is not None and self._jobs:
             self._push(self._shape.restart_every.total_seconds(), _Kind.RESTART, None, 0)
         for number, job in enumerate(self._jobs):
@@ -166,13 +174,15 @@ class _Run:
         if len(self._waiting) > self._booting * self._shape.slots:
             self._launch(job.arrives)
 
-    def _launch(self, now: float) -> None:
+    def _launch(self, now: float, *, boots: bool = True) -> _SimulatedNode:
         self._launched += 1
         self._booting += 1
         name = f"node-{self._launched}"
         node = self._nodes[name] = _SimulatedNode(name, now, BlockCache(self._shape.cache_blocks))
         self._peak = max(self._peak, len(self._nodes))
-        self._push(now + self._boot, _Kind.BOOTED, node, 0)
+        if boots:
+            self._push(now + self._boot, _Kind.BOOTED, node, 0)
+        return node
 
     def _booted(self, node: _SimulatedNode, now: float) -> None:
         self._booting -= 1
@@ -222,7 +232,7 @@ class _Run:
     def _remove(self, node: _SimulatedNode, now: float) -> None:
         del self._nodes[node.name], self._room[node.name]
         self._rule.node_gone(node.name)
-        self._node_seconds += now - node.launched
+        self._node_seconds += max(0.0, min(now, self._until) - node.launched)
 
     def _restart(self, now: float) -> None:
         self._rule.restarted(

@@ -154,6 +154,7 @@ DECODERS = {
     "web/openapi.py": "our own document",
     "web/wire.py": "a scheduler's request",
     "inspect/recall.py": "what a replica of ours counted",
+    "inspect/record/recording.py": "a file",
     "inspect/snapshot.py": "a file",
     "inspect/snapshot_time.py": "a file",
     "policy/decisions.py": "what a replica of ours remembers",
