@@ -153,7 +153,7 @@ def test_worker_that_goes_later_uses_the_floor_now(floor: int, late: dict[str, o
 
 
 def test_worker_on_a_node_that_begins_uses_the_floor_now() -> None:
-    """A node that Karpenter has not initialized yet is taken in a moment: no older worker goes in its place until then."""
+    """Karpenter initializes it in a moment, and may take it then: no older worker goes in its place until then."""
     begins = assessed("new", idle("early"), seen_minutes_ago=NEW, stays=SkipReason.NODE_NOT_INITIALIZED)
     assert names(plan(begins, assessed("old", idle("old"), seen_minutes_ago=OLD), floor=1)) == []
 
