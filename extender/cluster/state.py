@@ -186,6 +186,10 @@ class ClusterState:
         """Find the NodeClaim of a node, None where it has none, or none that could be read."""
         return self.objects.claim_of(node)
 
+    def preferred(self, now: datetime) -> Iterable[str]:
+        """Name the nodes that are not leaving, most preferred first, as of ``now``."""
+        return self.ranking.as_of(now)
+
     def departure(self, node_name: str) -> Departure | None:
         """Say why a node is leaving, None where it is not, or is not known."""
         return self.objects.departure(node_name)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from enum import StrEnum
-from functools import partial
 
 from msgspec import Struct
 
@@ -20,7 +19,6 @@ from extender.inspect.packing import working_set_of
 from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
-from extender.policy.claims import claimable_on
 from extender.policy.deletion_cost import CostState, Price, cost_state, node_seen_of
 from extender.policy.idleness import is_claimed, reports_idle, why_not_claimable, why_not_reapable
 from extender.settings import Configuration, PoolSettings, to_cache_key_rule
@@ -337,19 +335,14 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
         raise NotThere(f"there is no pool {name}: {there}")
     settings = InForce(look.configuration).settings(name)
     workers = [pod for pod in state.pods.values() if pod.pool == name and not pod.finished]
-    barred = partial(state.objects.why_barred, now=plan.now)
-    claimable = [
-        pod
-        for node in state.ranking.as_of(plan.now)
-        for pod in claimable_on(state.where.workers_on(node).values(), name, barred(node), plan.now)
-    ]
     schedulers = Counter(pod.scheduler for pod in workers)
     unused = PoolReap(pool=name, floor=settings.reap.floor, dry_run=settings.dry_run)
+    reap = next((reap for reap in plan.reaps if reap.pool == name), unused)
     return PoolExplanation(
         line=line or PoolLine(name=name, idle=0, busy=0, claimed=0, pending=0, nodes=0),
         settings=settings,
-        reap=next((reap for reap in plan.reaps if reap.pool == name), unused),
-        claimable=tuple(claimable),
+        reap=reap,
+        claimable=reap.claimable,
         schedulers=tuple(sorted(schedulers.items())),
         working_set=_told(name, found) if (found := _working_set(look, name)) else None,
     )

@@ -19,7 +19,7 @@ from extender.policy.affinity import KeyUse
 from extender.policy.budgets import Kept, PodBudgets
 from extender.policy.deletion_cost import CostWrite
 from extender.policy.idleness import is_claimed, reports_idle
-from extender.policy.judging import Judgement, PoolJudgement, cost_of, judge
+from extender.policy.judging import Judgement, PoolJudgement, judge
 from extender.policy.scoring import score_nodes
 from extender.policy.standing import Circumstances
 from extender.settings import Configuration
@@ -77,7 +77,7 @@ class PoolLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReap:
-    """One pool's judgement, to be shown: ``stays`` is by reason, and ``costs`` are the deletion costs to write.
+    """One pool's judgement, to be shown: ``stays`` is by reason, ``claimable`` in the order of claims.
 
     ``waits`` is why the whole pool waits, None where it does not: then nothing of ``victims`` goes now.
     ``paused_until``: until when, where it pauses, by what the reaper that leads says.
@@ -90,6 +90,7 @@ class PoolReap:
     victims: tuple[Pod, ...] = ()
     stays: tuple[tuple[Pod, SkipReason], ...] = ()
     costs: tuple[CostWrite, ...] = ()
+    claimable: tuple[Pod, ...] = ()
     paused_until: datetime | None = None
 
 
@@ -139,8 +140,7 @@ def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configurati
     """Plan for a state as of when ``snapshot`` was taken, which says what else was read and what was not."""
     now = snapshot.taken or EPOCH
     judgement = judge_snapshot(snapshot, state, configuration)
-    costs = _costs(state, configuration, now)
-    reaps = tuple(_shown(state, judged, costs.get(pool, ())) for pool, judged in judgement.pools.items())
+    reaps = tuple(_shown(state, judged) for judged in judgement.pools.values())
     unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
     settings = InForce(configuration).settings
@@ -164,7 +164,7 @@ def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Confi
     return judge(state, circumstances, pools, snapshot.taken or EPOCH)
 
 
-def _shown(state: ClusterState, judged: PoolJudgement, costs: Iterable[CostWrite]) -> PoolReap:
+def _shown(state: ClusterState, judged: PoolJudgement) -> PoolReap:
     stays = [(state.pods[uid], reason) for uid, reason in judged.skipped.items()]
     return PoolReap(
         pool=judged.pool,
@@ -173,22 +173,10 @@ def _shown(state: ClusterState, judged: PoolJudgement, costs: Iterable[CostWrite
         waits=judged.waits,
         victims=judged.victims,
         stays=tuple(sorted(stays, key=lambda entry: (entry[1], entry[0].namespace, entry[0].name))),
-        costs=tuple(sorted(costs, key=lambda write: (write.pod.namespace, write.pod.name))),
+        costs=tuple(sorted(judged.costs, key=lambda write: (write.pod.namespace, write.pod.name))),
         paused_until=judged.paused_until,
+        claimable=judged.claimable,
     )
-
-
-def _costs(state: ClusterState, configuration: Configuration, now: datetime) -> dict[str, list[CostWrite]]:
-    """Find the deletion costs to write by pool, on the workers that are on a node."""
-    in_force = InForce(configuration)
-    found: dict[str, list[CostWrite]] = {}
-    for name in state.nodes:
-        for worker in state.where.workers_on(name).values():
-            pool = worker.pool or ""
-            write = cost_of(state, worker, in_force.settings(pool), now)
-            if write is not None:
-                found.setdefault(pool, []).append(write)
-    return found
 
 
 def _stuck(state: ClusterState, judgement: Judgement) -> tuple[StuckNode, ...]:

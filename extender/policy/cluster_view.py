@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Protocol
 
 from extender.model import Departure, Node, NodeClaim, NodePool, OrderKey, Pod
@@ -69,4 +70,8 @@ class ClusterView(Protocol):
 
     def key_use(self, worker: Pod) -> float:
         """Say how much a placed worker's cache key was used on its node; -inf: it has none."""
+        ...
+
+    def preferred(self, now: datetime) -> Iterable[str]:
+        """Name the nodes that are not leaving, in the order in which work goes to them as of ``now``."""
         ...

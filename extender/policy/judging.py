@@ -9,13 +9,14 @@ one pool go is for `policy.reaping` to say, and whether one still goes a moment 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import holds_up, why_pool_waits
 from extender.policy.budgets import NO_BUDGETS, Kept
+from extender.policy.claims import claimable_on
 from extender.policy.cluster_view import ClusterView
 from extender.policy.deletion_cost import CostWrite, cost_write, karpenter_on, stances
 from extender.policy.departure import why_barred
@@ -41,7 +42,9 @@ class PoolJudgement:
     """One pool: whom to evict, in this order, and by UID why each other idle worker stays.
 
     ``waits`` is why the whole pool waits, None where it does not: then none of ``victims`` goes now. ``paused_until``:
-    until when, where it waits because it is paused.
+    until when, where it waits because it is paused. ``claimable`` are the workers that can be handed out, first the one
+    that a claim gets, and ``costs`` the deletion costs to write: both are given by `judge` only, as those who act on
+    them do so worker by worker.
     """
 
     pool: str
@@ -52,6 +55,8 @@ class PoolJudgement:
     victims: tuple[Pod, ...]
     skipped: Mapping[str, SkipReason]
     counts: PoolCounts
+    claimable: tuple[Pod, ...] = ()
+    costs: tuple[CostWrite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +68,24 @@ class Judgement:
 
 
 def judge(view: ClusterView, circumstances: Circumstances, pools: Iterable[str], now: datetime) -> Judgement:
-    """Judge pools at once, for who has the time; see `judging`."""
+    """Judge pools at once and in full, for who has the time; see `judging`."""
     steps = judging(Standing(view, circumstances), pools, now)
     while True:
         try:
             next(steps)
         except StopIteration as end:
             judgement: Judgement = end.value
-            return judgement
+            return replace(
+                judgement,
+                pools={
+                    pool: replace(
+                        judged,
+                        claimable=tuple(_claimable(view, pool, now)),
+                        costs=tuple(_costs(view, pool, circumstances.rules(pool), now)),
+                    )
+                    for pool, judged in judgement.pools.items()
+                },
+            )
 
 
 def judging(standing: Standing, pools: Iterable[str], now: datetime) -> Generator[None, None, Judgement]:
@@ -126,6 +141,21 @@ def cost_of(
     karpenter = karpenter_on(view.nodes.get(worker.node or ""), writes=karpenter_writes)
     wanted = stances(costs, worker, karpenter)
     return cost_write(worker, view.order.get(worker.node or ""), wanted, settle=costs.settle, now=now)
+
+
+def _claimable(view: ClusterView, pool: str, now: datetime) -> Iterator[Pod]:
+    """Put the workers of a pool that can be handed out in order: 1. node by preference; 2. idle longest; 3. pod UID."""
+    for name in view.preferred(now):
+        barred = why_barred(view.nodes[name], view.claim_of(view.nodes[name]), now)
+        yield from claimable_on(view.where.workers_on(name).values(), pool, barred, now)
+
+
+def _costs(view: ClusterView, pool: str, rules: PoolRules, now: datetime) -> Iterator[CostWrite]:
+    for name in view.nodes:
+        for worker in view.where.workers_on(name).values():
+            write = cost_of(view, worker, rules, now) if worker.pool == pool else None
+            if write is not None:
+                yield write
 
 
 class _Aftermath:
