@@ -21,7 +21,7 @@ from extender.inspect.plan_text import why_ranked
 from extender.inspect.recall import History
 from extender.inspect.text import count, page, some, span, table
 from extender.inspect.words import words_of
-from extender.model import Pod, PodClaim, SkipReason
+from extender.model import PlacementMode, Pod, PodClaim, SkipReason
 from extender.policy.deletion_cost import CostState
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.settings import format_duration
@@ -100,7 +100,8 @@ def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, st
         yield "", f"lower in the pool: {lower}, which a ReplicaSet takes first as far as they are its own"
     reap = settings.reap
     told = f"floor {reap.floor}, idleTimeout {format_duration(reap.idle_timeout)}, scaleIn {reap.scale_in}"
-    yield "settings", told + (", dry-run" if settings.dry_run else "")
+    shadow = ", placement in the shadow" if settings.placement is PlacementMode.SHADOW else ""
+    yield "settings", told + (", dry-run" if settings.dry_run else "") + shadow
 
 
 def _where(line: NodeLine | None, pod: Pod, plan: Plan) -> str:

@@ -10,13 +10,23 @@ from aiohttp import WSMsgType, web
 from tests.fakes.faults import Fault
 
 
-def tunnel(*, answer: bytes = b"", error: bytes = b"", frame: int = 7, asked: list[bytes] | None = None) -> Fault:
-    """Answer what comes in on the data channel with ``answer``, cut in frames; or say ``error`` on the other one."""
+def tunnel(
+    *,
+    answer: bytes = b"",
+    error: bytes = b"",
+    frame: int = 7,
+    asked: list[bytes] | None = None,
+    port_parameter: str = "ports",
+) -> Fault:
+    """Answer what comes in on the data channel with ``answer``, cut in frames; or say ``error`` on the other one.
+
+    ``port_parameter``: an API server is asked for ``ports``, and asks a kubelet for ``port``.
+    """
 
     async def fault(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
         await socket.prepare(request)
-        port = int(request.query["ports"]).to_bytes(2, "little")
+        port = int(request.query[port_parameter]).to_bytes(2, "little")
         await socket.send_bytes(b"\x00" + port)
         await socket.send_bytes(b"\x01" + port)
         message = await socket.receive()
