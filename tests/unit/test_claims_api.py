@@ -349,6 +349,23 @@ async def test_a_cache_key_decides_among_the_oldest_nodes_with_an_idle_worker(de
     ]
 
 
+async def test_a_cache_key_decides_in_the_working_set_of_those_that_work(desk: Desk) -> None:
+    """Two idle workers on the oldest node hold the first two claims, so acme's nodes are outside; the third needs one.
+
+    The newest, which acme used most, is needed only once three work.
+    """
+    desk.state.upsert_node(node("newest"))
+    for name in ("new", "newest", "newest"):
+        desk.state.keys.history.record(name, "acme", NOW)
+    for number, on in enumerate(("old", "old", "new", "newest", "newest")):
+        desk.worker(f"w{number}", on=on)
+    desk.settings["ducks"] = replace(SETTINGS, cache_key=CacheKeyRule(label="tenant", slack=0))
+    assert [(await desk.claim(f"q{number}", cacheKey="acme"))[1].get("node") for number in range(5)] == [
+        *("old", "old", "new", "newest", "newest"),
+    ]
+    assert desk.state.where.needed("ducks").at_work == 5
+
+
 async def test_a_worker_that_is_handed_out_counts_for_the_key_once(desk: Desk) -> None:
     """A pool of warm workers without the label learns from its claims; a repeated request is no second one."""
     desk.settings["ducks"] = KEYED

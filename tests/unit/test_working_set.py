@@ -227,6 +227,16 @@ def test_the_set_is_kept_until_something_changes_and_its_size_is_told() -> None:
     assert told == [1, 2, 2, 2, 2, 2]
 
 
+def test_other_feasible_nodes_make_another_set_also_where_they_are_as_many() -> None:
+    """Two kinds of worker of one pool may fit on other nodes: what is kept for one is not taken for the other."""
+    state = aged("abcd", [("a", ""), ("b", "")])
+    sets, ranking = WorkingSets(state), state.ranking.as_of(NOW)
+    narrow = sets.reach("ducks", ranking, list("ab"), ONE_CPU, 0.0)
+    wide = sets.reach("ducks", ranking, list("cd"), ONE_CPU, 0.0)
+    assert (narrow.nodes, wide.nodes) == (1, 3)
+    assert wide.feasible == {"c", "d"}
+
+
 def test_the_metric_tells_the_size_by_pool() -> None:
     """What a cache key chooses among is to be seen."""
     metrics = Metrics()
