@@ -120,7 +120,9 @@ def _idle_words(pod: Pod, now: datetime) -> str:
     if not reports_idle(pod, now):
         return f"no: its mark is in the future ({since}), which counts as busy"
     last = idle_since(pod) or pod.idle_since
-    ended = "" if last == pod.idle_since else f", and its last claim ended {span(now - last)} ago"
+    ended = (
+        "" if last == pod.idle_since or is_claimed(pod, now) else f", and its last claim ended {span(now - last)} ago"
+    )
     return f"yes, for {span(now - pod.idle_since)} (since {since}){ended}"
 
 

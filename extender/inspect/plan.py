@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from extender.cluster.state import ClusterState
+from extender.inspect.packing import packed
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.unknowns import what_is_unknown
 from extender.model import AgeSource, Departure, Ending, Node, PlacementMode, Pod, SkipReason
@@ -64,7 +65,10 @@ class NodeLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLine:
-    """One pool. ``idle``, ``busy`` and ``claimed`` workers are placed ones, ``pending`` have no node yet."""
+    """One pool. ``idle``, ``busy`` and ``claimed`` workers are placed ones, ``pending`` have no node yet.
+
+    ``needs``: so many nodes would do if the workers were packed, oldest node first, see `packing.packed`.
+    """
 
     name: str
     idle: int
@@ -72,6 +76,7 @@ class PoolLine:
     claimed: int
     pending: int
     nodes: int
+    needs: int = 0
     placement: PlacementMode = PlacementMode.ACTIVE
 
 
@@ -264,6 +269,7 @@ def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:
             claimed=claimed[name],
             pending=pending[name],
             nodes=len(nodes[name]),
+            needs=len(packed(state, name, now)),
         )
         for name in sorted(nodes)
     )

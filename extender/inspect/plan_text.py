@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import assert_never
 
 from extender.inspect.json_form import all_keys, encode_form, keys
@@ -32,6 +33,10 @@ NO_POOL = (
 WHAT_IT_MEANS = (
     "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity). The "
     f"first {SCORED_NODES} feasible nodes get a score: shown is the score where all nodes are feasible."
+)
+EQUAL_MINUTES = (
+    "Nodes that were first seen in the same minute are equally old: a hash of their UID orders them, so that they fill "
+    "one after the other."
 )
 
 
@@ -105,6 +110,8 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
         yield f"and {count(hidden, 'more node')} without a score{of_them} (--all shows them)"
     yield ""
     yield from fill(WHAT_IT_MEANS, width=width)
+    if _has_equal_minutes(shown):
+        yield from fill(EQUAL_MINUTES, width=width)
     yield from _reap_page(plan)
     yield from _stuck_page(plan)
 
@@ -212,6 +219,17 @@ def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
         columns["PLACEMENT"] = [pool.placement for pool in pools]
     rows = zip(*columns.values(), strict=True)
     yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
+    for pool in pools:
+        if pool.needs < pool.nodes:
+            workers = count(pool.idle + pool.busy + pool.claimed + pool.pending, "worker")
+            of_them = f"{pool.needs:,} of the {pool.nodes:,} nodes that they are on"
+            yield f"Packed oldest first, the {workers} of {pool.name} need about {of_them}"
+
+
+def _has_equal_minutes(lines: Sequence[NodeLine]) -> bool:
+    """True where a node stands before one that was seen a little earlier, in the same minute."""
+    seen = [line.first_seen for line in lines if line.rank is not None and line.ending is None and line.first_seen]
+    return any(before > after for before, after in pairwise(seen))
 
 
 def _node_row(line: NodeLine, now: datetime) -> Sequence[str]:

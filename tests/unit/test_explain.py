@@ -151,6 +151,7 @@ def test_a_claimed_worker_says_whose_it_is() -> None:
     assert "by 'query-7' of" in page(seen, found)
     assert tree(seen, found)["pod"]["claim"]["claimant"] == "query-7"
     assert "held for ever" in page(seen, pod_of(seen, "odd"))
+    assert "last claim ended" not in page(seen, found) + page(seen, pod_of(seen, "odd"))
     over = look(idle("a", claim=claim(expires=minutes_ago(1))))
     assert "its last claim ended 1m ago" in page(over, pod_of(over, "a"))
     assert tree(over, pod_of(over, "a"))["pod"]["claim"] is None
@@ -362,7 +363,7 @@ KEYS = {
         },
     },
     "pool": {
-        *{"name", "idle", "busy", "claimed", "pending", "nodes", "placement", "schedulers", "settings"},
+        *{"name", "idle", "busy", "claimed", "pending", "nodes", "needs", "placement", "schedulers", "settings"},
         "cacheKey",
         "workingSet",
         *{"claimable", "waits", "pausedUntil", "evictions", "stays", "deletionCostsToWrite"},

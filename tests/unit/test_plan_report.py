@@ -31,6 +31,10 @@ AN_HOUR, NOTHING = ledger({OLD.uid: minutes_ago(60)}), ledger({})
 """Ledgers: the old node was seen an hour ago, and no node was seen."""
 
 
+def pool_form(name: str, **counts: int) -> dict[str, object]:
+    return {"name": name, **counts, "placement": "active"}
+
+
 def plan(
     *nodes: Node, pods: tuple[Pod, ...] = (), recorded: Ledger | None = None, age: AgeSource = AgeSource.FIRST_SEEN
 ) -> Plan:
@@ -181,8 +185,26 @@ def test_workers_are_counted_by_node_and_by_pool() -> None:
     made = plan(OLD, NEW, pods=pods)
     assert (line_of(made, "node-old").workers, line_of(made, "node-old").idle) == (2, 1)
     assert as_json(made)["pools"] == [
-        {"name": "other", "idle": 0, "busy": 1, "claimed": 0, "pending": 0, "nodes": 1, "placement": "active"},
-        {"name": "pool", "idle": 1, "busy": 1, "claimed": 0, "pending": 1, "nodes": 1, "placement": "active"},
+        {
+            "name": "other",
+            "idle": 0,
+            "busy": 1,
+            "claimed": 0,
+            "pending": 0,
+            "nodes": 1,
+            "needs": 1,
+            "placement": "active",
+        },
+        {
+            "name": "pool",
+            "idle": 1,
+            "busy": 1,
+            "claimed": 0,
+            "pending": 1,
+            "nodes": 1,
+            "needs": 2,
+            "placement": "active",
+        },
     ]
     assert made.pods == 6
 
@@ -192,7 +214,16 @@ def test_claimed_workers_are_shown_where_there_are_some() -> None:
     held = claim(expires=minutes_ago(-5))
     made = plan(node("old"), pods=(worker("a", node="old", idle_since=minutes_ago(20), claim=held),))
     assert as_json(made)["pools"] == [
-        {"name": "pool", "idle": 0, "busy": 0, "claimed": 1, "pending": 0, "nodes": 1, "placement": "active"}
+        {
+            "name": "pool",
+            "idle": 0,
+            "busy": 0,
+            "claimed": 1,
+            "pending": 0,
+            "nodes": 1,
+            "needs": 1,
+            "placement": "active",
+        }
     ]
     assert as_json(made)["nodes"][0]["idle"] == 0
     assert [each["reason"] for each in as_json(made)["reaping"][0]["stays"]] == ["claimed"]
@@ -218,7 +249,7 @@ def test_json_keys_are_those_of_the_documentation() -> None:
         "stuckNodes",
         "nodes",
     ]
-    assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes", "placement"]
+    assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes", "needs", "placement"]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
         "cacheKeys",
@@ -361,3 +392,22 @@ def test_page_holds_nothing_that_a_terminal_acts_on() -> None:
 def test_span_has_the_two_largest_units(duration: timedelta, text: str) -> None:
     """Ages are read beside each other: more digits would hide the difference."""
     assert span(duration) == text
+
+
+def test_what_there_is_to_be_won_is_said() -> None:
+    """Of a pool that would need fewer nodes; of one that is packed nothing."""
+    nodes = [node(f"n-{number}", created=minutes_ago(60 - number)) for number in range(3)]
+    spread = [worker(f"a-{number}", node=f"n-{number}") for number in range(3)]
+    pods = (*spread, worker("a-3", node="n-0"), worker("b-1", pool="packed", node="n-0"))
+    text = render_table(plan(*nodes, pods=pods))
+    assert "Packed oldest first, the 4 workers of pool need about 2 of the 3 nodes that they are on" in text
+    assert "of packed need" not in text
+
+
+def test_nodes_of_one_minute_are_said_to_be_equally_old() -> None:
+    """Where one stands before another that was seen a little earlier, and only there."""
+    first = plan(OLD, MIDDLE, recorded=ledger({OLD.uid: minutes_ago(60), MIDDLE.uid: minutes_ago(60)}))
+    before, after = (line.uid for line in first.nodes)
+    for seconds, is_told in ((10, True), (-10, False), (-70, False)):
+        seen = ledger({before: minutes_ago(60 - 30 / 60), after: minutes_ago(60 - (30 - seconds) / 60)})
+        assert ("are equally old" in render_table(plan(OLD, MIDDLE, recorded=seen))) is is_told
