@@ -14,6 +14,7 @@ let chosen = null; // {node, pod} by UID
 let gridWidth = grid.clientWidth; // to ask for it while drawing would lay out everything at once
 let lastContact = Date.now();
 let lostSince = null;
+let drawnAll = Date.now();
 
 function take(model, frame) {
   if (frame.order) {
@@ -195,7 +196,7 @@ function drawFigures(model) {
   fill($("lately"), frame.lately, happeningItem);
   tellTrouble(frame);
   const reach = Math.floor((Date.parse(live.frame.now) - Date.parse(live.frame.begun)) / 10000) * 10;
-  $("time").min = String(-reach);
+  $("time").min = String(Math.min(-10, -reach));
   $("when").textContent = past
     ? `${clock(frame.now)}, ${span2(Date.parse(live.frame.now) - Date.parse(frame.now))} ago`
     : `live, ${clock(frame.now)}`;
@@ -271,7 +272,8 @@ function follow() {
     }
     take(live, frame);
     if (!past) for (const column of frame.columns) dirty.add(column.uid);
-    schedule();
+    if (Date.now() - drawnAll > 10000) redraw(); // ages are written in words, and go on
+    else schedule();
   };
   source.onerror = () => {
     lostSince = lostSince ?? lastContact;
@@ -298,6 +300,7 @@ async function goBack() {
 }
 
 function redraw() {
+  drawnAll = Date.now();
   for (const uid of shown().columns.keys()) dirty.add(uid);
   schedule();
 }

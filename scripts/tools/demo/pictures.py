@@ -10,6 +10,7 @@ import asyncio
 import io
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -25,7 +26,7 @@ from scripts.tools.demo.stage import DemoFailed, Stage
 
 IMAGES = ROOT / "docs" / "images"
 WIDTH, HEIGHT = 1200, 700
-COLUMNS, TERMINAL = 80, (676, 500)
+COLUMNS, TERMINAL = 80, (800, 360)
 """The terminal, and its picture in pixels."""
 
 _DESCRIPTION = f"""\
@@ -103,8 +104,11 @@ async def _picture_of(page: Page, text: str) -> None:
     console.print(Text.from_ansi(text))
     body = console.export_html(theme=MONOKAI, inline_styles=True)
     await page.look_like(dark=True, width=TERMINAL[0], height=TERMINAL[1])
-    await page.ask(f"location.href = 'about:blank'; document.documentElement.innerHTML = {body!r}")
-    await page.picture(IMAGES / "live-view-top.png")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "terminal.html"
+        await asyncio.to_thread(file.write_text, body)
+        await page.open(file.as_uri())
+        await page.picture(IMAGES / "live-view-top.png")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ DEPLOYMENT_SELECTOR = "app=workers"
 NODE_CPU, WORKER_CPU = 8, 2
 FIRST, BURST = 8, 14
 """Replicas at first, and in the burst."""
-TIDE, FLOOR = 18, 10
-"""Bare workers of a burst for which there is room for 10, so many of which are kept when it is over."""
+TIDE, FLOOR = 18, 2
+"""Bare workers of a burst for which there is room for 10, and how many are kept afterwards: those on a node that had
+workers before. All other nodes of the burst may be first seen in one minute, and then a hash orders them."""
 NODE_POOL = "burst"
 CONFIGURATION = {
     "apiVersion": "warmnode.dev/v1alpha1",

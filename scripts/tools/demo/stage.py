@@ -122,10 +122,8 @@ class Stage:
         """Start `warmnode run`, and a second kube-scheduler with the configuration that the manifests ship."""
         self.webhook_port, self.ops_port = free_ports(2)
         self._warmnode = Components(self._folder / "logs", self.cluster.api_client.tls)
-        configuration = self._folder / "warmnode.json"
-        configuration.write_text(json.dumps(scenario.CONFIGURATION))
         command = (
-            *(sys.executable, "-m", "extender", "run", "--config", str(configuration)),
+            *(sys.executable, "-m", "extender", "run", "--config", str(self._configuration())),
             *("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", scenario.SYSTEM),
             *("--webhook-listen", f"127.0.0.1:{self.webhook_port}", "--ops-listen", f"127.0.0.1:{self.ops_port}"),
             *("--history-listen", "127.0.0.1:0"),
@@ -137,8 +135,15 @@ class Stage:
 
     def start_page(self) -> str:
         """Start `warmnode page`: the address to open."""
-        self._live_page = LivePage(self.cluster.kubeconfig, self._folder / "page.log")
+        self._live_page = LivePage(
+            self.cluster.kubeconfig, self._folder / "page.log", "--config", str(self._configuration())
+        )
         return self._live_page.__enter__().url
+
+    def _configuration(self) -> Path:
+        file = self._folder / "warmnode.json"
+        file.write_text(json.dumps(scenario.CONFIGURATION))
+        return file
 
     def plan(self) -> list[PlannedNode]:
         """Run `warmnode plan --output json` against the cluster."""

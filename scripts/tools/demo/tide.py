@@ -108,6 +108,6 @@ def tide_in_words(shores: Sequence[Shore]) -> str:
     stay = [each for each in shores if each.is_there and each.node.rank is not None]
     return (
         f"The burst needed {len(gone)} nodes more. When it was over, warmnode evicted {evicted} idle workers, the "
-        f"newest nodes first, and kept {scenario.FLOOR}; Karpenter took the {len(gone)} nodes that were left empty. "
+        f"newest nodes first, and kept {scenario.FLOOR}; Karpenter took the {len(gone)} nodes that it had added. "
         f"The {len(stay)} older ones stay, and so do all {sum(each.busy for each in shores)} busy workers."
     )
