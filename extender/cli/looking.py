@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from extender.cli.flags import cluster_flags, cluster_options, flag, path
-from extender.cli.one_look import look, looks_once, snapshot_flag
+from extender.cli.one_look import look, looks_once, selector_flag, snapshot_flag
 from extender.cli.outcome import CLEAN, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import once
@@ -33,6 +33,7 @@ def _plan_flags(parser: CommandParser) -> None:
     command(parser, _PLAN, looks_once(_plan))
     cluster_flags(parser)
     snapshot_flag(parser)
+    selector_flag(parser)
     output_flag(parser, "table", "json")
     parser.add_argument("--all", action="store_true", help="show nodes without a score too")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from extender.inspect.explain import Look
 from extender.inspect.snapshot import SnapshotError
 from extender.inspect.survey.scheduler_config import SchedulerConfigError
 from extender.kube.errors import ConfigurationProblem, KubeError
-from extender.settings import SettingsError, read_configuration
+from extender.settings import Configuration, SettingsError, load_configuration, read_configuration
 
 
 def snapshot_flag(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +25,32 @@ def snapshot_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def selector_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that takes workers by labels that they have, where nobody has named a pool yet."""
+    text = "take pods with these labels as the workers of one pool, without a configuration file"
+    parser.add_argument("--selector", "-l", metavar="LABEL=VALUE[,...]", help=text)
+
+
+def configuration_of(options: argparse.Namespace) -> Configuration:
+    """Read --config, or make the configuration that --selector means. Raises `SettingsError` and `BadUsage`."""
+    selector = getattr(options, "selector", None)
+    if selector is None:
+        return read_configuration(path(options.config))
+    if options.config:
+        raise BadUsage("--selector and --config do not go together: the file names the pools")
+    pairs = [pair.partition("=") for pair in selector.split(",")]
+    if not all(name and equals and "=" not in value for name, equals, value in pairs):
+        raise BadUsage(f"--selector: write LABEL=VALUE, several with commas between (got {selector!r})")
+    labels = {name.strip(): value.strip() for name, _, value in pairs}
+    pools = [{"name": "selected", "selector": {"matchLabels": labels}}]
+    head = {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration"}
+    return load_configuration(json.dumps({**head, "pools": pools}), source="--selector")
+
+
 def look(options: argparse.Namespace) -> Look:
     """Look at what `cluster_flags` and `snapshot_flag` name. Raises what `looks_once` answers."""
     check_place(options)
-    configuration = read_configuration(path(options.config))
+    configuration = configuration_of(options)
     if options.snapshot is not None:
         return once.look_at_snapshot(options.snapshot, configuration)
     return asyncio.run(once.look_live(cluster_options(options), configuration))

@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TypeAlias
 
-from extender.cli.flags import cluster_flags, cluster_options, flag, path
-from extender.cli.one_look import looks_once
+from extender.cli.flags import cluster_flags, cluster_options, flag
+from extender.cli.one_look import configuration_of, looks_once, selector_flag
 from extender.cli.outcome import CLEAN, BadUsage, fail
 from extender.cli.parser import CommandParser, Commands, command
 from extender.inspect.view.following import Following, following
 from extender.inspect.view.view_page import serve_page
 from extender.kube.errors import KubeError
-from extender.settings import read_configuration
 from extender.web.server import Address, ListenerProblem
 
 _TOP = """\
@@ -51,6 +50,7 @@ COMMANDS: Commands = {"top": _top_flags, "page": _page_flags}
 
 def _view_flags(parser: argparse.ArgumentParser) -> None:
     cluster_flags(parser)
+    selector_flag(parser)
     parser.add_argument(
         "--price",
         action="append",
@@ -97,7 +97,7 @@ def _show(options: argparse.Namespace, face: Face) -> int:
 
 async def _follow(options: argparse.Namespace, face: Face) -> None:
     stop = asyncio.Event()
-    configuration = read_configuration(path(options.config))
+    configuration = configuration_of(options)
     async with following(cluster_options(options), configuration, _prices(options.price)) as followed:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

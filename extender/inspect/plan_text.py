@@ -27,8 +27,8 @@ SHOWN_PODS = 20
 KEYS_IN_WORDS = 3
 
 NO_POOL = (
-    "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them in a configuration file by "
-    "labels that they have (--config). Below is the order that such workers would find."
+    "No pod belongs to a pool. Label workers with warmnode.dev/pool: NAME, or select them by labels that they have "
+    "(--selector app=NAME, or a configuration file: --config). Below is the order that such workers would find."
 )
 WHAT_IT_MEANS = (
     "A new worker goes to the first of these nodes that kube-scheduler finds feasible (room, taints, affinity). The "

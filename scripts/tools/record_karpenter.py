@@ -6,6 +6,7 @@ node, as the API server gave them but for managedFields. Each state is provoked,
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,7 @@ KEPT = {"karpenter.sh/do-not-disrupt": "true"}
 
 def main() -> int:
     """Record into the repository."""
+    argparse.ArgumentParser(prog="scripts/record-karpenter", description=__doc__).parse_args()
     RECORDED.mkdir(exist_ok=True)
     try:
         for version in KARPENTER_MODULES:

@@ -227,6 +227,20 @@ def test_plan_of_a_snapshot_is_a_table_or_json(capsys: Captured) -> None:
     assert len(json.loads(output(capsys, "plan", "--snapshot", SNAPSHOT, "--output", "json"))["nodes"]) == 9
 
 
+def test_plan_takes_workers_by_labels_that_they_have(capsys: Captured, tmp_path: Path) -> None:
+    """Before anybody has named a pool."""
+    labels = {"warmnode.dev/pool": "duckdb"}
+    text = output(capsys, "plan", "--snapshot", SNAPSHOT, "--selector", ",".join(map("=".join, labels.items())))
+    assert "selected" in text
+    assert "transcode" not in text
+    for wrong in ("app", "=x", "a=b=c", "", "a=b,,"):
+        line = refusal(capsys, "plan", "--snapshot", SNAPSHOT, "--selector", wrong)
+        assert line == f"warmnode: --selector: write LABEL=VALUE, several with commas between (got {wrong!r})"
+    assert "--selector" in refusal(capsys, "plan", "--snapshot", SNAPSHOT, "--selector", "a b=c")
+    file = str(tmp_path / "x.yaml")
+    assert "do not go together" in refusal(capsys, "top", "--selector", "a=b", "--config", file)
+
+
 def test_plan_takes_pools_from_the_configuration(capsys: Captured, tmp_path: Path) -> None:
     """Workers are found by labels that they have anyway."""
     config = tmp_path / "config.yaml"
