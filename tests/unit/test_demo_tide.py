@@ -25,7 +25,7 @@ def test_a_burst_that_drains_from_the_newest_node_breaks_no_promise() -> None:
     assert broken_shores([OLD, NEW, CORDONED]) == []
     assert tide_in_words([OLD, NEW, CORDONED]) == (
         "The burst needed 1 nodes more. When it was over, warmnode evicted 4 idle workers, the newest nodes first, and "
-        "kept 2; Karpenter took the 1 nodes that it had added. The 1 older ones stay, and so do all 4 busy workers."
+        "kept 2; Karpenter took the 1 nodes that it had added. The 1 others stay, and so do all 4 busy workers."
     )
 
 

@@ -109,5 +109,5 @@ def tide_in_words(shores: Sequence[Shore]) -> str:
     return (
         f"The burst needed {len(gone)} nodes more. When it was over, warmnode evicted {evicted} idle workers, the "
         f"newest nodes first, and kept {scenario.FLOOR}; Karpenter took the {len(gone)} nodes that it had added. "
-        f"The {len(stay)} older ones stay, and so do all {sum(each.busy for each in shores)} busy workers."
+        f"The {len(stay)} others stay, and so do all {sum(each.busy for each in shores)} busy workers."
     )
