@@ -23,7 +23,7 @@ from extender.inspect.doctor.evidence import (
 )
 from extender.inspect.survey.scheduler_config import DEFAULT_SCORE_WEIGHTS
 from extender.model import AgeSource, Pod
-from extender.policy.calling import Refusal
+from extender.policy.scheduler_silence import Refusal
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 
 NAMESPACE = "warmnode"

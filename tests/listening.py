@@ -15,8 +15,8 @@ from typing import Any, Self, TypeVar
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.model import BusyVictims, Ledger, Node, Pod
-from extender.policy.calling import HandshakeFailure
 from extender.policy.pools import PoolsInForce
+from extender.policy.scheduler_silence import HandshakeFailure
 from extender.telemetry import Metrics
 from extender.web.requests import Handler
 from extender.web.server import Address, Listener

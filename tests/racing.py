@@ -24,14 +24,13 @@ from extender.kube.objects import CLAIM, CLAIMED_BY, IDLE_SINCE, PodObject, pod_
 from extender.loops.evictions import Hands
 from extender.loops.reaper import Reaper
 from extender.model import Pod
-from extender.policy.claims import Claimant, ClaimReference, ClaimRules, PoolClaims
-from extender.policy.deletion_cost import PoolCosts
-from extender.policy.idleness import ReapRules
+from extender.policy.claims import Claimant, ClaimReference, PoolClaims
+from extender.policy.defaults import ClaimRules, PoolCosts, ReapRules
 from extender.policy.pools import POOL_LABEL
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics
+from extender.web.claim_values import ClaimRequest, Granted, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
 from extender.web.claiming import Claiming
-from extender.web.grants import ClaimRequest, Granted, NoSuchClaim, NothingToClaim, StillChanging, WorkerEnds
 from extender.web.held_claims import HeldClaims
 from tests.builders import NOW, by_label, clock_of, ledger, minutes_ago, node
 from tests.fakes.store import NAMESPACES, PODS, Change, Store

@@ -1,6 +1,6 @@
 """Composition root of the processes that stay: builds everything a role needs, runs it, and stops it in order.
 
-With `extender.inspect.once` the only place where parts meet.
+With `extender.inspect.commands` the only place where parts meet.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from extender.policy.calling import EXPIRES_SOON
+from extender.logs import fields
+from extender.policy.scheduler_silence import EXPIRES_SOON
 from extender.settings import Accepted, Configuration, ConfigurationFile, ConfigurationRefused, Unchanged
-from extender.telemetry import Metrics, fields
+from extender.telemetry import Metrics
 from extender.web.tls import ServerTls, TlsProblem
 
 log = logging.getLogger("warmnode")

@@ -21,15 +21,16 @@ from extender.kube.lease import is_held
 from extender.kube.ledger_store import LedgerStore
 from extender.kube.listing import list_uids
 from extender.kube.transport import Lane
+from extender.logs import fields
+from extender.loops.clock_skew import tell_skew
 from extender.loops.departures import tell_departures
 from extender.loops.ledger_keeper import PRUNE_INTERVAL, is_half_full, keep_ledger, prune_ledger
-from extender.loops.skew import tell_skew
 from extender.model import AgeSource, Pod
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
-from extender.telemetry import Metrics, WatchMetrics, fields
+from extender.telemetry import Metrics, WatchMetrics
 from extender.web.history_api import history_handler
-from extender.web.ops import Readiness, operations
+from extender.web.ops_listener import Readiness, operations
 from extender.web.server import Listener
 from extender.web.tls import ServerTls
 

@@ -10,19 +10,19 @@ from typing import Any
 from extender.app.shared import Shared
 from extender.kube.annotate import annotate, cost_annotations, mark_annotations
 from extender.kube.api_client import USER_AGENT
-from extender.kube.brake_notes import brake_note
-from extender.kube.disruption_budgets import list_pod_budgets
 from extender.kube.events import EventRecorder
 from extender.kube.eviction import Evictor
 from extender.kube.lease import LeaseStore
 from extender.kube.managed_fields import is_priced_by_karpenter
-from extender.loops.answers import Answers
-from extender.loops.contests import Contests
+from extender.kube.pod_disruption_budgets import list_pod_budgets
+from extender.kube.reaper_notes import brake_note
+from extender.loops.cost_contests import Contests
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import LeaderElector, make_identity
 from extender.loops.eviction_history import EvictionHistory
 from extender.loops.evictions import Hands
+from extender.loops.idle_answers import Answers
 from extender.loops.idle_sources import ConfirmedPods, IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import Pod

@@ -16,11 +16,11 @@ from extender.cluster.shadow import ShadowScore
 from extender.kube.claim_store import ClaimStore
 from extender.kube.mark_store import MarkStore
 from extender.kube.webhook_lease import WebhookLease
+from extender.loops.call_lease import CallWatch
 from extender.loops.claim_tidier import ClaimTidier
 from extender.loops.elector import make_identity
-from extender.loops.last_call import CallWatch
 from extender.model import Pod
-from extender.policy.calling import HandshakeFailure
+from extender.policy.scheduler_silence import HandshakeFailure
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claim_answers import ClaimAnswers
@@ -32,7 +32,7 @@ from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import Handler, route
 from extender.web.server import Listener
 from extender.web.tls import ServerTls
-from extender.web.wanted import WantedWorkers
+from extender.web.wanted_workers import WantedWorkers
 from extender.web.webhook import Webhook
 
 NONCE_BYTES = 10

@@ -12,9 +12,9 @@ from datetime import datetime
 
 import msgspec
 
+from extender.logs import fields
 from extender.model import Pod
 from extender.policy.decisions import Decision, PlacementDecision, decode_decision, encode_decision
-from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.decisions")
 

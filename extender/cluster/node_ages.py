@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from extender.model import Ledger, Node, Pod
-from extender.policy import ages
+from extender.policy import ages, ledger_merge
 
 
 class NodeAges:
@@ -33,7 +33,7 @@ class NodeAges:
         """Select the observations that the ledger lacks, by node UID. Keys that make no sense there are let be."""
         if self.ledger is None:
             return dict(self._observed)
-        missing = ages.missing_from(self.ledger.first_seen, self._observed)
+        missing = ledger_merge.missing_from(self.ledger.first_seen, self._observed)
         return {uid: seen for uid, seen in missing.items() if uid not in self.ledger.ignored}
 
     def observe(self, node: Node, workers: Iterable[Pod], now: datetime) -> None:
@@ -58,10 +58,12 @@ class NodeAges:
         no order, and what it lacks is written again.
         """
         if self.ledger is not None:
-            lost = ages.missing_from(ledger.first_seen if ledger is not None else {}, self.ledger.first_seen)
-            self._observed = ages.merge_earliest(self._observed, {uid: lost[uid] for uid in live if uid in lost})
+            lost = ledger_merge.missing_from(ledger.first_seen if ledger is not None else {}, self.ledger.first_seen)
+            self._observed = ledger_merge.merge_earliest(
+                self._observed, {uid: lost[uid] for uid in live if uid in lost}
+            )
         if ledger is None:
-            self._observed = ages.merge_earliest(self._observed, self._guessed)
+            self._observed = ledger_merge.merge_earliest(self._observed, self._guessed)
         self._guessed = {}
         self.ledger = ledger
 
@@ -73,4 +75,4 @@ class NodeAges:
         if as_guesses:
             self._guessed = dict(seeds)
         else:
-            self._observed = ages.merge_earliest(self._observed, seeds)
+            self._observed = ledger_merge.merge_earliest(self._observed, seeds)

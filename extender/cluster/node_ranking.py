@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 from extender.clock import MOST_OFF
 from extender.cluster.node_ages import NodeAges
-from extender.cluster.objects import ClusterObjects
+from extender.cluster.object_store import ClusterObjects
 from extender.model import FOREVER, AgeSource, Ending, Node, OrderKey
 from extender.policy.ages import order_key
-from extender.policy.departure import EndingRules, departure_of, ending_of, turns_at
+from extender.policy.defaults import EndingRules
+from extender.policy.departure import departure_of, ending_of, turns_at
 from extender.policy.scoring import Ranking, preference_key
 
 PAST = datetime.min.replace(tzinfo=UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from math import inf
 
-from extender.cluster.objects import ClusterObjects
+from extender.cluster.object_store import ClusterObjects
 from extender.model import Pod
 from extender.policy.affinity import KeyHistory
 

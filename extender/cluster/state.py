@@ -11,12 +11,12 @@ from datetime import datetime
 
 from extender.cluster.node_ages import NodeAges
 from extender.cluster.node_ranking import NodeRanking
-from extender.cluster.objects import ClusterObjects
+from extender.cluster.object_store import ClusterObjects
 from extender.cluster.placed_keys import PlacedKeys
 from extender.cluster.pod_index import PodIndex
 from extender.model import AgeSource, Departure, Ledger, Node, NodeClaim, NodePool, OrderKey, Pod
 from extender.policy.ages import seeded_first_seen
-from extender.policy.departure import EndingRules
+from extender.policy.defaults import EndingRules
 
 
 class ClusterState:

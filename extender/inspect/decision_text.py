@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import assert_never
 
+from extender.inspect.reason_words import REASONS
 from extender.inspect.recall import History, ShadowTold
 from extender.inspect.text import count, span
-from extender.inspect.words import REASONS
 from extender.policy.decisions import (
     ClaimDecision,
     Decision,

@@ -18,14 +18,14 @@ from extender.inspect.explain import (
 )
 from extender.inspect.plan import NodeLine, Plan
 from extender.inspect.plan_text import why_ranked
+from extender.inspect.reason_words import words_of
 from extender.inspect.recall import History
 from extender.inspect.text import count, page, some, span, table
-from extender.inspect.words import words_of
 from extender.model import PlacementMode, Pod, PodClaim, SkipReason
 from extender.policy.deletion_cost import CostState
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.settings import format_duration
-from extender.settings.defaults import CacheKeySettings
+from extender.settings.pool_defaults import CacheKeySettings
 
 SHOWN = 5
 """So many schedulers and conditions are named in a line; of pods three. The JSON form has all."""

@@ -13,8 +13,6 @@ import msgspec
 
 from extender.inspect.snapshot import Snapshot, brakes_among
 from extender.kube.api_client import KubeClient
-from extender.kube.brake_notes import brakes_from
-from extender.kube.disruption_budgets import POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from
 from extender.kube.errors import Forbidden, KubeError, NotFound
 from extender.kube.karpenter_objects import (
     NODE_CLAIMS_PATH,
@@ -28,6 +26,8 @@ from extender.kube.lease import LEASE_LABELS, LeaseObject, LeaseStore, stored_le
 from extender.kube.ledger_store import LEDGER_LABELS, LedgerStore
 from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
+from extender.kube.pod_disruption_budgets import POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from
+from extender.kube.reaper_notes import brakes_from
 from extender.model import Ledger, PodBudget
 from extender.policy.brakes import BrakeRecord
 

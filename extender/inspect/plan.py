@@ -17,12 +17,12 @@ from extender.inspect.snapshot import Snapshot
 from extender.inspect.unknowns import what_is_unknown
 from extender.model import AgeSource, Departure, Ending, Node, PlacementMode, Pod, SkipReason
 from extender.policy.affinity import KeyUse
-from extender.policy.budgets import Kept, PodBudgets
 from extender.policy.deletion_cost import CostWrite
 from extender.policy.idleness import is_claimed, reports_idle
 from extender.policy.judging import Judgement, PoolJudgement, judge
+from extender.policy.node_pool_budgets import Kept, PodBudgets
+from extender.policy.recheck import Circumstances
 from extender.policy.scoring import score_nodes
-from extender.policy.standing import Circumstances
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
 

@@ -11,9 +11,9 @@ from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
 from extender.inspect.text import count, fill, page, span, table
 from extender.model import PlacementMode, Pod, SkipReason
-from extender.policy.budgets import why_kept
 from extender.policy.deletion_cost import standing
 from extender.policy.idleness import idle_since
+from extender.policy.node_pool_budgets import why_kept
 from extender.policy.scoring import SCORED_NODES
 
 SCHEMA = "warmnode.dev/plan/v1alpha1"

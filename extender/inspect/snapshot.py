@@ -18,8 +18,6 @@ from msgspec import Raw, Struct
 
 from extender.inspect.snapshot_time import NodeTimes, kubelet_times, server_times, when_taken
 from extender.inspect.text import printable
-from extender.kube.brake_notes import brakes_from
-from extender.kube.disruption_budgets import PodBudgetObject, pod_budget_from
 from extender.kube.karpenter_objects import (
     KARPENTER_API,
     NodeClaimObject,
@@ -30,6 +28,8 @@ from extender.kube.karpenter_objects import (
 from extender.kube.lease import LeaseObject, StoredLease, is_of_reapers, stored_lease_of
 from extender.kube.ledger_store import COMPONENT_LABEL, LEDGER_LABELS
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
+from extender.kube.pod_disruption_budgets import PodBudgetObject, pod_budget_from
+from extender.kube.reaper_notes import brakes_from
 from extender.model import FOREVER, Ledger, Node, NodeClaim, NodePool, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
 

@@ -26,8 +26,8 @@ from extender.kube.objects import (
     PodObject,
     pod_from,
 )
-from extender.kube.observer import UndecodableObject
 from extender.kube.transport import Lane
+from extender.kube.watch_reports import UndecodableObject
 from extender.model import Pod, PodClaim
 from extender.policy.deletion_cost import NO_CHANGE, Prices
 from extender.policy.marks import format_idle_mark

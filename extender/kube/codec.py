@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from extender.kube.errors import Unavailable
-from extender.kube.observer import UndecodableObject
+from extender.kube.watch_reports import UndecodableObject
 
 UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)  # ValueError includes UnicodeDecodeError
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from extender.kube.errors import ConfigurationProblem
 from extender.kube.proxy import environment_proxy
-from extender.telemetry import fields, one_line
+from extender.logs import fields, one_line
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_LIFE_SECONDS = 60.0  # what client-go uses; the kubelet renews tokens at 80 % of their life

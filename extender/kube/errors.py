@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import msgspec
 
-from extender.telemetry import one_line
+from extender.logs import one_line
 
 LONGEST_WISH = timedelta(minutes=5)
 """Of a Retry-After, whatever it says."""

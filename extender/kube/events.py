@@ -16,8 +16,8 @@ from extender.clock import Clock
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import check_answer
 from extender.kube.errors import KubeError
+from extender.logs import fields
 from extender.model import Pod
-from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.events")
 

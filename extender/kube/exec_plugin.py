@@ -20,7 +20,7 @@ import msgspec
 
 from extender.kube.credentials import Credential, PrivateFiles
 from extender.kube.errors import ConfigurationProblem
-from extender.telemetry import fields
+from extender.logs import fields
 
 _EARLY = timedelta(minutes=1)  # a token is renewed this long before it expires
 _PATIENCE = timedelta(seconds=60)

@@ -16,7 +16,7 @@ from extender.kube.codec import decode_answer
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.model import Ledger
-from extender.policy.ages import missing_from
+from extender.policy.ledger_merge import missing_from
 
 LIMIT_BYTES = 1024 * 1024
 """What a ConfigMap may hold (core/validation ValidateConfigMap: MaxSecretSize)."""

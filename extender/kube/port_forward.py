@@ -16,7 +16,7 @@ import aiohttp
 
 from extender.kube.api_client import KubeClient
 from extender.kube.errors import Unavailable
-from extender.telemetry import one_line
+from extender.logs import one_line
 
 PROTOCOL = "v4.channel.k8s.io"
 DATA, ERROR = 0, 1

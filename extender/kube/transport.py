@@ -20,7 +20,7 @@ import aiohttp
 
 from extender.kube.credentials import Access, Credential, TlsContexts
 from extender.kube.errors import ConfigurationProblem, Unavailable, failure
-from extender.telemetry import one_line
+from extender.logs import one_line
 
 _CONNECT_SECONDS = 10.0
 _SILENT_SECONDS = 15.0  # something was asked, and nothing at all was answered since

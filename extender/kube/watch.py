@@ -18,7 +18,7 @@ import msgspec
 
 from extender.kube.codec import Codec, decode_event, metadata
 from extender.kube.errors import Forbidden, Gone, KubeError, NotFound, Unavailable, failure
-from extender.kube.observer import NullObserver, RelistReason, UndecodableObject, WatchObserver
+from extender.kube.watch_reports import NullObserver, RelistReason, UndecodableObject, WatchObserver
 
 __all__ = ["NullObserver", "Reflector", "RelistReason", "Sink", "UndecodableObject", "WatchObserver"]
 

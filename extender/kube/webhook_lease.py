@@ -13,9 +13,9 @@ from datetime import datetime
 from extender.kube.api_client import KubeClient
 from extender.kube.lease import LeaseStore, StoredLease, annotations_of, micro_time
 from extender.kube.objects import PREFIX
-from extender.policy.calling import HandshakeFailure, Refusal
 from extender.policy.election import LeaseRecord
 from extender.policy.marks import parse_idle_mark
+from extender.policy.scheduler_silence import HandshakeFailure, Refusal
 
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "webhook"}
 LAST_CALL = f"{PREFIX}last-call"

@@ -16,9 +16,10 @@ from extender.clock import Clock
 from extender.cluster.state import ClusterState
 from extender.kube.claim_store import FoundPod
 from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.logs import fields
 from extender.model import Pod
 from extender.policy.idleness import is_claimed
-from extender.telemetry import Metrics, fields
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.claims")
 

@@ -15,8 +15,9 @@ from datetime import timedelta
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
-from extender.loops.contests import Contests
-from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
+from extender.logs import fields
+from extender.loops.bulk_writes import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
+from extender.loops.cost_contests import Contests
 from extender.model import Pod
 from extender.policy.deletion_cost import (
     ALL_GO,
@@ -32,8 +33,8 @@ from extender.policy.deletion_cost import (
     wants_disruption_cost,
 )
 from extender.policy.judging import cost_of
-from extender.policy.standing import PoolRules
-from extender.telemetry import Figure, Metrics, fields
+from extender.policy.recheck import PoolRules
+from extender.telemetry import Figure, Metrics
 
 log = logging.getLogger("warmnode.costs")
 

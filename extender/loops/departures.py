@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from extender.cluster.state import ClusterState
+from extender.logs import fields
 from extender.model import Departure
-from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.nodes")
 

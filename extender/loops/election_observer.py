@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from extender.kube.errors import KubeError
-from extender.telemetry import Metrics, fields
+from extender.logs import fields
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.election")
 

@@ -15,13 +15,14 @@ from extender.clock import Clock
 from extender.cluster.state import ClusterState
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod, result_of
-from extender.loops.holds import Holds
+from extender.logs import fields
+from extender.loops.eviction_backoff import Holds
 from extender.loops.pass_report import about
 from extender.model import OrderKey, Pod, Selector, SkipReason
 from extender.policy.idleness import idle_since
 from extender.policy.judging import PoolJudgement
-from extender.policy.standing import Standing
-from extender.telemetry import Metrics, fields
+from extender.policy.recheck import Standing
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.reaper")
 

@@ -19,12 +19,13 @@ from msgspec import structs
 from extender.clock import Clock, Moment, Steady
 from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionResult, FreshPod
-from extender.loops.answers import AT_ONCE, Answers, SourceMemory
+from extender.logs import fields
+from extender.loops.bulk_writes import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
 from extender.loops.evictions import Pods
-from extender.loops.writing import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
+from extender.loops.idle_answers import AT_ONCE, Answers, SourceMemory
 from extender.model import IdleBasis, Pod, Selector
 from extender.policy.sources import MarkWrite, Said, SourceRules, SourceVerdict, combine, mark_write, standing
-from extender.telemetry import Figure, Metrics, fields
+from extender.telemetry import Figure, Metrics
 
 log = logging.getLogger("warmnode.sources")
 

@@ -14,7 +14,8 @@ from datetime import timedelta
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, Forbidden, KubeError
 from extender.kube.ledger_store import LIMIT_BYTES, LedgerFull, LedgerStore
-from extender.telemetry import Metrics, fields
+from extender.logs import fields
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.ledger")
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from extender.kube.eviction import EvictionOutcome
+from extender.logs import fields
 from extender.model import Pod, SkipReason
-from extender.policy.budgets import STAYS, Kept
 from extender.policy.idleness import idle_since
 from extender.policy.judging import PoolJudgement
-from extender.telemetry import Figure, Metrics, fields
+from extender.policy.node_pool_budgets import STAYS, Kept
+from extender.telemetry import Figure, Metrics
 
 log = logging.getLogger("warmnode.reaper")
 

@@ -16,18 +16,19 @@ from datetime import datetime, timedelta
 from extender.clock import Clock, Steady
 from extender.cluster.state import ClusterState
 from extender.kube.eviction import EvictionOutcome
-from extender.loops.budget_look import BudgetLook
+from extender.logs import fields
+from extender.loops.eviction_backoff import Holds, backoff
 from extender.loops.evictions import Carried, Evictions, Hands
-from extender.loops.holds import Holds, backoff
 from extender.loops.pass_report import PassReport, about, figures_of_pass, figures_of_stuck, tell_pass
-from extender.loops.slices import in_slices
+from extender.loops.pod_budget_look import BudgetLook
+from extender.loops.time_slices import in_slices
 from extender.model import OrderKey, Pod, PodBudget, SkipReason
 from extender.policy.brakes import PAUSE, BrakeRecord, Episode, brake_record, judge_episodes, with_pass
-from extender.policy.budgets import NO_BUDGETS, PodBudgets
-from extender.policy.disruption_room import Seen
 from extender.policy.judging import PoolJudgement, judging
-from extender.policy.standing import Circumstances, PoolRules, Standing, WorkersAsKnown, as_marked
-from extender.telemetry import Figure, fields
+from extender.policy.node_pool_budgets import NO_BUDGETS, PodBudgets
+from extender.policy.node_pool_room import Seen
+from extender.policy.recheck import Circumstances, PoolRules, Standing, WorkersAsKnown, as_marked
+from extender.telemetry import Figure
 
 log = logging.getLogger("warmnode.reaper")
 

@@ -5,7 +5,7 @@ Owns the order key, the merge of first-seen times and the rules that turn observ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from zlib import crc32
 
@@ -64,23 +64,3 @@ def seeded_first_seen(nodes: Iterable[Node], names_with_workers: Iterable[str]) 
     """
     occupied = frozenset(names_with_workers)
     return {node.uid: node.created for node in nodes if node.name in occupied}
-
-
-def merge_earliest(*sources: Mapping[str, datetime]) -> dict[str, datetime]:
-    """Merge first-seen times by UID, the earliest wins: commutative, associative and idempotent."""
-    merged: dict[str, datetime] = {}
-    for source in sources:
-        for uid, seen in source.items():
-            known = merged.get(uid)
-            if known is None or seen < known:
-                merged[uid] = seen
-    return merged
-
-
-def missing_from(recorded: Mapping[str, datetime], known: Mapping[str, datetime]) -> dict[str, datetime]:
-    """Select what the ledger does not hold yet: UIDs that it lacks, or has with a later whole second."""
-    return {
-        uid: seen
-        for uid, seen in known.items()
-        if uid not in recorded or int(seen.timestamp()) < int(recorded[uid].timestamp())
-    }

@@ -12,35 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
-from pydantic import StrictBool
 
 from extender.model import CacheKeyRule, Pod, PodClaim, SkipReason
-from extender.policy.deletion_cost import PoolCosts
-from extender.policy.durations import PositiveDuration
+from extender.policy.defaults import ClaimRules, PoolCosts
 from extender.policy.idleness import idle_since, is_claimed, reports_idle, why_not_claimable
-from extender.policy.knobs import Count
 
 OBJECT_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """What pods and namespaces can be called (apimachinery validation: DNS-1123 subdomain). Nothing else goes in a path."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRules:
-    """The claim API, which hands out the idle worker on the warmest node."""
-
-    enabled: StrictBool = True
-    """`false`: no claims for the pool. The API is only there where a claims listener is configured."""
-    ttl: PositiveDuration = timedelta(minutes=1)
-    """Life of a claim that asks for none. `1m`: a caller that dies gives its worker back soon. At most `maxTtl`."""
-    max_ttl: PositiveDuration = timedelta(hours=1)
-    """Longest life that a caller may ask for; renewing extends it. Always a limit: `0s` is refused. `1h`: nobody keeps
-    a worker by mistake for a day."""
-    spare: Count = 0
-    """Idle workers to have ready for the next claims, where that is more than `reap.floor`: whatever makes workers is
-    told of it (`warmnode_pool_wanted_workers`). `0`: as many as the floor."""
-    do_not_disrupt: StrictBool = False
-    """`true`: a claimed worker gets `karpenter.sh/do-not-disrupt`. Off, because it also stops Karpenter from moving its
-    node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
-from pydantic import StrictBool
-
 from extender.model import Node, OrderKey, Pod
 from extender.policy.ages import SLOTS
-from extender.policy.durations import Duration
+from extender.policy.defaults import DisruptionCostUse, PoolCosts
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 
 EPOCH_MINUTE = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) // 60
@@ -60,35 +58,12 @@ class CostState(StrEnum):
     OVERWRITTEN = "overwritten"
 
 
-class DisruptionCostUse(StrEnum):
-    """When `karpenter.sh/disruption-cost` is written."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
 class KarpenterPart(StrEnum):
     """What Karpenter has to do with the workers of a node: nothing, it reads their prices, or writes some itself."""
 
     NONE = "none"
     READS = "reads"
     WRITES = "writes"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolCosts:
-    """The prices by which ReplicaSets and Karpenter follow: annotations on workers."""
-
-    enabled: StrictBool = True
-    """Write `controller.kubernetes.io/pod-deletion-cost`. `false`: remove what was written, and write none."""
-    settle: Duration = timedelta(seconds=30)
-    """Write an idle worker's cost only after it was idle for this long. `0s`: at once. `30s` spares a write per short
-    job."""
-    disruption_cost: DisruptionCostUse = DisruptionCostUse.AUTO
-    """Write `karpenter.sh/disruption-cost` too, which Karpenter from 1.15 on reads in place of the other. `auto`: where
-    it is needed, which is beside Karpenter's own writer of deletion costs, and for workers of a very low priority.
-    `always`, `never`: whatever Karpenter does."""
 
 
 class Stance(StrEnum):

@@ -6,13 +6,10 @@ Owns the closed sets of reasons and their precedence. Only the scheduler and who
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic import StrictBool
-
 from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason
-from extender.policy.durations import Duration
+from extender.policy.defaults import EndingRules
 
 NOT_READY_FOR = timedelta(seconds=50)
 """A node's Lease may be this old before the node controller gives it up (--node-monitor-grace-period). One that is
@@ -24,18 +21,6 @@ node."""
 
 EXPIRY_SHARE = 10
 """A node is never *ending* for more than a tenth of its ``expireAfter``: with 1h and a horizon of 1h all would be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndingRules:
-    """When a node counts as ending: known to go, but not soon, so that it is used last."""
-
-    expiry_horizon: Duration = timedelta(hours=1)
-    """A node is *ending*, and used last, this long before its `expireAfter` is over, and at most 10 % of `expireAfter`.
-    `0s`: never for this reason."""
-    drifted: StrictBool = False
-    """`true`: drifted nodes are ending too. Off, because one edit of a template drifts every node, and all new work
-    would go to cold ones."""
 
 
 def departure_of(node: Node, claim: NodeClaim | None = None) -> Departure | None:

@@ -6,15 +6,11 @@ Nothing else implies idleness.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from pydantic import StrictBool
 
 from extender.clock import MOST_OFF
 from extender.model import Pod, ScaleIn, SkipReason
-from extender.policy.durations import Duration, Interval
-from extender.policy.knobs import Count, OwnerKind
+from extender.policy.defaults import ReapRules
 
 FUTURE_TOLERANCE = timedelta(seconds=30)
 CLAIM_GRACE = MOST_OFF
@@ -23,38 +19,6 @@ SYSTEM_NAMESPACE = "kube-system"
 DAEMON_SET = "DaemonSet.apps"
 NODE = "Node"
 """Owner of a static pod's mirror."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReapRules:
-    """When idle workers are too many, and how fast they are evicted: from the newest node first."""
-
-    enabled: StrictBool = True
-    """`false`: never evict workers of the pool."""
-    floor: Count = 1
-    """Claimable workers to keep. `0` keeps none; `1`, so that the next caller never finds an empty pool."""
-    idle_timeout: Duration = timedelta(minutes=5)
-    """Evict only what has been idle for longer. `0s`: at once. `5m`: a burst that pauses finds its workers again."""
-    interval: Interval = timedelta(seconds=30)
-    """Time between two passes, at least `1s`. Short against `idleTimeout` is enough."""
-    min_pod_age: Duration = timedelta(minutes=1)
-    """Never evict a younger pod. `0s`: no limit. `1m`: a worker that has just started has not had its chance yet."""
-    pending_for: Duration = timedelta(minutes=15)
-    """While a worker waits for a node, evict nothing of the pool, but no longer than this for one. `0s`: no limit.
-    `15m`: a node is there by then, and one worker that fits nowhere must not hold the pool for ever."""
-    max_per_pass: Count = 50
-    """Evictions in one pass. `0`: no limit. `50` empties large pools in minutes, and a mistake stays small."""
-    max_per_node: Count = 0
-    """Evictions on one node in one pass. `0`: no limit, so that a node gets empty quickly."""
-    whole_node: StrictBool = False
-    """`true`: evict only where the node then has nothing left but DaemonSet pods; all of the node's at once, even past
-    `maxPerPass`."""
-    scale_in: ScaleIn = ScaleIn.AUTO
-    """`auto`: evict pods without a controlling owner and those of `evictOwners`; other owners would make a new pod, so
-    only costs are written. `annotate`: never evict, costs only. `evict`: any owner but DaemonSets and static pods."""
-    evict_owners: tuple[OwnerKind, ...] = ()
-    """With `auto`: owners that do not make a new pod for an evicted one, as `Kind.group` (`Session.example.com`);
-    without a group for core kinds. None by default, because most do."""
 
 
 def reports_idle(worker: Pod, now: datetime) -> bool:

@@ -3,7 +3,7 @@ here.
 
 A reaper carries a `Judgement` out, `plan` prints it, `explain` looks things up in it, metrics show the last one. Owns
 how pools share what a moment has: the walk over the nodes, and the room that NodePools' budgets leave. Which workers of
-one pool go is for `policy.reaping` to say, and whether one still goes a moment later for `policy.standing`.
+one pool go is for `policy.reaping` to say, and whether one still goes a moment later for `policy.recheck`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from datetime import datetime
 
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import holds_up, why_pool_waits
-from extender.policy.budgets import NO_BUDGETS, Kept
 from extender.policy.claims import claimable_on
 from extender.policy.cluster_view import ClusterView
+from extender.policy.defaults import ReapRules
 from extender.policy.deletion_cost import CostWrite, cost_write, karpenter_on, stances
 from extender.policy.departure import why_barred
-from extender.policy.disruption_room import why_stays
-from extender.policy.idleness import ReapRules
+from extender.policy.node_pool_budgets import NO_BUDGETS, Kept
+from extender.policy.node_pool_room import why_stays
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node, planning
-from extender.policy.standing import Circumstances, PoolRules, Standing, is_held_up
+from extender.policy.recheck import Circumstances, PoolRules, Standing, is_held_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,14 +13,8 @@ from math import inf
 from typing import TypeAlias
 
 from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
-from extender.policy.idleness import (
-    ReapRules,
-    idle_since,
-    is_claimed,
-    reports_idle,
-    why_idle_not_claimable,
-    why_idle_not_reapable,
-)
+from extender.policy.defaults import ReapRules
+from extender.policy.idleness import idle_since, is_claimed, reports_idle, why_idle_not_claimable, why_idle_not_reapable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from extender.clock import Moment, Steady
 from extender.model import IdleBasis, Pod
-from extender.policy.durations import Interval, PositiveDuration
+from extender.policy.defaults import HttpProbe, PrometheusSource
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
-from extender.policy.knobs import Port, Query, RequestPath, ServerUrl
 from extender.policy.marks import CONFIRMED, confirmed_since
 
 SAME_TIME = timedelta(seconds=1)
@@ -44,41 +43,6 @@ class Said(StrEnum):
     TOO_LARGE = "tooLarge"
     TIMEOUT = "timeout"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpProbe:
-    """Ask each worker over HTTP: 200 with {"idleSince": time} is idle, any other answer is busy."""
-
-    kind: ClassVar[str] = "http"
-
-    port: Port
-    """Port of the pod that answers."""
-    path: RequestPath = "/idle"
-    """Path of the request."""
-    interval: Interval = timedelta(seconds=10)
-    """Time between two questions to one pod, at least `1s`. `10s` gives three chances within the default
-    `staleAfter`."""
-    timeout: PositiveDuration = timedelta(seconds=2)
-    """Longest wait for an answer; none in time is busy. At most the interval. `2s`: whoever needs longer is busy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrometheusSource:
-    """Ask Prometheus for all workers at once: one series for each pod, its value is idle since, in epoch seconds."""
-
-    kind: ClassVar[str] = "prometheus"
-
-    url: ServerUrl
-    """Address of the server, without user and password."""
-    query: Query
-    """PromQL with one series for each pod, by its labels `namespace` and `pod`; the value is idle since, in epoch
-    seconds."""
-    interval: Interval = timedelta(seconds=15)
-    """Time between two queries, at least `1s`. `15s` is a usual scrape interval; asking more often tells nothing
-    new."""
-    timeout: PositiveDuration = timedelta(seconds=5)
-    """Longest wait for the answer; none in time says nothing about any pod. At most the interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, model_serializer, model_validator
 
+from extender.policy.defaults import HttpProbe, PrometheusSource
 from extender.policy.durations import PositiveDuration, format_duration
-from extender.policy.sources import HttpProbe, PrometheusSource
 from extender.settings.mistakes import FieldConflict, refuse
 from extender.settings.section import NOT_EMPTY, Section
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 
 from extender.model import Membership
 from extender.policy.claims import PoolClaims
+from extender.policy.defaults import HttpProbe, PrometheusSource
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
-from extender.policy.sources import HttpProbe, PrometheusQuery, PrometheusSource, Source, SourceRules
+from extender.policy.sources import PrometheusQuery, Source, SourceRules
 from extender.settings import Configuration, PoolSettings, to_cache_key_rule, to_model_pool
 from extender.settings.idle_section import AnnotationSource, IdleSettings
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from extender.settings.document import Document
+from extender.settings.mistake_texts import WordedMistake, findings
 from extender.settings.mistakes import Mistake, SettingsError
 from extender.settings.models import Configuration
-from extender.settings.wording import WordedMistake, findings
 
 
 def load_configuration(text: str | bytes, *, source: str) -> Configuration:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import StrictBool, model_validator
 
 from extender.model import AgeSource
-from extender.policy.departure import EndingRules
+from extender.policy.defaults import EndingRules
 from extender.policy.durations import PositiveDuration, format_duration
-from extender.policy.knobs import ObjectName
 from extender.policy.pools import POOL_LABEL
-from extender.settings.defaults import PoolDefaults
+from extender.policy.value_kinds import ObjectName
 from extender.settings.mistakes import FieldConflict
+from extender.settings.pool_defaults import PoolDefaults
 from extender.settings.pool_sections import PoolSettings, SelectorSection
 from extender.settings.section import NOT_EMPTY, Section
 

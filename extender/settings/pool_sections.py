@@ -13,10 +13,10 @@ from pydantic.config import JsonDict
 
 from extender import model
 from extender.model import CacheKeyRule, Pool
-from extender.policy.knobs import DnsLabel, LabelKey, LabelValue, WorkerNamespace
 from extender.policy.pools import POOL_LABEL
-from extender.settings.defaults import CacheKeySettings, PoolDefaults
+from extender.policy.value_kinds import DnsLabel, LabelKey, LabelValue, WorkerNamespace
 from extender.settings.mistakes import FieldConflict, Inconsistent
+from extender.settings.pool_defaults import CacheKeySettings, PoolDefaults
 from extender.settings.section import NOT_EMPTY, Section
 
 _VALUES_RULE: JsonDict = {

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from extender.policy.durations import format_duration
-from extender.settings.defaults import PoolDefaults
 from extender.settings.models import Configuration
+from extender.settings.pool_defaults import PoolDefaults
 
 SCHEMA_ID = "https://warmnode.dev/schemas/v1alpha1/configuration.schema.json"
 

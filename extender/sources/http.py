@@ -13,8 +13,9 @@ import msgspec
 from yarl import URL
 
 from extender.clock import Clock, Steady
+from extender.policy.defaults import HttpProbe
 from extender.policy.marks import parse_idle_mark
-from extender.policy.sources import Answer, HttpProbe, Said
+from extender.policy.sources import Answer, Said
 from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
 
 BODY_LIMIT_BYTES = 4096

@@ -16,9 +16,9 @@ from msgspec import Raw, Struct
 from yarl import URL
 
 from extender.clock import Clock, Steady
+from extender.logs import one_line
 from extender.policy.sources import Answer, PrometheusQuery, Said, Series, series_answer
 from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
-from extender.telemetry import one_line
 
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """A series of an answer is about 200 bytes: room for 100,000 pods."""

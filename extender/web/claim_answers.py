@@ -16,12 +16,13 @@ from aiohttp import web
 
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
+from extender.logs import fields
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.decisions import ClaimDecision
 from extender.policy.marks import format_idle_mark
-from extender.telemetry import fields
-from extender.web.bodies import ClaimBody, ClaimListBody, WantedBody
+from extender.web.api_bodies import ClaimBody, ClaimListBody, WantedBody
 from extender.web.callers import Caller
+from extender.web.claim_values import ClaimRequest, Granted, NothingToClaim
 from extender.web.claim_wire import (
     ClaimOutcome,
     check_enabled,
@@ -32,10 +33,9 @@ from extender.web.claim_wire import (
     none_idle,
 )
 from extender.web.claiming import Claiming
-from extender.web.grants import ClaimRequest, Granted, NothingToClaim
 from extender.web.held_claims import HeldClaims
 from extender.web.requests import json_response
-from extender.web.wanted import WantedWorkers
+from extender.web.wanted_workers import WantedWorkers
 
 log = logging.getLogger("warmnode.claims")
 

@@ -16,8 +16,16 @@ import msgspec
 from extender.policy.claims import PoolClaims
 from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
-from extender.web.bodies import LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
-from extender.web.grants import Granted, NobodyWaits, NoSuchClaim, NothingToClaim, StillChanging, Stopping, WorkerEnds
+from extender.web.api_bodies import LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
+from extender.web.claim_values import (
+    Granted,
+    NobodyWaits,
+    NoSuchClaim,
+    NothingToClaim,
+    StillChanging,
+    Stopping,
+    WorkerEnds,
+)
 from extender.web.refusals import REFUSALS, CallRefused, bad_request, refusal_of, unavailable
 
 _GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"

@@ -19,15 +19,15 @@ from extender.clock import Clock
 from extender.cluster.state import ClusterState
 from extender.kube.claim_store import FoundPod
 from extender.kube.errors import Conflict, Forbidden, KubeError, NotFound
+from extender.logs import fields
 from extender.model import Pod, PodClaim
 from extender.policy.claims import Claimant, PoolClaims, claim_id
 from extender.policy.deletion_cost import NO_CHANGE, Prices, claim_stances, cost_write
 from extender.policy.idleness import asks_not_to_be_disturbed
-from extender.telemetry import fields
 from extender.web.candidates import Candidates
-from extender.web.grants import ClaimRequest, Granted, NobodyWaits, NothingToClaim, StillChanging
+from extender.web.claim_values import ClaimRequest, Granted, NobodyWaits, NothingToClaim, StillChanging
 from extender.web.held_claims import ATTEMPTS, HeldClaims, granted
-from extender.web.waiting import Lines
+from extender.web.waiting_claims import Lines
 
 log = logging.getLogger("warmnode.claims")
 

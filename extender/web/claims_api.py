@@ -20,10 +20,11 @@ from aiohttp import web
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
+from extender.logs import fields
 from extender.policy.claims import PoolClaims
-from extender.telemetry import Metrics, fields
+from extender.telemetry import Metrics
+from extender.web.api_bodies import LABEL_VALUE
 from extender.web.authorization import Authorization, Verb
-from extender.web.bodies import LABEL_VALUE
 from extender.web.callers import Caller, Callers
 from extender.web.claim_answers import Answer, ClaimAnswers, ClaimCall
 from extender.web.claim_wire import (

@@ -27,7 +27,7 @@ from extender.policy.claims import (
 )
 from extender.policy.deletion_cost import NO_CHANGE, Prices
 from extender.policy.idleness import is_claimed
-from extender.web.grants import Granted, NoSuchClaim, StillChanging, WorkerEnds
+from extender.web.claim_values import Granted, NoSuchClaim, StillChanging, WorkerEnds
 
 ATTEMPTS = 5
 """Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row. What

@@ -20,12 +20,13 @@ from aiohttp import web
 from extender.clock import Clock
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.mark_store import MarkStore
+from extender.logs import fields
 from extender.model import Pod
 from extender.policy.claims import OBJECT_NAME
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
 from extender.policy.marks import format_idle_mark, parse_idle_mark
-from extender.telemetry import Metrics, fields
-from extender.web.bodies import IdleRequestBody, WorkerBody
+from extender.telemetry import Metrics
+from extender.web.api_bodies import IdleRequestBody, WorkerBody
 from extender.web.callers import Caller, Callers
 from extender.web.limits import RateLimit
 from extender.web.refusals import (

@@ -1,7 +1,7 @@
 """The OpenAPI document of the claims listener, ``GET /openapi.json``. Owns what is promised to callers.
 
-Bodies come from the structs that are decoded and encoded (`web.bodies`), and each operation names the reasons for which
-it refuses. The committed copy is docs/openapi.json, which ``python -m scripts.tools.api_document`` writes.
+Bodies come from the structs that are decoded and encoded (`web.api_bodies`), and each operation names the reasons for
+which it refuses. The committed copy is docs/openapi.json, which ``python -m scripts.tools.api_document`` writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from extender.policy.claims import OBJECT_NAME
-from extender.web import bodies, claims_api, idle_api
+from extender.web import api_bodies, claims_api, idle_api
 from extender.web.requests import Handler, json_response
 
 DOCUMENT_PATH = "/openapi.json"
@@ -96,7 +96,7 @@ def document_handler() -> Handler:
 
 def document() -> Json:
     """Make the document."""
-    pool = _parameter("pool", "Name of the pool.", pattern=f"^{bodies.LABEL_VALUE.pattern}$")
+    pool = _parameter("pool", "Name of the pool.", pattern=f"^{api_bodies.LABEL_VALUE.pattern}$")
     claim = _parameter("id", "ID of the claim.", maxLength=claims_api.LONGEST_ID)
     a_name = {"pattern": f"^{OBJECT_NAME.pattern}$"}
     return {
@@ -202,7 +202,7 @@ def _mark() -> Json:
 
 def _schemas() -> Json:
     """Make schemas of the structs, which are called Body because the client has a class Claim of its own."""
-    structs = [struct for name, struct in vars(bodies).items() if name.endswith("Body")]
+    structs = [struct for name, struct in vars(api_bodies).items() if name.endswith("Body")]
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     found: Json = msgspec.json.decode(msgspec.json.encode(schemas).replace(b'Body"', b'"'))
     found["Problem"]["properties"]["reason"]["enum"] = sorted(_REASONS)

@@ -28,8 +28,8 @@ from aiohttp.http_exceptions import (
     TransferEncodingError,
 )
 
-from extender.policy.calling import HandshakeFailure
-from extender.telemetry import fields, one_line
+from extender.logs import fields, one_line
+from extender.policy.scheduler_silence import HandshakeFailure
 from extender.web.requests import Handler, problem
 from extender.web.tls import ServerTls
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from extender.policy.calling import HandshakeFailure
+from extender.policy.scheduler_silence import HandshakeFailure
 from extender.web.certificates import end_of
 
 

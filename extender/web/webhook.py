@@ -18,12 +18,13 @@ from extender.clock import Clock
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.cluster.working_sets import WorkingSets
+from extender.logs import fields
 from extender.policy.affinity import Affinity
 from extender.policy.decisions import PlacementDecision, PreemptionDecision, RankedNode
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
 from extender.policy.preemption import PreemptionView, PreemptVerdict, choose_preemption
 from extender.policy.scoring import Ranking, score_nodes
-from extender.telemetry import Metrics, fields
+from extender.telemetry import Metrics
 from extender.web import wire
 from extender.web.requests import (
     BODY_DEADLINE_SECONDS,

@@ -8,7 +8,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from extender.kube.errors import Unavailable
-from extender.kube.observer import UndecodableObject
+from extender.kube.watch_reports import UndecodableObject
 from extender.telemetry import ClusterFigures, Figure, Metrics, WatchMetrics
 from tests.builders import a_figure_of_each
 from tests.listening import synced_state, webhook_over

@@ -27,8 +27,8 @@ from extender.model import Pod
 from extender.policy.claims import Claimant
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
+from extender.web.claim_values import ClaimRequest, NothingToClaim, StillChanging
 from extender.web.claiming import Claiming
-from extender.web.grants import ClaimRequest, NothingToClaim, StillChanging
 from extender.web.held_claims import HeldClaims
 from scripts.tools.controlplane import ControlPlane, Json, wait_for
 from scripts.tools.serving import Serve

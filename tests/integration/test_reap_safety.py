@@ -23,12 +23,12 @@ from extender.cluster.feed import ClusterFeed
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
 from extender.kube.eviction import EvictionOutcome, Evictor
-from extender.kube.observer import NullObserver
+from extender.kube.watch_reports import NullObserver
 from extender.loops.evictions import Hands
 from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Membership, Pod, SkipReason
-from extender.policy.idleness import ReapRules
+from extender.policy.defaults import ReapRules
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics
 from scripts.tools.controlplane import ApiError, ControlPlane, Options, wait_for

@@ -98,7 +98,7 @@ def test_certificates_are_renewed_without_a_failed_call(
 def test_an_expired_certificate_is_told(
     ground: Ground, https_serve: Serve, secret: Secret, start: Callable[..., None]
 ) -> None:
-    """The scheduler refuses it as it does a wrong CA, and logs nothing. Our log, a metric and doctor say which."""
+    """The scheduler refuses it does a wrong CA, and logs nothing. Our log, a metric and doctor say which."""
     ground.nodes(2, cpu="8")
     put_configuration(ground)
     ends = datetime.now(UTC).replace(microsecond=0) - timedelta(days=27, hours=1)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from extender.policy.calling import HandshakeFailure
+from extender.policy.scheduler_silence import HandshakeFailure
 from extender.web.tls import ServerTls, TlsProblem
 from tests.builders import node
 from tests.listening import Listening, synced_state, webhook_over

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.model import AgeSource
-from extender.policy.ages import (
-    merge_earliest,
-    missing_from,
-    observed_first_seen,
-    order_key,
-    seeded_first_seen,
-    slot,
-)
+from extender.policy.ages import observed_first_seen, order_key, seeded_first_seen, slot
+from extender.policy.ledger_merge import merge_earliest, missing_from
 from tests.builders import NOW, minutes_ago, node, times, uids, worker
 
 ages = st.dictionaries(uids, times, max_size=6)

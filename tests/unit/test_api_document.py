@@ -7,8 +7,8 @@ import json
 import pytest
 from jsonschema import ValidationError
 
-from extender.policy.claims import ClaimRules, PoolClaims
-from extender.policy.deletion_cost import PoolCosts
+from extender.policy.claims import PoolClaims
+from extender.policy.defaults import ClaimRules, PoolCosts
 from extender.web.claim_wire import ClaimOutcome, decode_claim
 from extender.web.idle_api import IdleOutcome
 from extender.web.refusals import CallRefused

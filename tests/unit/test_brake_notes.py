@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.kube.brake_notes import BRAKES, LIMIT_BYTES, brake_note, brakes_from
 from extender.kube.lease import StoredLease, stored_lease_from
+from extender.kube.reaper_notes import BRAKES, LIMIT_BYTES, brake_note, brakes_from
 from extender.policy.brakes import BrakeRecord
 from tests.builders import NOW, minutes_ago, times
 

@@ -23,7 +23,7 @@ from extender.model import (
     PodBudget,
     SkipReason,
 )
-from extender.policy.budgets import (
+from extender.policy.node_pool_budgets import (
     SOON,
     PodBudgets,
     Share,

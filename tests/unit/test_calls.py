@@ -16,8 +16,8 @@ from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.transport import Transport
 from extender.kube.webhook_lease import WebhookLease
-from extender.loops.last_call import CallWatch
-from extender.policy.calling import SILENCE, HandshakeFailure, is_not_called, should_have_called
+from extender.loops.call_lease import CallWatch
+from extender.policy.scheduler_silence import SILENCE, HandshakeFailure, is_not_called, should_have_called
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, steady, times, worker
 from tests.fakes.apiserver import FakeApiServer

@@ -27,10 +27,10 @@ from extender.policy.claims import (
     prolonged,
     reasons_on,
 )
-from extender.policy.deletion_cost import PoolCosts, Price, busy_cost, claim_stances, cost_write, idle_cost
+from extender.policy.defaults import PoolCosts, ReapRules
+from extender.policy.deletion_cost import Price, busy_cost, claim_stances, cost_write, idle_cost
 from extender.policy.idleness import (
     CLAIM_GRACE,
-    ReapRules,
     asks_not_to_be_disturbed,
     idle_since,
     is_claimed,

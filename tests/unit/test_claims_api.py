@@ -35,9 +35,10 @@ from extender.kube.objects import (
 )
 from extender.model import CacheKeyRule
 from extender.policy.affinity import KeyUse
-from extender.policy.claims import Claimant, ClaimRules, PoolClaims
+from extender.policy.claims import Claimant, PoolClaims
 from extender.policy.decisions import ClaimDecision, decode_decision
-from extender.policy.deletion_cost import PoolCosts, busy_cost
+from extender.policy.defaults import ClaimRules, PoolCosts
+from extender.policy.deletion_cost import busy_cost
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.authorization import Authorization
@@ -51,7 +52,7 @@ from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import route
 from extender.web.server import Address, Listener
-from extender.web.wanted import WantedWorkers
+from extender.web.wanted_workers import WantedWorkers
 from tests.builders import NOW, by_label, claim, clock_of, ledger, minutes_ago, node
 from tests.documented import DOCUMENT, holds, is_promised
 from tests.fakes.apiserver import FakeApiServer

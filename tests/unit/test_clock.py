@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from extender.clock import Clock, Steady
 from extender.loops.claim_tidier import ClaimTidier
-from extender.loops.skew import LOOK, tell_skew
+from extender.loops.clock_skew import LOOK, tell_skew
 from extender.model import Pod, SkipReason
 from extender.telemetry import Metrics
 from extender.web.candidates import PASSED_BY, TALLY_LASTS, Candidates

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, Forbidden, KubeError, Unavailable
-from extender.loops.contests import ASKED, Contests
+from extender.loops.bulk_writes import BATCH, REFUSED_PAUSE
+from extender.loops.cost_contests import ASKED, Contests
 from extender.loops.costs import CostWriter
-from extender.loops.writing import BATCH, REFUSED_PAUSE
 from extender.model import Pod
-from extender.policy.deletion_cost import REPLICA_SET, CostWrite, DisruptionCostUse, PoolCosts, Price
+from extender.policy.defaults import DisruptionCostUse, PoolCosts
+from extender.policy.deletion_cost import REPLICA_SET, CostWrite, Price
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, node, worker

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from extender.model import Pod
 from extender.policy.ages import order_key
+from extender.policy.defaults import DisruptionCostUse, PoolCosts
 from extender.policy.deletion_cost import (
     FREE_AT,
     LOW_PRIORITY,
@@ -18,9 +19,7 @@ from extender.policy.deletion_cost import (
     REPLICA_SET,
     CostState,
     CostWrite,
-    DisruptionCostUse,
     KarpenterPart,
-    PoolCosts,
     Price,
     Stance,
     busy_cost,

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod
-from extender.policy.departure import (
-    STUCK_AFTER,
-    EndingRules,
-    departure_of,
-    ending_of,
-    expiry_nears_at,
-    is_not_heard_of,
-    turns_at,
-)
+from extender.policy.defaults import EndingRules
+from extender.policy.departure import STUCK_AFTER, departure_of, ending_of, expiry_nears_at, is_not_heard_of, turns_at
 from tests.builders import NOW, minutes_ago, node, node_claim, times, worker
 
 TERMINATING = frozenset({NodeClaimCondition.INSTANCE_TERMINATING})

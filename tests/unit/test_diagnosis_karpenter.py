@@ -15,8 +15,8 @@ from extender.inspect.doctor.karpenter_prices import check_feature_gates, check_
 from extender.inspect.survey.karpenter_version import karpenter_facts, parse_version
 from extender.kube.karpenter_events import EventObject, last_words
 from extender.model import FOREVER, DisruptionBudget, Node, NodePool, Pod, SkipReason
-from extender.policy.budgets import Kept
 from extender.policy.deletion_cost import FREE_AT
+from extender.policy.node_pool_budgets import Kept
 from tests.builders import NOW, daemon, minutes_ago, node, worker
 from tests.evidence import evidence, facts, with_karpenter
 

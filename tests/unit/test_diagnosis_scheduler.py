@@ -14,7 +14,7 @@ from extender.inspect.doctor.evidence import Kind, Program
 from extender.inspect.doctor.findings import Finding, Verdict
 from extender.inspect.doctor.scheduler import check_extender, check_sample, check_weight, nodes_scored
 from extender.inspect.doctor.scheduler_calls import check_calls, check_names
-from extender.policy.calling import HandshakeFailure, Refusal
+from extender.policy.scheduler_silence import HandshakeFailure, Refusal
 from tests.builders import minutes_ago, node, node_claim, worker
 from tests.evidence import called, config, evidence, extender, facts
 

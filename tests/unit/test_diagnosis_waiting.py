@@ -14,8 +14,8 @@ from msgspec import structs
 
 from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
-from extender.inspect.doctor.needs import Needs, fits_in_place_of
-from extender.inspect.doctor.waiting import TOLD, check_waiting
+from extender.inspect.doctor.pod_fit import Needs, fits_in_place_of
+from extender.inspect.doctor.waiting_workers import TOLD, check_waiting
 from extender.inspect.survey.survey_objects import SurveyedPod, pod_facts
 from tests.builders import by_label, minutes_ago, worker
 from tests.evidence import evidence, facts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from extender.inspect.doctor.findings import Check
-from extender.policy.calling import HandshakeFailure
+from extender.policy.scheduler_silence import HandshakeFailure
 from scripts.tools.manifests.rendering import MANIFESTS, read_objects
 
 ROOT = MANIFESTS.parent

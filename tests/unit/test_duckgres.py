@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from extender.cluster.state import ClusterState
 from extender.model import Node, OrderKey, Pod
-from extender.policy.idleness import ReapRules, why_not_claimable
+from extender.policy.defaults import ReapRules
+from extender.policy.idleness import why_not_claimable
 from extender.policy.reaping import EvictionPlan, assess_node
 from tests.builders import NOW, minutes_ago, node, plan_evictions, worker
 

@@ -29,8 +29,8 @@ from extender.inspect.explain import (
 from extender.inspect.explain_json import encode_explanation
 from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
+from extender.inspect.reason_words import REASONS, words_of
 from extender.inspect.snapshot import Snapshot
-from extender.inspect.words import REASONS, words_of
 from extender.model import (
     FOREVER,
     UNREADABLE_CLAIM,
@@ -326,7 +326,7 @@ def test_a_pool_that_is_configured_and_has_no_worker_is_explained() -> None:
 
 
 def test_every_reason_has_words() -> None:
-    """A new one needs half a sentence in extender/inspect/words.py."""
+    """A new one needs half a sentence in extender/inspect/reason_words.py."""
     assert {str(reason) for reason in SkipReason} - REASONS.keys() == set()
     assert words_of(SkipReason.FLOOR) != SkipReason.FLOOR
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from extender.policy.sources import Answer, HttpProbe, Said
+from extender.policy.defaults import HttpProbe
+from extender.policy.sources import Answer, Said
 from extender.sources.http import ask_worker
 from extender.sources.session import AskingSession
 from scripts.tools.controlplane.processes import free_ports

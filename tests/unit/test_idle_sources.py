@@ -17,23 +17,14 @@ from extender.kube.annotate import mark_annotations
 from extender.kube.errors import Conflict, Forbidden, Unavailable
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
-from extender.loops.answers import Answers
 from extender.loops.evictions import Hands
+from extender.loops.idle_answers import Answers
 from extender.loops.idle_sources import ConfirmedPods, IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import IdleBasis, Pod, Selector, SkipReason
-from extender.policy.idleness import ReapRules
+from extender.policy.defaults import HttpProbe, ReapRules
 from extender.policy.marks import read_marks
-from extender.policy.sources import (
-    Answer,
-    HttpProbe,
-    MarkWrite,
-    PrometheusQuery,
-    Said,
-    Series,
-    Source,
-    SourceRules,
-)
+from extender.policy.sources import Answer, MarkWrite, PrometheusQuery, Said, Series, Source, SourceRules
 from extender.settings import PoolSettings
 from extender.sources.prometheus import PrometheusAnswer
 from extender.telemetry import Metrics

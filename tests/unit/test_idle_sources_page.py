@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from extender.model import IdleBasis
-from extender.policy.sources import HttpProbe, PrometheusQuery, Said
+from extender.policy.defaults import HttpProbe
+from extender.policy.sources import PrometheusQuery, Said
 from extender.settings import load_configuration
 from extender.settings.in_force import InForce
 from extender.sources.http import ask_worker

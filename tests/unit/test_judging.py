@@ -19,9 +19,9 @@ from extender.loops.evictions import Hands
 from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import FOREVER, DisruptionBudget, Node, NodePool, Pod, Selector, SkipReason
-from extender.policy.idleness import ReapRules
+from extender.policy.defaults import ReapRules
 from extender.policy.judging import PoolJudgement, judge
-from extender.policy.standing import Circumstances
+from extender.policy.recheck import Circumstances
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
 from extender.telemetry import Metrics

@@ -17,8 +17,9 @@ from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, nod
 from extender.kube.objects import NodeObject, node_from
 from extender.model import FOREVER, Departure, DisruptionBudget, Ending, Node, NodeClaim, NodePool, SkipReason
 from extender.model import NodeClaimCondition as Condition
-from extender.policy.budgets import Share, share_of
-from extender.policy.departure import EndingRules, departure_of, ending_of, why_barred
+from extender.policy.defaults import EndingRules
+from extender.policy.departure import departure_of, ending_of, why_barred
+from extender.policy.node_pool_budgets import Share, share_of
 from tests.builders import node
 
 Json: TypeAlias = dict[str, Any]

@@ -39,7 +39,7 @@ from extender.kube.exec_plugin import ExecConfig, ExecCredentials
 from extender.kube.lease import LeaseStore
 from extender.kube.proxy import bypasses_proxy, environment_proxy
 from extender.kube.transport import Lane, Transport
-from extender.telemetry import one_line
+from extender.logs import one_line
 from tests.builders import by_label, worker
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Then, Where, answer, reset, silence, slow, stream, truncated

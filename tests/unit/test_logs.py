@@ -19,9 +19,9 @@ import extender
 from extender.app.options import Role
 from extender.kube.credentials import Access, Credential, FixedCredentials, TlsContexts, TokenFile
 from extender.kube.errors import ConfigurationProblem
+from extender.logs import LogFormat, fields, set_up_logging
 from extender.loops.departures import tell_departures
 from extender.model import Departure
-from extender.telemetry import LogFormat, fields, set_up_logging
 from tests.builders import node, worker
 from tests.listening import Listening, synced_state
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from extender.inspect.plan import Plan, plan_of
 from extender.inspect.reading import read_source
 from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot
-from extender.kube.brake_notes import brake_note
 from extender.kube.lease import LEASE_LABELS
+from extender.kube.reaper_notes import brake_note
 from extender.model import Departure, SkipReason
 from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration

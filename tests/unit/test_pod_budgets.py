@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.kube.disruption_budgets import PodBudgetObject, pod_budget_from
 from extender.kube.objects import PodObject, pod_from
+from extender.kube.pod_disruption_budgets import PodBudgetObject, pod_budget_from
 from extender.model import Expression, PodBudget, Selector, labels_as_text, labels_from_text
 from tests.builders import by_label
 

@@ -19,7 +19,7 @@ from extender.loops.pass_report import PassReport
 from extender.loops.reaper import Reaper
 from extender.model import FOREVER, DisruptionBudget, Pod, PodBudget, Selector, SkipReason
 from extender.policy.brakes import BrakeRecord
-from extender.policy.idleness import ReapRules
+from extender.policy.defaults import ReapRules
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics
 from tests.builders import (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
 from extender.policy.ages import order_key
-from extender.policy.idleness import ReapRules, why_not_claimable, why_not_reapable
+from extender.policy.defaults import ReapRules
+from extender.policy.idleness import why_not_claimable, why_not_reapable
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node
 from tests.builders import NOW, minutes_ago, node, plan_evictions, worker
 

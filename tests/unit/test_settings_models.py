@@ -9,7 +9,7 @@ import pytest
 
 from extender import model
 from extender.model import AgeSource, BusyVictims, Expression, Pool, ScaleIn
-from extender.policy.sources import HttpProbe, PrometheusSource
+from extender.policy.defaults import HttpProbe, PrometheusSource
 from extender.settings import (
     AnnotationSource,
     Configuration,

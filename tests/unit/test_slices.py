@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from extender.loops.slices import in_slices
+from extender.loops.time_slices import in_slices
 
 
 async def test_others_run_between_slices() -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extender.model import IdleBasis, Pod
+from extender.policy.defaults import HttpProbe
 from extender.policy.idleness import FUTURE_TOLERANCE
 from extender.policy.marks import CONFIRMED, MARKED, format_idle_mark
 from extender.policy.sources import (
     Answer,
-    HttpProbe,
     MarkWrite,
     Said,
     Series,

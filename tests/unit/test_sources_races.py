@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from extender.kube.annotate import mark_annotations
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
 from extender.model import Pod
+from extender.policy.defaults import HttpProbe
 from extender.policy.idleness import reports_idle
 from extender.policy.marks import format_idle_mark, read_marks
-from extender.policy.sources import HttpProbe, MarkWrite, Said, SourceRules, SourceVerdict, mark_write
+from extender.policy.sources import MarkWrite, Said, SourceRules, SourceVerdict, mark_write
 from tests.builders import NOW, minutes_ago, worker
 
 SECOND = timedelta(seconds=1)

@@ -10,7 +10,7 @@ from extender.cluster.state import ClusterState
 from extender.model import Node, Pod
 from extender.policy.idleness import why_not_claimable
 from extender.policy.judging import judging
-from extender.policy.standing import Circumstances, Standing
+from extender.policy.recheck import Circumstances, Standing
 from extender.settings import PoolSettings
 from tests.builders import NOW, at_once, minutes_ago, node, worker
 

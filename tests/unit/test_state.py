@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
 from extender.model import AgeSource, Departure, Ending, Node, NodeClaimCondition
-from extender.policy.departure import EndingRules
+from extender.policy.defaults import EndingRules
 from extender.policy.scoring import score_nodes
 from tests.builders import NOW, ledger, minutes_ago, node, node_claim, node_pool, stranger, worker
 

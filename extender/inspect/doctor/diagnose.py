@@ -10,7 +10,7 @@ from extender.inspect.doctor import (
     karpenter_prices,
     scheduler,
     scheduler_calls,
-    waiting,
+    waiting_workers,
     workers,
 )
 from extender.inspect.doctor.evidence import Evidence
@@ -24,7 +24,7 @@ CHECKS: Mapping[Check, Callable[[Evidence], Finding]] = {
     Check.SCHEDULER_NAMES: scheduler_calls.check_names,
     Check.CONFIGURATION: installation.check_configuration,
     Check.POOLS: workers.check_pools,
-    Check.WAITING_WORKERS: waiting.check_waiting,
+    Check.WAITING_WORKERS: waiting_workers.check_waiting,
     Check.IDLE_MARKS: workers.check_idle_marks,
     Check.DELETION_COSTS: workers.check_deletion_costs,
     Check.DISRUPTION_BUDGETS: workers.check_disruption_budgets,

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from extender.inspect.doctor.needs import Needs
+from extender.inspect.doctor.pod_fit import Needs
 from extender.model import AgeSource, Ledger, Node, NodeClaim, NodePool, Pod, Selector
 from extender.policy.brakes import BrakeRecord
-from extender.policy.budgets import Kept
-from extender.policy.calling import Refusal
+from extender.policy.node_pool_budgets import Kept
+from extender.policy.scheduler_silence import Refusal
 
 
 class Kind(StrEnum):

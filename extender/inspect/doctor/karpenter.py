@@ -13,7 +13,7 @@ from extender.inspect.doctor.evidence import Evidence, KarpenterFacts, KeptNode,
 from extender.inspect.doctor.findings import Check, Finding, Verdict, well
 from extender.inspect.text import count, some, span
 from extender.model import DisruptionBudget, NodePool, SkipReason
-from extender.policy.budgets import EMPTY, opens_at, why_kept
+from extender.policy.node_pool_budgets import EMPTY, opens_at, why_kept
 
 NO_KARPENTER = "not in this cluster"
 """What `Evidence.unread` says of NodePools where their CRD is not installed."""

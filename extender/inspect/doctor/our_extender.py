@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from urllib.parse import SplitResult, urlsplit
 
 from extender.inspect.doctor.evidence import Evidence, Extender, Profile, SchedulerConfig
-from extender.policy.calling import SILENCE, should_have_called
+from extender.policy.scheduler_silence import SILENCE, should_have_called
 
 RECORD_LAG = timedelta(seconds=90)
 """The last call is written with a delay of 75 s at most."""

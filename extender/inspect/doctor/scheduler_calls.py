@@ -9,8 +9,8 @@ from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts
 from extender.inspect.doctor.findings import Check, Finding, Verdict, well
 from extender.inspect.doctor.our_extender import RECORD_LAG, calling_schedulers, placed_without_a_call
 from extender.inspect.text import count, some, span
-from extender.policy.calling import EXPIRES_SOON, SILENCE, HandshakeFailure
 from extender.policy.departure import departure_of
+from extender.policy.scheduler_silence import EXPIRES_SOON, SILENCE, HandshakeFailure
 
 LATE, ALIVE = timedelta(minutes=2, seconds=30), timedelta(minutes=5)
 """A replica of serve writes once a minute: after two writes that did not come it is late, after five none runs."""

@@ -37,8 +37,8 @@ from extender.inspect.record.recording import (
 from extender.inspect.text import printable
 from extender.kube.api_client import KubeClient
 from extender.kube.objects import Classify, NodeObject, PodObject, PodSpec, node_from, pod_from
-from extender.kube.observer import NullObserver
 from extender.kube.watch import Reflector
+from extender.kube.watch_reports import NullObserver
 from extender.model import Pod
 from extender.policy.resources import Resources, quantity, requests_in_all
 

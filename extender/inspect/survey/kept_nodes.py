@@ -6,13 +6,13 @@ from datetime import datetime
 
 from extender.cluster.state import ClusterState
 from extender.inspect.doctor.evidence import KeptNode
-from extender.inspect.survey.material import Material
-from extender.kube.disruption_budgets import pod_budget_from
+from extender.inspect.survey.to_evidence import Material
 from extender.kube.karpenter_events import last_words
-from extender.policy.budgets import PodBudgets
-from extender.policy.disruption_room import what_keeps
+from extender.kube.pod_disruption_budgets import pod_budget_from
 from extender.policy.judging import judge
-from extender.policy.standing import Circumstances
+from extender.policy.node_pool_budgets import PodBudgets
+from extender.policy.node_pool_room import what_keeps
+from extender.policy.recheck import Circumstances
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
 

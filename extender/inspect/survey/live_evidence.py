@@ -25,7 +25,6 @@ from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
 from extender.inspect.survey.karpenter_version import BALANCED, parse_version
 from extender.inspect.survey.kept_nodes import kept_nodes_of
-from extender.inspect.survey.material import Material, choose_configuration, clocks_of, evidence_from
 from extender.inspect.survey.permissions import PERMISSIONS, ApiVerb, Duty, OwnObject, Permission, accesses
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
@@ -35,6 +34,7 @@ from extender.inspect.survey.survey_objects import (
     lease_facts,
     pod_facts,
 )
+from extender.inspect.survey.to_evidence import Material, choose_configuration, clocks_of, evidence_from
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.errors import KubeError, NotFound

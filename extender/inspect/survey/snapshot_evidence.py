@@ -13,7 +13,6 @@ from extender.inspect.snapshot import Item, items_of, parse_snapshot
 from extender.inspect.survey.karpenter_version import BALANCED
 from extender.inspect.survey.kept_nodes import kept_nodes_of
 from extender.inspect.survey.live_evidence import DoctorOptions
-from extender.inspect.survey.material import Material, choose_configuration, evidence_from, is_ledger
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     LeaseFacts,
@@ -23,6 +22,7 @@ from extender.inspect.survey.survey_objects import (
     lease_facts,
     pod_facts,
 )
+from extender.inspect.survey.to_evidence import Material, choose_configuration, evidence_from, is_ledger
 from extender.kube.karpenter_events import EventObject
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.lease import LeaseObject, is_ours

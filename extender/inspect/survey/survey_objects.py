@@ -20,10 +20,8 @@ from extender.inspect.doctor.evidence import (
     WebhookFacts,
     WorkerFacts,
 )
-from extender.inspect.doctor.needs import Needs
-from extender.kube.brake_notes import brakes_from
+from extender.inspect.doctor.pod_fit import Needs
 from extender.kube.codec import decode_answer
-from extender.kube.disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.managed_fields import SignedMeta, managed_fields, writer_of
 from extender.kube.objects import (
@@ -37,6 +35,8 @@ from extender.kube.objects import (
     pod_from,
     utc,
 )
+from extender.kube.pod_disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus
+from extender.kube.reaper_notes import brakes_from
 from extender.kube.webhook_lease import stored_record_from
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, cost_state

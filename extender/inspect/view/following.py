@@ -22,7 +22,7 @@ from extender.inspect.view.happenings import with_happenings
 from extender.inspect.view.view_model import Beside, Trouble, View, view_of
 from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
 from extender.kube.errors import KubeError, NotFound
-from extender.kube.observer import NullObserver
+from extender.kube.watch_reports import NullObserver
 from extender.model import AgeSource
 from extender.settings import Configuration
 from extender.settings.in_force import InForce

@@ -15,8 +15,8 @@ from enum import StrEnum
 from extender.cluster.state import ClusterState
 from extender.inspect.packing import packed
 from extender.inspect.plan import PoolReap
+from extender.inspect.reason_words import words_of
 from extender.inspect.text import printable
-from extender.inspect.words import words_of
 from extender.model import Departure, Ending, Pod, SkipReason
 from extender.policy.idleness import is_claimed, reports_idle
 

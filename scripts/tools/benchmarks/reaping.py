@@ -18,7 +18,7 @@ from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.loops.evictions import Hands
 from extender.loops.reaper import Reaper
 from extender.model import AgeSource, Pod, Selector
-from extender.policy.idleness import ReapRules
+from extender.policy.defaults import ReapRules
 from extender.settings import PoolSettings
 from extender.telemetry import Metrics
 from scripts.tools.benchmarks import machine

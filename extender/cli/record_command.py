@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from extender.cli.flags import cluster_flags, cluster_options, path
-from extender.cli.one_look import looks_once
+from extender.cli.look_source import looks_once
 from extender.cli.outcome import CLEAN, BadUsage, fail
 from extender.cli.parser import CommandParser, Commands, command
 from extender.inspect.record.recorder import Progress, RecordOptions, record

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from extender.clock import Clock
 from extender.kube.errors import KubeError
+from extender.logs import fields
 from extender.model import Pod
-from extender.telemetry import fields
 
 log = logging.getLogger("warmnode.costs")
 
@@ -34,7 +34,7 @@ GIVEN_UP = (
 )
 
 
-class Announcer(Protocol):
+class ContestAnnouncer(Protocol):
     """What is said of it in the cluster: `EventRecorder`."""
 
     async def gave_up(self, pod: Pod, why: str) -> None: ...
@@ -47,7 +47,7 @@ class Contests:
         self,
         *,
         is_priced_by_karpenter: Callable[[Pod], Awaitable[bool]],
-        announcer: Announcer,
+        announcer: ContestAnnouncer,
         clock: Clock,
     ) -> None:
         self._is_priced_by_karpenter = is_priced_by_karpenter

@@ -14,12 +14,12 @@ from typing import Protocol, TypeAlias
 
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import holds_up
-from extender.policy.budgets import NO_BUDGETS, PodBudgets
 from extender.policy.cluster_view import ClusterView
-from extender.policy.deletion_cost import PoolCosts
+from extender.policy.defaults import PoolCosts, ReapRules
 from extender.policy.departure import why_barred
-from extender.policy.disruption_room import DisruptionRoom, Seen
-from extender.policy.idleness import ReapRules, why_not_claimable, why_not_reapable
+from extender.policy.idleness import why_not_claimable, why_not_reapable
+from extender.policy.node_pool_budgets import NO_BUDGETS, PodBudgets
+from extender.policy.node_pool_room import DisruptionRoom, Seen
 from extender.policy.reaping import Assessment
 
 

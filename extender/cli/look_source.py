@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from extender.cli.flags import cluster_options, path, variable_of
 from extender.cli.outcome import BadUsage, fail, refuse
-from extender.inspect import once
+from extender.inspect import commands
 from extender.inspect.explain import Look
 from extender.inspect.snapshot import SnapshotError
 from extender.inspect.survey.scheduler_config import SchedulerConfigError
@@ -52,8 +52,8 @@ def look(options: argparse.Namespace) -> Look:
     check_place(options)
     configuration = configuration_of(options)
     if options.snapshot is not None:
-        return once.look_at_snapshot(options.snapshot, configuration)
-    return asyncio.run(once.look_live(cluster_options(options), configuration))
+        return commands.look_at_snapshot(options.snapshot, configuration)
+    return asyncio.run(commands.look_live(cluster_options(options), configuration))
 
 
 def check_place(options: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ from datetime import timedelta
 
 from extender.clock import Clock, Steady
 from extender.kube.errors import Forbidden, KubeError, NotFound
+from extender.logs import fields
 from extender.model import PodBudget
-from extender.policy.budgets import NO_BUDGETS, PodBudgets
-from extender.telemetry import fields
+from extender.policy.node_pool_budgets import NO_BUDGETS, PodBudgets
 
 log = logging.getLogger("warmnode.reaper")
 

@@ -11,8 +11,8 @@ from extender.cli.flags import cluster_flags, cluster_options, flag, path
 from extender.cli.outcome import CLEAN, BadUsage, fail, refuse
 from extender.cli.parser import CommandParser, Commands, command
 from extender.kube.errors import ConfigurationProblem
+from extender.logs import set_up_logging
 from extender.settings import ConfigurationFile, SettingsError
-from extender.telemetry import set_up_logging
 from extender.web.history_api import HISTORY_PORT
 from extender.web.server import Address, ListenerProblem
 from extender.web.tls import TlsProblem

@@ -88,7 +88,7 @@ class ClusterObjects:
         self._evicted &= self._pods.keys()
 
     def put_pod(self, pod: Pod) -> tuple[Pod, Pod | None]:
-        """Take a new or changed pod; return it as it is kept, and as it was known before."""
+        """Take a new or changed pod; return it is kept, and as it was known before."""
         pod = self._overlaid(pod)
         known = self._pods.get(pod.uid)
         self._pods[pod.uid] = pod
@@ -98,7 +98,7 @@ class ClusterObjects:
         return pod, known
 
     def take_pod(self, pod: Pod) -> Pod | None:
-        """Forget a pod; return it as it was known."""
+        """Forget a pod; return it was known."""
         self._evicted.discard(pod.uid)
         known = self._pods.pop(pod.uid, None)
         if known is not None:

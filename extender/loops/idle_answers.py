@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from extender.clock import Clock, Steady
+from extender.logs import fields
 from extender.model import Pod
-from extender.policy.sources import Answer, HttpProbe, PrometheusQuery, Series, Source, SourceRules, series_of
+from extender.policy.defaults import HttpProbe
+from extender.policy.sources import Answer, PrometheusQuery, Series, Source, SourceRules, series_of
 from extender.sources.prometheus import PrometheusAnswer
-from extender.telemetry import Metrics, fields
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.sources")
 

@@ -6,10 +6,10 @@ import argparse
 import asyncio
 
 from extender.cli.flags import cluster_flags, cluster_options, flag, path
-from extender.cli.one_look import look, looks_once, selector_flag, snapshot_flag
+from extender.cli.look_source import look, looks_once, selector_flag, snapshot_flag
 from extender.cli.outcome import CLEAN, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
-from extender.inspect import once
+from extender.inspect import commands
 from extender.inspect.plan_text import render_json, render_table
 from extender.kube.errors import KubeError
 from extender.settings import read_configuration
@@ -57,7 +57,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _cleanup(options: argparse.Namespace) -> int:
     configuration = read_configuration(path(options.config))
     try:
-        removed = asyncio.run(once.clean_up(cluster_options(options), configuration, dry_run=options.dry_run))
+        removed = asyncio.run(commands.clean_up(cluster_options(options), configuration, dry_run=options.dry_run))
     except KubeError as error:
         return fail(f"not everything was removed: {error}; run it again")
     for line in removed:

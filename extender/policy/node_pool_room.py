@@ -1,4 +1,4 @@
-"""Which nodes evictions may empty, by the state as it is: what `policy.budgets` says, counted over a cluster.
+"""Which nodes evictions may empty, by the state as it is: what `policy.node_pool_budgets` says, counted over a cluster.
 
 Owns the count of each NodePool's nodes, and keeps it up to date while a plan is carried out. Acts on nothing.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from extender.model import Pod, SkipReason
-from extender.policy.budgets import (
+from extender.policy.cluster_view import ClusterView
+from extender.policy.node_pool_budgets import (
     NO_BUDGETS,
     Kept,
     PodBudgets,
@@ -22,7 +23,6 @@ from extender.policy.budgets import (
     takeable_from,
     why_node_stays,
 )
-from extender.policy.cluster_view import ClusterView
 
 BY_CHOICE = frozenset({SkipReason.STATIC_NODE_POOL, SkipReason.NEVER_CONSOLIDATED})
 """A node that stays empty for these is not stuck: its NodePool is set so."""

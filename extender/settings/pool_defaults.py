@@ -10,11 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict
 
 from extender.model import BusyVictims, PlacementMode
-from extender.policy.claims import ClaimRules
-from extender.policy.deletion_cost import PoolCosts
+from extender.policy.defaults import ClaimRules, PoolCosts, ReapRules
 from extender.policy.durations import format_duration
-from extender.policy.idleness import ReapRules
-from extender.policy.knobs import LabelKey, Share, Window
+from extender.policy.value_kinds import LabelKey, Share, Window
 from extender.settings.idle_section import IdleSettings
 from extender.settings.mistakes import FieldConflict, Inconsistent
 from extender.settings.section import Section

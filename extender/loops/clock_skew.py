@@ -11,7 +11,8 @@ from datetime import timedelta
 from math import nan
 
 from extender.clock import Clock
-from extender.telemetry import Metrics, fields
+from extender.logs import fields
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.clock")
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 from extender.clock import Clock, Steady
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, KubeError, NotFound
+from extender.logs import fields
 from extender.model import Pod
-from extender.telemetry import fields
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
 from extender.inspect.doctor.findings import Check, Finding, Verdict, well
-from extender.inspect.doctor.needs import fits_in_place_of
+from extender.inspect.doctor.pod_fit import fits_in_place_of
 from extender.inspect.text import count, some, span
 from extender.policy.brakes import holds_up
 from extender.policy.idleness import is_claimed, reports_idle

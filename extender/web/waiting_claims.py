@@ -14,7 +14,7 @@ from itertools import count
 
 from extender.cluster.state import ClusterState
 from extender.web.candidates import Candidates
-from extender.web.grants import Stopping
+from extender.web.claim_values import Stopping
 
 TICK = timedelta(milliseconds=20)
 """So much later than a worker is idle its first taker is called."""

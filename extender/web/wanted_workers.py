@@ -16,7 +16,7 @@ from extender.cluster.state import ClusterState
 from extender.model import SkipReason
 from extender.policy.claims import PoolClaims, use_on
 from extender.telemetry import Figure, Metrics
-from extender.web.waiting import Lines
+from extender.web.waiting_claims import Lines
 
 NODES_BETWEEN_YIELDS = 50
 EVERY = timedelta(seconds=15)

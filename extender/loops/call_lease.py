@@ -16,9 +16,17 @@ from typing import Protocol
 from extender.clock import Clock, Moment, Steady
 from extender.kube.errors import Conflict, Forbidden, KubeError
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookRecord
+from extender.logs import fields
 from extender.model import Pod
-from extender.policy.calling import SILENCE, HandshakeFailure, Refusal, is_not_called, more_telling, should_have_called
-from extender.telemetry import Metrics, fields
+from extender.policy.scheduler_silence import (
+    SILENCE,
+    HandshakeFailure,
+    Refusal,
+    is_not_called,
+    more_telling,
+    should_have_called,
+)
+from extender.telemetry import Metrics
 
 log = logging.getLogger("warmnode.calls")
 

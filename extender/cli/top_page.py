@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TypeAlias
 
 from extender.cli.flags import cluster_flags, cluster_options, flag
-from extender.cli.one_look import configuration_of, looks_once, selector_flag
+from extender.cli.look_source import configuration_of, looks_once, selector_flag
 from extender.cli.outcome import CLEAN, BadUsage, fail
 from extender.cli.parser import CommandParser, Commands, command
 from extender.inspect.view.following import Following, following

@@ -6,10 +6,10 @@ import argparse
 import asyncio
 
 from extender.cli.flags import cluster_flags, cluster_options, path
-from extender.cli.one_look import check_place, look, looks_once, snapshot_flag
+from extender.cli.look_source import check_place, look, looks_once, snapshot_flag
 from extender.cli.outcome import CLEAN, FAILURE, BadUsage, columns, fail, show
 from extender.cli.parser import CommandParser, Commands, command, output_flag
-from extender.inspect import once
+from extender.inspect import commands
 from extender.inspect.doctor.doctor_text import render_json, render_page
 from extender.inspect.doctor.evidence import SchedulerConfig
 from extender.inspect.doctor.findings import Verdict
@@ -103,7 +103,7 @@ def _recall(options: argparse.Namespace, name: str) -> History | None:
     """Ask the replicas, None of a snapshot: they say nothing of it."""
     if options.snapshot is not None:
         return None
-    return asyncio.run(once.recall_live(cluster_options(options), Subject(options.subject), name))
+    return asyncio.run(commands.recall_live(cluster_options(options), Subject(options.subject), name))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -115,9 +115,9 @@ def _doctor(options: argparse.Namespace) -> int:
         scheduler_configs=_scheduler_configs(options),
     )
     if options.snapshot is not None:
-        diagnosis = once.diagnose_snapshot(options.snapshot, asked)
+        diagnosis = commands.diagnose_snapshot(options.snapshot, asked)
     else:
-        diagnosis = asyncio.run(once.diagnose_live(cluster_options(options), asked))
+        diagnosis = asyncio.run(commands.diagnose_live(cluster_options(options), asked))
     shown = show(render_json(diagnosis) if options.output == "json" else render_page(diagnosis, width=columns()))
     return FAILURE if shown != CLEAN or diagnosis.verdict is Verdict.PROBLEM else CLEAN
 
