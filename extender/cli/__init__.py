@@ -27,19 +27,19 @@ Every flag is an environment variable too: --webhook-listen is WARMNODE_WEBHOOK_
 """
 
 _COMMANDS = {
-    "serve": ("processes", "answer kube-scheduler (the extender webhook)"),
-    "reap": ("processes", "evict idle workers, newest nodes first"),
-    "run": ("processes", "serve and reap in one process"),
-    "plan": ("looking", "show what would be scored, and why"),
-    "explain": ("examining", "say why a pod, a node or a pool is where it is"),
-    "top": ("watching", "show nodes and workers as they change, in the terminal"),
-    "page": ("watching", "show nodes and workers as they change, as a web page"),
-    "doctor": ("examining", "check the installation and the cluster around it"),
-    "record": ("recording", "write down what workers and nodes do, to be simulated"),
-    "simulate": ("simulating", "show what each rule would cost, and how warm it would be"),
-    "config": ("configuring", "check the configuration file, or print its JSON Schema"),
-    "cleanup": ("looking", "remove everything that warmnode has written"),
-    "version": ("telling", "print the version"),
+    "serve": ("serve_reap", "answer kube-scheduler (the extender webhook)"),
+    "reap": ("serve_reap", "evict idle workers, newest nodes first"),
+    "run": ("serve_reap", "serve and reap in one process"),
+    "plan": ("plan_cleanup", "show what would be scored, and why"),
+    "explain": ("explain_doctor", "say why a pod, a node or a pool is where it is"),
+    "top": ("top_page", "show nodes and workers as they change, in the terminal"),
+    "page": ("top_page", "show nodes and workers as they change, as a web page"),
+    "doctor": ("explain_doctor", "check the installation and the cluster around it"),
+    "record": ("record_command", "write down what workers and nodes do, to be simulated"),
+    "simulate": ("simulate_command", "show what each rule would cost, and how warm it would be"),
+    "config": ("config_command", "check the configuration file, or print its JSON Schema"),
+    "cleanup": ("plan_cleanup", "remove everything that warmnode has written"),
+    "version": ("version_command", "print the version"),
 }
 """The commands, in the order of the help: the module that has each, and what it does."""
 

@@ -1,4 +1,5 @@
-"""Which cache keys were placed on which node since this process began: counts workers as they are seen there."""
+"""Which cache keys were placed on which node since this process began: counts workers as they are seen there,
+by the rules of `policy.affinity`."""
 
 from __future__ import annotations
 

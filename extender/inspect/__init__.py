@@ -1,1 +1,1 @@
-"""For people: plan, explain, doctor and cleanup. Looks once and ends; a process that stays never loads it."""
+"""For people: plan, explain, doctor, cleanup, record, live view. A process that serves or reaps never loads it."""

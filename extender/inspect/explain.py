@@ -1,6 +1,6 @@
 """Why one pod, node or pool is where it is: the same policies as a plan, asked about one thing. Pure.
 
-`render_explanation` shows the values; docs/explain.md describes their JSON form.
+`explain_text` shows the values; docs/explain.md describes their JSON form.
 """
 
 from __future__ import annotations

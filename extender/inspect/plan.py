@@ -1,6 +1,6 @@
 """The plan as a value: every node in order of preference with its score and the reason, every pool with its workers.
 
-Pure: built from a state and a time. `render` shows it, and its JSON form is an interface: docs/plan.md describes it.
+Pure: built from a state and a time. `plan_text` shows it, and its JSON form is an interface: docs/plan.md describes it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The ledger: first-seen times in one ConfigMap, ``node UID: epoch seconds``.
 
 Owns its format on the API server and its writes. Every write names the resourceVersion that it is based on, so two
-replicas that write at once lose nothing: the second one reads again and merges. What to write is decided in `loops`.
+replicas that write at once lose nothing: the second one reads again and merges, as `policy.ledger_merge` says. What to
+write is decided in `loops`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Node age: when a node was first seen, and the one order that every decision uses.
 
-Owns the order key, the merge of first-seen times and the rules that turn observations into them. Reads no clock.
+Owns the order key and the rules that turn observations into first-seen times. Reads no clock.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Judging: all that is decided about pools at a moment, as one value. Whoever wants to know why something is so starts
-here.
+"""Judging: which workers are evicted and why each other one stays, as one value for all pools of a moment.
+
+Whoever wants to know why something is so starts here.
 
 A reaper carries a `Judgement` out, `plan` prints it, `explain` looks things up in it, metrics show the last one. Owns
 how pools share what a moment has: the walk over the nodes, and the room that NodePools' budgets leave. Which workers of

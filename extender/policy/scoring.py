@@ -1,4 +1,6 @@
-"""Prioritize: which of the feasible nodes a worker goes to. Owns the scores 0..10 of the extender contract."""
+"""Prioritize: which of the feasible nodes a worker goes to. Owns the scores 0..10 of the extender contract.
+
+The order comes from `ages` and `departure`, and inside the working set from `affinity`."""
 
 from __future__ import annotations
 

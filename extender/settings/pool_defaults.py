@@ -1,6 +1,6 @@
 """What may be set for every pool: the part of the file below ``poolDefaults``.
 
-Owns which sections there are. Where a policy has rules of its own, they are the section, with units, defaults, reasons.
+Owns which sections there are. Sections that a policy goes by stand in `policy.defaults`, such as `reap` with its floor.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the world calls: the webhook, the operations listener, and the wire format between them and the policies."""
+"""What the world calls: the scheduler's webhook, the claims and idle APIs, the history, and the operations listener."""

@@ -1,4 +1,4 @@
 """`warmnode doctor`: checks of an installation and of the cluster around it. Pure: evidence in, findings out.
 
-`kube.survey` gathers the evidence. A check has no clock and no I/O, and says what it could not look at.
+`inspect.survey` gathers the evidence. A check has no clock and no I/O, and says what it could not look at.
 """

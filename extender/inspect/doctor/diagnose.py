@@ -1,4 +1,4 @@
-"""All checks, in the order of the page."""
+"""What doctor checks: all checks, in the order of the page. Each stands in the module of its subject beside this."""
 
 from __future__ import annotations
 

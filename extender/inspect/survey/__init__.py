@@ -1,1 +1,1 @@
-"""`warmnode doctor` gathers: one look at a cluster, or a snapshot, becomes the evidence that `diagnosis` judges."""
+"""`warmnode doctor` gathers: one look at a cluster, or a snapshot, becomes the evidence that `doctor` judges."""
