@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from extender.cluster.state import ClusterState
 from extender.inspect.packing import packed
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.unknowns import what_is_unknown
+from extender.inspect.unnamed_pools import UnnamedPool, unnamed_pools
 from extender.model import AgeSource, Departure, Ending, Node, PlacementMode, Pod, SkipReason
 from extender.policy.affinity import KeyUse
-from extender.policy.deletion_cost import CostWrite
-from extender.policy.idleness import is_claimed, reports_idle
+from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state
+from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.policy.judging import Judgement, PoolJudgement, judge
 from extender.policy.node_pool_budgets import Kept, PodBudgets
 from extender.policy.recheck import Circumstances
@@ -85,7 +86,8 @@ class PoolReap:
     """One pool's judgement, to be shown: ``stays`` is by reason, ``claimable`` in the order of claims.
 
     ``waits`` is why the whole pool waits, None where it does not: then nothing of ``victims`` goes now.
-    ``paused_until``: until when, where it pauses, by what the reaper that leads says.
+    ``paused_until``: until when, where it pauses, by what the reaper that leads says. ``settling`` counts idle workers
+    that get their cost once they have been idle for ``settle``.
     """
 
     pool: str
@@ -97,6 +99,8 @@ class PoolReap:
     costs: tuple[CostWrite, ...] = ()
     claimable: tuple[Pod, ...] = ()
     paused_until: datetime | None = None
+    settling: int = 0
+    settle: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,10 @@ class StuckNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What would be done at ``now``. ``unknown`` names what could not be read and what that leaves open."""
+    """What would be done at ``now``. ``unknown`` names what could not be read and what that leaves open.
+
+    ``unnamed``: what looks like a pool, where no pod belongs to one.
+    """
 
     now: datetime
     source: str
@@ -121,6 +128,7 @@ class Plan:
     pods: int
     reaps: tuple[PoolReap, ...] = ()
     stuck: tuple[StuckNode, ...] = ()
+    unnamed: tuple[UnnamedPool, ...] = ()
 
 
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
@@ -145,12 +153,15 @@ def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configurati
     """Plan for a state as of when ``snapshot`` was taken, which says what else was read and what was not."""
     now = snapshot.taken or EPOCH
     judgement = judge_snapshot(snapshot, state, configuration)
-    reaps = tuple(_shown(state, judged) for judged in judgement.pools.values())
+    settings = InForce(configuration).settings
+    reaps = tuple(
+        _shown(state, judged, settings(judged.pool).deletion_cost, now) for judged in judgement.pools.values()
+    )
     unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    settings = InForce(configuration).settings
     pools = tuple(replace(line, placement=settings(line.name).placement) for line in plan.pools)
-    return replace(plan, pools=pools, reaps=reaps, stuck=_stuck(state, judgement))
+    unnamed = () if pools else tuple(unnamed_pools(state.pods.values()))
+    return replace(plan, pools=pools, reaps=reaps, stuck=_stuck(state, judgement), unnamed=unnamed)
 
 
 def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Configuration) -> Judgement:
@@ -169,7 +180,8 @@ def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Confi
     return judge(state, circumstances, pools, snapshot.taken or EPOCH)
 
 
-def _shown(state: ClusterState, judged: PoolJudgement) -> PoolReap:
+def _shown(state: ClusterState, judged: PoolJudgement, costs: PoolCosts, now: datetime) -> PoolReap:
+    idle = (*judged.victims, *(state.pods[uid] for uid in judged.skipped))
     stays = [(state.pods[uid], reason) for uid, reason in judged.skipped.items()]
     return PoolReap(
         pool=judged.pool,
@@ -181,7 +193,17 @@ def _shown(state: ClusterState, judged: PoolJudgement) -> PoolReap:
         costs=tuple(sorted(judged.costs, key=lambda write: (write.pod.namespace, write.pod.name))),
         paused_until=judged.paused_until,
         claimable=judged.claimable,
+        settling=sum(_settles(pod, costs, now) for pod in idle),
+        settle=costs.settle,
     )
+
+
+def _settles(pod: Pod, costs: PoolCosts, now: datetime) -> bool:
+    """True for an idle worker whose cost is only waiting: nobody has written one, and it has just fallen idle."""
+    since = idle_since(pod)
+    if since is None or not reports_idle(pod, now) or is_claimed(pod, now):
+        return False
+    return costs.enabled and cost_state(pod) is CostState.NONE and now - since < costs.settle
 
 
 def _stuck(state: ClusterState, judgement: Judgement) -> tuple[StuckNode, ...]:

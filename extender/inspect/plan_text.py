@@ -10,6 +10,7 @@ from typing import assert_never
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
 from extender.inspect.text import count, fill, page, span, table
+from extender.inspect.unnamed_pools import MOST_SHOWN, UnnamedPool
 from extender.model import PlacementMode, Pod, SkipReason
 from extender.policy.deletion_cost import standing
 from extender.policy.idleness import idle_since
@@ -46,6 +47,7 @@ def render_json(plan: Plan) -> str:
         **keys(plan, "now", "source", "age", "unknown", "pods", "pools"),
         "reaping": [_reap_form(reap) for reap in plan.reaps],
         "stuckNodes": [_stuck_form(each) for each in plan.stuck],
+        "looksLikePools": plan.unnamed,
         "nodes": [node_form(line, plan.now) for line in plan.nodes],
     }
     return encode_form(SCHEMA, form)
@@ -100,7 +102,7 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
     if plan.pools:
         yield from _pools(plan.pools)
     else:
-        yield from fill(NO_POOL, width=width)
+        yield from _no_pool(plan.unnamed, width)
     yield ""
     shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
     yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
@@ -114,6 +116,17 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
         yield from fill(EQUAL_MINUTES, width=width)
     yield from _reap_page(plan)
     yield from _stuck_page(plan)
+
+
+def _no_pool(unnamed: Sequence[UnnamedPool], width: int) -> Iterator[str]:
+    yield from fill(NO_POOL, width=width)
+    if unnamed:
+        yield ""
+        yield "What looks like a pool, largest first: is one of these your workers?"
+        rows = [(each.namespace, str(each.pods), str(each.nodes), f"--selector {each.selector}") for each in unnamed]
+        yield from table(("NAMESPACE", "PODS", "ON NODES", "LOOK AT IT WITH"), rows[:MOST_SHOWN])
+        if len(unnamed) > MOST_SHOWN:
+            yield f"and {len(unnamed) - MOST_SHOWN} more (--output json lists them)"
 
 
 def _reap_form(reap: PoolReap) -> dict[str, object]:
@@ -172,6 +185,10 @@ def _reap_page(plan: Plan) -> Iterator[str]:
     costs = sum(len(reap.costs) for reap in plan.reaps)
     if costs:
         yield f"{count(costs, 'deletion cost')} would be written (--output json lists them)"
+    for reap in reaps:
+        if reap.settling:
+            more = count(reap.settling, "more idle worker")
+            yield f"{more} of {reap.pool}: a cost is written after {span(reap.settle)} of idleness"
 
 
 def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:

@@ -6,6 +6,7 @@ Uses nothing of ours but the control plane, so that a mistake in the webhook can
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import threading
@@ -74,6 +75,7 @@ def recording() -> Iterator[Recorder]:
 
 def main() -> int:
     """Record into the repository."""
+    argparse.ArgumentParser(prog="scripts/record-requests", description=__doc__).parse_args()
     try:
         names = record(RECORDED, note=print)
     except ControlPlaneError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, plan_of
 from extender.inspect.plan_text import SHOWN_WITHOUT_SCORE, render_json, render_table
@@ -247,6 +248,7 @@ def test_json_keys_are_those_of_the_documentation() -> None:
         "pools",
         "reaping",
         "stuckNodes",
+        "looksLikePools",
         "nodes",
     ]
     assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes", "needs", "placement"]
@@ -366,6 +368,33 @@ def test_page_without_workers_says_how_to_name_some() -> None:
     page = render_table(plan(OLD, pods=(stranger(),)))
     assert "No pod belongs to a pool." in page
     assert page.startswith("1 node, 1 pod, 0 workers\n")
+
+
+def test_page_without_workers_suggests_what_looks_like_a_pool() -> None:
+    """Five of them, each with the flag that shows it; the JSON form has all. Beside a pool nothing is suggested."""
+    pods = tuple(
+        replace(stranger(f"{app}-{each}", node=("node-old", "node-new")[each % 2]), labels=f"app={app}")
+        for app in "abcdef"
+        for each in range(3)
+    )
+    made = plan(OLD, NEW, pods=pods)
+    page = render_table(made)
+    assert "default    3     2         --selector app=a\n" in page
+    assert "--selector app=f" not in page
+    assert "and 1 more (--output json lists them)" in page
+    assert as_json(made)["looksLikePools"][5] == {"namespace": "default", "selector": "app=f", "pods": 3, "nodes": 2}
+    assert as_json(plan(OLD, NEW, pods=(*pods, worker(node="node-new"))))["looksLikePools"] == []
+
+
+def test_idle_worker_without_a_cost_yet_is_counted() -> None:
+    """Six idle workers and five costs are no riddle: one has just fallen idle. One with a cost is not counted."""
+    settled = worker("settled", node="node-old", idle_since=minutes_ago(5))
+    fresh = worker("fresh", node="node-old", idle_since=minutes_ago(0.2))
+    priced = worker("priced", node="node-old", idle_since=minutes_ago(0.2), deletion_cost="7")
+    page = render_table(plan(OLD, pods=(settled, fresh, priced)))
+    assert "1 deletion cost would be written (--output json lists them)\n1 more idle worker of pool: a cost" in page
+    assert "a cost is written after 30s of idleness" in page
+    assert "more idle worker" not in render_table(plan(OLD, pods=(settled, priced)))
 
 
 def test_page_holds_nothing_that_a_terminal_acts_on() -> None:
