@@ -18,7 +18,8 @@ from extender.inspect.unknowns import what_is_unknown
 from extender.inspect.unnamed_pools import UnnamedPool, unnamed_pools
 from extender.model import AgeSource, Departure, Ending, Node, PlacementMode, Pod, SkipReason
 from extender.policy.affinity import KeyUse
-from extender.policy.deletion_cost import CostState, CostWrite, PoolCosts, cost_state
+from extender.policy.defaults import PoolCosts
+from extender.policy.deletion_cost import CostState, CostWrite, cost_state
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.policy.judging import Judgement, PoolJudgement, judge
 from extender.policy.node_pool_budgets import Kept, PodBudgets
