@@ -2,7 +2,7 @@
 
 Looks at workers that changed at once, and at all of them now and then, for what time alone changes (an idle worker
 settles). Yields to whoever else writes the annotations: one foreign value is left alone, and of a writer that goes on
-`contests` knows.
+`cost_contests` knows.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Judging: which workers are evicted and why each other one stays, as one value for all pools of a moment.
 
-Whoever wants to know why something is so starts here.
+Whoever wants to know why something is so starts here; the closed set of reasons is `model.SkipReason`. Each is decided
+in one place: of a worker in `idleness`, of its node in `departure` and `node_pool_room`, of its pool in `brakes`, by
+the floor and the limits of a pass in `reaping`, and a moment later, right before the eviction, in `recheck`.
 
 A reaper carries a `Judgement` out, `plan` prints it, `explain` looks things up in it, metrics show the last one. Owns
-how pools share what a moment has: the walk over the nodes, and the room that NodePools' budgets leave. Which workers of
-one pool go is for `policy.reaping` to say, and whether one still goes a moment later for `policy.recheck`.
+how pools share what a moment has: the walk over the nodes, and the room that NodePools' budgets leave.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of the installation: the ledger, who leads, permissions, clocks."""
+"""Checks of the installation: the configuration, the ledger, who leads, permissions, clocks."""
 
 from __future__ import annotations
 
