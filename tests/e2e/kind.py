@@ -23,13 +23,12 @@ def running(folder: Path, node_image: str | None, image: str, note: Note) -> Ite
         if shutil.which(program) is None:
             raise MissingTool(f"--kind needs {program}: install it, or use --local (as root) or --kubeconfig")
     kubeconfig = folder / "kubeconfig"
-    note(f"building {image}")
-    _run("docker", "build", "--tag", image, str(ROOT))
     note(f"making the kind cluster {NAME}")
     chosen = ["--image", node_image] if node_image else []
     try:
         _run("kind", "create", "cluster", "--name", NAME, "--kubeconfig", str(kubeconfig), "--wait", "120s", *chosen)
-        _run("kind", "load", "docker-image", image, "--name", NAME)
+        note(f"building {image}, and loading it")
+        _run(str(ROOT / "scripts" / "image"), "--kind", NAME, image)
         yield kubeconfig
     finally:
         _run("kind", "delete", "cluster", "--name", NAME, "--kubeconfig", str(kubeconfig))
