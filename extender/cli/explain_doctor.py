@@ -76,9 +76,10 @@ COMMANDS: Commands = {"explain": _explain_flags, "doctor": _doctor_flags}
 
 
 def _explain(options: argparse.Namespace) -> int:
-    seen = look(options)
+    subject = Subject(options.subject)
+    seen = look(options, home=options.name.rpartition("/")[0] if subject is Subject.POD else None)
     try:
-        explanation = explain(seen, Subject(options.subject), options.name)
+        explanation = explain(seen, subject, options.name)
     except NotThere as error:
         return _explain_the_past(options, str(error), seen.plan)
     name = options.name

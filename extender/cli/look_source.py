@@ -47,13 +47,16 @@ def configuration_of(options: argparse.Namespace) -> Configuration:
     return load_configuration(json.dumps({**head, "pools": pools}), source="--selector")
 
 
-def look(options: argparse.Namespace) -> Look:
-    """Look at what `cluster_flags` and `snapshot_flag` name. Raises what `looks_once` answers."""
+def look(options: argparse.Namespace, *, home: str | None = None) -> Look:
+    """Look at what `cluster_flags` and `snapshot_flag` name. Raises what `looks_once` answers.
+
+    ``home``: the namespace that is looked at where not all may be, None for the context's.
+    """
     check_place(options)
     configuration = configuration_of(options)
     if options.snapshot is not None:
         return commands.look_at_snapshot(options.snapshot, configuration)
-    return asyncio.run(commands.look_live(cluster_options(options), configuration))
+    return asyncio.run(commands.look_live(cluster_options(options), configuration, home))
 
 
 def check_place(options: argparse.Namespace) -> None:

@@ -23,12 +23,12 @@ from extender.settings import Configuration
 from extender.settings.in_force import InForce
 
 
-async def look_live(options: ClusterOptions, configuration: Configuration) -> Look:
-    """Look at the cluster once.
+async def look_live(options: ClusterOptions, configuration: Configuration, home: str | None = None) -> Look:
+    """Look at the cluster once. Somebody who may not list all pods sees those of ``home``, else of the context.
 
     Raises:
         ConfigurationProblem: the API server cannot be addressed.
-        KubeError: nodes or pods cannot be listed.
+        KubeError: no pods may be listed, or nodes or pods cannot be.
     """
     client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
     try:
@@ -38,6 +38,7 @@ async def look_live(options: ClusterOptions, configuration: Configuration) -> Lo
             namespace=options.namespace or client.namespace,
             ledger_name=configuration.ledger.name,
             lease_name=configuration.leader_election.name,
+            home=home or client.namespace,
         )
     finally:
         await client.close()

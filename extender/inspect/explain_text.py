@@ -29,6 +29,7 @@ from extender.settings.pool_defaults import CacheKeySettings
 
 SHOWN = 5
 """So many schedulers and conditions are named in a line; of pods three. The JSON form has all."""
+NODE_UNKNOWN = "not known, because its node is not"
 
 
 def render_explanation(explanation: Explanation, plan: Plan, history: History | None = None) -> str:
@@ -88,7 +89,8 @@ def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, st
     yield "idle", _idle_words(pod, now)
     if pod.claim is not None and is_claimed(pod, now):
         yield "claimed", _claim_words(pod.claim)
-    yield "claimable", _yes_or(worker.not_claimable)
+    is_node_known = explanation.node is not None
+    yield "claimable", _yes_or(worker.not_claimable) if is_node_known or worker.not_claimable else NODE_UNKNOWN
     yield "reapable", _yes_or(explanation.not_reapable)
     yield "a pass now", _fate_words(worker, explanation, dry_run=settings.dry_run)
     if explanation.before and worker.fate is not Fate.BUSY:
@@ -144,8 +146,10 @@ def _fate_words(worker: WorkerFate, explanation: PodExplanation, *, dry_run: boo
         case Fate.BUSY:
             return "leaves it alone: it is busy"
         case Fate.STAYS:
-            if worker.reason is None or worker.reason is explanation.not_reapable:  # said in the line above
-                return f"keeps it: {worker.reason}" if worker.reason is not None else "keeps it"
+            if worker.reason is None and explanation.not_reapable is None:
+                return "keeps it" if explanation.node is not None else NODE_UNKNOWN
+            if worker.reason in (None, explanation.not_reapable):  # said in the line above
+                return f"keeps it: {explanation.not_reapable}"
             until = explanation.paused_until
             ends = f", until {until:%H:%M:%S} UTC" if until is not None and worker.reason is explanation.waits else ""
             return f"keeps it: {words_of(worker.reason)}{ends} ({worker.reason})"

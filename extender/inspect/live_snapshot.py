@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,7 +29,7 @@ from extender.kube.listing import list_objects
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.kube.pod_disruption_budgets import POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from
 from extender.kube.reaper_notes import brakes_from
-from extender.model import Ledger, PodBudget
+from extender.model import Ledger, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -44,14 +45,20 @@ class LiveSnapshot:
 
 
 async def take_snapshot(
-    client: KubeClient, classify: Classify, *, namespace: str, ledger_name: str, lease_name: str
+    client: KubeClient, classify: Classify, *, namespace: str, ledger_name: str, lease_name: str, home: str
 ) -> LiveSnapshot:
-    """List nodes and pods, read the ledger and the reapers' Lease. Raises `KubeError` where nodes or pods cannot be
-    listed."""
-    nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
-    pods = await list_objects(client, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, classify))
-    ledger = await find_ledger(client, namespace=namespace, name=ledger_name)
+    """List nodes and pods, read the ledger and the reapers' Lease. Where one may not list all pods, those of ``home``.
+
+    Raises:
+        KubeError: no pods may be listed, or nodes or pods cannot be.
+    """
     unread: dict[str, str] = {}
+    pods, only = await _list_pods(client, classify, home)
+    try:
+        nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
+    except Forbidden as error:
+        nodes, unread["Node"] = [], str(error)
+    ledger = await find_ledger(client, namespace=namespace, name=ledger_name)
     claims = await _list_optional(client, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, "NodeClaim", unread)
     node_pools = await _list_optional(client, NODE_POOLS_PATH, NodePoolObject, node_pool_from, "NodePool", unread)
     beside = await read_beside(client, namespace=namespace, lease_name=lease_name)
@@ -75,9 +82,21 @@ async def take_snapshot(
             taken=server_time(client),
             unread=unread,
             brakes=beside.brakes,
+            only=only,
         ),
         ledger_note=ledger.note,
     )
+
+
+async def _list_pods(client: KubeClient, classify: Classify, home: str) -> tuple[list[Pod], str | None]:
+    """List all pods, or those of ``home`` for somebody who may not: then its name is the second value."""
+    for namespace in (None, home):
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods" if namespace else "/api/v1/pods"
+        try:
+            return await list_objects(client, path, PodObject, lambda raw: pod_from(raw, classify)), namespace
+        except Forbidden as error:
+            refused = error
+    raise refused
 
 
 def server_time(client: KubeClient) -> datetime:

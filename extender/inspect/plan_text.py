@@ -103,6 +103,13 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
         yield from _pools(plan.pools)
     else:
         yield from _no_pool(plan.unnamed, width)
+    if plan.nodes:
+        yield from _order(plan, all_nodes=all_nodes, width=width)
+    yield from _reap_page(plan)
+    yield from _stuck_page(plan)
+
+
+def _order(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
     yield ""
     shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
     yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
@@ -114,8 +121,6 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
     yield from fill(WHAT_IT_MEANS, width=width)
     if _has_equal_minutes(shown):
         yield from fill(EQUAL_MINUTES, width=width)
-    yield from _reap_page(plan)
-    yield from _stuck_page(plan)
 
 
 def _no_pool(unnamed: Sequence[UnnamedPool], width: int) -> Iterator[str]:
@@ -237,7 +242,7 @@ def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
     rows = zip(*columns.values(), strict=True)
     yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
     for pool in pools:
-        if pool.needs < pool.nodes:
+        if 0 < pool.needs < pool.nodes:
             workers = count(pool.idle + pool.busy + pool.claimed + pool.pending, "worker")
             of_them = f"{pool.needs:,} of the {pool.nodes:,} nodes that they are on"
             yield f"Packed oldest first, the {workers} of {pool.name} need about {of_them}"

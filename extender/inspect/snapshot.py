@@ -87,6 +87,8 @@ class Snapshot:
     doubts: tuple[str, ...] = ()
     """What speaks against ``taken``."""
     brakes: Mapping[str, BrakeRecord] | None = None
+    only: str | None = None
+    """The one namespace whose pods could be read, None where all could."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import yaml
 from extender.inspect.survey.access_reviews import who_am_i
 from extender.kube.api_client import KubeClient
 from extender.kube.errors import Forbidden
-from scripts.tools.controlplane import ControlPlane, Json
+from scripts.tools.controlplane import ControlPlane, Json, wait_for
 
 pytestmark = pytest.mark.controlplane
 
@@ -77,3 +77,41 @@ async def test_the_api_server_sees_all_that_the_file_says(control_plane: Control
             await client.get_bytes("/api/v1/pods")
     finally:
         await client.close()
+
+
+def test_explain_of_ones_own_pod_needs_rights_in_its_namespace_only(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """Who may list pods in one namespace sees its own worker, and what is not known; without that right nothing."""
+    pod: Json = {"apiVersion": "v1", "kind": "Pod"}
+    pod["metadata"] = {"name": "duck-1", "namespace": namespace, "labels": {"warmnode.dev/pool": "ducks"}}
+    pod["metadata"]["annotations"] = {"warmnode.dev/idle-since": "2026-01-01T00:00:00Z"}
+    pod["spec"] = {"containers": [{"name": "duck", "image": "example.org/duck"}], "nodeName": "node-of-ours"}
+    control_plane.create(pod)
+    config = as_somebody(control_plane, tmp_path, **{"as": "jane"})
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "extender", *words, "--kubeconfig", str(config)]
+        return subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=60)
+
+    refused = run("explain", "pod", f"{namespace}/duck-1")
+    assert refused.returncode == 1
+    assert f'in the namespace "{namespace}"' in refused.stderr
+    api: Json = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "look", "namespace": namespace}}
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
+    control_plane.create({**api, "kind": "Role", "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "look"}
+    subjects = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]
+    control_plane.create({**api, "kind": "RoleBinding", "roleRef": role, "subjects": subjects})
+
+    def explained() -> subprocess.CompletedProcess[str] | None:
+        done = run("explain", "pod", f"{namespace}/duck-1")
+        return done if done.returncode == 0 else None
+
+    done = wait_for(explained, 20.0, "the right to list pods")
+    assert f"pod {namespace}/duck-1, a worker of pool ducks" in done.stdout
+    assert "a pass now     keeps it: tooYoung" in done.stdout
+    assert (
+        "not known: the order of nodes, and so what a pass does with a worker (no Node: nodes is forbid" in done.stdout
+    )
+    assert f"not known: workers of other namespaces than {namespace} " in done.stdout

@@ -126,6 +126,14 @@ def test_a_worker_that_would_be_evicted_has_its_place_and_who_goes_before() -> N
     assert "it is one of the claimable workers to keep (floor)" in page(seen, kept)
 
 
+def test_what_depends_on_an_unknown_node_is_not_known() -> None:
+    """Whoever may list pods only sees no node: an idle worker there is neither said to be claimable nor to be kept."""
+    seen = look(worker("idle", node="hidden", idle_since=minutes_ago(20)))
+    shown = page(seen, pod_of(seen, "idle"))
+    assert "claimable      not known, because its node is not\n" in shown
+    assert "a pass now     not known, because its node is not\n" in shown
+
+
 def test_a_busy_worker_is_left_alone_and_its_mark_says_why() -> None:
     """No mark, or one of the future."""
     seen = look(worker("busy"), idle("ahead", minutes=-60))

@@ -12,15 +12,18 @@ from extender.inspect.doctor.diagnose import diagnose
 from extender.inspect.doctor.evidence import Evidence, Kind
 from extender.inspect.doctor.findings import Check, Verdict
 from extender.inspect.live_snapshot import take_snapshot
+from extender.inspect.plan import plan_of
+from extender.inspect.plan_text import render_table
 from extender.inspect.survey.live_evidence import DoctorOptions, gather
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.lease import LEASE_LABELS
 from extender.kube.transport import Transport
+from extender.settings import Configuration
 from tests.builders import by_label
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where
-from tests.fakes.store import CONFIG_MAPS, LEASES, NAMESPACES, NODES, Resource
+from tests.fakes.store import CONFIG_MAPS, LEASES, NAMESPACES, NODES, PODS, Resource
 
 OURS = {"app.kubernetes.io/name": "warmnode"}
 
@@ -52,7 +55,9 @@ async def test_plan_finds_the_pauses_wherever_the_reaper_is_installed() -> None:
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
 
         async def look() -> object:
-            live = await take_snapshot(client, by_label, namespace="default", ledger_name="l", lease_name="r")
+            live = await take_snapshot(
+                client, by_label, namespace="default", ledger_name="l", lease_name="r", home="default"
+            )
             return live.snapshot.brakes
 
         assert await look() == {}
@@ -61,6 +66,35 @@ async def test_plan_finds_the_pauses_wherever_the_reaper_is_installed() -> None:
         assert isinstance(found, dict)
         assert found["ducks"].evicted == 9
         await client.close()
+
+
+async def test_plan_shows_one_namespace_to_somebody_who_may_not_list_more() -> None:
+    """Its pods, no nodes, and what is not known for that. Whoever may list all sees all, whatever the namespace."""
+    for is_allowed, expected in ((True, ({"duck", "goose"}, None, False)), (False, ({"duck"}, "mine", True))):
+
+        async def guarded(request: web.Request, is_allowed: bool = is_allowed) -> web.StreamResponse | None:
+            if is_allowed or request.path not in ("/api/v1/nodes", "/api/v1/pods"):
+                return None
+            return web.Response(status=403, body=b'{"kind": "Status", "message": "not yours", "reason": "Forbidden"}')
+
+        async with FakeApiServer() as server:
+            for namespace, name in (("mine", "duck"), ("theirs", "goose")):
+                server.store.create(NAMESPACES, "", {"metadata": {"name": namespace}})
+                labels = {"warmnode.dev/pool": "ducks"}
+                server.store.create(PODS, namespace, {"metadata": {"name": name, "labels": labels}})
+            server.fail(Where.ANY, *[guarded] * REQUESTS)
+            access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+            client = KubeClient(Transport(access, user_agent="test"), namespace="default")
+            live = await take_snapshot(
+                client, by_label, namespace="default", ledger_name="l", lease_name="r", home="mine"
+            )
+            await client.close()
+        snapshot = live.snapshot
+        assert ({pod.name for pod in snapshot.pods}, snapshot.only, "Node" in snapshot.unread) == expected
+        page = render_table(plan_of(snapshot, Configuration.default(), source="the test"), width=200)
+        assert ("not known: the order of nodes" in page) is not is_allowed
+        assert ("not known: workers of other namespaces than mine" in page) is not is_allowed
+        assert "RANK" not in page
 
 
 REQUESTS = 50
