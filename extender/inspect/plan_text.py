@@ -100,7 +100,7 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
         yield from fill(f"not known: {unknown}", width=width, later="  ")
     yield ""
     if plan.pools:
-        yield from _pools(plan.pools)
+        yield from _pools(plan.pools, width)
     else:
         yield from _no_pool(plan.unnamed, width)
     if plan.nodes:
@@ -226,7 +226,7 @@ def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
     return [line for line in lines if line.score or line.uid in kept]
 
 
-def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
+def _pools(pools: Sequence[PoolLine], width: int) -> Iterator[str]:
     """Show the pools; how many workers are claimed, and placement, only where that says something."""
     columns: dict[str, list[object]] = {
         "IDLE": [pool.idle for pool in pools],
@@ -244,8 +244,9 @@ def _pools(pools: Sequence[PoolLine]) -> Iterator[str]:
     for pool in pools:
         if 0 < pool.needs < pool.nodes:
             workers = count(pool.idle + pool.busy + pool.claimed + pool.pending, "worker")
-            of_them = f"{pool.needs:,} of the {pool.nodes:,} nodes that they are on"
-            yield f"Packed oldest first, the {workers} of {pool.name} need about {of_them}"
+            of_them = f"{pool.needs:,} of their {count(pool.nodes, 'node')}"
+            packed = f"Packed oldest first, the {workers} of {pool.name} need about {of_them}"
+            yield from fill(packed, width=width, later="  ")
 
 
 def _has_equal_minutes(lines: Sequence[NodeLine]) -> bool:

@@ -429,7 +429,7 @@ def test_what_there_is_to_be_won_is_said() -> None:
     spread = [worker(f"a-{number}", node=f"n-{number}") for number in range(3)]
     pods = (*spread, worker("a-3", node="n-0"), worker("b-1", pool="packed", node="n-0"))
     text = render_table(plan(*nodes, pods=pods))
-    assert "Packed oldest first, the 4 workers of pool need about 2 of the 3 nodes that they are on" in text
+    assert "Packed oldest first, the 4 workers of pool need about 2 of their 3 nodes" in text
     assert "of packed need" not in text
 
 
