@@ -23,14 +23,20 @@ TELL_SECONDS = 60.0
 
 
 def run_all(
-    runs: Sequence[Run], folder: Path, parallel: int, stop: threading.Event, note: Callable[[str], None]
+    runs: Sequence[Run],
+    folder: Path,
+    parallel: int,
+    stop: threading.Event,
+    note: Callable[[str], None],
+    *,
+    with_recordings: bool = False,
 ) -> list[Run]:
     """Carry the runs out and return those that failed. Raises Stopped when asked to end, after all have ended."""
     failed: list[Run] = []
     planned = batches(runs, parallel)
     for number, batch in enumerate(planned, 1):
         note(f"batch {number} of {len(planned)}: {', '.join(run.id for run in batch)}")
-        failed += _batch(batch, folder, stop, note)
+        failed += _batch(batch, folder, stop, note, with_recordings=with_recordings)
     if failed:
         note(f"failed, to be tried by the next run: {', '.join(run.id for run in failed)}")
     return failed
@@ -60,7 +66,9 @@ def batches(runs: Iterable[Run], parallel: int) -> list[list[Run]]:
     return planned
 
 
-def _batch(runs: Sequence[Run], folder: Path, stop: threading.Event, note: Callable[[str], None]) -> list[Run]:
+def _batch(
+    runs: Sequence[Run], folder: Path, stop: threading.Event, note: Callable[[str], None], *, with_recordings: bool
+) -> list[Run]:
     spawner = Spawner()
     started: list[tuple[Run, Process]] = []
     try:
@@ -76,6 +84,7 @@ def _batch(runs: Sequence[Run], folder: Path, stop: threading.Event, note: Calla
                 str(folder.absolute()),
             ]
             command += ["--seconds", str(run.seconds), "--warm-up", str(run.warm_up)]
+            command += ["--record"] if with_recordings else []
             log = folder / f"{run.id}.log"
             log.unlink(missing_ok=True)
             started.append((run, spawner.start(run.id, command, log=log)))

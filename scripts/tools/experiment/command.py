@@ -1,4 +1,4 @@
-"""The command line of scripts/experiment: plan, run, report.
+"""The command line of scripts/experiment: plan, run, report, calibrate.
 
 Owns arguments, signals, exit codes (0 done, 1 failure, 2 bad usage, 128 + signal) and what people read.
 """
@@ -18,13 +18,13 @@ from types import FrameType
 from scripts.tools.controlplane import ControlPlaneError, Options
 from scripts.tools.controlplane.binaries import ROOT
 from scripts.tools.controlplane.building import find_or_build
-from scripts.tools.experiment import matrix, record, report
+from scripts.tools.experiment import calibrating, matrix, record, report
 from scripts.tools.experiment.arms import ARMS
 from scripts.tools.experiment.batches import run_all
 from scripts.tools.experiment.loop import Stopped
 from scripts.tools.experiment.onerun import run_one
 from scripts.tools.experiment.stage import KARPENTER
-from scripts.tools.experiment.workloads import WORKLOADS
+from scripts.tools.experiment.workloads import WORKLOADS, Kind
 
 PROGRAM = "scripts/experiment"
 RECORDS = ROOT / "docs" / "experiment"
@@ -36,6 +36,7 @@ different rules: the default scheduler, MostAllocated, warmnode. docs/experiment
   {PROGRAM} plan                 which runs there are, and which of them are done
   {PROGRAM} run --parallel 4     carry out those that are missing: one file each in docs/experiment
   {PROGRAM} report               write the tables and plots of docs/experiment.md from the files
+  {PROGRAM} calibrate            how far warmnode simulate is off what really ran, in the files
 
 A run takes {matrix.SECONDS / 60:.0f} minutes and about a tenth of a core. Ctrl-C ends it and leaves the runs
 that are done: the next `run` goes on with the others. To see whether it works here:
@@ -83,14 +84,15 @@ def _run(options: argparse.Namespace, stop: threading.Event) -> int:
     find_or_build(binaries, os.environ, _note)
     options.to.mkdir(parents=True, exist_ok=True)
     missing = [run for run in _runs(options) if not _file(options.to, run).exists()]
-    failed = run_all(missing, options.to, options.parallel, stop, _note)
+    failed = run_all(missing, options.to, options.parallel, stop, _note, with_recordings=options.record)
     return 1 if failed else 0
 
 
 def _one(options: argparse.Namespace, stop: threading.Event) -> int:
     os.environ.setdefault("GOGC", "200")  # of all programs: less time for garbage, more memory
     run = replace(matrix.Run.parse(options.id), seconds=options.seconds, warm_up=options.warm_up)
-    record.write(run_one(run, stop, _note), _file(options.to, run))
+    recording = options.to / f"{run.id}.jsonl" if options.record else None
+    record.write(run_one(run, stop, _note, recording), _file(options.to, run))
     return 0
 
 
@@ -105,11 +107,23 @@ def _report(options: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
+def _calibrate(options: argparse.Namespace, stop: threading.Event) -> int:
+    for file in sorted(options.to.glob(f"{Kind.JOBS}-*.json.gz")):
+        found = record.read(file)
+        if found.run.arm in calibrating.RULES:
+            each, gone = calibrating.calibrated(found)
+            nodes = f"{gone} of {len(found.nodes)} nodes went"
+            hours = f"{each.observed:.2f} node-hours observed, {each.simulated:.2f} simulated ({each.off:+.1%})"
+            print(f"{found.run.id:24}  {hours}; {nodes}")
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, threading.Event], int]] = {
     "plan": _plan,
     "run": _run,
     "one": _one,
     "report": _report,
+    "calibrate": _calibrate,
 }
 
 
@@ -157,8 +171,13 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument(
             "--warm-up", type=float, default=matrix.WARM_UP, help="of it not counted (default: %(default)g)"
         )
+    for each in (run, one):
+        each.add_argument(
+            "--record", action="store_true", help="have warmnode record write RUN.jsonl beside the record"
+        )
     read = commands.add_parser("report", help="write docs/experiment.md")
-    for each in (plan, run, one, read):
+    calibration = commands.add_parser("calibrate", help="say how far warmnode simulate is off the runs of jobs")
+    for each in (plan, run, one, read, calibration):
         each.add_argument(
             "--to",
             type=Path,

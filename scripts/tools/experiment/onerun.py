@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from scripts.tools.controlplane import ControlPlaneError
 from scripts.tools.experiment.arms import ARMS, Arm
+from scripts.tools.experiment.cluster_recording import recorded
 from scripts.tools.experiment.conditions import SAMPLE_SECONDS, Machine
 from scripts.tools.experiment.jobs import Jobs
 from scripts.tools.experiment.loop import Loop
@@ -31,13 +33,18 @@ NODES = "/api/v1/nodes"
 HEALTH_SECONDS = 5.0
 
 
-def run_one(run: Run, stop: threading.Event, note: Callable[[str], None]) -> Record:
-    """Carry one run out. Raises Stopped where ``stop`` is set before its end, ControlPlaneError if a program dies."""
+def run_one(run: Run, stop: threading.Event, note: Callable[[str], None], recording: Path | None = None) -> Record:
+    """Carry one run out, and have `warmnode record` write into ``recording`` what it sees of it.
+
+    Raises Stopped where ``stop`` is set before its end, ControlPlaneError if a program dies.
+    """
     arm, workload = ARMS[run.arm], WORKLOADS[run.workload]
     tasks = arrivals(workload.traffic, run.seed, run.seconds)
     note(f"{run.id}: starting; {len(tasks)} tasks in {run.seconds:.0f} s")
     with ExitStack() as ends:
         stage = ends.enter_context(Stage(arm, workload, run.consolidate_after))
+        if recording is not None:
+            ends.enter_context(recorded(stage.plane.kubeconfig, recording))
         record = Record(run=run, began=datetime.now(UTC).isoformat(timespec="seconds"))
         server = stage.plane.api("GET", "/version")["gitVersion"]
         record.versions = {"Kubernetes": server, "Karpenter": KARPENTER, "warmnode": version("warmnode")}
