@@ -29,7 +29,7 @@ def tell_history(history: History, now: datetime) -> Iterator[str]:
         return
     decisions = history.decisions[::-1]
     yield "what was decided of late:" if not history.shadow else "placed in the shadow:"
-    yield from map(_standing, history.shadow)
+    yield from map(tell_standing, history.shadow)
     yield from (tell_decision(each, now) for each in decisions[:SHOWN_DECISIONS])
     if len(decisions) > SHOWN_DECISIONS:
         yield f"and {len(decisions) - SHOWN_DECISIONS:,} earlier ones (--output json lists them)"
@@ -42,7 +42,8 @@ def tell_history(history: History, now: datetime) -> Iterator[str]:
             yield f"{one.replica} remembers none of it; what it knows begins at {one.oldest}"
 
 
-def _standing(told: ShadowTold) -> str:
+def tell_standing(told: ShadowTold) -> str:
+    """Tell how a pool in the shadow stands."""
     verdicts = told.verdicts
     asked = sum(verdicts.values())
     fewer = f"{told.spared:,} nodes fewer would be in use (estimated)"

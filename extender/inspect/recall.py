@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,6 +20,7 @@ from extender.kube.port_forward import PortAnswer, get_from_pod
 from extender.policy.decisions import Decision, decode_decision
 
 HISTORY_PORT = 9889
+NOBODY = "no pod of warmnode runs here: nothing has been decided that could be remembered"
 OTHER_VERSION = "what it answers cannot be read: it is of another version"
 _FLAG = "--history-listen="
 _LABEL = "app.kubernetes.io/name=warmnode"
@@ -100,15 +101,21 @@ async def recall(client: KubeClient, *, pod: str = "", node: str = "", last: int
     return History(replicas=tuple(await asyncio.gather(*(_ask(client, each, target) for each in replicas))))
 
 
-async def recall_shadow(client: KubeClient, pool: str) -> History:
-    """Ask every replica how a pool in the shadow stands."""
+async def recall_lately(client: KubeClient, last: int) -> History:
+    """Ask every replica for its last decisions, and how all pools in the shadow stand."""
+    history, shadow = await asyncio.gather(recall(client, last=last), recall_shadow(client))
+    return replace(history, shadow=shadow.shadow)
+
+
+async def recall_shadow(client: KubeClient, pool: str | None = None) -> History:
+    """Ask every replica how a pool in the shadow stands, None: all of them."""
     replicas = await _replicas(client)
     if isinstance(replicas, str):
         return History(problem=replicas)
     told = await asyncio.gather(*(_ask_shadow(client, each) for each in replicas))
     unreached = tuple(each for each in told if isinstance(each, Recollection))
     found = (standing for each in told if not isinstance(each, Recollection) for standing in each)
-    return History(replicas=unreached, shadow=tuple(each for each in found if each.pool == pool))
+    return History(replicas=unreached, shadow=tuple(each for each in found if pool in (None, each.pool)))
 
 
 async def _replicas(client: KubeClient) -> list[Replica] | str:
@@ -118,7 +125,7 @@ async def _replicas(client: KubeClient) -> list[Replica] | str:
     except KubeError as error:
         return f"warmnode's pods cannot be listed: {error}"
     replicas = [each for each in found if each is not None]
-    return replicas or "no pod of warmnode runs here: nothing has been decided that could be remembered"
+    return replicas or NOBODY
 
 
 async def _get(client: KubeClient, replica: Replica, target: str) -> PortAnswer:

@@ -6,10 +6,13 @@ Owns these values and their JSON form, which docs/explain.md describes. Decides 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+ZonedTime: TypeAlias = Annotated[datetime, Meta(tz=True)]
+"""A time without a zone is not read: it compares with none that has one."""
 
 
 class RankedNode(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -28,7 +31,7 @@ class RankedNode(Struct, frozen=True, kw_only=True, rename="camel", omit_default
 class Remembered(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What every decision has: when, and about which pod. ``pool`` None: of no pool. ``uid`` empty: nobody said."""
 
-    at: datetime
+    at: ZonedTime
     namespace: str
     pod: str
     uid: str = ""
@@ -55,7 +58,7 @@ class EvictionDecision(Remembered, frozen=True, kw_only=True, rename="camel", om
 
     node: str | None
     outcome: str
-    idle_since: datetime | None = None
+    idle_since: ZonedTime | None = None
 
 
 class ClaimDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="claim"):
@@ -64,7 +67,7 @@ class ClaimDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_
     node: str | None
     user: str
     claimant: str
-    expires: datetime
+    expires: ZonedTime
 
 
 class PreemptionDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="preemption"):

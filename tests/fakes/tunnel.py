@@ -5,6 +5,8 @@ Owns the frames, as a kubelet sends them. A Fault of `FakeApiServer.fail`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import WSMsgType, web
 
 from tests.fakes.faults import Fault
@@ -12,7 +14,7 @@ from tests.fakes.faults import Fault
 
 def tunnel(
     *,
-    answer: bytes = b"",
+    answer: bytes | Callable[[bytes], bytes] = b"",
     error: bytes = b"",
     frame: int = 7,
     asked: list[bytes] | None = None,
@@ -20,7 +22,8 @@ def tunnel(
 ) -> Fault:
     """Answer what comes in on the data channel with ``answer``, cut in frames; or say ``error`` on the other one.
 
-    ``port_parameter``: an API server is asked for ``ports``, and asks a kubelet for ``port``.
+    A function makes the answer of what came in. ``port_parameter``: an API server is asked for ``ports``, and asks a
+    kubelet for ``port``.
     """
 
     async def fault(request: web.Request) -> web.StreamResponse:
@@ -35,8 +38,9 @@ def tunnel(
             asked.append(message.data)
         if error:
             await socket.send_bytes(b"\x01" + error)
-        for start in range(0, len(answer), frame):
-            await socket.send_bytes(b"\x00" + answer[start : start + frame])
+        said = answer if isinstance(answer, bytes) else answer(message.data)
+        for start in range(0, len(said), frame):
+            await socket.send_bytes(b"\x00" + said[start : start + frame])
         await socket.close()
         return socket
 

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from extender.policy.decisions import EvictionDecision, encode_decision
 from scripts.tools.browser import PACKAGE, Page, browsing, find_browser
 from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.live_page import LivePage
+from tests.builders import minutes_ago
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Then, Where, answer, stream
 from tests.fakes.store import NODES, PODS
+from tests.fakes.tunnel import http, tunnel
 from tests.integration.ground import POOL_LABEL, Ground
 
 DRAWN = """
@@ -33,6 +36,11 @@ LABELS = {POOL_LABEL: "ducks"}
 IDLE = {"warmnode.dev/idle-since": "2026-01-01T00:00:00Z"}
 MARKUP = "<img src=x onerror=document.title='hacked'>"
 BIDI = "n\u202egnp.exe"
+REPLICA = {
+    "metadata": {"name": "serve-0", "namespace": "default", "uid": "replica"},
+    "spec": {"containers": [{"args": ["serve"]}]},
+    "status": {"phase": "Running"},
+}
 
 
 @pytest.fixture
@@ -141,15 +149,19 @@ def hostile(request: web.Request) -> Awaitable[web.StreamResponse | None]:
         "/api/v1/nodes": [{"metadata": {"name": name, "uid": f"uid-of-{name}", "labels": labels}} for name in names],
         "/api/v1/pods": [pod_tree(f"of-{name}", name) for name in names],
     }
-    items = lists.get(request.path)
+    if request.path.endswith("/portforward"):
+        evicted = EvictionDecision(at=minutes_ago(1), namespace=MARKUP, pod=BIDI, node="n" * 253, outcome="evicted")
+        shadow = [{"pool": f"of-{MARKUP}", "verdicts": {}, "spared": 0}]
+        both = {True: json.dumps(shadow).encode(), False: encode_decision(evicted) + b"\n"}
+        return tunnel(answer=lambda asked: http(both[b"/shadow" in asked]), frame=4096)(request)
+    is_of_warmnode = "name=warmnode" in request.query.get("labelSelector", "") and request.path.endswith("/pods")
+    items = [REPLICA] if is_of_warmnode else lists.get(request.path)
     if items is None:
         return nothing(request)
     if "watch" not in request.query:
         body = {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}
         return answer(200, body=json.dumps(body).encode())(request)
-    late = {"type": "ADDED", "object": pod_tree(f"late-{MARKUP}", MARKUP)}
-    lines = [json.dumps(late).encode() + b"\n"] if request.path.endswith("pods") else []
-    return stream(*lines, then=Then.HANG)(request)
+    return stream(then=Then.HANG)(request)
 
 
 async def nothing(request: web.Request) -> None:
@@ -169,7 +181,8 @@ async def test_names_are_text_whatever_they_are(program: Path, tmp_path: Path) -
                 for place in range(3):
                     await page.ask(f"document.querySelectorAll('{selector}')[{place}].click()")
                     await page.wait("document.getElementById('why').textContent.includes('rank')")
-            await page.wait("document.getElementById('lately').textContent.includes('late-<img')")
+            await page.wait("document.getElementById('decided').textContent.includes('<img')")
+            await page.wait("document.getElementById('pools').textContent.includes('in the shadow: ')")
             assert await page.ask("document.querySelectorAll('img, iframe, svg, object').length") == 0
             assert await page.ask("document.title") == "warmnode"
             assert await page.ask("document.documentElement.scrollWidth <= window.innerWidth")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extender.inspect.decision_text import tell_decision, tell_history
-from extender.inspect.recall import History, Recollection, Replica, ShadowTold, recall, recall_shadow
+from extender.inspect.recall import OTHER_VERSION, History, Recollection, Replica, ShadowTold, recall, recall_shadow
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Forbidden, Unavailable
@@ -243,3 +243,13 @@ async def test_how_a_pool_stands_in_the_shadow_is_asked_of_all(server: FakeApiSe
         "4 nodes fewer would be in use (estimated)"
     )
     assert problem.endswith("could not be asked: what it answers cannot be read: it is of another version")
+
+
+async def test_a_time_without_its_zone_is_of_another_version(server: FakeApiServer, client: KubeClient) -> None:
+    """Anybody may call a pod warmnode, and answer anything: no time of it is subtracted from one that has a zone."""
+    install(server, "serve-0", "serve")
+    server.fail(Where.LIST, lambda request: _pass())
+    line = encode_decision(EVICTED).replace(b'Z"', b'"')
+    server.fail(Where.ANY, tunnel(answer=http(line + b"\n")))
+    (told,) = (await recall(client, pod="default/w")).replicas
+    assert told.problem == OTHER_VERSION

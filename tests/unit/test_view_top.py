@@ -80,3 +80,19 @@ def test_a_name_is_no_markup() -> None:
     text = "\n".join(lines(seen))
     assert "[red]n" in text
     assert "[bold]p" in text
+
+
+def test_decisions_take_the_place_of_what_was_seen_and_the_shadow_stands_below_its_pool() -> None:
+    """Where nobody told any, what was seen is shown. A terminal of 24 lines is not overrun."""
+    told = (Happening(at=NOW, text="decided"),) * 20
+    beside = Beside(decided=told, shadow={"ducks": "3 workers bound: " + "x " * 70})
+    nodes = [node(f"n-{number}") for number in range(50)]
+    seen = replace(
+        view_of(synced_state(nodes, [worker(pool="ducks")]), NOW, beside), lately=(Happening(at=NOW, text="seen"),)
+    )
+    shown = lines(seen, height=24)
+    assert len(shown) <= 24
+    assert sum(line.endswith("  decided") for line in shown) == 6
+    assert not any(line.endswith("  seen") for line in shown)
+    assert any(line.startswith("ducks in the shadow: 3 workers bound: ") for line in shown)
+    assert any(line.endswith("  seen") for line in lines(replace(seen, decided=())))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,10 +15,11 @@ from extender.cluster.feed import FRESH, NODE_CLAIMS, NODE_POOLS, NODES, PODS, C
 from extender.cluster.state import ClusterState
 from extender.inspect.explain import Look
 from extender.inspect.live_snapshot import FoundLedger, ReadBeside, find_ledger, read_beside, server_time
-from extender.inspect.plan import plan_for
+from extender.inspect.plan import Plan, plan_for
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.view.frames import Past
 from extender.inspect.view.happenings import with_happenings
+from extender.inspect.view.recalling import Recalling
 from extender.inspect.view.view_model import Beside, Trouble, View, view_of
 from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
 from extender.kube.errors import KubeError, NotFound
@@ -31,6 +32,8 @@ TICK = timedelta(milliseconds=500)
 JUDGED_EVERY = timedelta(seconds=2)
 """What a pass would do, for all workers: of a large cluster that takes a tenth of a second."""
 BESIDE_EVERY = timedelta(seconds=15)
+FIRST_TOLD = timedelta(seconds=2)
+"""So long it takes at most until it is shown, while replicas of warmnode tell what they decided."""
 
 _KINDS = {NODES: "Node", PODS: "Pod", NODE_CLAIMS: "NodeClaim", NODE_POOLS: "NodePool"}
 
@@ -65,7 +68,9 @@ class Following:
         )
         self._read = ReadBeside(brakes=None, pod_budgets=(), unread={})
         self._beside = Beside(prices=prices)
-        self._judged_at = float("-inf")
+        self._recalling = Recalling(client)
+        self._plan: Plan | None = None
+        self._judged_at = 0.0
         self.view = view_of(self._state, server_time(client), self._beside)
 
     @asynccontextmanager
@@ -83,6 +88,11 @@ class Following:
                 ]
                 try:
                     await self._begin()
+                    tasks.append(group.create_task(self._recalling.run(), name="recall"))
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(FIRST_TOLD.total_seconds()):
+                            await self._recalling.has_asked.wait()
+                    self._look_again()
                     tasks.append(group.create_task(self._tick(), name="tick"))
                     tasks.append(group.create_task(self._keep_reading(), name="read beside"))
                     yield
@@ -140,12 +150,17 @@ class Following:
     def _look_again(self) -> None:
         """Make a new view. What a pass would do is judged anew more seldom."""
         steady = asyncio.get_running_loop().time()
-        if steady - self._judged_at >= JUDGED_EVERY.total_seconds():
-            plan = self.look().plan
-            self._judged_at = steady
-            self._beside = replace(self._beside, reaps=plan.reaps, unknown=plan.unknown)
-        self._beside = replace(self._beside, troubles=tuple(self._troubles()))
+        if self._plan is None or steady - self._judged_at >= JUDGED_EVERY.total_seconds():
+            self._plan, self._judged_at = self.look().plan, steady
         now, before = server_time(self._client), self.view if self.past.begun is not None else None
+        self._beside = replace(
+            self._beside,
+            reaps=self._plan.reaps,
+            decided=self._recalling.decided(now),
+            shadow=self._recalling.shadow(),
+            unknown=(*self._recalling.unknown(), *self._plan.unknown),
+            troubles=tuple(self._troubles()),
+        )
         self.view = with_happenings(view_of(self._state, now, self._beside, self.view), before)
         self.past.note(self.view)
 

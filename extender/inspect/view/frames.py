@@ -30,6 +30,7 @@ class Frame:
     columns: tuple[Column, ...]
     pools: tuple[PoolFigures, ...]
     lately: tuple[Happening, ...]
+    decided: tuple[Happening, ...]
     troubles: tuple[Trouble, ...]
     unknown: tuple[str, ...]
     dollars_an_hour: float | None
@@ -48,6 +49,7 @@ def frame_of(view: View, *, before: View | None, begun: View) -> bytes:
             columns=tuple(column for column in view.columns if id(column) not in known),
             pools=view.pools,
             lately=view.lately,
+            decided=view.decided,
             troubles=view.troubles,
             unknown=view.unknown,
             dollars_an_hour=view.dollars_an_hour,

@@ -190,10 +190,12 @@ function drawFigures(model) {
   const idleNodes = [...model.columns.values()].filter((column) => !column.cells.length && !column.leaving).length;
   const money = frame.dollars_an_hour === null ? "" : `, $${frame.dollars_an_hour.toFixed(2)} an hour`;
   $("totals").textContent = `${model.order.length} nodes (${idleNodes} without a worker), ${workers} workers${money}`;
-  $("pools").replaceChildren(...frame.pools.map(poolRow));
+  $("pools").replaceChildren(...frame.pools.flatMap(poolRows));
   replaceOptions(frame.pools.map((pool) => pool.name));
   fill($("unknown"), frame.unknown, (text) => item(`not known: ${text}`));
   fill($("lately"), frame.lately, happeningItem);
+  fill($("decided"), frame.decided, happeningItem);
+  $("decided-section").hidden = !frame.decided.length;
   tellTrouble(frame);
   const reach = Math.floor((Date.parse(live.frame.now) - Date.parse(live.frame.begun)) / 10000) * 10;
   $("time").min = String(Math.min(-10, -reach));
@@ -203,13 +205,19 @@ function drawFigures(model) {
   document.body.classList.toggle("past", Boolean(past));
 }
 
-function poolRow(pool) {
+function poolRows(pool) {
   const row = document.createElement("tr");
   const states = ["busy", "claimed", "idle", "starting", "going"].map((state) => pool.counts[state] || 0);
   const pass = pool.waits ? `waits: ${pool.waits}` : `${pool.would_evict} to evict${pool.dry_run ? ", but for dry-run" : ""}`;
   const values = [pool.name, ...states, pool.waiting, pool.nodes, pool.needs, pool.floor, pass];
   for (const value of values) row.appendChild(document.createElement("td")).textContent = String(value);
-  return row;
+  if (pool.shadow === null) return [row];
+  const told = document.createElement("tr");
+  const cell = told.appendChild(document.createElement("td"));
+  cell.colSpan = values.length;
+  cell.className = "shadow";
+  cell.textContent = `in the shadow: ${pool.shadow}`;
+  return [row, told];
 }
 
 function replaceOptions(names) {

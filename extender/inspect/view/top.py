@@ -46,17 +46,19 @@ def render_view(
 
     Where a node has more workers than ``width`` has room for, they are counted.
     """
+    pools = [each for each in view.pools if pool in (None, each.name)]
     head: list[RenderableType] = [
         *_head(view),
-        _pools_table([each for each in view.pools if pool in (None, each.name)]),
+        _pools_table(pools),
     ]
+    shadow = [Text(f"{each.name} in the shadow: {each.shadow}") for each in pools if each.shadow is not None]
     tail = [Text(f"not known: {text}", style="dim", no_wrap=True, overflow="ellipsis") for text in view.unknown[:3]]
-    tail += [_happening(f"{each.at:%H:%M:%S}  {each.text}") for each in view.lately[:HAPPENINGS]]
+    tail += [_line(f"{each.at:%H:%M:%S}  {each.text}") for each in (view.decided or view.lately)[:HAPPENINGS]]
     legend = "  ".join(f"{_sign(state, ascii_only)} {state}" for state in SIGNS)
-    others = 6 + len(head) + len(view.pools) + len(tail)
+    others = 6 + len(head) + len(view.pools) + sum(1 + len(each) // width for each in shadow) + len(tail)
     room = None if height is None else max(4, height - others)
     nodes = _nodes_table(view, room, _Cells(pool=pool, width=max(12, width - BESIDE_CELLS), ascii_only=ascii_only))
-    return Group(*head, Text(), nodes, Text(legend, style="dim"), Text(), *tail)
+    return Group(*head, *shadow, Text(), nodes, Text(legend, style="dim"), Text(), *tail)
 
 
 def _head(view: View) -> Iterator[Text]:
@@ -156,7 +158,7 @@ def _sign(state: CellState, ascii_only: bool) -> str:
     return SIGNS[state][1 if ascii_only else 0]
 
 
-def _happening(text: str) -> Text:
+def _line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 

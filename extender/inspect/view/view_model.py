@@ -69,7 +69,8 @@ class Column:
 class PoolFigures:
     """One pool. ``needs`` counts the nodes that it would need if packed, ``nodes`` those that it is on.
 
-    ``waiting`` workers have no node yet. ``waits`` is in words why nothing of the pool is evicted now.
+    ``waiting`` workers have no node yet. ``waits`` is in words why nothing of the pool is evicted now, ``shadow`` how
+    warmnode would have placed it, None where nobody told.
     """
 
     name: str
@@ -81,6 +82,7 @@ class PoolFigures:
     dry_run: bool
     would_evict: int
     waits: str | None
+    shadow: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +106,15 @@ class Trouble:
 class View:
     """The cluster at ``now``, ``columns`` from the oldest node to the newest.
 
-    ``lately`` is what happened, the last first: what a decision was goes there too. ``unknown`` names what could not be
-    read and what that leaves open.
+    ``lately`` is what was seen to happen, ``decided`` what replicas of warmnode told of their decisions, the last
+    first. ``unknown`` names what could not be read and what that leaves open.
     """
 
     now: datetime
     columns: tuple[Column, ...]
     pools: tuple[PoolFigures, ...]
     lately: tuple[Happening, ...] = ()
+    decided: tuple[Happening, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     unknown: tuple[str, ...] = ()
     dollars_an_hour: float | None = None
@@ -120,9 +123,12 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What a view shows beside the state: what a pass of the reaper would do, what is not known, prices by machine."""
+    """What a view shows beside the state: what a pass of the reaper would do, what replicas told of their decisions and
+    of pools in the shadow, what is not known, prices by machine."""
 
     reaps: tuple[PoolReap, ...] = ()
+    decided: tuple[Happening, ...] = ()
+    shadow: Mapping[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     prices: Mapping[str, float] = field(default_factory=dict)
@@ -147,7 +153,8 @@ def view_of(state: ClusterState, now: datetime, beside: Beside, before: View | N
     return View(
         now=now,
         columns=tuple(columns),
-        pools=tuple(_pools(state, columns, pools, needed, beside.reaps)),
+        pools=tuple(_pools(state, columns, pools, needed, beside)),
+        decided=beside.decided,
         troubles=beside.troubles,
         unknown=tuple(map(printable, beside.unknown)),
         dollars_an_hour=sum(prices) if prices else None,
@@ -202,7 +209,7 @@ def _pools(
     columns: Iterable[Column],
     names: Sequence[str],
     needed: Mapping[str, Sequence[str]],
-    reaps: Iterable[PoolReap],
+    beside: Beside,
 ) -> Iterable[PoolFigures]:
     counts: dict[str, Counter[CellState]] = {}
     nodes: Counter[str] = Counter()
@@ -210,7 +217,7 @@ def _pools(
         for cell in column.cells:
             counts.setdefault(cell.pool, Counter())[cell.state] += 1
         nodes.update({cell.pool for cell in column.cells})
-    judged = {reap.pool: reap for reap in reaps}
+    judged = {reap.pool: reap for reap in beside.reaps}
     for pool in names:
         shown, reap = printable(pool), judged.get(pool)
         yield PoolFigures(
@@ -223,6 +230,7 @@ def _pools(
             dry_run=reap is not None and reap.dry_run,
             would_evict=len(reap.victims) if reap is not None and reap.waits is None else 0,
             waits=_waits(reap) if reap is not None else None,
+            shadow=printable(beside.shadow[pool]) if pool in beside.shadow else None,
         )
 
 
