@@ -259,8 +259,7 @@ async def test_it_says_since_when_nothing_is_known(program: Path, tmp_path: Path
             await page.wait("document.querySelectorAll('.cell[data-uid]').length === 1")
             assert await page.ask(trouble) == ""
             await server.__aexit__(None, None, None)
-            told = await page.wait(trouble)
-            assert "pods not followed since " in told
+            await page.wait(trouble, lambda text: "pods not followed since " in text)
             assert await page.ask("document.querySelectorAll('.cell[data-uid]').length") == 1
             await server.__aenter__()
             await asyncio.to_thread(live.close)
