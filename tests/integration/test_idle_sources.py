@@ -232,7 +232,8 @@ def test_dry_run_asks_and_previews_and_writes_nothing(flock: Flock) -> None:
         check=True,
         timeout=60,
     )
-    assert f"which workers of pool {POOL} are idle right now (http: only the reaper's leader asks" in done.stdout
+    said = " ".join(done.stdout.split())  # lines are filled to the width of a terminal
+    assert f"which workers of pool {POOL} are idle right now (http: only the reaper's leader asks" in said
 
 
 def test_only_the_leader_asks(flock: Flock) -> None:

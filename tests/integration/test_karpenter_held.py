@@ -17,7 +17,14 @@ import pytest
 
 from scripts.tools.controlplane import Json
 from scripts.tools.controlplane.fixtures import RequireBinaries
-from scripts.tools.controlplane.karpenter import NODE_POOL_LABEL, NODE_POOLS, create_node_pool, karpenter_options, nodes
+from scripts.tools.controlplane.karpenter import (
+    NODE_POOL_LABEL,
+    NODE_POOLS,
+    create_node_pool,
+    disown_node_claims,
+    karpenter_options,
+    nodes,
+)
 from scripts.tools.controlplane.objects import is_ready
 from tests.integration.karpenter_stage import Stage
 
@@ -159,6 +166,7 @@ def orphaned(stage: Stage) -> dict[str, Any]:
     pool = "orphaned"
     create_node_pool(stage.control_plane, pool, budgets=ONE_AT_A_TIME)
     workers = stage.grow(pool, 2, prefix=pool)
+    disown_node_claims(stage.control_plane, pool)
     path = f"{NODE_POOLS}/{pool}"
     stage.control_plane.api("DELETE", path, {"propagationPolicy": "Orphan"})
     stage.wait(lambda: stage.control_plane.api_client.get_or_none(path) is None, "the NodePool to be gone")

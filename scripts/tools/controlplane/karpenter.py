@@ -107,6 +107,17 @@ def delete_node_claim(control_plane: ControlPlane, node: str, node_pool: str) ->
     control_plane.api("DELETE", f"{NODE_CLAIMS}/{claim}")
 
 
+def disown_node_claims(control_plane: ControlPlane, node_pool: str) -> None:
+    """Take the NodePool out of its NodeClaims' owners.
+
+    Kubernetes' garbage collector does so for a deletion that orphans, if it knows of Karpenter's kinds by
+    then, which takes it half a minute; if not, it deletes them a moment later.
+    """
+    for claim in node_claims(control_plane, node_pool).values():
+        path = f"{NODE_CLAIMS}/{claim['metadata']['name']}"
+        control_plane.api("PATCH", path, {"metadata": {"ownerReferences": None}})
+
+
 def worker(
     name: str,
     *,
