@@ -29,7 +29,7 @@ from tests.integration.test_first_seen import reader
 pytestmark = pytest.mark.controlplane
 
 LEASE = "warmnode-webhook"
-KARPENTERS = ["karpenter-1.13.0", "karpenter-1.14.1", "karpenter-1.15.0"]
+KARPENTERS = ["karpenter-1.13.0", "karpenter-1.14.3", "karpenter-1.15.0"]
 NODE_POOL: Json = {
     "apiVersion": "karpenter.sh/v1",
     "kind": "NodePool",
@@ -157,12 +157,12 @@ def test_an_installation_whose_pods_are_seen_is_well_beside_karpenter(
             ground, f"warmnode-{role}", "warmnode", account=f"warmnode-{role}", image="warmnode:1", args=command
         )
     run_program(ground, "scheduler", "warmnode", image="registry.k8s.io/kube-scheduler:v1.36.3")
-    run_program(ground, "karpenter", image="karpenter/controller:1.14.1")
+    run_program(ground, "karpenter", image="karpenter/controller:1.14.3")
     selector = {"matchLabels": {"warmnode.dev/pool": POOL}}
     reapers.create("policy/v1", "PodDisruptionBudget", "ducks", {"minAvailable": 1, "selector": selector})
     budget = f"/apis/policy/v1/namespaces/{ground.namespace}/poddisruptionbudgets/ducks"
     ground.wait(lambda: plane.api("GET", budget)["status"].get("disruptionsAllowed"), "the budget to be counted")
-    program = find_or_build(KARPENTERS, os.environ, lambda line: None)["karpenter-1.14.1"]
+    program = find_or_build(KARPENTERS, os.environ, lambda line: None)["karpenter-1.14.3"]
     kinds = ("nodepools", "nodeclaims")
     definitions = [f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}.karpenter.sh" for kind in kinds]
     try:

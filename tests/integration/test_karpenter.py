@@ -61,7 +61,7 @@ POOLS: dict[str, Json] = {
 }
 
 
-VERSIONS = ["1.15.0", "1.14.1"]
+VERSIONS = ["1.15.0", "1.14.3"]
 OLDEST = "1.13.0"
 """Of the generation before: it is played the scenes of `on_every_version` only, for a look costs minutes."""
 on_every_version = pytest.mark.parametrize("stage", [*VERSIONS, OLDEST], indirect=True)

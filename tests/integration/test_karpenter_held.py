@@ -38,7 +38,7 @@ BUFFERS = "/apis/autoscaling.x-k8s.io/v1beta1/namespaces/{}/capacitybuffers"
 POOLS: dict[str, Json] = {"marked": {}, "covered": {}, "orphaned": {}, "buffered": {}}
 
 
-@pytest.fixture(scope="module", params=["1.15.0", "1.14.1"])
+@pytest.fixture(scope="module", params=["1.15.0", "1.14.3"])
 def stage(
     request: pytest.FixtureRequest, require_binaries: RequireBinaries, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:

@@ -53,7 +53,7 @@ def test_known_binaries_take_their_versions_from_the_tool_modules() -> None:
     known = known_binaries()
     assert known["kube-apiserver"].accepts == ((1, 37),)
     assert known["kwok"].accepts == ((0, 8),)
-    assert known["karpenter-1.14.1"].accepts == ()
+    assert known["karpenter-1.14.3"].accepts == ()
     assert "gitVersion=v1.37." in known["kubectl"].ldflags
 
 
@@ -92,8 +92,8 @@ def test_locate_uses_the_cache_silently_where_path_has_another_version(tmp_path:
 
 def test_locate_never_takes_karpenter_from_path(tmp_path: Path) -> None:
     """A karpenter in PATH is a provider's build, or another version: it is not even asked."""
-    write_program(tmp_path / "path" / "karpenter-1.14.1", prints="v1.14.1")
-    assert locate(known_binaries()["karpenter-1.14.1"], environment(tmp_path), print) is None
+    write_program(tmp_path / "path" / "karpenter-1.14.3", prints="v1.14.3")
+    assert locate(known_binaries()["karpenter-1.14.3"], environment(tmp_path), print) is None
 
 
 def test_cached_ignores_a_file_that_cannot_be_executed(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_cache_key_changes_with_the_linker_flags() -> None:
 def test_find_or_build_without_go_says_what_to_install_in_one_line(tmp_path: Path) -> None:
     """No program and no Go: one line with the programs, the Go version and the other way out."""
     with pytest.raises(MissingTool) as refusal:
-        find_or_build(["etcd", "karpenter-1.14.1"], environment(tmp_path), print)
+        find_or_build(["etcd", "karpenter-1.14.3"], environment(tmp_path), print)
     message = str(refusal.value)
     assert "\n" not in message
-    assert "etcd, karpenter-1.14.1" in message
+    assert "etcd, karpenter-1.14.3" in message
     assert "install Go 1.26.6 or newer" in message
     assert "KUBEBUILDER_ASSETS" in message
     assert not (tmp_path / "cache").exists()
@@ -138,7 +138,7 @@ def test_find_or_build_with_an_old_go_names_the_version_needed(tmp_path: Path) -
     write_program(go, prints="")
     go.write_text("#!/bin/sh\necho 'go: go.mod requires go >= 1.26.6 (running go 1.24.1)' >&2\nexit 1\n")
     with pytest.raises(MissingTool, match=r"install Go 1\.26\.6 or newer .*running go 1\.24\.1") as refusal:
-        find_or_build(["karpenter-1.14.1"], environment(tmp_path), print)
+        find_or_build(["karpenter-1.14.3"], environment(tmp_path), print)
     assert "\n" not in str(refusal.value)
 
 

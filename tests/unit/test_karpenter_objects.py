@@ -23,7 +23,7 @@ from extender.policy.node_pool_budgets import Share, share_of
 from tests.builders import node
 
 Json: TypeAlias = dict[str, Any]
-VERSIONS = ("1.15.0", "1.14.1", "1.13.0")
+VERSIONS = ("1.15.0", "1.14.3", "1.13.0")
 LEAVING = {
     "consolidatable": None,
     "deadline": Departure.NODE_DELETING,

@@ -350,7 +350,7 @@ def test_any_json_gives_a_snapshot_or_one_line(value: Any, kind: str) -> None:
 
 def recorded_objects(state: str) -> dict[str, Any]:
     """Node, NodeClaim and NodePool as a real Karpenter left them, each with its kind as kubectl prints it."""
-    file = Path(__file__).parent / "recorded" / "karpenter-1.14.1.json"
+    file = Path(__file__).parent / "recorded" / "karpenter-1.14.3.json"
     objects = json.loads(file.read_text())["states"][state]
     return {kind: {**item, "kind": kind} for kind, item in objects.items()}
 

@@ -20,7 +20,7 @@ from scripts.tools.controlplane.errors import ControlPlaneError
 ROOT = Path(__file__).resolve().parents[3]
 TOOL_MODULES = ROOT / "scripts" / "tools" / "programs"
 HELM = (4, 3)
-KARPENTER_MODULES = {"1.15.0": "karpenter-1.15", "1.14.1": "karpenter", "1.13.0": "karpenter-1.13"}
+KARPENTER_MODULES = {"1.15.0": "karpenter-1.15", "1.14.3": "karpenter-1.14", "1.13.0": "karpenter-1.13"}
 KUBERNETES_PROGRAMS = (
     "kube-apiserver",
     "kube-controller-manager",

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 WAIT_SECONDS = 60.0
 SCHEDULER_CONFIG = ROOT / "manifests" / "base" / "kube-scheduler-config.yaml"
-KARPENTER = "1.14.1"
+KARPENTER = "1.14.3"
 INSTANCE_TYPES = Path(__file__).parent / "demo-instance-types.json"
 """One type, on which as many workers fit as on the nodes that are there."""
 NODES = "/api/v1/nodes"

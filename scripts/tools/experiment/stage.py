@@ -22,7 +22,7 @@ from scripts.tools.experiment.scene import POOL, TENANT_LABEL, ClusterScene
 from scripts.tools.experiment.workloads import BOOT_SECONDS, FLOOR, IDLE_SECONDS, REAP_SECONDS, Kind, Workload
 from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 
-KARPENTER = "1.14.1"
+KARPENTER = "1.14.3"
 INSTANCE_TYPE = "c-8x-amd64-linux"
 SYSTEM = "warmnode"
 SETTLE_SECONDS = 5
