@@ -127,7 +127,7 @@ def test_find_or_build_without_go_says_what_to_install_in_one_line(tmp_path: Pat
     message = str(refusal.value)
     assert "\n" not in message
     assert "etcd, karpenter-1.14.3" in message
-    assert "install Go 1.26.6 or newer" in message
+    assert "install Go 1.26.10 or newer" in message
     assert "KUBEBUILDER_ASSETS" in message
     assert not (tmp_path / "cache").exists()
 
@@ -136,8 +136,8 @@ def test_find_or_build_with_an_old_go_names_the_version_needed(tmp_path: Path) -
     """A go command that refuses the module's go line is too old; what it said is passed on."""
     go = tmp_path / "path" / "go"
     write_program(go, prints="")
-    go.write_text("#!/bin/sh\necho 'go: go.mod requires go >= 1.26.6 (running go 1.24.1)' >&2\nexit 1\n")
-    with pytest.raises(MissingTool, match=r"install Go 1\.26\.6 or newer .*running go 1\.24\.1") as refusal:
+    go.write_text("#!/bin/sh\necho 'go: go.mod requires go >= 1.26.10 (running go 1.24.1)' >&2\nexit 1\n")
+    with pytest.raises(MissingTool, match=r"install Go 1\.26\.10 or newer .*running go 1\.24\.1") as refusal:
         find_or_build(["karpenter-1.14.3"], environment(tmp_path), print)
     assert "\n" not in str(refusal.value)
 
