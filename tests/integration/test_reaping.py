@@ -112,7 +112,7 @@ def test_a_worker_that_fits_nowhere_holds_its_pool_for_pending_for_only(ground: 
     reaper = reapers.start(floor=1, pendingFor="5s")
     ground.wait(lambda: reaper.metric("warmnode_reap_skipped", pool=POOL, reason="pendingWorkers") == 1, "the brake")
     reapers.wait_names({"old", "never"})
-    assert reaper.metric("warmnode_reap_unplaced_workers", pool=POOL) == 1
+    ground.wait(lambda: reaper.metric("warmnode_reap_unplaced_workers", pool=POOL) == 1, "the pass that evicted to end")
     _, found = doctor(ground, "--config", str(reapers.config_file))
     assert found["waitingWorkers"]["verdict"] == "warning"
     assert "Insufficient cpu" in found["waitingWorkers"]["details"][0]
