@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.tools.benchmarks import cluster
+from scripts.tools.controlplane import Json
 from scripts.tools.controlplane.objects import node
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.store import CONFIG_MAPS, NODES, PODS, Store
@@ -32,7 +33,7 @@ def fill(store: Store, nodes: int, pods: int, tenants: int = 0) -> int:
     With ``tenants`` each worker is one's, and those on a node are of different ones.
     """
     names = [cluster.node_name(number) for number in range(nodes)]
-    uids = {name: store.create(NODES, "", node(name)).tree["metadata"]["uid"] for name in names}
+    uids = {name: store.create(NODES, "", _older_than_its_pods(name)).tree["metadata"]["uid"] for name in names}
     store.create(CONFIG_MAPS, cluster.NAMESPACE, cluster.ledger(cluster.first_seen(names, time.time()), uids))
     size = 0
     gc.disable()
@@ -44,6 +45,13 @@ def fill(store: Store, nodes: int, pods: int, tenants: int = 0) -> int:
     gc.freeze()
     gc.enable()
     return size // pods
+
+
+def _older_than_its_pods(name: str) -> Json:
+    """Make a node that was there before its pods: else they would say nothing of it, and be kept as such."""
+    made = node(name)
+    made["metadata"]["creationTimestamp"] = "2026-10-01T00:00:00Z"
+    return made
 
 
 async def change(store: Store, rate: float, seconds: float, turns: Iterator[int]) -> int:
