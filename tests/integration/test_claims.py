@@ -487,7 +487,12 @@ def test_the_commands_of_the_page_work_as_written(
     duck = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"generateName": "made-", "labels": {"warmnode.dev/pool": "ducks"}},
+        "metadata": {
+            "generateName": "made-",
+            "labels": {"warmnode.dev/pool": "ducks"},
+            # a worker that is Ready and has not marked itself yet is busy, so one more would be wanted
+            "annotations": {"pod-ready.stage.kwok.x-k8s.io/delay": "1h"},
+        },
         "spec": {"containers": [{"name": "duck", "image": "duck"}]},
     }
     (tmp_path / "duck.yaml").write_text(yaml.safe_dump(duck))
