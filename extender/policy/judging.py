@@ -10,8 +10,8 @@ how pools share what a moment has: the walk over the nodes, and the room that No
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -77,17 +77,14 @@ def judge(view: ClusterView, circumstances: Circumstances, pools: Iterable[str],
             next(steps)
         except StopIteration as end:
             judgement: Judgement = end.value
-            return replace(
-                judgement,
-                pools={
-                    pool: replace(
-                        judged,
-                        claimable=tuple(_claimable(view, pool, now)),
-                        costs=tuple(_costs(view, pool, circumstances.rules(pool), now)),
-                    )
-                    for pool, judged in judgement.pools.items()
-                },
-            )
+            break
+    claimable = _claimable(view, judgement.pools, now)
+    costs = _costs(view, {pool: circumstances.rules(pool) for pool in judgement.pools}, now)
+    full = {
+        pool: replace(judged, claimable=tuple(claimable[pool]), costs=tuple(costs[pool]))
+        for pool, judged in judgement.pools.items()
+    }
+    return replace(judgement, pools=full)
 
 
 def judging(standing: Standing, pools: Iterable[str], now: datetime) -> Generator[None, None, Judgement]:
@@ -145,19 +142,24 @@ def cost_of(
     return cost_write(worker, view.order.get(worker.node or ""), wanted, settle=costs.settle, now=now)
 
 
-def _claimable(view: ClusterView, pool: str, now: datetime) -> Iterator[Pod]:
-    """Put the workers of a pool that can be handed out in order: 1. node by preference; 2. idle longest; 3. pod UID."""
+def _claimable(view: ClusterView, pools: Collection[str], now: datetime) -> Mapping[str, list[Pod]]:
+    """Put the workers that can be handed out in order, by pool: 1. node by preference; 2. idle longest; 3. pod UID."""
+    found: defaultdict[str, list[Pod]] = defaultdict(list)
     for name in view.preferred(now):
-        barred = why_barred(view.nodes[name], view.claim_of(view.nodes[name]), now)
-        yield from claimable_on(view.where.workers_on(name).values(), pool, barred, now)
+        node = view.nodes[name]
+        barred = why_barred(node, view.claim_of(node), now)
+        for pool, workers in _by_pool(view.where.workers_on(name).values(), pools).items():
+            found[pool] += claimable_on(workers, pool, barred, now)
+    return found
 
 
-def _costs(view: ClusterView, pool: str, rules: PoolRules, now: datetime) -> Iterator[CostWrite]:
+def _costs(view: ClusterView, rules: Mapping[str, PoolRules], now: datetime) -> Mapping[str, list[CostWrite]]:
+    """Find the deletion costs to write, by pool, on the workers that are on a node."""
+    found: defaultdict[str, list[CostWrite]] = defaultdict(list)
     for name in view.nodes:
-        for worker in view.where.workers_on(name).values():
-            write = cost_of(view, worker, rules, now) if worker.pool == pool else None
-            if write is not None:
-                yield write
+        for pool, workers in _by_pool(view.where.workers_on(name).values(), rules).items():
+            found[pool] += (write for worker in workers if (write := cost_of(view, worker, rules[pool], now)))
+    return found
 
 
 class _Aftermath:
