@@ -18,12 +18,11 @@ from extender.inspect.doctor.evidence import (
     Profile,
     SchedulerConfig,
     Sureness,
-    WebhookFacts,
     WorkerFacts,
 )
 from extender.inspect.survey.scheduler_config import DEFAULT_SCORE_WEIGHTS
 from extender.model import AgeSource, Pod
-from extender.policy.scheduler_silence import Refusal
+from extender.policy.scheduler_silence import Refusal, WebhookRecord
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 
 NAMESPACE = "warmnode"
@@ -73,9 +72,9 @@ def called(
     *,
     refusal: Refusal | None = None,
     ends: datetime | None = None,
-) -> WebhookFacts:
+) -> WebhookRecord:
     """What the Lease says."""
-    return WebhookFacts(
+    return WebhookRecord(
         holder="serve_1",
         version="1.2.3",
         written=written,

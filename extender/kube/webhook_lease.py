@@ -8,36 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from extender.kube.api_client import KubeClient
 from extender.kube.lease import LeaseStore, StoredLease, annotations_of, micro_time
 from extender.kube.objects import PREFIX
 from extender.policy.election import LeaseRecord
 from extender.policy.marks import parse_idle_mark
-from extender.policy.scheduler_silence import HandshakeFailure, Refusal
+from extender.policy.scheduler_silence import HandshakeFailure, Refusal, WebhookRecord
 
 LABELS = {"app.kubernetes.io/name": "warmnode", "app.kubernetes.io/component": "webhook"}
 LAST_CALL = f"{PREFIX}last-call"
 LAST_REFUSAL = f"{PREFIX}last-handshake-failure"
 CERTIFICATE_ENDS = f"{PREFIX}certificate-ends"
 VERSION = f"{PREFIX}version"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookRecord:
-    """What the Lease says. ``written`` is by the clock of ``holder``, ``last_call`` by that of the replica called.
-
-    None: absent, or no time. Never called: ``last_call`` None. ``last_refusal`` is the last caller that came no further
-    than the TLS handshake, by the same clock as ``last_call``. ``certificate_ends`` None: it listens without TLS.
-    """
-
-    holder: str
-    version: str
-    written: datetime | None
-    last_call: datetime | None
-    last_refusal: Refusal | None = None
-    certificate_ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

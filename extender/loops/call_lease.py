@@ -15,13 +15,14 @@ from typing import Protocol
 
 from extender.clock import Clock, Moment, Steady
 from extender.kube.errors import Conflict, Forbidden, KubeError
-from extender.kube.webhook_lease import StoredWebhookRecord, WebhookRecord
+from extender.kube.webhook_lease import StoredWebhookRecord
 from extender.logs import fields
 from extender.model import Pod
 from extender.policy.scheduler_silence import (
     SILENCE,
     HandshakeFailure,
     Refusal,
+    WebhookRecord,
     is_not_called,
     more_telling,
     should_have_called,

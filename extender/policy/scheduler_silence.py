@@ -52,6 +52,23 @@ class Refusal:
     failure: HandshakeFailure
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRecord:
+    """What the Lease of `warmnode serve` says.
+
+    ``written`` is by the clock of ``holder``, ``last_call`` by that of the replica called; None: absent, or no time.
+    Never called: ``last_call`` None. ``last_refusal`` is the last caller that came no further than the TLS handshake,
+    by the same clock as ``last_call``. ``certificate_ends`` None: it listens without TLS, or does not say.
+    """
+
+    holder: str
+    version: str
+    written: datetime | None
+    last_call: datetime | None
+    last_refusal: Refusal | None = None
+    certificate_ends: datetime | None = None
+
+
 def more_telling(one: Refusal | None, other: Refusal | None) -> Refusal | None:
     """Choose between two refusals: the later one, but plain HTTP within 15 minutes of any other says less.
 

@@ -30,8 +30,9 @@ from extender.kube.managed_fields import is_priced_by_karpenter
 from extender.kube.mark_store import MarkStore
 from extender.kube.objects import PodObject
 from extender.kube.transport import Lane
-from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease, WebhookRecord
+from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease
 from extender.policy.election import LeaseRecord
+from extender.policy.scheduler_silence import WebhookRecord
 from extender.web.authorization import Authorization, Verb
 from extender.web.callers import Caller, TokenCallers
 from tests.builders import NOW, by_label, worker

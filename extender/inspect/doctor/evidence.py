@@ -14,7 +14,7 @@ from extender.inspect.doctor.pod_fit import Needs
 from extender.model import AgeSource, Ledger, Node, NodeClaim, NodePool, Pod, Selector
 from extender.policy.brakes import BrakeRecord
 from extender.policy.node_pool_budgets import Kept
-from extender.policy.scheduler_silence import Refusal
+from extender.policy.scheduler_silence import WebhookRecord
 
 
 class Kind(StrEnum):
@@ -122,18 +122,6 @@ class SchedulerConfig:
     extenders: tuple[Extender, ...] = ()
     percentage: int = 0
     lease: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookFacts:
-    """What the Lease of `warmnode serve` says. ``certificate_ends`` None: it listens without TLS, or does not say."""
-
-    holder: str
-    version: str
-    written: datetime | None
-    last_call: datetime | None
-    last_refusal: Refusal | None = None
-    certificate_ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +272,7 @@ class Evidence:
     scheduler_configs: tuple[SchedulerConfig, ...] = ()
     scheduler_config_problem: str | None = None
     scheduler_version: tuple[int, int] | None = None
-    webhook: WebhookFacts | None = None
+    webhook: WebhookRecord | None = None
     leader: LeaderFacts | None = None
     budgets: tuple[DisruptionBudgetFacts, ...] | None = None
     node_pools: tuple[NodePool, ...] | None = None

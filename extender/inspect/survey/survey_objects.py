@@ -17,7 +17,6 @@ from extender.inspect.doctor.evidence import (
     DisruptionBudgetFacts,
     LeaderFacts,
     Program,
-    WebhookFacts,
     WorkerFacts,
 )
 from extender.inspect.doctor.pod_fit import Needs
@@ -41,6 +40,7 @@ from extender.kube.webhook_lease import stored_record_from
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, cost_state
 from extender.policy.resources import Resources, quantity, requests_in_all
+from extender.policy.scheduler_silence import WebhookRecord
 
 NAME_LABEL = "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
@@ -276,17 +276,9 @@ class LeaseFacts:
     stored: StoredLease
     taken: datetime | None
 
-    def webhook(self) -> WebhookFacts:
+    def webhook(self) -> WebhookRecord:
         """Read it as the one of `warmnode serve`."""
-        record = stored_record_from(self.stored).record
-        return WebhookFacts(
-            holder=record.holder,
-            version=record.version,
-            written=record.written,
-            last_call=record.last_call,
-            last_refusal=record.last_refusal,
-            certificate_ends=record.certificate_ends,
-        )
+        return stored_record_from(self.stored).record
 
     def leader(self) -> LeaderFacts:
         """Read it as the reapers'."""
