@@ -17,7 +17,7 @@ from extender.inspect.survey.access_reviews import ServiceAccount, refused
 from extender.inspect.survey.permissions import Duty, OwnObject, accesses
 from extender.kube.api_client import KubeClient
 from scripts.tools.controlplane import Api, ApiError, ControlPlane, wait_for
-from scripts.tools.controlplane.binaries import TOOL_MODULES
+from scripts.tools.controlplane.binaries import KARPENTER_MODULES, TOOL_MODULES
 from scripts.tools.controlplane.building import find_or_build
 from scripts.tools.controlplane.errors import MissingTool
 from scripts.tools.controlplane.fixtures import RequireBinaries
@@ -43,7 +43,6 @@ Json = dict[str, Any]
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 FOREIGN = {
-    "sigs.k8s.io/karpenter": ("kwok/charts/crds", ("karpenter.sh_nodepools",)),
     "github.com/cert-manager/cert-manager": (
         "deploy/crds",
         ("cert-manager.io_certificates", "cert-manager.io_issuers"),
@@ -53,13 +52,14 @@ FOREIGN = {
         ("monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules"),
     ),
 }
+KARPENTER = f"karpenter-{next(iter(KARPENTER_MODULES))}"
 CONTROL_PLANE = Variant(components=("control-plane", "monitoring"))
 
 
 @pytest.fixture(scope="session")
 def tools(require_binaries: RequireBinaries) -> None:
-    """Kubectl and Helm."""
-    require_binaries(["kubectl", "helm", "kube-scheduler"])
+    """Kubectl, Helm, and the newest Karpenter, beside which its definitions are."""
+    require_binaries(["kubectl", "helm", "kube-scheduler", KARPENTER])
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +84,20 @@ def installable(control_plane: ControlPlane, tools: None) -> Iterator[ControlPla
 
 
 def foreign_definitions() -> list[Json]:
-    """The custom resource definitions that the components need, from the modules that their makers publish."""
-    found: list[Json] = []
+    """The custom resource definitions that the components need, from what their makers publish."""
+    karpenter = find_or_build([KARPENTER], os.environ, lambda line: None)[KARPENTER]
+    files = [karpenter.parent / "crds" / "karpenter.sh_nodepools.yaml"]
     for module, (folder, names) in FOREIGN.items():
         done = subprocess.run(
             ["go", "mod", "download", "-json", module],
-            cwd=TOOL_MODULES / ("karpenter" if module.endswith("karpenter") else "crds"),
+            cwd=TOOL_MODULES / "crds",
             capture_output=True,
             text=True,
             check=True,
         )
         place = Path(json.loads(done.stdout)["Dir"]) / folder
-        found += [yaml.load((place / f"{name}.yaml").read_text(), yaml.CSafeLoader) for name in names]
-    return found
+        files += [place / f"{name}.yaml" for name in names]
+    return [yaml.load(file.read_text(), yaml.CSafeLoader) for file in files]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
