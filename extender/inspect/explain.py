@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from enum import StrEnum
 
-from msgspec import Struct
-
 from extender.cluster.state import ClusterState
-from extender.inspect.packing import working_set_of
+from extender.inspect.packing import PoolSet
 from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
 from extender.policy.deletion_cost import CostState, Price, cost_state, node_seen_of
 from extender.policy.idleness import is_claimed, reports_idle, why_not_claimable, why_not_reapable
-from extender.settings import Configuration, PoolSettings, to_cache_key_rule
+from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
 
 
@@ -101,21 +99,13 @@ class PodExplanation:
     settings: PoolSettings | None = None
 
 
-class PoolSet(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A pool's working set: so many nodes, up to the one that is ``last`` in it, None for an empty one."""
-
-    pool: str
-    nodes: int
-    last: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeExplanation:
     """A node: its place in the order, who stands before and after it, and what holds it.
 
     ``ranked`` counts the nodes that have a rank. ``key`` is its order key. ``others`` counts pods of no pool that would
     keep it. ``empties``: a pass would leave nothing on it that keeps it. ``sets`` are the working sets of pools, each
-    with whether this node is in it.
+    with its name and whether this node is in it.
     """
 
     line: NodeLine
@@ -128,7 +118,7 @@ class NodeExplanation:
     workers: tuple[WorkerFate, ...]
     others: int
     empties: bool
-    sets: tuple[tuple[PoolSet, bool], ...] = ()
+    sets: tuple[tuple[str, PoolSet, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +130,6 @@ class PoolExplanation:
     reap: PoolReap
     claimable: tuple[Pod, ...]
     schedulers: tuple[tuple[str, int], ...]
-    working_set: PoolSet | None = None
 
 
 Explanation = PodExplanation | NodeExplanation | PoolExplanation
@@ -299,26 +288,12 @@ def explain_node(look: Look, name: str) -> NodeExplanation:
         workers=workers,
         others=others,
         empties=not staying and not others,
-        sets=tuple(_sets_of(look, name)),
+        sets=tuple(
+            (pool.name, pool.working_set, line.rank is not None and line.rank <= pool.working_set.nodes)
+            for pool in plan.pools
+            if pool.working_set is not None
+        ),
     )
-
-
-def _sets_of(look: Look, node: str) -> Iterator[tuple[PoolSet, bool]]:
-    for pool in look.plan.pools:
-        found = _working_set(look, pool.name)
-        if found:
-            yield _told(pool.name, found), node in found
-
-
-def _working_set(look: Look, pool: str) -> Sequence[str]:
-    key = to_cache_key_rule(InForce(look.configuration).settings(pool).cache_key)
-    if key is None or key.window is not None:
-        return ()
-    return working_set_of(look.state, pool, key.slack, look.plan.now)
-
-
-def _told(pool: str, found: Sequence[str]) -> PoolSet:
-    return PoolSet(pool=pool, nodes=len(found), last=found[-1] if found else None)
 
 
 # -- a pool -----------------------------------------------------------------------------------------------------------
@@ -344,5 +319,4 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
         reap=reap,
         claimable=reap.claimable,
         schedulers=tuple(sorted(schedulers.items())),
-        working_set=_told(name, found) if (found := _working_set(look, name)) else None,
     )

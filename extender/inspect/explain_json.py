@@ -81,7 +81,7 @@ def _node_form(explanation: NodeExplanation, now: datetime) -> dict[str, object]
         "nodeClaim": explanation.claim.name if explanation.claim is not None else None,
         "otherPods": explanation.others,
         "emptyAfterPass": explanation.empties,
-        "workingSets": [{**all_keys(each), "inside": inside} for each, inside in explanation.sets],
+        "workingSets": [{"pool": pool, **all_keys(each), "inside": inside} for pool, each, inside in explanation.sets],
         "workers": [
             {
                 **_name(worker.pod),
@@ -102,7 +102,6 @@ def _pool_form(explanation: PoolExplanation) -> dict[str, object]:
         "schedulers": dict(explanation.schedulers),
         "settings": _settings(settings),
         "cacheKey": None if settings.cache_key is None else keys(settings.cache_key, "label", "window", "slack"),
-        "workingSet": None if explanation.working_set is None else keys(explanation.working_set, "nodes", "last"),
         "claimable": [_name(pod) for pod in explanation.claimable],
         **keys(reap, "waits", "paused_until"),
         "evictions": [_name(pod) for pod in reap.victims],

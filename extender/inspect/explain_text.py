@@ -213,9 +213,9 @@ def _node_rows(explanation: NodeExplanation, plan: Plan) -> Iterator[tuple[str, 
         yield label, f"{other.name} ({why_ranked(other, now)})" if other is not None else "nothing"
     if explanation.node.node_pool is not None:
         yield "Karpenter", _karpenter_words(explanation)
-    for each, inside in explanation.sets:
+    for pool, each, inside in explanation.sets:
         reach = f"{count(each.nodes, 'node')} up to {each.last}"
-        yield "working set", f"of pool {each.pool}, {reach}: {'it is in it' if inside else 'it is not in it'}"
+        yield "working set", f"of pool {pool}, {reach}: {'it is in it' if inside else 'it is not in it'}"
     if explanation.others:
         yield "others", f"{count(explanation.others, 'pod')} of no pool on it"
     yield "a pass now", "leaves it empty for Karpenter" if explanation.empties else "leaves something on it"
@@ -280,8 +280,7 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
     )
     if settings.cache_key is not None:
         yield "cache key", f"label {settings.cache_key.label}, decides {_reach_words(settings.cache_key)}"
-    if explanation.working_set is not None:
-        found = explanation.working_set
+    if (found := line.working_set) is not None:
         yield "working set", f"{count(found.nodes, 'node')} up to {found.last}, as far as one look can say"
     handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in explanation.claimable)
     yield "claimable", f"{len(explanation.claimable):,}, warmest first: {handed}" if handed else "none"

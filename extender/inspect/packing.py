@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from extender.cluster.state import ClusterState
@@ -31,11 +32,19 @@ def packed(state: ClusterState, pool: str, now: datetime) -> Sequence[str]:
     return needed
 
 
-def working_set_of(state: ClusterState, pool: str, slack: float, now: datetime) -> Sequence[str]:
-    """Name the nodes of the pool's working set (`policy.working_set`), with the same guess of what a node holds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSet:
+    """A pool's working set: the first so many ``nodes`` by preference, up to the one that is ``last`` in it."""
+
+    nodes: int
+    last: str
+
+
+def working_set_of(state: ClusterState, pool: str, slack: float, now: datetime) -> PoolSet | None:
+    """Find the pool's working set (`policy.working_set`), with the same guess of what a node holds; None: no node."""
     rooms = _rooms(state, pool, now)
     size = working_set_size(rooms.values(), state.where.needed(pool).workers, slack)
-    return list(rooms)[:size]
+    return PoolSet(nodes=size, last=list(rooms)[size - 1]) if size else None
 
 
 def _rooms(state: ClusterState, pool: str, now: datetime) -> Mapping[str, int]:

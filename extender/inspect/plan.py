@@ -6,13 +6,13 @@ Pure: built from a state and a time. `plan_text` shows it, and its JSON form is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from extender.cluster.state import ClusterState
-from extender.inspect.packing import packed
+from extender.inspect.packing import PoolSet, packed, working_set_of
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.unknowns import what_is_unknown
 from extender.inspect.unnamed_pools import UnnamedPool, unnamed_pools
@@ -25,7 +25,7 @@ from extender.policy.judging import Judgement, PoolJudgement, judge
 from extender.policy.node_pool_budgets import Kept, PodBudgets
 from extender.policy.recheck import Circumstances
 from extender.policy.scoring import score_nodes
-from extender.settings import Configuration
+from extender.settings import Configuration, PoolSettings, to_cache_key_rule
 from extender.settings.in_force import InForce
 
 SHOWN_KEYS = 10
@@ -70,6 +70,7 @@ class PoolLine:
     """One pool. ``idle``, ``busy`` and ``claimed`` workers are placed ones, ``pending`` have no node yet.
 
     ``needs``: so many nodes would do if the workers were packed, oldest node first, see `packing.packed`.
+    ``working_set``: among which nodes a cache key chooses, None where it does not, or not in such a set.
     """
 
     name: str
@@ -80,6 +81,7 @@ class PoolLine:
     nodes: int
     needs: int = 0
     placement: PlacementMode = PlacementMode.ACTIVE
+    working_set: PoolSet | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +162,19 @@ def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configurati
     )
     unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
     plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    pools = tuple(replace(line, placement=settings(line.name).placement) for line in plan.pools)
+    pools = tuple(
+        replace(line, placement=settings(line.name).placement, working_set=_working_set(state, line, settings, now))
+        for line in plan.pools
+    )
     unnamed = () if pools else tuple(unnamed_pools(state.pods.values()))
     return replace(plan, pools=pools, reaps=reaps, stuck=_stuck(state, judgement), unnamed=unnamed)
+
+
+def _working_set(
+    state: ClusterState, line: PoolLine, settings: Callable[[str], PoolSettings], now: datetime
+) -> PoolSet | None:
+    rule = to_cache_key_rule(settings(line.name).cache_key)
+    return working_set_of(state, line.name, rule.slack, now) if rule is not None and rule.window is None else None
 
 
 def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Configuration) -> Judgement:

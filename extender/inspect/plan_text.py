@@ -44,7 +44,8 @@ EQUAL_MINUTES = (
 def render_json(plan: Plan) -> str:
     """Write the stable JSON form that docs/plan.md describes."""
     form = {
-        **keys(plan, "now", "source", "age", "unknown", "pods", "pools"),
+        **keys(plan, "now", "source", "age", "unknown", "pods"),
+        "pools": [all_keys(pool) for pool in plan.pools],
         "reaping": [_reap_form(reap) for reap in plan.reaps],
         "stuckNodes": [_stuck_form(each) for each in plan.stuck],
         "looksLikePools": plan.unnamed,
@@ -247,6 +248,9 @@ def _pools(pools: Sequence[PoolLine], width: int) -> Iterator[str]:
             of_them = f"{pool.needs:,} of their {count(pool.nodes, 'node')}"
             packed = f"Packed oldest first, the {workers} of {pool.name} need about {of_them}"
             yield from fill(packed, width=width, later="  ")
+        if (found := pool.working_set) is not None:
+            reach = f"{count(found.nodes, 'node')} up to {found.last}"
+            yield from fill(f"Working set of {pool.name}: {reach}", width=width, later="  ")
 
 
 def _has_equal_minutes(lines: Sequence[NodeLine]) -> bool:

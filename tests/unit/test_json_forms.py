@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CONFIGURATION = """\
 apiVersion: warmnode.dev/v1alpha1
 kind: Configuration
-poolDefaults: {cacheKey: {label: app, window: 3}}
+poolDefaults: {cacheKey: {label: app}}
 """
 SNAPSHOT_SOURCE, CONFIGURATION_SOURCE = "snapshot.json", "configuration.yaml"
 

@@ -33,7 +33,7 @@ AN_HOUR, NOTHING = ledger({OLD.uid: minutes_ago(60)}), ledger({})
 
 
 def pool_form(name: str, **counts: int) -> dict[str, object]:
-    return {"name": name, **counts, "placement": "active"}
+    return {"name": name, **counts, "placement": "active", "workingSet": None}
 
 
 def plan(
@@ -195,6 +195,7 @@ def test_workers_are_counted_by_node_and_by_pool() -> None:
             "nodes": 1,
             "needs": 1,
             "placement": "active",
+            "workingSet": None,
         },
         {
             "name": "pool",
@@ -205,6 +206,7 @@ def test_workers_are_counted_by_node_and_by_pool() -> None:
             "nodes": 1,
             "needs": 2,
             "placement": "active",
+            "workingSet": None,
         },
     ]
     assert made.pods == 6
@@ -224,6 +226,7 @@ def test_claimed_workers_are_shown_where_there_are_some() -> None:
             "nodes": 1,
             "needs": 1,
             "placement": "active",
+            "workingSet": None,
         }
     ]
     assert as_json(made)["nodes"][0]["idle"] == 0
@@ -251,7 +254,10 @@ def test_json_keys_are_those_of_the_documentation() -> None:
         "looksLikePools",
         "nodes",
     ]
-    assert list(tree["pools"][0]) == ["name", "idle", "busy", "claimed", "pending", "nodes", "needs", "placement"]
+    assert list(tree["pools"][0]) == [
+        *("name", "idle", "busy", "claimed", "pending", "nodes", "needs", "placement"),
+        "workingSet",
+    ]
     assert list(tree["nodes"][0]) == [
         *("name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "workers", "idle"),
         "cacheKeys",
@@ -431,6 +437,24 @@ def test_what_there_is_to_be_won_is_said() -> None:
     text = render_table(plan(*nodes, pods=pods))
     assert "Packed oldest first, the 4 workers of pool need about 2 of their 3 nodes" in text
     assert "of packed need" not in text
+
+
+def test_where_the_working_set_of_a_pool_ends_is_said_where_a_key_chooses_in_it() -> None:
+    """By the page and the JSON form; of a pool without a key, or with a window, there is none to tell of."""
+    nodes = [node(f"n-{number}", created=minutes_ago(60 - number)) for number in range(4)]
+    pods = [worker(f"{pool}-{each}", pool=pool, node=f"n-{each}") for pool in ("set", "window", "age") for each in "01"]
+    keys = {"set": {"label": "tenant", "slack": 0.5}, "window": {"label": "tenant", "window": 2}, "age": None}
+    pools = [{"name": name, "selector": {"matchLabels": {"a": "b"}}, "cacheKey": key} for name, key in keys.items()]
+    given = {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": pools}
+    configuration = Configuration.model_validate(given)
+    kinds = {"Node": len(nodes), "Pod": len(pods)}
+    snapshot = Snapshot(nodes=tuple(nodes), pods=tuple(pods), ledger=None, kinds=kinds, taken=NOW)
+    made = plan_of(snapshot, configuration, source="the test")
+    told = {pool["name"]: pool["workingSet"] for pool in as_json(made)["pools"]}
+    assert told == {"age": None, "set": {"nodes": 4, "last": "n-3"}, "window": None}
+    text = render_table(made)
+    assert "Working set of set: 4 nodes up to n-3" in text
+    assert text.count("Working set") == 1
 
 
 def test_nodes_of_one_minute_are_said_to_be_equally_old() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extender.cluster.state import ClusterState
-from extender.inspect.packing import packed, working_set_of
+from extender.inspect.packing import PoolSet, packed, working_set_of
 from extender.inspect.plan import PoolReap
 from extender.inspect.view.frames import KEPT_EVERY, KEPT_FOR, Past, frame_of
 from extender.inspect.view.happenings import KEPT, with_happenings
@@ -95,8 +95,8 @@ def test_the_working_set_of_a_look_has_room_for_one_more_and_the_slack() -> None
     pods = [worker(f"w-{i}", node=name, ready_since=None) for i, name in enumerate(on)]
     state = synced_state(big, [*pods, worker("waits", node=None), worker("goes", node="big-4", terminating=True)])
     order = list(state.ranking.as_of(NOW))
-    assert working_set_of(state, "pool", 0.0, NOW) == order[:3]
-    assert working_set_of(state, "pool", 0.2, NOW) == order[:4]
+    assert working_set_of(state, "pool", 0.0, NOW) == PoolSet(nodes=3, last=order[2])
+    assert working_set_of(state, "pool", 0.2, NOW) == PoolSet(nodes=4, last=order[3])
 
 
 @given(st.lists(names, max_size=12))
