@@ -1,11 +1,13 @@
-"""Child processes that never outlive the process that started them, and free ports for them.
+"""Child processes that never outlive the process that started them, and ports for them that nobody else is given.
 
 Owns: how a child is started, signalled and ended. Knows nothing of Kubernetes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,7 +16,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from scripts.tools.controlplane.binaries import cache_directory
+from scripts.tools.controlplane.errors import ControlPlaneError
+
 STOP_SECONDS = 5.0
+PORTS = range(15_000, 30_000)
+"""Below what kernels use for connections by themselves (ip_local_port_range), and below Kubernetes' node ports."""
 
 # Runs between fork and exec, as a program of its own: code of ours in a forked, threaded interpreter could deadlock
 # (preexec_fn). prctl(PR_SET_PDEATHSIG, SIGKILL) survives exec; a parent that died before it is noticed by its id.
@@ -30,16 +37,41 @@ except OSError as error:
 """
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ``count`` different TCP ports that are free on 127.0.0.1 now. Another process may still take one."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+def free_ports(count: int, counter: Path | None = None) -> list[int]:
+    """Return ``count`` different TCP ports that are free on 127.0.0.1, and that nobody else is given for a long while.
+
+    Whoever asks on this machine goes on in `PORTS` where the last one ended (it is in ``counter``, by default in the
+    user's cache), so that control planes that start at once cannot choose the same. The kernel takes none of them for
+    a connection of its own: that is what it does with a free port that it names itself.
+    """
+    counter = counter or cache_directory(os.environ).parent / "last-port"
+    counter.parent.mkdir(parents=True, exist_ok=True)
+    with counter.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        last = int(text) if text.isdecimal() else secrets.choice(PORTS)
+        found: list[int] = []
+        for number in range(1, len(PORTS) + 1):
+            port = PORTS[(last - PORTS.start + number) % len(PORTS)]
+            if _is_free(port):
+                found.append(port)
+            if len(found) == count:
+                break
+        else:
+            raise ControlPlaneError(f"no {count} ports of {PORTS.start} to {PORTS.stop - 1} are free")
+        file.truncate(0)
+        file.write(str(found[-1] if found else last))
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def log_tail(log: Path, lines: int = 8) -> str:
