@@ -1,8 +1,8 @@
 """Many runs: some side by side, each in a process of its own, batch after batch.
 
-A batch starts together and is over when its last run is: starting a control plane takes a whole core for some seconds,
-which must not fall into another run's measured time. The arms of a point are in one batch where they fit, so that
-whatever else the machine does meets all of them.
+Starting a control plane takes a whole core for some seconds, which must not fall into another run's measured time: the
+runs of a batch start one after the other within the warm-up of the first, and the next batch when the last has ended.
+The arms of a point are in one batch where they fit, so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from scripts.tools.experiment.matrix import Run
 
 STOP_SECONDS = 20.0
 TELL_SECONDS = 60.0
+STAGGER_SECONDS = 8.0
+"""From the start of one run to that of the next in its batch."""
+TRIES = 3
+"""A run that fails, as when one of its programs ends by itself, is repeated after all others, so often in all."""
 
 
 def run_all(
@@ -31,14 +36,33 @@ def run_all(
     *,
     with_recordings: bool = False,
 ) -> list[Run]:
-    """Carry the runs out and return those that failed. Raises Stopped when asked to end, after all have ended."""
-    failed: list[Run] = []
-    planned = batches(runs, parallel)
-    for number, batch in enumerate(planned, 1):
-        note(f"batch {number} of {len(planned)}: {', '.join(run.id for run in batch)}")
-        failed += _batch(batch, folder, stop, note, with_recordings=with_recordings)
-    if failed:
-        note(f"failed, to be tried by the next run: {', '.join(run.id for run in failed)}")
+    """Carry the runs out and return those that failed each time. Raises Stopped when asked to, after all have ended."""
+
+    def carry_out(batch: Sequence[Run]) -> list[Run]:
+        return _batch(batch, folder, stop, note, with_recordings=with_recordings)
+
+    return repeated(runs, parallel, carry_out, note)
+
+
+def repeated(
+    runs: Sequence[Run], parallel: int, carry_out: Callable[[Sequence[Run]], list[Run]], note: Callable[[str], None]
+) -> list[Run]:
+    """Carry out all batches, then those runs again that failed, as often as `TRIES` says. Returns those left over.
+
+    ``carry_out`` returns those of its runs that failed. A run that is repeated knows how often it was tried.
+    """
+    left = list(runs)
+    for tried in range(1, TRIES + 1):
+        planned = batches(left, parallel)
+        failed: list[Run] = []
+        for number, batch in enumerate(planned, 1):
+            note(f"batch {number} of {len(planned)}: {', '.join(run.id for run in batch)}")
+            failed += carry_out(batch)
+        if not failed:
+            return []
+        what = "repeated now" if tried < TRIES else "given up until the next `run`"
+        note(f"failed, {what}: {', '.join(run.id for run in failed)}")
+        left = [replace(run, tries=run.tries + 1) for run in failed]
     return failed
 
 
@@ -72,7 +96,9 @@ def _batch(
     spawner = Spawner()
     started: list[tuple[Run, Process]] = []
     try:
-        for run in runs:
+        for number, run in enumerate(runs):
+            if number and stop.wait(STAGGER_SECONDS):
+                raise Stopped
             command = [
                 sys.executable,
                 "-P",
@@ -83,7 +109,7 @@ def _batch(
                 "--to",
                 str(folder.absolute()),
             ]
-            command += ["--seconds", str(run.seconds), "--warm-up", str(run.warm_up)]
+            command += ["--seconds", str(run.seconds), "--warm-up", str(run.warm_up), "--tries", str(run.tries)]
             command += ["--record"] if with_recordings else []
             log = folder / f"{run.id}.log"
             log.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace, stop: threading.Event) -> int:
 
 def _one(options: argparse.Namespace, stop: threading.Event) -> int:
     os.environ.setdefault("GOGC", "200")  # of all programs: less time for garbage, more memory
-    run = replace(matrix.Run.parse(options.id), seconds=options.seconds, warm_up=options.warm_up)
+    run = replace(matrix.Run.parse(options.id), seconds=options.seconds, warm_up=options.warm_up, tries=options.tries)
     recording = options.to / f"{run.id}.jsonl" if options.record else None
     record.write(run_one(run, stop, _note, recording), _file(options.to, run))
     return 0
@@ -150,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="carry out the missing ones")
     one = commands.add_parser("one")  # what `run` starts; not for people, so without help
     one.add_argument("id")
+    one.add_argument("--tries", type=_number, default=1)
     for each in (plan, run):
         each.add_argument("--workload", action="append", choices=list(WORKLOADS), help="only this (may be repeated)")
         each.add_argument("--arm", action="append", choices=list(ARMS), help="only this (may be repeated)")

@@ -28,7 +28,7 @@ _ID = re.compile(r"(?P<workload>[a-z]+)-(?P<after>\d+)s-(?P<arm>[a-z0-9]+)-(?P<s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run. ``consolidate_after``, ``seconds`` and ``warm_up`` in seconds."""
+    """One run. ``consolidate_after``, ``seconds`` and ``warm_up`` in seconds. ``tries``: this one is the so manieth."""
 
     workload: str
     consolidate_after: int
@@ -36,6 +36,7 @@ class Run:
     seed: int
     seconds: float = SECONDS
     warm_up: float = WARM_UP
+    tries: int = 1
 
     @property
     def id(self) -> str:

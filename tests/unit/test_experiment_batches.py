@@ -1,0 +1,55 @@
+"""How the runs of the experiment are carried out: which side by side, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scripts.tools.experiment.batches import TRIES, repeated
+from scripts.tools.experiment.matrix import Run, plan
+
+
+def silent(line: str) -> None:
+    """Nobody reads it."""
+
+
+class Flaky:
+    """Carries runs out, on paper. ``failing`` says how often an arm fails before it succeeds."""
+
+    def __init__(self, **failing: int) -> None:
+        self.failing = failing
+        self.batches: list[list[Run]] = []
+
+    def __call__(self, batch: Sequence[Run]) -> list[Run]:
+        self.batches.append(list(batch))
+        return [run for run in batch if run.tries <= self.failing.get(run.arm, 0)]
+
+    def carried_out(self) -> list[tuple[str, int]]:
+        return [(run.id, run.tries) for batch in self.batches for run in batch]
+
+
+RUNS = list(plan(["sessions"], [10], [1]))
+
+
+def test_run_that_fails_is_repeated_after_the_others() -> None:
+    """It knows how often it was tried, and nothing is left over when it succeeds."""
+    flaky, notes = Flaky(packing=1), list[str]()
+    assert repeated(RUNS, 2, flaky, notes.append) == []
+    assert flaky.carried_out() == [*((run.id, 1) for run in RUNS), ("sessions-10s-packing-1", 2)]
+    assert "failed, repeated now: sessions-10s-packing-1" in notes
+
+
+def test_run_that_always_fails_is_given_up_after_some_tries() -> None:
+    """The others are not: it is handed back, to be told of."""
+    flaky, notes = Flaky(packing=99, default=1), list[str]()
+    left = repeated(RUNS, 12, flaky, notes.append)
+    assert [run.id for run in left] == ["sessions-10s-packing-1"]
+    assert [tries for name, tries in flaky.carried_out() if name == "sessions-10s-packing-1"] == [*range(1, TRIES + 1)]
+    assert [tries for name, tries in flaky.carried_out() if name == "sessions-10s-default-1"] == [1, 2]
+    assert "given up" in notes[-1]
+
+
+def test_nothing_is_carried_out_where_nothing_is_missing() -> None:
+    """A second `run` has nothing to do."""
+    flaky = Flaky()
+    assert repeated([], 4, flaky, silent) == []
+    assert flaky.batches == []
