@@ -55,6 +55,8 @@ def test_known_binaries_take_their_versions_from_the_tool_modules() -> None:
     assert known["kwok"].accepts == ((0, 8),)
     assert known["karpenter-1.14.3"].accepts == ()
     assert "gitVersion=v1.37." in known["kubectl"].ldflags
+    assert known["kube-scheduler-1.34"].accepts == ()
+    assert "gitVersion=v1.34." in known["kube-scheduler-1.34"].ldflags
 
 
 @pytest.mark.parametrize("binary", known_binaries().values(), ids=lambda binary: binary.name)

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from scripts.tools.controlplane import instances
-from scripts.tools.controlplane.binaries import KARPENTER_MODULES
+from scripts.tools.controlplane.binaries import KARPENTER_MODULES, OLDER_SCHEDULERS
 from scripts.tools.controlplane.building import find_or_build
 from scripts.tools.controlplane.client import Json
 from scripts.tools.controlplane.cluster import Options
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     env = commands.add_parser("env", help='print shell lines that point kubectl at it: eval "$(... env)"')
     commands.add_parser("supervise")  # what `up` starts; not for people, so without help
     build.add_argument("--karpenter", action="append", default=[], choices=list(KARPENTER_MODULES), metavar="VERSION")
+    build.add_argument("--scheduler", action="append", default=[], choices=list(OLDER_SCHEDULERS), metavar="VERSION")
     for each in (up, down, status, env):
         where = each.add_mutually_exclusive_group()
         where.add_argument("--name", type=_name, help="which one, where several run (default: default)")
@@ -98,8 +99,8 @@ def _name(text: str) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    names = [*BASE_BINARIES, *(f"karpenter-{version}" for version in dict.fromkeys(options.karpenter))]
-    for name, path in find_or_build(names, os.environ, _note).items():
+    further = [f"karpenter-{each}" for each in options.karpenter] + [f"kube-scheduler-{each}" for each in options.scheduler]
+    for name, path in find_or_build([*BASE_BINARIES, *dict.fromkeys(further)], os.environ, _note).items():
         print(f"{name:<24} {path}")
     return 0
 

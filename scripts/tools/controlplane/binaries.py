@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[3]
 TOOL_MODULES = ROOT / "scripts" / "tools" / "programs"
 HELM = (4, 3)
 KARPENTER_MODULES = {"1.15.0": "karpenter-1.15", "1.14.3": "karpenter-1.14", "1.13.0": "karpenter-1.13"}
+OLDER_SCHEDULERS = {"1.34": "kube-scheduler-1.34"}
+"""kube-schedulers beside the newest one, each with a tool module of its own. Built when asked for, never looked for in
+PATH: up to 1.34 ties are broken at random."""
 KUBERNETES_PROGRAMS = (
     "kube-apiserver",
     "kube-controller-manager",
@@ -98,15 +101,7 @@ def known_binaries() -> dict[str, Binary]:
     kwok = parse_version(required_version(TOOL_MODULES / "kwok", "sigs.k8s.io/kwok"))
     if minor is None or kwok is None:
         raise ControlPlaneError(f"cannot read the versions in {TOOL_MODULES}")
-    # Without these a build from a module calls itself v0.0.0, and clients and API server go by that.
-    stamps = {
-        "k8s.io/component-base/version.gitVersion": kubernetes,
-        "k8s.io/component-base/version.gitMajor": str(minor[0]),
-        "k8s.io/component-base/version.gitMinor": str(minor[1]),
-        "k8s.io/component-base/version.gitTreeState": "clean",
-        "k8s.io/client-go/pkg/version.gitVersion": kubernetes,
-    }
-    ldflags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
+    ldflags = _kubernetes_ldflags(kubernetes)
     found = [
         Binary(
             name=name,
@@ -139,7 +134,29 @@ def known_binaries() -> dict[str, Binary]:
         )
         for version, module in KARPENTER_MODULES.items()
     ]
+    found += [
+        Binary(
+            name=f"kube-scheduler-{version}",
+            module=module,
+            package="k8s.io/kubernetes/cmd/kube-scheduler",
+            ldflags=_kubernetes_ldflags(required_version(TOOL_MODULES / module, "k8s.io/kubernetes")),
+        )
+        for version, module in OLDER_SCHEDULERS.items()
+    ]
     return {each.name: each for each in found}
+
+
+def _kubernetes_ldflags(version: str) -> str:
+    """Without these stamps a build from a module calls itself v0.0.0, and clients and API server go by that."""
+    major, minor, _ = version.removeprefix("v").split(".")
+    stamps = {
+        "k8s.io/component-base/version.gitVersion": version,
+        "k8s.io/component-base/version.gitMajor": major,
+        "k8s.io/component-base/version.gitMinor": minor,
+        "k8s.io/component-base/version.gitTreeState": "clean",
+        "k8s.io/client-go/pkg/version.gitVersion": version,
+    }
+    return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
 
 
 def locate(binary: Binary, environment: Mapping[str, str], note: Note) -> Path | None:

@@ -200,19 +200,21 @@ class ControlPlane:
         name: str,
         config: Path | Json,
         *,
+        binary: str = "kube-scheduler",
         extra_args: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Start a further kube-scheduler with a KubeSchedulerConfiguration (a dict or a YAML file); ready on return.
 
         What the configuration leaves open is filled in: kubeconfig, client limits, no leader election. ``name`` names
-        the process, not the profile. Metrics: ``https://127.0.0.1:PORT/metrics`` with the administrator's certificate.
+        the process, not the profile; ``binary`` is one of `known_binaries`. Metrics: ``https://127.0.0.1:PORT/metrics``
+        with the administrator's certificate.
         """
-        self._binaries |= find_or_build(["kube-scheduler"], self._environment, self._note)
+        self._binaries |= find_or_build([binary], self._environment, self._note)
         given = yaml.safe_load(config.read_text()) if isinstance(config, Path) else config
         started = _started(self._components)
-        binary = self._binaries["kube-scheduler"]
-        started.start(_started(self._layout).scheduler(name, binary, given, extra_args, environment or {}))
+        program = self._binaries[binary]
+        started.start(_started(self._layout).scheduler(name, program, given, extra_args, environment or {}))
         return started.await_ready(name)
 
     # Requests, as the administrator
