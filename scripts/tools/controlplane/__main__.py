@@ -99,7 +99,8 @@ def _name(text: str) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    further = [f"karpenter-{each}" for each in options.karpenter] + [f"kube-scheduler-{each}" for each in options.scheduler]
+    further = [f"karpenter-{version}" for version in options.karpenter]
+    further += [f"kube-scheduler-{version}" for version in options.scheduler]
     for name, path in find_or_build([*BASE_BINARIES, *dict.fromkeys(further)], os.environ, _note).items():
         print(f"{name:<24} {path}")
     return 0
