@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from http import HTTPStatus
 from typing import TypeVar
 
 import msgspec
@@ -26,7 +25,7 @@ from extender.web.claim_values import (
     Stopping,
     WorkerEnds,
 )
-from extender.web.refusals import REFUSALS, CallRefused, bad_request, refusal_of, unavailable
+from extender.web.refusals import CallRefused, Reason, bad_request, refusal_of, unavailable
 
 _GRANT = "create tokenreviews and subjectaccessreviews; list, get and patch pods"
 
@@ -36,35 +35,13 @@ LONGEST_WAIT = timedelta(minutes=1)
 
 
 class ClaimOutcome(StrEnum):
-    """What became of a call: the metric's label, and ``reason`` in a problem."""
+    """What became of a call that was not refused: the metric's label."""
 
     CLAIMED = "claimed"
     FOUND = "found"
     RENEWED = "renewed"
     RELEASED = "released"
     LISTED = "listed"
-    NONE_IDLE = "noneIdle"
-    UNKNOWN_POOL = "unknownPool"
-    NO_CLAIM = "noClaim"
-    TERMINATING = "terminating"
-    DRY_RUN = "dryRun"
-    DISABLED = "disabled"
-    BAD_REQUEST = "badRequest"
-    NOT_AUTHENTICATED = "notAuthenticated"
-    FORBIDDEN = "forbidden"
-    RATE_LIMITED = "rateLimited"
-    TOO_MANY = "tooMany"
-    NOT_SYNCED = "notSynced"
-    CHANGING = "changing"
-    CALLER_GONE = "callerGone"
-    STOPPING = "stopping"
-    UNAVAILABLE = "unavailable"
-    CRASHED = "crashed"
-
-
-SUCCESSES = frozenset(
-    {ClaimOutcome.CLAIMED, ClaimOutcome.FOUND, ClaimOutcome.RENEWED, ClaimOutcome.RELEASED, ClaimOutcome.LISTED}
-)
 
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -175,7 +152,7 @@ def check_enabled(pool: str, settings: PoolClaims) -> None:
     """Raise `CallRefused` for a pool that hands out nothing."""
     if not settings.rules.enabled:
         detail = f"pool {pool} hands out no workers: claims.enabled is false"
-        raise CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.DISABLED, detail)
+        raise CallRefused(Reason.DISABLED, detail)
     if settings.dry_run:
         raise dry_run(pool)
 
@@ -183,7 +160,7 @@ def check_enabled(pool: str, settings: PoolClaims) -> None:
 def dry_run(pool: str) -> CallRefused:
     """409: nothing is written."""
     detail = f"pool {pool} is in dry-run: nothing is written, so nothing is claimed"
-    return CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.DRY_RUN, detail)
+    return CallRefused(Reason.DRY_RUN, detail)
 
 
 def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting: int) -> CallRefused:
@@ -197,33 +174,29 @@ def none_idle(pool: str, settings: PoolClaims, nothing: NothingToClaim, waiting:
     members |= {reason: number for reason, number in others.items() if number}
     shown = ", ".join(f"{number} {reason}" for reason, number in members.items())
     detail = f"no worker of pool {pool} can be handed out: {shown}"
-    return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NONE_IDLE, detail, members={"workers": members})
+    return CallRefused(Reason.NONE_IDLE, detail, members={"workers": members})
 
 
 def unknown_pool(pool: str, why: str) -> CallRefused:
     """404: there is no such pool."""
-    return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
-
-
-CLAIM_REFUSALS = (*REFUSALS, StillChanging, NobodyWaits, Stopping, NoSuchClaim, WorkerEnds)
-"""What `claim_refusal` takes."""
+    return CallRefused(Reason.UNKNOWN_POOL, f"there is no pool {pool!r}: {why}")
 
 
 def claim_refusal(error: Exception) -> CallRefused:
     """Say what to answer to whoever asked."""
     match error:
         case StillChanging():
-            return unavailable("workers changed under each attempt; try again", reason=ClaimOutcome.CHANGING)
+            return unavailable("workers changed under each attempt; try again", reason=Reason.CHANGING)
         case NobodyWaits():
-            return unavailable("the caller has hung up; nothing was claimed", reason=ClaimOutcome.CALLER_GONE)
+            return unavailable("the caller has hung up; nothing was claimed", reason=Reason.CALLER_GONE)
         case Stopping():
             detail = "this replica ends, and nothing was claimed: the same request again goes to another one"
-            return unavailable(detail, reason=ClaimOutcome.STOPPING)
+            return unavailable(detail, reason=Reason.STOPPING)
         case NoSuchClaim():
             detail = "you hold no such claim: it expired, was released, or is another user's"
-            return CallRefused(HTTPStatus.NOT_FOUND, ClaimOutcome.NO_CLAIM, detail)
+            return CallRefused(Reason.NO_CLAIM, detail)
         case WorkerEnds():
             detail = "the worker is being deleted: claim another one"
-            return CallRefused(HTTPStatus.CONFLICT, ClaimOutcome.TERMINATING, detail)
+            return CallRefused(Reason.TERMINATING, detail)
         case _:
             return refusal_of(error, grant=_GRANT)

@@ -13,33 +13,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from http import HTTPStatus
-from time import perf_counter
 
 from aiohttp import web
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
-from extender.logs import fields
 from extender.policy.claims import PoolClaims
 from extender.telemetry import Metrics
 from extender.web.api_bodies import LABEL_VALUE
 from extender.web.authorization import Authorization, Verb
 from extender.web.callers import Caller, Callers
 from extender.web.claim_answers import Answer, ClaimAnswers, ClaimCall
-from extender.web.claim_wire import (
-    CLAIM_REFUSALS,
-    ClaimOutcome,
-    claim_refusal,
-    decode_wait,
-    unknown_pool,
-)
+from extender.web.claim_wire import ClaimOutcome, claim_refusal, decode_wait, unknown_pool
 from extender.web.limits import RateLimit
 from extender.web.refusals import (
     DEADLINE,
+    WORKERS_ONLY,
     CallRefused,
+    Reason,
     bad_request,
-    crashed,
+    guarded,
     is_awaited,
     rate_limited,
     too_many,
@@ -100,7 +93,9 @@ class ClaimsApi:
         self._at_once = at_once
         self._under_way = Counter[bool]()
         self._counters = {
-            (verb, outcome): metrics.claim_requests.labels(verb, outcome) for verb in Verb for outcome in ClaimOutcome
+            (verb, str(outcome)): metrics.claim_requests.labels(verb, outcome)
+            for verb in Verb
+            for outcome in (*ClaimOutcome, *(set(Reason) - WORKERS_ONLY))
         }
         self._seconds = {verb: metrics.claim_seconds.labels(verb) for verb in Verb}
 
@@ -117,30 +112,20 @@ class ClaimsApi:
     # -- before each --------------------------------------------------------------------------------------------------
 
     def _verb(self, verb: Verb, answer: Answer) -> PathHandler:
-        async def handle(request: web.BaseRequest, place: Mapping[str, str]) -> web.StreamResponse:
-            started = perf_counter()
-            response: web.Response
-            try:
-                body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a claimant and a ttl")
-                wait = decode_wait(request.query.get("wait"))
-                async with asyncio.timeout((DEADLINE + wait).total_seconds()):
-                    caller = await self._identified(request)
-                    with self._one_of_those_at_once(waits=bool(wait)):
-                        call = await self._allowed(verb, caller, request, place, body)
-                        response, outcome = await answer(replace(call, wait=wait))
-            except CLAIM_REFUSALS as error:
-                refused = claim_refusal(error)
-                outcome, response = ClaimOutcome(refused.reason), refused.response()
-                if outcome is ClaimOutcome.UNAVAILABLE:
-                    log.warning("no answer for a caller", extra=fields(verb=verb, problem=str(refused)))
-            except Exception:
-                outcome, response = ClaimOutcome.CRASHED, crashed().response()
-                log.exception("a call failed", extra=fields(verb=verb))
-            self._counters[verb, outcome].inc()
-            self._seconds[verb].observe(perf_counter() - started)
-            return response
+        async def answered(request: web.BaseRequest, place: Mapping[str, str]) -> tuple[web.Response, str]:
+            body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a claimant and a ttl")
+            wait = decode_wait(request.query.get("wait"))
+            async with asyncio.timeout((DEADLINE + wait).total_seconds()):
+                caller = await self._identified(request)
+                with self._one_of_those_at_once(waits=bool(wait)):
+                    call = await self._allowed(verb, caller, request, place, body)
+                    return await answer(replace(call, wait=wait))
 
-        return handle
+        def done(outcome: str, seconds: float) -> None:
+            self._counters[verb, outcome].inc()
+            self._seconds[verb].observe(seconds)
+
+        return guarded(answered, verb=verb, refused=claim_refusal, done=done, log=log)
 
     async def _identified(self, request: web.BaseRequest) -> Caller:
         caller = await self._callers.identify(request)
@@ -180,8 +165,7 @@ class ClaimsApi:
         if not decision.allowed:
             why = f": {decision.reason}" if decision.reason else ""
             raise CallRefused(
-                HTTPStatus.FORBIDDEN,
-                ClaimOutcome.FORBIDDEN,
+                Reason.FORBIDDEN,
                 f"{caller.user} may not {verb} claims.warmnode.dev {pool!r} in namespace {namespace!r}{why}",
             )
         if settings is None:
@@ -189,7 +173,7 @@ class ClaimsApi:
                 raise unknown_pool(pool, "the configuration lists the pools, and this is none of them")
             settings = self._unlisted(pool)
         if not self._state.synced:
-            raise unavailable("nodes, pods and ledger are not loaded yet", reason=ClaimOutcome.NOT_SYNCED)
+            raise unavailable("nodes, pods and ledger are not loaded yet", reason=Reason.NOT_SYNCED)
         if verb in (Verb.CREATE, Verb.UPDATE) and self._clock.is_off:
             raise unavailable(f"the clock here is {self._clock.told_off}, so when claims end is not known")
         return ClaimCall(

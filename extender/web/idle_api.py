@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
@@ -20,7 +19,6 @@ from aiohttp import web
 from extender.clock import Clock
 from extender.kube.errors import Conflict, NotFound
 from extender.kube.mark_store import MarkStore
-from extender.logs import fields
 from extender.model import Pod
 from extender.policy.claims import OBJECT_NAME
 from extender.policy.idleness import FUTURE_TOLERANCE, is_valid_mark
@@ -31,10 +29,11 @@ from extender.web.callers import Caller, Callers
 from extender.web.limits import RateLimit
 from extender.web.refusals import (
     DEADLINE,
-    REFUSALS,
+    POOLS_ONLY,
     CallRefused,
+    Reason,
     bad_request,
-    crashed,
+    guarded,
     is_awaited,
     rate_limited,
     refusal_of,
@@ -55,28 +54,11 @@ BURST = 40
 
 
 class IdleOutcome(StrEnum):
-    """What became of a call: the metric's label, and ``reason`` in a problem."""
+    """What became of a call that was not refused: the metric's label."""
 
     MARKED = "marked"
     KEPT = "kept"
     REMOVED = "removed"
-    TERMINATING = "terminating"
-    DRY_RUN = "dryRun"
-    NO_SOURCE = "noSource"
-    BAD_REQUEST = "badRequest"
-    NOT_AUTHENTICATED = "notAuthenticated"
-    NO_POD_IN_TOKEN = "noPodInToken"  # noqa: S105
-    NOT_YOUR_POD = "notYourPod"
-    RATE_LIMITED = "rateLimited"
-    NOT_FOUND = "notFound"
-    NO_WORKER = "noWorker"
-    CHANGING = "changing"
-    CALLER_GONE = "callerGone"
-    UNAVAILABLE = "unavailable"
-    CRASHED = "crashed"
-
-
-SUCCESSES = frozenset({IdleOutcome.MARKED, IdleOutcome.KEPT, IdleOutcome.REMOVED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +96,9 @@ class IdleApi:
         self._clock = clock
         self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
         self._counters = {
-            (verb, outcome): metrics.idle_requests.labels(verb, outcome)
+            (verb, str(outcome)): metrics.idle_requests.labels(verb, outcome)
             for verb in ("put", "delete")
-            for outcome in IdleOutcome
+            for outcome in (*IdleOutcome, *(set(Reason) - POOLS_ONLY))
         }
 
     def routes(self) -> PathRoutes:
@@ -141,8 +123,7 @@ class IdleApi:
             if not asked.is_awaited():
                 # Who has hung up may be at work already, after a DELETE that another replica answered.
                 raise CallRefused(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    IdleOutcome.CALLER_GONE,
+                    Reason.CALLER_GONE,
                     "the caller has hung up; nothing is written",
                 )
             try:
@@ -166,8 +147,7 @@ class IdleApi:
             raise _changing(pod)
         if pod.terminating:
             raise CallRefused(
-                HTTPStatus.CONFLICT,
-                IdleOutcome.TERMINATING,
+                Reason.TERMINATING,
                 "the pod is being deleted: refuse the work and end; its idle mark is removed",
                 members=msgspec.to_builtins(_shown(pod)),
             )
@@ -179,8 +159,7 @@ class IdleApi:
         if caller.authenticated:
             if bound is None:
                 raise CallRefused(
-                    HTTPStatus.FORBIDDEN,
-                    IdleOutcome.NO_POD_IN_TOKEN,
+                    Reason.NO_POD_IN_TOKEN,
                     f"the token of {caller.user} belongs to no pod: use the one of a projected volume "
                     "(serviceAccountToken, audience warmnode) in the worker's own pod",
                 )
@@ -191,33 +170,23 @@ class IdleApi:
             raise _not_your_pod("the token is that of an earlier pod of this name")
         if pod.pool is None:
             raise CallRefused(
-                HTTPStatus.NOT_FOUND,
-                IdleOutcome.NO_WORKER,
+                Reason.NO_WORKER,
                 f"pod {asked.namespace}/{asked.name} belongs to no pool: label it warmnode.dev/pool, or add it to a "
                 "selector of the configuration",
             )
         return pod, pod.pool
 
     def _verb(self, verb: str, answer: Callable[[_Asked], Awaitable[tuple[Pod, IdleOutcome]]]) -> PathHandler:
-        async def handle(request: web.BaseRequest, place: Mapping[str, str]) -> web.StreamResponse:
-            try:
-                body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a time, or no body")
-                async with asyncio.timeout(DEADLINE.total_seconds()):
-                    pod, outcome = await answer(await self._asked(request, place, body))
-                response = json_response(_shown(pod))
-            except REFUSALS as error:
-                refused = _refusal(error)
-                outcome, response = IdleOutcome(refused.reason), refused.response()
-                if outcome is IdleOutcome.UNAVAILABLE:
-                    log.warning("no answer for a worker", extra=fields(verb=verb, problem=str(refused)))
-            except Exception:
-                outcome, response = IdleOutcome.CRASHED, crashed().response()
-                log.exception("a call failed", extra=fields(verb=verb))
-            self._counters[verb, outcome].inc()
-            log.debug("idle", extra=fields(verb=verb, outcome=outcome, **place))
-            return response
+        async def answered(request: web.BaseRequest, place: Mapping[str, str]) -> tuple[web.Response, str]:
+            body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a time, or no body")
+            async with asyncio.timeout(DEADLINE.total_seconds()):
+                pod, outcome = await answer(await self._asked(request, place, body))
+            return json_response(_shown(pod)), outcome
 
-        return handle
+        def done(outcome: str, seconds: float) -> None:
+            self._counters[verb, outcome].inc()
+
+        return guarded(answered, verb=verb, refused=_refusal, done=done, log=log)
 
     async def _asked(self, request: web.BaseRequest, place: Mapping[str, str], body: bytes) -> _Asked:
         caller = await self._callers.identify(request)
@@ -272,32 +241,28 @@ def _shown(pod: Pod) -> WorkerBody:
 
 def _dry_run(pool: str) -> CallRefused:
     return CallRefused(
-        HTTPStatus.CONFLICT,
-        IdleOutcome.DRY_RUN,
+        Reason.DRY_RUN,
         f"pool {pool} is in dry-run: nothing is written and nothing is evicted",
     )
 
 
 def _no_source(pool: str) -> CallRefused:
     return CallRefused(
-        HTTPStatus.CONFLICT,
-        IdleOutcome.NO_SOURCE,
+        Reason.NO_SOURCE,
         f"the mark of a worker does not count in pool {pool}: add annotation to its idle.sources, or mark nothing",
     )
 
 
 def _not_your_pod(detail: str) -> CallRefused:
-    return CallRefused(
-        HTTPStatus.FORBIDDEN, IdleOutcome.NOT_YOUR_POD, f"{detail}; a worker speaks for itself and for no other pod"
-    )
+    return CallRefused(Reason.NOT_YOUR_POD, f"{detail}; a worker speaks for itself and for no other pod")
 
 
 def _changing(pod: Pod) -> CallRefused:
     detail = f"pod {pod.namespace}/{pod.name} changed under each of {ATTEMPTS} attempts; try again"
-    return unavailable(detail, reason=IdleOutcome.CHANGING)
+    return unavailable(detail, reason=Reason.CHANGING)
 
 
 def _refusal(error: Exception) -> CallRefused:
     if isinstance(error, NotFound):
-        return CallRefused(HTTPStatus.NOT_FOUND, IdleOutcome.NOT_FOUND, "there is no such pod")
+        return CallRefused(Reason.NOT_FOUND, "there is no such pod")
     return refusal_of(error, grant="create tokenreviews, get and patch pods")

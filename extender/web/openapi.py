@@ -13,6 +13,7 @@ from aiohttp import web
 
 from extender.policy.claims import OBJECT_NAME
 from extender.web import api_bodies, claims_api, idle_api
+from extender.web.refusals import Reason
 from extender.web.requests import Handler, json_response
 
 DOCUMENT_PATH = "/openapi.json"
@@ -44,37 +45,18 @@ _SECURITY_SCHEMES = {
         "description": "With --client-ca-file: the common name is the user, the organizations are groups.",
     },
 }
-_REASONS = {
-    "badRequest": ("400 408 413 415", "What was sent makes no sense, is too large or does not arrive; detail says so."),
-    "notAuthenticated": ("401", "Nobody knows who calls: no token, an expired one, or one for somebody else."),
-    "forbidden": ("403", "The caller may not do this."),
-    "noPodInToken": ("403", "The token belongs to no pod."),
-    "notYourPod": ("403", "The token is that of another pod, or of an earlier one of this name."),
-    "noneIdle": ("404", "No worker can be handed out; workers counts why."),
-    "unknownPool": ("404", "There is no such pool."),
-    "noClaim": ("404", "There is no such claim: it expired, was released, or is another user's."),
-    "notFound": ("404", "There is no such pod."),
-    "noWorker": ("404", "The pod belongs to no pool."),
-    "terminating": ("409", "The worker is being deleted: claim another one; if it is you, refuse the work."),
-    "dryRun": ("409", "The pool is in dry-run: nothing is written, and a claim ends by itself."),
-    "disabled": ("409", "The pool hands out no workers."),
-    "noSource": ("409", "The mark of a worker does not count in its pool: annotation is none of its idle.sources."),
-    "rateLimited": ("429", "The user, or the pod, calls too often. Wait as long as Retry-After says."),
-    "tooMany": ("429", "All callers together ask for too much at once. Wait as long as Retry-After says."),
-    "crashed": ("500", "A bug of warmnode: its log has the traceback. Nobody knows what was done."),
-    "notSynced": ("503", "Not everything is loaded yet: not done. The same again is right."),
-    "changing": ("503", "Others changed it under each attempt: not done. The same again is right."),
-    "stopping": ("503", "This replica ends while the call waits: not done. The same again goes to another one."),
-    "callerGone": ("503", "The caller hung up: not done."),
-    "unavailable": (
-        "503",
-        "The API server gave no answer: nobody knows what was done. The same again is right.",
-    ),
-}
-"""Every reason of a refusal: the statuses that it comes with, and what it means."""
-_ALWAYS = ("badRequest", "notAuthenticated", "rateLimited", "unavailable", "crashed")
-_OF_POOLS = (*_ALWAYS, "forbidden", "tooMany", "notSynced")
-_OF_WORKERS = (*_ALWAYS, "noPodInToken", "notYourPod", "notFound", "noWorker", "changing")
+_ALWAYS = (Reason.BAD_REQUEST, Reason.NOT_AUTHENTICATED, Reason.RATE_LIMITED, Reason.UNAVAILABLE, Reason.CRASHED)
+_OF_POOLS = (*_ALWAYS, Reason.FORBIDDEN, Reason.TOO_MANY, Reason.NOT_SYNCED)
+_OF_WORKERS = (
+    *_ALWAYS,
+    Reason.NO_POD_IN_TOKEN,
+    Reason.NOT_YOUR_POD,
+    Reason.NOT_FOUND,
+    Reason.NO_WORKER,
+    Reason.CHANGING,
+)
+_BODY_STATUSES = (400, 408, 413, 415)
+"""With which a body is refused: all of them are a bad request."""
 
 _WAIT = {"examples": ["10s", "1m"]}
 _HEADERS = {
@@ -132,7 +114,16 @@ def _claims() -> Json:
         where = "Path of the claim; with count that of all claims."
         given["headers"] = {"Location": {"schema": {"type": "string"}, "description": where}}
         given["content"]["application/json"]["schema"] = {"oneOf": [_reference("Claim"), _reference("ClaimList")]}
-    refusals = (*_OF_POOLS, "noneIdle", "unknownPool", "dryRun", "disabled", "changing", "callerGone", "stopping")
+    refusals = (
+        *_OF_POOLS,
+        Reason.NONE_IDLE,
+        Reason.UNKNOWN_POOL,
+        Reason.DRY_RUN,
+        Reason.DISABLED,
+        Reason.CHANGING,
+        Reason.CALLER_GONE,
+        Reason.STOPPING,
+    )
     return {
         "post": {
             "operationId": "createClaim",
@@ -149,7 +140,10 @@ def _claims() -> Json:
         "get": {
             "operationId": "listClaims",
             "summary": "List the claims that the user holds in the pool.",
-            "responses": {"200": _answer("The claims, by ID.", "ClaimList"), **_refusals(*_OF_POOLS, "unknownPool")},
+            "responses": {
+                "200": _answer("The claims, by ID.", "ClaimList"),
+                **_refusals(*_OF_POOLS, Reason.UNKNOWN_POOL),
+            },
         },
     }
 
@@ -160,14 +154,14 @@ def _wanted() -> Json:
         "get": {
             "operationId": "wantedWorkers",
             "summary": "Say how many workers the pool should have, for whatever makes workers.",
-            "responses": {"200": told, **_refusals(*_OF_POOLS, "unknownPool")},
+            "responses": {"200": told, **_refusals(*_OF_POOLS, Reason.UNKNOWN_POOL)},
         },
     }
 
 
 def _claim() -> Json:
-    refusals = (*_OF_POOLS, "noClaim", "dryRun", "changing")
-    renewed = _refusals(*refusals, "unknownPool", "terminating", "disabled")
+    refusals = (*_OF_POOLS, Reason.NO_CLAIM, Reason.DRY_RUN, Reason.CHANGING)
+    renewed = _refusals(*refusals, Reason.UNKNOWN_POOL, Reason.TERMINATING, Reason.DISABLED)
     return {
         "put": {
             "operationId": "renewClaim",
@@ -190,12 +184,15 @@ def _mark() -> Json:
             "operationId": "markIdle",
             "summary": "A worker says that it is idle. A mark that is there stays, unless the body has a time.",
             "requestBody": _body("IdleRequest"),
-            "responses": {"200": marked, **_refusals(*_OF_WORKERS, "dryRun", "noSource", "callerGone")},
+            "responses": {
+                "200": marked,
+                **_refusals(*_OF_WORKERS, Reason.DRY_RUN, Reason.NO_SOURCE, Reason.CALLER_GONE),
+            },
         },
         "delete": {
             "operationId": "removeIdleMark",
             "summary": "A worker says that it is busy. It may accept work after a 200, and after nothing else.",
-            "responses": {"200": unmarked, **_refusals(*_OF_WORKERS, "terminating")},
+            "responses": {"200": unmarked, **_refusals(*_OF_WORKERS, Reason.TERMINATING)},
         },
     }
 
@@ -205,17 +202,16 @@ def _schemas() -> Json:
     structs = [struct for name, struct in vars(api_bodies).items() if name.endswith("Body")]
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     found: Json = msgspec.json.decode(msgspec.json.encode(schemas).replace(b'Body"', b'"'))
-    found["Problem"]["properties"]["reason"]["enum"] = sorted(_REASONS)
+    found["Problem"]["properties"]["reason"]["enum"] = sorted(Reason)
     return found
 
 
-def _refusals(*reasons: str) -> Json:
+def _refusals(*reasons: Reason) -> Json:
     """Give an answer for each status with which one of these reasons comes."""
     told: dict[str, list[str]] = {}
     for reason in reasons:
-        statuses, words = _REASONS[reason]
-        for status in statuses.split():
-            told.setdefault(status, []).append(f"{reason}: {words}")
+        for status in _BODY_STATUSES if reason is Reason.BAD_REQUEST else (reason.status,):
+            told.setdefault(str(int(status)), []).append(f"{reason}: {reason.meaning}")
     return {
         status: _answer(" ".join(lines), "Problem", "application/problem+json")
         | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
