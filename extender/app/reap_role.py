@@ -23,7 +23,7 @@ from extender.loops.elector import LeaderElector, make_identity
 from extender.loops.eviction_history import EvictionHistory
 from extender.loops.evictions import Hands
 from extender.loops.idle_answers import Answers
-from extender.loops.idle_sources import ConfirmedPods, IdleSources
+from extender.loops.idle_sources import IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import Pod
 from extender.policy.deletion_cost import CostWrite
@@ -91,10 +91,11 @@ class Reaping:
         self.reaper = Reaper(
             state=shared.state,
             hands=Hands(
-                pods=ConfirmedPods(Evictor(shared.client, shared.in_force.classify), self.sources),
+                pods=Evictor(shared.client, shared.in_force.classify),
                 announcer=announcer,
                 metrics=shared.metrics,
                 may_evict=self._may_act,
+                confirm=self.sources.confirm,
             ),
             clock=clock,
             rules=shared.in_force.settings,

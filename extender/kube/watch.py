@@ -53,7 +53,7 @@ class Sink(Protocol[T]):
 
 
 class ListWatchClient(Protocol):
-    """The part of `KubeClient` that a reflector needs."""
+    """The part of `KubeClient` that a reflector needs, with the same promises."""
 
     async def get_bytes(
         self,
@@ -61,15 +61,10 @@ class ListWatchClient(Protocol):
         *,
         params: Mapping[str, str] | None = None,
         timeout: timedelta = PAGE_TIMEOUT,  # noqa: ASYNC109 - see KubeClient
-    ) -> bytes:
-        """The body of a successful GET."""
-        ...
-
+    ) -> bytes: ...
     def watch_stream(
         self, path: str, *, params: Mapping[str, str], silence_limit: timedelta
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Chunks of a streamed answer."""
-        ...
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
 class Reflector(Generic[S, T]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from itertools import chain, islice
@@ -40,18 +41,18 @@ class WriteOutcome(StrEnum):
     FAILED = "failed"
 
 
+@dataclass(slots=True, eq=False)
 class Refusals:
     """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._until: dict[str, Steady] = {}
-        self._in_a_row = 0
+    clock: Clock
+    _until: dict[str, Steady] = field(default_factory=dict, init=False)
+    _in_a_row: int = field(default=0, init=False)
 
     def goes_on(self, uid: str, outcome: WriteOutcome) -> bool:
         """Take note of what came of a write. False where others are to wait: after a failure, and many refusals."""
         if outcome is WriteOutcome.REFUSED:
-            self._until[uid] = self._clock.steady() + REFUSED_PAUSE
+            self._until[uid] = self.clock.steady() + REFUSED_PAUSE
             self._in_a_row += 1
             return self._in_a_row % REFUSED_IN_A_ROW != 0
         if outcome in (WriteOutcome.WRITTEN, WriteOutcome.REMOVED):
@@ -61,12 +62,12 @@ class Refusals:
     def holds(self, uid: str) -> bool:
         """A write of this pod is not worth a try now."""
         until = self._until.get(uid)
-        return until is not None and self._clock.steady() < until
+        return until is not None and self.clock.steady() < until
 
     def keep_only(self, living: Container[str]) -> None:
         """Forget refusals that are over, and those of pods that are gone."""
         self._until = {
-            uid: until for uid, until in self._until.items() if uid in living and self._clock.steady() < until
+            uid: until for uid, until in self._until.items() if uid in living and self.clock.steady() < until
         }
 
 

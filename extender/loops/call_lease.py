@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Record(Protocol):
     async def write(self, record: WebhookRecord, based_on: StoredWebhookRecord | None) -> StoredWebhookRecord: ...
 
 
+@dataclass(slots=True, eq=False)
 class CallWatch:
     """Counts on `called` at each call, `refused` at each failed handshake and `bound` at each worker; `run` keeps the
     Lease and the metric.
@@ -50,42 +52,33 @@ class CallWatch:
     ``schedulable_nodes`` counts nodes that a worker could be scored on; ``schedulers`` names those that should call.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        *,
-        identity: str,
-        version: str,
-        metrics: Metrics,
-        schedulers: Callable[[], frozenset[str]],
-        schedulable_nodes: Callable[[], int],
-        clock: Clock,
-        certificate_ends: Callable[[], datetime | None] = lambda: None,
-    ) -> None:
-        self._record = record
-        self._identity = identity
-        self._version = version
-        self._metrics = metrics
-        self._schedulers = schedulers
-        self._schedulable_nodes = schedulable_nodes
-        self._clock = clock
-        self._certificate_ends = certificate_ends
-        self._began = clock.steady()
-        self._last_call: datetime | None = None
-        self._last_call_anywhere: datetime | None = None
-        self._told_of: datetime | None = None
-        self._called: Steady | None = None
-        self._last_refusal: Refusal | None = None
-        self._last_bound: Steady | None = None
-        self._wake = asyncio.Event()
-        self._told: str | None = None
-        self._is_silent = False
+    record: Record
+    identity: str
+    version: str
+    metrics: Metrics
+    schedulers: Callable[[], frozenset[str]]
+    schedulable_nodes: Callable[[], int]
+    clock: Clock
+    certificate_ends: Callable[[], datetime | None] = lambda: None
+    _began: Steady = field(init=False)
+    _last_call: datetime | None = field(default=None, init=False)
+    _last_call_anywhere: datetime | None = field(default=None, init=False)
+    _told_of: datetime | None = field(default=None, init=False)
+    _called: Steady | None = field(default=None, init=False)
+    _last_refusal: Refusal | None = field(default=None, init=False)
+    _last_bound: Steady | None = field(default=None, init=False)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _told: str | None = field(default=None, init=False)
+    _is_silent: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock.steady()
 
     def called(self) -> None:
         """Take note of a call. The first one after a silence is written down at once."""
-        now, before = self._clock.moment(), self._called
+        now, before = self.clock.moment(), self._called
         self._called, self._last_call = now.steady, now.now
-        self._metrics.webhook_last_call.set(now.now.timestamp())
+        self.metrics.webhook_last_call.set(now.now.timestamp())
         if before is None or now.steady - before > SILENCE:
             self._wake.set()
 
@@ -93,15 +86,15 @@ class CallWatch:
         """Take note of a caller that came no further than the TLS handshake. The first one is written down at once."""
         if failure is HandshakeFailure.OTHER:
             return  # anybody's noise: the metric has it
-        known, refusal = self._last_refusal, Refusal(self._clock.now(), failure)
+        known, refusal = self._last_refusal, Refusal(self.clock.now(), failure)
         self._last_refusal = more_telling(known, refusal)
         if known is None or refusal.at - known.at > SILENCE:
             self._wake.set()
 
     def bound(self, worker: Pod) -> None:
         """Take note of a worker that got its node."""
-        if should_have_called(worker, self._schedulers()):
-            self._last_bound = self._clock.steady()
+        if should_have_called(worker, self.schedulers()):
+            self._last_bound = self.clock.steady()
 
     async def run(self) -> None:
         """Look every 15 s, for ever. Ends only by cancellation."""
@@ -109,7 +102,7 @@ class CallWatch:
             try:
                 await self.look()
             except Exception:  # nobody needs this to serve
-                self._metrics.webhook_lease_writes.labels("failed").inc()
+                self.metrics.webhook_lease_writes.labels("failed").inc()
                 log.exception("the record of calls failed")
             try:
                 async with asyncio.timeout(LOOK.total_seconds()):
@@ -128,14 +121,14 @@ class CallWatch:
             last_call=self._called,
             last_bound=self._last_bound,
             watching_since=self._began,
-            schedulable_nodes=self._schedulable_nodes(),
-            now=self._clock.steady(),
+            schedulable_nodes=self.schedulable_nodes(),
+            now=self.clock.steady(),
         )
-        self._metrics.webhook_not_called.set(silent)
+        self.metrics.webhook_not_called.set(silent)
         if silent and not self._is_silent:
             log.error(
                 "workers are placed and no scheduler calls: compare its configuration with warmnode doctor",
-                extra=fields(last_call=self._last_call_anywhere, schedulers=sorted(self._schedulers())),
+                extra=fields(last_call=self._last_call_anywhere, schedulers=sorted(self.schedulers())),
             )
         self._is_silent = silent
 
@@ -145,15 +138,15 @@ class CallWatch:
         Times to come were written by a clock that is wrong, and count as none: they would hide any silence for so long.
         With a clock that is off here the times in the Lease mean nothing, and none is written.
         """
-        now = self._clock.moment()
+        now = self.clock.moment()
         limit = now.now + CLOCK_TOLERANCE
         self._last_call_anywhere = _latest(limit, self._last_call_anywhere, self._last_call)
         if self._last_refusal is not None and self._last_refusal.at > limit:
             self._last_refusal = None
         try:
-            stored = await self._record.read()
-            if self._clock.is_off:
-                return f"the clock here is {self._clock.told_off}"
+            stored = await self.record.read()
+            if self.clock.is_off:
+                return f"the clock here is {self.clock.told_off}"
             if stored is not None:
                 self._last_call_anywhere = _latest(limit, self._last_call_anywhere, stored.record.last_call)
                 self._hear_of(stored.record.last_call, now)
@@ -161,20 +154,20 @@ class CallWatch:
                     self._last_refusal = more_telling(self._last_refusal, refusal)
             if self._is_due(stored):
                 record = WebhookRecord(
-                    holder=self._identity,
-                    version=self._version,
-                    written=self._clock.now(),
+                    holder=self.identity,
+                    version=self.version,
+                    written=self.clock.now(),
                     last_call=self._last_call_anywhere,
                     last_refusal=self._last_refusal,
-                    certificate_ends=self._certificate_ends(),
+                    certificate_ends=self.certificate_ends(),
                 )
-                await self._record.write(record, stored)
-                self._metrics.webhook_lease_writes.labels("written").inc()
+                await self.record.write(record, stored)
+                self.metrics.webhook_lease_writes.labels("written").inc()
         except Conflict:  # another replica wrote: that is as good
-            self._metrics.webhook_lease_writes.labels("conflict").inc()
+            self.metrics.webhook_lease_writes.labels("conflict").inc()
         except KubeError as error:
             outcome = "forbidden" if isinstance(error, Forbidden) else "failed"
-            self._metrics.webhook_lease_writes.labels(outcome).inc()
+            self.metrics.webhook_lease_writes.labels(outcome).inc()
             return str(error)
         return None
 
@@ -190,7 +183,7 @@ class CallWatch:
         """Say whether to write: there is none, none for a minute, or it lacks a call or the first refusal for long."""
         if stored is None or stored.record.written is None:
             return True
-        if abs(self._clock.now() - stored.record.written) >= WRITE_INTERVAL:
+        if abs(self.clock.now() - stored.record.written) >= WRITE_INTERVAL:
             return True
         return self._is_news(stored.record.last_call) or _ends_silence(
             _time_of(stored.record.last_refusal), _time_of(self._last_refusal)
@@ -201,7 +194,7 @@ class CallWatch:
 
         A replica that is never called may always be the first to write, and does not know of it.
         """
-        ours, now = self._last_call, self._clock.now()
+        ours, now = self._last_call, self.clock.now()
         if ours is None or ours > now or (stored is not None and ours <= stored):
             return False
         return stored is None or max(ours - stored, now - ours) >= WRITE_INTERVAL

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -34,25 +35,16 @@ class Freeing(Protocol):
     async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class ClaimTidier:
     """Removes claims that ran out. ``jitter`` gives 0..1, so that replicas do not all come at once."""
 
-    def __init__(
-        self,
-        *,
-        state: ClusterState,
-        claims: Freeing,
-        metrics: Metrics,
-        may_write: Callable[[str], bool],
-        clock: Clock,
-        jitter: Callable[[], float],
-    ) -> None:
-        self._state = state
-        self._claims = claims
-        self._metrics = metrics
-        self._may_write = may_write
-        self._clock = clock
-        self._jitter = jitter
+    state: ClusterState
+    claims: Freeing
+    metrics: Metrics
+    may_write: Callable[[str], bool]
+    clock: Clock
+    jitter: Callable[[], float]
 
     async def run(self) -> None:
         """Tidy up for ever. Ends only by cancellation.
@@ -60,13 +52,13 @@ class ClaimTidier:
         The one guard: a bug is logged with its traceback and counted, and tidying goes on.
         """
         while True:
-            await asyncio.sleep(INTERVAL.total_seconds() * (0.5 + self._jitter()))
-            if not self._state.synced:
+            await asyncio.sleep(INTERVAL.total_seconds() * (0.5 + self.jitter()))
+            if not self.state.synced:
                 continue
             try:
                 await self.tidy_up()
             except Exception:
-                self._metrics.loop_crashes.labels("claims").inc()
+                self.metrics.loop_crashes.labels("claims").inc()
                 log.exception("tidying claims failed")
 
     async def tidy_up(self) -> int:
@@ -76,13 +68,13 @@ class ClaimTidier:
         """
         removed, refusals = 0, list[KubeError]()
         for worker in self._run_out():
-            if self._clock.is_off:
+            if self.clock.is_off:
                 break
             claim = worker.claim
-            if claim is None or not self._may_write(pool := worker.pool or claim.pool):
+            if claim is None or not self.may_write(pool := worker.pool or claim.pool):
                 continue
             try:
-                after = await self._claims.free(worker, claim.expires)
+                after = await self.claims.free(worker, claim.expires)
             except (Conflict, NotFound):
                 continue  # claimed again, or tidied by another replica
             except KubeError as error:
@@ -90,10 +82,10 @@ class ClaimTidier:
                 if error.is_about_the_object:
                     continue
                 break
-            known = self._state.pods.get(worker.uid)
+            known = self.state.pods.get(worker.uid)
             if known is not None and known.resource_version == worker.resource_version:
-                self._state.upsert_pod(after.pod)
-            self._metrics.claims_expired.labels(self._metrics.pool_label(pool)).inc()
+                self.state.upsert_pod(after.pod)
+            self.metrics.claims_expired.labels(self.metrics.pool_label(pool)).inc()
             log.info("claim expired", extra=fields(pool=pool, pod=worker.name, claimant=claim.claimant))
             removed += 1
         if refusals:
@@ -101,5 +93,5 @@ class ClaimTidier:
         return removed
 
     def _run_out(self) -> list[Pod]:
-        now = self._clock.now() - PATIENCE
-        return [pod for pod in self._state.where.with_claim.values() if not is_claimed(pod, now)]
+        now = self.clock.now() - PATIENCE
+        return [pod for pod in self.state.where.with_claim.values() if not is_claimed(pod, now)]

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from typing import Protocol
 
-from extender.clock import Clock
+from extender.clock import Clock, Steady
 from extender.kube.errors import KubeError
 from extender.logs import fields
 from extender.model import Pod
@@ -40,24 +41,21 @@ class ContestAnnouncer(Protocol):
     async def gave_up(self, pod: Pod, why: str) -> None: ...
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Contests:
     """Remembers who yields to whom. ``is_priced_by_karpenter`` reads who wrote the deletion cost of a pod."""
 
-    def __init__(
-        self,
-        *,
-        is_priced_by_karpenter: Callable[[Pod], Awaitable[bool]],
-        announcer: ContestAnnouncer,
-        clock: Clock,
-    ) -> None:
-        self._is_priced_by_karpenter = is_priced_by_karpenter
-        self._announcer = announcer
-        self._clock = clock
-        self.karpenter_writes = False
-        self._contested: set[str] = set()
-        self._vanished: Counter[str] = Counter()
-        self._asked: defaultdict[str, set[tuple[str, str | None]]] = defaultdict(set)
-        self._counted_since = clock.steady()
+    is_priced_by_karpenter: Callable[[Pod], Awaitable[bool]]
+    announcer: ContestAnnouncer
+    clock: Clock
+    karpenter_writes: bool = field(default=False, init=False)
+    _contested: set[str] = field(default_factory=set, init=False)
+    _vanished: Counter[str] = field(default_factory=Counter, init=False)
+    _asked: defaultdict[str, set[tuple[str, str | None]]] = field(default_factory=lambda: defaultdict(set), init=False)
+    _counted_since: Steady = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counted_since = self.clock.steady()
 
     def is_contested(self, pool: str) -> bool:
         """Another writer than Karpenter overwrites ours in this pool."""
@@ -79,7 +77,7 @@ class Contests:
 
         Karpenter first: what it overwrites is no contest.
         """
-        if self._clock.steady() - self._counted_since > CONTEST_WINDOW:
+        if self.clock.steady() - self._counted_since > CONTEST_WINDOW:
             self._forget()
         if not self.karpenter_writes:
             await self._ask(foreign)
@@ -90,7 +88,7 @@ class Contests:
     def _forget(self) -> None:
         self._vanished.clear()
         self._asked.clear()
-        self._counted_since = self._clock.steady()
+        self._counted_since = self.clock.steady()
 
     async def _ask(self, foreign: Iterable[Pod]) -> None:
         """Read who wrote some foreign values, of each pool one that was not asked about."""
@@ -101,7 +99,7 @@ class Contests:
                 of_pool.setdefault(pod.pool or "", pod)
         for pool, pod in islice(of_pool.items(), ASKED_AT_ONCE):
             try:
-                is_karpenters = await self._is_priced_by_karpenter(pod)
+                is_karpenters = await self.is_priced_by_karpenter(pod)
             except KubeError as error:
                 log.warning("not known who wrote a deletion cost", extra=fields(pod=pod.name, problem=str(error)))
                 return
@@ -110,7 +108,7 @@ class Contests:
                 self.karpenter_writes = True
                 self._contested.clear()
                 log.warning("Karpenter writes deletion costs, ours are given up", extra=fields(pool=pool, pod=pod.name))
-                await self._announcer.gave_up(pod, GIVEN_UP)
+                await self.announcer.gave_up(pod, GIVEN_UP)
                 return
 
     def _judge(self, pool: str, overwritten: int) -> None:

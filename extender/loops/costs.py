@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from extender.clock import Clock
@@ -44,33 +45,26 @@ PROBLEM_PAUSE = timedelta(seconds=10)
 NODES_BETWEEN_YIELDS = 50
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class CostWriter:
     """Keeps the prices of every worker. ``write`` sends one patch and gives the pod as it is then."""
 
-    def __init__(
-        self,
-        *,
-        state: ClusterState,
-        write: Callable[[CostWrite], Awaitable[Pod]],
-        contests: Contests,
-        metrics: Metrics,
-        rules: Callable[[str], PoolRules],
-        may_write: Callable[[], bool],
-        clock: Clock,
-    ) -> None:
-        self._state = state
-        self._write = write
-        self._contests = contests
-        self._metrics = metrics
-        self._rules = rules
-        self._may_write = may_write
-        self._clock = clock
-        self._changed: set[str] = set()
-        self._wake = asyncio.Event()
-        self._written: set[tuple[str, Price]] = set()
-        self._refusals = Refusals(clock)
-        self._foreign: Mapping[str, int] = {}
-        self._given_up: set[str] = set()
+    state: ClusterState
+    write: Callable[[CostWrite], Awaitable[Pod]]
+    contests: Contests
+    metrics: Metrics
+    rules: Callable[[str], PoolRules]
+    may_write: Callable[[], bool]
+    clock: Clock
+    _changed: set[str] = field(default_factory=set, init=False)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _written: set[tuple[str, Price]] = field(default_factory=set, init=False)
+    _refusals: Refusals = field(init=False)
+    _foreign: Mapping[str, int] = field(default_factory=dict, init=False)
+    _given_up: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._refusals = Refusals(self.clock)
 
     def changed(self, worker: Pod) -> None:
         """Take note that a worker changed: it is looked at within 200 ms."""
@@ -79,14 +73,14 @@ class CostWriter:
 
     def forgive(self) -> None:
         """Write again where others did: the configuration changed."""
-        self._contests.forgive()
+        self.contests.forgive()
 
     def figures(self) -> Iterator[Figure]:
         """Give what the last look at all workers found in each pool."""
         for pool, foreign in self._foreign.items():
-            yield Figure(self._metrics.cost_foreign, (pool,), foreign)
+            yield Figure(self.metrics.cost_foreign, (pool,), foreign)
             yield Figure(
-                self._metrics.cost_contested, (pool,), pool in self._given_up or self._contests.is_contested(pool)
+                self.metrics.cost_contested, (pool,), pool in self._given_up or self.contests.is_contested(pool)
             )
 
     async def run(self) -> None:
@@ -98,7 +92,7 @@ class CostWriter:
             try:
                 await self._keep()
             except Exception:
-                self._metrics.loop_crashes.labels("costs").inc()
+                self.metrics.loop_crashes.labels("costs").inc()
                 log.exception("a look at deletion costs failed")
                 await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
 
@@ -114,15 +108,15 @@ class CostWriter:
             await asyncio.sleep(AFTER_CHANGE.total_seconds())
             self._wake.clear()
             changed, self._changed = self._changed, set()
-            if not (self._may_write_now() and self._state.synced):
+            if not (self._may_write_now() and self.state.synced):
                 next_full = loop.time() + FULL_LOOK.total_seconds()
                 continue
             if loop.time() >= next_full:
                 next_full = loop.time() + FULL_LOOK.total_seconds()
                 writes = await self.look_at_all()
             else:
-                pods = (self._state.pods.get(uid) for uid in changed)
-                writes = [write for pod in pods if pod is not None for write in self._decide(pod, self._rules)]
+                pods = (self.state.pods.get(uid) for uid in changed)
+                writes = [write for pod in pods if pod is not None for write in self._decide(pod, self.rules)]
             if writes and not await self.carry_out(writes):
                 await asyncio.sleep(PROBLEM_PAUSE.total_seconds())
             elif len(writes) > BATCH:
@@ -131,17 +125,17 @@ class CostWriter:
     async def look_at_all(self) -> list[CostWrite]:
         """Decide about every placed worker, and count foreign values per pool."""
         writes: list[CostWrite] = []
-        settings = {pool: self._rules(pool) for pool in self._state.where.placed}
+        settings = {pool: self.rules(pool) for pool in self.state.where.placed}
         foreign: Counter[str] = Counter(dict.fromkeys(settings, 0))
         overwritten: Counter[str] = Counter()
         karpenters: list[Pod] = []
         given_up: set[str] = set()
-        known = self._contests.karpenter_writes
-        for position, name in enumerate(list(self._state.nodes), 1):
+        known = self.contests.karpenter_writes
+        for position, name in enumerate(list(self.state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-            karpenter = karpenter_on(self._state.nodes.get(name), writes=known)
-            for worker in list(self._state.where.workers_on(name).values()):
+            karpenter = karpenter_on(self.state.nodes.get(name), writes=known)
+            for worker in list(self.state.where.workers_on(name).values()):
                 pool = worker.pool or ""
                 rules = settings.get(pool)
                 if rules is None or (
@@ -162,13 +156,13 @@ class CostWriter:
                 self._written |= {(worker.uid, price) for price in Price if cost_state(worker, price) is CostState.OURS}
                 writes.extend(self._decide(worker, settings.get))
         writes += self._left_behind()
-        self._written = {(uid, price) for uid, price in self._written if uid in self._state.pods}
-        self._refusals.keep_only(self._state.pods)
+        self._written = {(uid, price) for uid, price in self._written if uid in self.state.pods}
+        self._refusals.keep_only(self.state.pods)
         self._foreign, self._given_up = foreign, given_up
-        await self._contests.look(overwritten, karpenters)
-        if self._contests.karpenter_writes is not known:
+        await self.contests.look(overwritten, karpenters)
+        if self.contests.karpenter_writes is not known:
             return []  # what was decided is no longer right: the next look is
-        return [write for write in writes if write.removes or not self._contests.is_contested(write.pod.pool or "")]
+        return [write for write in writes if write.removes or not self.contests.is_contested(write.pod.pool or "")]
 
     async def carry_out(self, writes: list[CostWrite]) -> bool:
         """Write a batch, a few at a time. False where the API server is in trouble: then the rest waits."""
@@ -176,20 +170,18 @@ class CostWriter:
 
     def _may_write_now(self) -> bool:
         """With a clock that is off, idle and claimed may be anything."""
-        return self._may_write() and not self._clock.is_off
+        return self.may_write() and not self.clock.is_off
 
     def _decide(self, worker: Pod, settings_of: Callable[[str], PoolRules | None]) -> list[CostWrite]:
         """Give the write that a worker needs now, if any."""
         settings = settings_of(worker.pool) if worker.pool is not None else None
         if worker.pool is None or settings is None:
             return []
-        is_contested = self._contests.is_contested(worker.pool)
+        is_contested = self.contests.is_contested(worker.pool)
         if settings.dry_run or (settings.deletion_cost.enabled and is_contested):
             return []
         self._notice_vanished(worker)
-        write = cost_of(
-            self._state, worker, settings, self._clock.now(), karpenter_writes=self._contests.karpenter_writes
-        )
+        write = cost_of(self.state, worker, settings, self.clock.now(), karpenter_writes=self.contests.karpenter_writes)
         return [] if write is None or self._refusals.holds(worker.uid) else [write]
 
     def _left_behind(self) -> list[CostWrite]:
@@ -198,10 +190,10 @@ class CostWriter:
         Only from those that were workers here: others may be workers of another installation. Not where a pool that is
         not listed would be in dry-run, which the defaults say.
         """
-        left = [pod for pod in self._state.where.with_left_cost.values() if self._has_written(pod)]
-        if not left or self._rules("").dry_run:
+        left = [pod for pod in self.state.where.with_left_cost.values() if self._has_written(pod)]
+        if not left or self.rules("").dry_run:
             return []
-        now = self._clock.now()
+        now = self.clock.now()
         writes = (cost_write(pod, None, ALL_GO, settle=timedelta(0), now=now) for pod in left)
         return [write for write in writes if write is not None and not self._refusals.holds(write.pod.uid)]
 
@@ -218,12 +210,12 @@ class CostWriter:
         }
         if gone and worker.pool is not None:
             self._written -= gone
-            self._contests.vanished(worker.pool)
+            self.contests.vanished(worker.pool)
 
     async def _write_one(self, write: CostWrite) -> bool:
         pod = write.pod
         outcome = await carry_out(
-            self._write(write), pod, self._state, removes=write.removes, what="a deletion cost", log=log
+            self.write(write), pod, self.state, removes=write.removes, what="a deletion cost", log=log
         )
         if outcome in (WriteOutcome.WRITTEN, WriteOutcome.REMOVED):
             for price, value in write.values.items():
@@ -231,5 +223,5 @@ class CostWriter:
         log.debug(
             "deletion cost", extra=fields(pod=pod.name, pool=pod.pool, prices=dict(write.values), outcome=outcome)
         )
-        self._metrics.cost_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
+        self.metrics.cost_writes.labels(self.metrics.pool_label(pod.pool or ""), outcome).inc()
         return self._refusals.goes_on(pod.uid, outcome)

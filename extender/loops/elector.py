@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from math import inf
 from random import Random
@@ -45,6 +46,7 @@ class Leases(Protocol):
     async def update(self, record: LeaseRecord, based_on: StoredLease) -> StoredLease: ...
 
 
+@dataclass(slots=True, eq=False)
 class LeaderElector:
     """Contends for one Lease. Make it inside a running loop, and keep a task in `run`.
 
@@ -53,43 +55,32 @@ class LeaderElector:
     leaseDuration must be longer than renewDeadline, which the settings check.
     """
 
-    def __init__(
-        self,
-        store: Leases,
-        *,
-        identity: str,
-        lease_duration: timedelta,
-        renew_deadline: timedelta,
-        retry_period: timedelta,
-        random: Random,
-        observer: ElectionObserver,
-        clock: Clock,
-    ) -> None:
-        self.identity = identity
-        self.leader = ""
-        """Who holds the Lease as we last saw it, empty for nobody."""
-        self._store = store
-        self._lease_duration = lease_duration
-        self._renew_deadline = renew_deadline
-        self._retry_period = retry_period
-        self._call_timeout = renew_deadline / 4  # reading and writing may both hang and leave time for one more try
-        self._random = random
-        self._observer = observer
-        self._loop = asyncio.get_running_loop()
-        self._clock = clock
-        self._seen: Sighting | None = None
-        self._leads_until_seconds = -inf
-        self._is_released = False
-        self._leading = asyncio.Event()
-        self._lost = asyncio.Event()
+    store: Leases
+    identity: str
+    lease_duration: timedelta
+    renew_deadline: timedelta
+    retry_period: timedelta
+    random: Random
+    observer: ElectionObserver
+    clock: Clock
+    leader: str = field(default="", init=False)
+    """Who holds the Lease as we last saw it, empty for nobody."""
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop, init=False)
+    _seen: Sighting | None = field(default=None, init=False)
+    _leads_until_seconds: float = field(default=-inf, init=False)
+    _is_released: bool = field(default=False, init=False)
+    _leading: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _lost: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _end_timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _told: type[KubeError] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
         self._lost.set()
-        self._end_timer: asyncio.TimerHandle | None = None
-        self._told: type[KubeError] | None = None
 
     @property
     def is_leader(self) -> bool:
         """True less than renewDeadline after the last successful renewal was sent. Ask again before each write."""
-        return self._clock.steady().seconds < self._leads_until_seconds
+        return self.clock.steady().seconds < self._leads_until_seconds
 
     async def run(self) -> Never:
         """Contend for ever. Ends only by cancellation, which does not give the Lease back: see `release`."""
@@ -132,31 +123,31 @@ class LeaderElector:
             return error.retry_after
         if self._told is not None:
             self._told = None
-            self._observer.recovered()
+            self.observer.recovered()
         return None
 
     async def _contend(self) -> None:
-        lease = await self._bounded(self._store.read())
+        lease = await self._bounded(self.store.read())
         self._look_at(lease)
         if self._is_released or not may_take(
             self._seen,
             identity=self.identity,
-            lease_duration=self._lease_duration,
-            now_seconds=self._clock.steady().seconds,
+            lease_duration=self.lease_duration,
+            now_seconds=self.clock.steady().seconds,
         ):
             return
         record = next_record(
             None if lease is None else lease.record,
             identity=self.identity,
-            lease_duration=self._lease_duration,
-            now=self._clock.now(),
+            lease_duration=self.lease_duration,
+            now=self.clock.now(),
         )
-        sent_seconds = self._clock.steady().seconds
+        sent_seconds = self.clock.steady().seconds
         try:
             if lease is None:
-                written = await self._bounded(self._store.create(record))
+                written = await self._bounded(self.store.create(record))
             else:
-                written = await self._bounded(self._store.update(record, lease))
+                written = await self._bounded(self.store.update(record, lease))
         except Conflict:
             return  # another was quicker, or deleted it: the next look shows
         self._lead(sent_seconds)
@@ -164,17 +155,18 @@ class LeaderElector:
 
     async def _give_back(self) -> None:
         """Repeat what a last renewal of ours, still under way when `run` was cancelled, has made a Conflict of."""
-        while (lease := await self._store.read()) is not None and lease.record.holder == self.identity:
+        while (lease := await self.store.read()) is not None and lease.record.holder == self.identity:
             with suppress(Conflict):
-                await self._store.update(released(lease.record, now=self._clock.now()), lease)
+                await self.store.update(released(lease.record, now=self.clock.now()), lease)
         self._look_at(lease)
 
     async def _bounded(self, call: Awaitable[T]) -> T:
+        seconds = self.renew_deadline.total_seconds() / 4  # reading and writing may both hang, and leave one more try
         try:
-            async with asyncio.timeout(self._call_timeout.total_seconds()):
+            async with asyncio.timeout(seconds):
                 return await call
         except TimeoutError as error:
-            limit = f"{self._call_timeout.total_seconds():g} s"
+            limit = f"{seconds:g} s"
             raise Unavailable(0, "Timeout", f"the API server gave no answer about the Lease for {limit}") from error
 
     def _pause_seconds(self, asked: timedelta | None) -> float:
@@ -182,39 +174,39 @@ class LeaderElector:
 
         What the server asks for counts up to half of renewDeadline: a leader must be able to renew.
         """
-        retry = self._retry_period.total_seconds()
-        pause = retry * (1 + JITTER * self._random.random())
+        retry = self.retry_period.total_seconds()
+        pause = retry * (1 + JITTER * self.random.random())
         if asked is not None:
-            return max(pause, min(asked, self._renew_deadline / 2).total_seconds())
-        takeable = takeable_at_seconds(self._seen, identity=self.identity, lease_duration=self._lease_duration)
-        if takeable > self._clock.steady().seconds:
-            pause = min(pause, max(takeable - self._clock.steady().seconds, retry / 10))
+            return max(pause, min(asked, self.renew_deadline / 2).total_seconds())
+        takeable = takeable_at_seconds(self._seen, identity=self.identity, lease_duration=self.lease_duration)
+        if takeable > self.clock.steady().seconds:
+            pause = min(pause, max(takeable - self.clock.steady().seconds, retry / 10))
         return pause
 
     # -- what changes -------------------------------------------------------------------------------------------------
 
     def _look_at(self, lease: StoredLease | None) -> None:
-        self._seen = sight(self._seen, None if lease is None else lease.record, self._clock.steady().seconds)
+        self._seen = sight(self._seen, None if lease is None else lease.record, self.clock.steady().seconds)
         holder = "" if lease is None else lease.record.holder
         if holder not in ("", self.identity):
             self._end(LossReason.TAKEN)
         if holder != self.leader:
             self.leader = holder
-            self._observer.leader_changed(holder)
+            self.observer.leader_changed(holder)
 
     def _lead(self, sent_seconds: float) -> None:
         """The write that was sent at ``sent_seconds`` has succeeded."""
         self._notice_end()
         if self._is_released:
             return
-        self._leads_until_seconds = leads_until_seconds(sent_seconds, self._renew_deadline)
+        self._leads_until_seconds = leads_until_seconds(sent_seconds, self.renew_deadline)
         if not self.is_leader:
             return  # the answer took too long
         self._set_timer()
         if not self._leading.is_set():
             self._leading.set()
             self._lost.clear()
-            self._observer.acquired()
+            self.observer.acquired()
 
     def _notice_end(self) -> None:
         if not self.is_leader:
@@ -228,13 +220,13 @@ class LeaderElector:
         if self._leading.is_set():
             self._leading.clear()
             self._lost.set()
-            self._observer.lost(reason)
+            self.observer.lost(reason)
 
     def _set_timer(self) -> None:
         """Wake those who wait for the end. The timer only tells: `is_leader` does not depend on it."""
         if self._end_timer is not None:
             self._end_timer.cancel()
-        left = max(self._leads_until_seconds - self._clock.steady().seconds, 0.001)
+        left = max(self._leads_until_seconds - self.clock.steady().seconds, 0.001)
         self._end_timer = self._loop.call_later(left, self._time_is_up)
 
     def _time_is_up(self) -> None:
@@ -246,7 +238,7 @@ class LeaderElector:
     def _tell_problem(self, error: KubeError) -> None:
         if type(error) is not self._told:
             self._told = type(error)
-            self._observer.failed(error)
+            self.observer.failed(error)
 
 
 def make_identity(random: Random) -> str:

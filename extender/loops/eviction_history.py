@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from extender.cluster.history import DecisionHistory
 from extender.model import Pod
@@ -10,12 +11,12 @@ from extender.policy.decisions import EvictionDecision
 from extender.policy.idleness import idle_since
 
 
+@dataclass(slots=True, eq=False)
 class EvictionHistory:
     """Puts the victims of passes into a history. One that stays is told once, for as long as the reason is the same."""
 
-    def __init__(self, history: DecisionHistory) -> None:
-        self._history = history
-        self._told: dict[str, dict[str, str]] = {}
+    history: DecisionHistory
+    _told: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
 
     def passed(self, pool: str, victims: Sequence[Pod], outcomes: Mapping[str, str]) -> None:
         """Take note of a pass: its victims, in order, and what came of each, by UID."""
@@ -26,9 +27,9 @@ class EvictionHistory:
         for victim in victims:
             outcome = now.get(victim.uid)
             if outcome is not None and outcome != before.get(victim.uid):
-                self._history.add(
+                self.history.add(
                     EvictionDecision(
-                        at=self._history.now(),
+                        at=self.history.now(),
                         namespace=victim.namespace,
                         pod=victim.name,
                         uid=victim.uid,

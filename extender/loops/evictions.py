@@ -7,7 +7,7 @@ server has it, the floor. Every worker that is not evicted after all has a reaso
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,32 +55,41 @@ class Carried:
     failures: int = 0
 
 
+async def as_read(pod: Pod) -> Pod:
+    """Take a pod as the API server has it."""
+    return pod
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hands:
-    """What a reaper acts with. ``may_evict``: this process leads, and what it knows is fresh; asked before each one."""
+    """What a reaper acts with.
+
+    ``may_evict``: this process leads, and what it knows is fresh; asked before each one. ``confirm`` gives a pod that
+    was just read as its idle sources have it: it is asked after that, so whatever changes meanwhile moves its version.
+    """
 
     pods: Pods
     announcer: Announcer
     metrics: Metrics
     may_evict: Callable[[], bool]
+    confirm: Callable[[Pod], Awaitable[Pod]] = as_read
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Evictions:
     """Evicts the victims of a judgement. ``standing`` is how things stand since it was made."""
 
-    def __init__(self, *, state: ClusterState, hands: Hands, holds: Holds, clock: Clock) -> None:
-        self._state = state
-        self._hands = hands
-        self._pods = hands.pods
-        self._holds = holds
-        self._clock = clock
+    state: ClusterState
+    hands: Hands
+    holds: Holds
+    clock: Clock
 
     async def carry_out(self, judged: PoolJudgement, standing: Standing) -> Carried:
         """Evict the victims in their order. After three failures the rest is left for a later pass.
 
         A failure is an API server in trouble. One that is well and refuses a worker is asked for the others.
         """
-        carried, pool, metrics = Carried(), judged.pool, self._hands.metrics
+        carried, pool, metrics = Carried(), judged.pool, self.hands.metrics
         for victim in judged.victims:
             reason = self._why_not_now(pool, victim, standing)
             if reason is None and carried.failures >= FAILURES_IN_A_PASS:
@@ -88,7 +97,7 @@ class Evictions:
             if reason is not None:
                 carried.skipped[victim.uid] = reason
                 continue
-            key = self._state.order.get(victim.node or "")
+            key = self.state.order.get(victim.node or "")
             outcome = await self._evict(pool, victim, standing)
             if isinstance(outcome, SkipReason):
                 carried.skipped[victim.uid] = outcome
@@ -102,13 +111,13 @@ class Evictions:
 
     def _why_not_now(self, pool: str, victim: Pod, standing: Standing) -> SkipReason | None:
         """Ask everything again that may have changed since the judgement, from the live state."""
-        if not self._hands.may_evict() or self._holds.is_throttled(self._clock.steady()):
+        if not self.hands.may_evict() or self.holds.is_throttled(self.clock.steady()):
             return SkipReason.BACKING_OFF
-        pod = self._state.pods.get(victim.uid)
+        pod = self.state.pods.get(victim.uid)
         return SkipReason.TERMINATING if pod is None else self._why_it_stays(pool, pod, standing)
 
     def _why_it_stays(self, pool: str, pod: Pod, standing: Standing) -> SkipReason | None:
-        return SkipReason.CLOCK_OFF if self._clock.is_off else standing.why_not_now(pool, pod, self._clock.now())
+        return SkipReason.CLOCK_OFF if self.clock.is_off else standing.why_not_now(pool, pod, self.clock.now())
 
     async def _evict(self, pool: str, victim: Pod, standing: Standing) -> EvictionOutcome | SkipReason:
         """Evict one worker: read it, decide again on what was read, evict that very version; three tries at most.
@@ -118,45 +127,47 @@ class Evictions:
         result = EvictionResult(outcome=EvictionOutcome.CHANGED)
         for _ in range(ATTEMPTS):
             try:
-                fresh = await self._pods.read(victim)
+                fresh = await self.hands.pods.read(victim)
             except KubeError as error:
                 result = result_of(error)
                 break
             if fresh is None:
                 return EvictionOutcome.GONE
+            pod = await self.hands.confirm(fresh.pod)
             # the pool was chosen by labels; a pod whose labels changed since is somebody else's
-            reason = SkipReason.BUSY if fresh.pod.pool != pool else self._why_it_stays(pool, fresh.pod, standing)
-            if reason is None and self._holds.is_covered(fresh, self._clock.steady()):
+            reason = SkipReason.BUSY if pod.pool != pool else self._why_it_stays(pool, pod, standing)
+            if reason is None and self.holds.is_covered(fresh, self.clock.steady()):
                 reason = SkipReason.BUDGET_BLOCKED
             if reason is not None:
                 return reason
             # nothing is awaited between this check and the request but the request itself
-            if not self._hands.may_evict():
+            if not self.hands.may_evict():
                 return SkipReason.BACKING_OFF
-            result = await self._pods.evict(fresh.pod)
+            result = await self.hands.pods.evict(pod)
             if result.outcome is not EvictionOutcome.CHANGED:
                 break
         await self._settle(pool, victim, result)
         return result.outcome
 
     async def _settle(self, pool: str, victim: Pod, result: EvictionResult) -> None:
-        now = self._clock.steady()
+        now = self.clock.steady()
         match result.outcome:
             case EvictionOutcome.EVICTED:
                 why = f"idle since {idle_since(victim):%Y-%m-%dT%H:%M:%SZ} on node {victim.node}"
-                self._state.overlay_eviction(victim.uid)
-                log.info("evicted", extra=about(victim, pool, self._clock.now()))
-                await self._hands.announcer.evicted(victim, why)
+                self.state.overlay_eviction(victim.uid)
+                log.info("evicted", extra=about(victim, pool, self.clock.now()))
+                await self.hands.announcer.evicted(victim, why)
                 return
             case EvictionOutcome.BLOCKED:
-                selector = await self._pods.budget_selector(victim.namespace, result.budget) if result.budget else None
-                self._holds.block(victim, result.budget, selector, result.retry_after, now)
+                budget = result.budget
+                selector = await self.hands.pods.budget_selector(victim.namespace, budget) if budget else None
+                self.holds.block(victim, budget, selector, result.retry_after, now)
             case EvictionOutcome.SEVERAL_BUDGETS:
-                self._holds.block_for_long(victim, now)
+                self.holds.block_for_long(victim, now)
             case EvictionOutcome.THROTTLED:
-                self._holds.throttle(result.retry_after, now)
+                self.holds.throttle(result.retry_after, now)
             case EvictionOutcome.FORBIDDEN | EvictionOutcome.REFUSED | EvictionOutcome.FAILED:
-                self._holds.refuse(victim, now)
+                self.holds.refuse(victim, now)
             case _:
                 pass
         log.info("not evicted", extra=fields(pool=pool, pod=victim.name, outcome=result.outcome, detail=result.detail))

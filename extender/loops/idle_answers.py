@@ -65,23 +65,16 @@ class SourceMemory:
         return worker.uid if isinstance(self.source, HttpProbe) else ALL
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Answers:
     """Asks, and remembers the last answer of each source about each worker. Neither of the two calls raises."""
 
-    def __init__(
-        self,
-        *,
-        ask_worker: AskWorker,
-        ask_prometheus: AskPrometheus,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        self._ask_worker = ask_worker
-        self._ask_prometheus = ask_prometheus
-        self._metrics = metrics
-        self._clock = clock
-        self._asked: dict[Source, SourceMemory] = {}
-        self._queue: asyncio.Queue[tuple[SourceMemory, Pod]] = asyncio.Queue()
+    ask_worker: AskWorker
+    ask_prometheus: AskPrometheus
+    metrics: Metrics
+    clock: Clock
+    _asked: dict[Source, SourceMemory] = field(default_factory=dict, init=False)
+    _queue: asyncio.Queue[tuple[SourceMemory, Pod]] = field(default_factory=asyncio.Queue, init=False)
 
     async def work(self) -> None:
         """Ask one after the other, for ever. Run so many of these as questions may be on their way at once."""
@@ -108,7 +101,7 @@ class Answers:
 
     async def ask_now(self, sources: Sequence[SourceMemory], worker: Pod) -> None:
         """Ask all these about one worker, at once; what they say is their last answer then."""
-        now = self._clock.steady()
+        now = self.clock.steady()
         async with asyncio.TaskGroup() as group:
             for asked in sources:
                 last = asked.last_asked(worker)
@@ -129,21 +122,21 @@ class Answers:
             self._queue.get_nowait()
 
     def _begin(self, source: Source) -> SourceMemory:
-        asked = self._asked[source] = SourceMemory(source, self._clock.steady())
+        asked = self._asked[source] = SourceMemory(source, self.clock.steady())
         return asked
 
     async def _ask(self, asked: SourceMemory, worker: Pod) -> None:
         source = asked.source
         if isinstance(source, HttpProbe):
-            answer = await self._ask_worker(source, worker.ip)
+            answer = await self.ask_worker(source, worker.ip)
             asked.said[worker.uid] = answer
             said = str(answer.said)
         else:
-            found = await self._ask_prometheus(source)
+            found = await self.ask_prometheus(source)
             asked.series = found.series
             said = str(found.series.failed or "answered")
             self._tell(asked, source, found)
-        self._metrics.source_answers.labels(source.kind, said).inc()
+        self.metrics.source_answers.labels(source.kind, said).inc()
 
     def _tell(self, asked: SourceMemory, query: PrometheusQuery, found: PrometheusAnswer) -> None:
         """Log a problem of a query when it begins, changes or ends."""

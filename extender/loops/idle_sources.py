@@ -11,19 +11,17 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from msgspec import structs
 
 from extender.clock import Clock, Moment, Steady
 from extender.cluster.state import ClusterState
-from extender.kube.eviction import EvictionResult, FreshPod
 from extender.logs import fields
 from extender.loops.bulk_writes import BATCH, Refusals, WriteOutcome, batch_of, carry_out, write_all
-from extender.loops.evictions import Pods
 from extender.loops.idle_answers import AT_ONCE, Answers, SourceMemory
-from extender.model import IdleBasis, Pod, Selector
+from extender.model import IdleBasis, Pod
 from extender.policy.sources import MarkWrite, Said, SourceRules, SourceVerdict, combine, mark_write, standing
 from extender.telemetry import Figure, Metrics
 
@@ -38,44 +36,35 @@ WORKERS_BETWEEN_YIELDS = 500
 NOBODY = SourceVerdict(said=Said.NOT_ASKED)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class IdleSources:
     """Looks, judges and writes. ``rules`` gives a pool's sources as they are in force; ``write`` sends one write."""
 
-    def __init__(
-        self,
-        *,
-        state: ClusterState,
-        answers: Answers,
-        write: Callable[[MarkWrite], Awaitable[Pod]],
-        metrics: Metrics,
-        rules: Callable[[str], SourceRules],
-        asks_anybody: Callable[[], bool],
-        is_leader: Callable[[], bool],
-        may_write: Callable[[], bool],
-        clock: Clock,
-    ) -> None:
-        self._state = state
-        self._answers = answers
-        self._write = write
-        self._metrics = metrics
-        self._rules = rules
-        self._asks_anybody = asks_anybody
-        self._is_leader = is_leader
-        self._may_write = may_write
-        self._clock = clock
-        self._marked: set[str] = set()
-        self._refusals = Refusals(clock)
-        self._not_before: dict[str, Steady] = {}
-        self._verdicts: dict[str, Said] = {}
-        self._shown: dict[tuple[str, str], Counter[Said]] = {}
-        self._leftovers_at: Steady | None = None
-        self._no_writes_until: Steady | None = None
+    state: ClusterState
+    answers: Answers
+    write: Callable[[MarkWrite], Awaitable[Pod]]
+    metrics: Metrics
+    rules: Callable[[str], SourceRules]
+    asks_anybody: Callable[[], bool]
+    is_leader: Callable[[], bool]
+    may_write: Callable[[], bool]
+    clock: Clock
+    _marked: set[str] = field(default_factory=set, init=False)
+    _refusals: Refusals = field(init=False)
+    _not_before: dict[str, Steady] = field(default_factory=dict, init=False)
+    _verdicts: dict[str, Said] = field(default_factory=dict, init=False)
+    _shown: dict[tuple[str, str], Counter[Said]] = field(default_factory=dict, init=False)
+    _leftovers_at: Steady | None = field(default=None, init=False)
+    _no_writes_until: Steady | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._refusals = Refusals(self.clock)
 
     def figures(self) -> Iterator[Figure]:
         """Give what each source, and all together, say of the workers of each pool now."""
         for (pool, source), counts in self._shown.items():
             for said in Said:
-                yield Figure(self._metrics.source_workers, (pool, source, said), counts[said])
+                yield Figure(self.metrics.source_workers, (pool, source, said), counts[said])
 
     async def run(self) -> None:
         """Ask and write for ever. Ends only by cancellation.
@@ -84,13 +73,13 @@ class IdleSources:
         """
         async with asyncio.TaskGroup() as group:
             for number in range(AT_ONCE):
-                group.create_task(self._answers.work(), name=f"ask sources {number}")
+                group.create_task(self.answers.work(), name=f"ask sources {number}")
             while True:
                 await asyncio.sleep(TICK.total_seconds())
                 try:
                     await self.look()
                 except Exception:
-                    self._metrics.loop_crashes.labels("sources").inc()
+                    self.metrics.loop_crashes.labels("sources").inc()
                     log.exception("a look at idle sources failed")
 
     async def look(self) -> None:
@@ -99,14 +88,14 @@ class IdleSources:
         Answers are forgotten where somebody else leads, and no sooner: while a watch is opened anew, or with a clock
         that is off, nothing is written, and what was said stays.
         """
-        if not (self._is_leader() and self._state.synced):
-            self._answers.forget()
+        if not (self.is_leader() and self.state.synced):
+            self.answers.forget()
             self._marked.clear()
             self._shown = {}
             return
-        now = self._clock.moment()
+        now = self.clock.moment()
         with_leftovers = self._leftovers_at is None or now.steady - self._leftovers_at >= LEFTOVERS
-        if not with_leftovers and not self._asks_anybody():
+        if not with_leftovers and not self.asks_anybody():
             self._shown = {}
             return
         if with_leftovers:
@@ -117,32 +106,32 @@ class IdleSources:
         if self._no_writes_until is None or now.steady >= self._no_writes_until:
             batch = batch_of(writes, lambda write: write.since is None)
             healthy = await write_all(batch, self._write_one, self._may_write_now)
-            self._no_writes_until = None if healthy else self._clock.steady() + PROBLEM_PAUSE
+            self._no_writes_until = None if healthy else self.clock.steady() + PROBLEM_PAUSE
             if len(writes) > BATCH:
                 self._leftovers_at = None
 
     def _may_write_now(self) -> bool:
-        return self._may_write() and not self._clock.is_off
+        return self.may_write() and not self.clock.is_off
 
     def view(self, pool: str, workers: list[Pod]) -> list[Pod]:
         """Give a pool's workers as their sources have them: without a mark where those do not say idle now.
 
         In dry-run, where no mark is written, with the mark that would be.
         """
-        rules = self._rules(pool)
+        rules = self.rules(pool)
         if not rules.outside:
             return workers
-        now, sources = self._clock.moment(), self._answers.of(rules)
+        now, sources = self.clock.moment(), self.answers.of(rules)
         return [_as_judged(worker, self._judge(worker, rules, sources, now), rules) for worker in workers]
 
     async def confirm(self, worker: Pod) -> Pod:
         """Ask all sources of a worker anew, and give it as they have it: right before it is evicted."""
-        rules = self._rules(worker.pool or "")
+        rules = self.rules(worker.pool or "")
         if not rules.outside or worker.idle_since is None:
             return worker
-        sources = self._answers.of(rules)
-        await self._answers.ask_now(sources, worker)
-        verdict = self._judge(worker, rules, sources, self._clock.moment())
+        sources = self.answers.of(rules)
+        await self.answers.ask_now(sources, worker)
+        verdict = self._judge(worker, rules, sources, self.clock.moment())
         if verdict.idle_since is None:
             log.info("idle no more", extra=fields(pool=worker.pool, pod=worker.name, said=verdict.said))
         return _as_judged(worker, verdict, rules)
@@ -155,16 +144,16 @@ class IdleSources:
         counts: dict[tuple[str, str], Counter[Said]] = {}
         looked_at: set[str] = set()
         since_yield = 0
-        for name in list(self._state.nodes):
+        for name in list(self.state.nodes):
             if since_yield >= WORKERS_BETWEEN_YIELDS:
                 since_yield = 0
                 await asyncio.sleep(0)
-            for worker in list(self._state.where.workers_on(name).values()):
+            for worker in list(self.state.where.workers_on(name).values()):
                 since_yield += 1
                 pool = worker.pool or ""
                 if pool not in known:
-                    rules = self._rules(pool)
-                    known[pool] = rules, self._answers.of(rules)
+                    rules = self.rules(pool)
+                    known[pool] = rules, self.answers.of(rules)
                 rules, sources = known[pool]
                 verdict, asking_for = NOBODY, timedelta.max
                 if sources:
@@ -176,8 +165,8 @@ class IdleSources:
                 write = mark_write(worker, rules, verdict, asking_for)
                 if write is not None and not self._refusals.holds(worker.uid):
                     writes.append(write)
-        self._answers.keep_only(looked_at, {source for rules, _ in known.values() for source in rules.outside})
-        self._refusals.keep_only(self._state.pods)
+        self.answers.keep_only(looked_at, {source for rules, _ in known.values() for source in rules.outside})
+        self._refusals.keep_only(self.state.pods)
         self._marked &= looked_at
         self._not_before = {uid: time for uid, time in self._not_before.items() if uid in looked_at}
         self._verdicts = {uid: said for uid, said in self._verdicts.items() if uid in looked_at}
@@ -196,7 +185,7 @@ class IdleSources:
         self._notice_removed(worker, rules, now)
         verdict = self._judge(worker, rules, sources, now)
         if not worker.terminating and not (rules.annotation and worker.own_mark is None):
-            self._answers.ask_due(sources, worker, now.steady)
+            self.answers.ask_due(sources, worker, now.steady)
         pool = worker.pool or ""
         counts.setdefault((pool, "all"), Counter())[verdict.said] += 1
         for asked in sources:
@@ -223,35 +212,14 @@ class IdleSources:
 
     async def _write_one(self, write: MarkWrite) -> bool:
         pod, removes = write.pod, write.since is None
-        outcome = await carry_out(self._write(write), pod, self._state, removes=removes, what="an idle mark", log=log)
+        outcome = await carry_out(self.write(write), pod, self.state, removes=removes, what="an idle mark", log=log)
         if outcome is WriteOutcome.WRITTEN and write.whole:
             self._marked.add(pod.uid)
         elif outcome is WriteOutcome.REMOVED:
             self._marked.discard(pod.uid)
         log.debug("idle mark", extra=fields(pod=pod.name, pool=pod.pool, since=write.since, outcome=outcome))
-        self._metrics.mark_writes.labels(self._metrics.pool_label(pod.pool or ""), outcome).inc()
+        self.metrics.mark_writes.labels(self.metrics.pool_label(pod.pool or ""), outcome).inc()
         return self._refusals.goes_on(pod.uid, outcome)
-
-
-class ConfirmedPods:
-    """Pods for evictions, read from the API server and then confirmed by their sources: `loops.evictions.Pods`."""
-
-    def __init__(self, pods: Pods, sources: IdleSources) -> None:
-        self._pods = pods
-        self._sources = sources
-
-    async def read(self, pod: Pod) -> FreshPod | None:
-        """Read a pod anew and ask its sources anew, in this order: whatever changes meanwhile moves its version."""
-        fresh = await self._pods.read(pod)
-        return None if fresh is None else replace(fresh, pod=await self._sources.confirm(fresh.pod))
-
-    async def evict(self, pod: Pod) -> EvictionResult:
-        """Evict that version of the pod."""
-        return await self._pods.evict(pod)
-
-    async def budget_selector(self, namespace: str, name: str) -> Selector | None:
-        """Read which pods a PodDisruptionBudget covers."""
-        return await self._pods.budget_selector(namespace, name)
 
 
 def _as_judged(worker: Pod, verdict: SourceVerdict, rules: SourceRules) -> Pod:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from extender.clock import Clock, Steady
@@ -21,25 +22,25 @@ READ_AGAIN = timedelta(seconds=1)
 """Passes of several pools that are due at once share one look."""
 
 
+@dataclass(slots=True, eq=False)
 class BudgetLook:
     """Keeps the last look."""
 
-    def __init__(self, read: Callable[[], Awaitable[Sequence[PodBudget]]], clock: Clock) -> None:
-        self._read = read
-        self._clock = clock
-        self._read_at: Steady | None = None
-        self._known = NO_BUDGETS
-        self._is_forbidden = False
+    read: Callable[[], Awaitable[Sequence[PodBudget]]]
+    clock: Clock
+    _read_at: Steady | None = field(default=None, init=False)
+    _known: PodBudgets = field(default=NO_BUDGETS, init=False)
+    _is_forbidden: bool = field(default=False, init=False)
 
     async def look(self) -> PodBudgets | None:
         """Give all budgets as of a moment ago; None where the API server failed: then nobody knows which nodes stay.
 
         Without the permission there are none, and a node that a budget holds counts as one that goes.
         """
-        if self._read_at is not None and self._clock.steady() < self._read_at + READ_AGAIN:
+        if self._read_at is not None and self.clock.steady() < self._read_at + READ_AGAIN:
             return self._known
         try:
-            self._known = PodBudgets(await self._read())
+            self._known = PodBudgets(await self.read())
             self._is_forbidden = False
         except (Forbidden, NotFound) as error:
             self._known = NO_BUDGETS
@@ -49,5 +50,5 @@ class BudgetLook:
         except KubeError as error:
             log.warning("budgets could not be read, evicts nothing", extra=fields(problem=str(error)))
             return None
-        self._read_at = self._clock.steady()
+        self._read_at = self.clock.steady()
         return self._known

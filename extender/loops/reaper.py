@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from extender.clock import Clock, Steady
@@ -44,6 +44,7 @@ class _PoolMemory:
     came_back: Pod | None = None
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Reaper:
     """Runs the passes of every pool, and keeps what is shown of them.
 
@@ -51,36 +52,30 @@ class Reaper:
     ``pod_budgets`` reads all PodDisruptionBudgets, ``passed`` is told what came of the victims of each pass.
     """
 
-    def __init__(
-        self,
-        *,
-        state: ClusterState,
-        hands: Hands,
-        clock: Clock,
-        rules: Callable[[str], PoolRules],
-        workers: WorkersAsKnown = as_marked,
-        pod_budgets: Callable[[], Awaitable[Sequence[PodBudget]]] | None = None,
-        passed: Callable[[str, Sequence[Pod], Mapping[str, str]], None] = lambda pool, victims, outcomes: None,
-    ) -> None:
-        self._state = state
-        self._hands = hands
-        self._clock = clock
-        self._rules = rules
-        self._workers = workers
-        self._passed = passed
-        self._memory: dict[str, _PoolMemory] = {}
-        self._seen = Seen()
-        self._pod_budgets = BudgetLook(pod_budgets, clock) if pod_budgets is not None else None
-        self._holds = Holds()
-        self._evictions = Evictions(state=state, hands=hands, holds=self._holds, clock=clock)
-        self._shown: dict[str, tuple[Figure, ...]] = {}
-        self._shown_stuck: tuple[Figure, ...] = ()
+    state: ClusterState
+    hands: Hands
+    clock: Clock
+    rules: Callable[[str], PoolRules]
+    workers: WorkersAsKnown = as_marked
+    pod_budgets: Callable[[], Awaitable[Sequence[PodBudget]]] | None = None
+    passed: Callable[[str, Sequence[Pod], Mapping[str, str]], None] = lambda pool, victims, outcomes: None
+    _memory: dict[str, _PoolMemory] = field(default_factory=dict, init=False)
+    _seen: Seen = field(default_factory=Seen, init=False)
+    _budget_look: BudgetLook | None = field(init=False)
+    _holds: Holds = field(default_factory=Holds, init=False)
+    _evictions: Evictions = field(init=False)
+    _shown: dict[str, tuple[Figure, ...]] = field(default_factory=dict, init=False)
+    _shown_stuck: tuple[Figure, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        self._budget_look = BudgetLook(self.pod_budgets, self.clock) if self.pod_budgets is not None else None
+        self._evictions = Evictions(state=self.state, hands=self.hands, holds=self._holds, clock=self.clock)
 
     async def run(self) -> None:
         """Run passes for ever, each pool at its own interval. Ends only by cancellation."""
         while True:
             await asyncio.sleep(TICK.total_seconds())
-            if self._state.synced and self._hands.may_evict():
+            if self.state.synced and self.hands.may_evict():
                 await self.pass_where_due()
 
     def figures(self) -> Iterator[Figure]:
@@ -97,7 +92,7 @@ class Reaper:
     @property
     def brakes(self) -> dict[str, BrakeRecord]:
         """What is remembered of each pool that lost workers within the last hour."""
-        now = self._clock.moment()
+        now = self.clock.moment()
         records = {pool: brake_record(memory.episodes, now) for pool, memory in self._memory.items()}
         return {pool: record for pool, record in records.items() if record is not None}
 
@@ -106,16 +101,16 @@ class Reaper:
 
         A pool without a worker is remembered as long as its evictions matter: its workers may be on their way back.
         """
-        names = self._state.where.pool_names()
+        names = self.state.where.pool_names()
         for absent in self._memory.keys() - names:
-            if all(self._clock.steady() - episode.ended.steady >= PAUSE for episode in self._memory[absent].episodes):
+            if all(self.clock.steady() - episode.ended.steady >= PAUSE for episode in self._memory[absent].episodes):
                 del self._memory[absent]
         self._shown = {pool: figures for pool, figures in self._shown.items() if pool in names}
         due = []
         for pool in sorted(names):
             memory = self._memory.setdefault(pool, _PoolMemory())
-            if memory.next_pass is None or self._clock.steady() >= memory.next_pass:
-                memory.next_pass = self._clock.steady() + self._rules(pool).reap.interval
+            if memory.next_pass is None or self.clock.steady() >= memory.next_pass:
+                memory.next_pass = self.clock.steady() + self.rules(pool).reap.interval
                 due.append(pool)
         if due:
             with self._guarded(*due):
@@ -123,17 +118,17 @@ class Reaper:
 
     async def one_pass(self, *pools: str) -> dict[str, PassReport]:
         """Judge these pools, and evict what may go now, one pool after the other, by name."""
-        with self._state.ranking.changes() as changed, self._state.ranking.changes() as changed_room:
-            standing = Standing(self._state, await self._circumstances(pools), changed, changed_room)
-            judgement = await in_slices(judging(standing, pools, self._clock.now()))
+        with self.state.ranking.changes() as changed, self.state.ranking.changes() as changed_room:
+            standing = Standing(self.state, await self._circumstances(pools), changed, changed_room)
+            judgement = await in_slices(judging(standing, pools, self.clock.now()))
             await asyncio.sleep(0)
             reports: dict[str, PassReport] = {}
             for pool, judged in judgement.pools.items():
                 with self._guarded(pool):
                     reports[pool] = await self._pass(judged, standing)
                 await asyncio.sleep(0)
-            stuck = standing.room.stuck(self._clock.now())  # notes what was emptied just now, too
-            self._shown_stuck = tuple(figures_of_stuck(stuck, self._hands.metrics))
+            stuck = standing.room.stuck(self.clock.now())  # notes what was emptied just now, too
+            self._shown_stuck = tuple(figures_of_stuck(stuck, self.hands.metrics))
         return reports
 
     # -- a pass -------------------------------------------------------------------------------------------------------
@@ -144,18 +139,18 @@ class Reaper:
         try:
             yield
         except Exception:
-            self._hands.metrics.reap_passes.labels("crashed").inc()
+            self.hands.metrics.reap_passes.labels("crashed").inc()
             log.exception("a pass failed", extra=fields(pools=pools))
 
     async def _circumstances(self, pools: Iterable[str]) -> Circumstances:
         budgets: PodBudgets | None = NO_BUDGETS
-        if self._pod_budgets is not None and self._state.node_pools:  # without them budgets hold no node of interest
-            budgets = await self._pod_budgets.look()
-        is_clock_off = self._clock.is_off
+        if self._budget_look is not None and self.state.node_pools:  # without them budgets hold no node of interest
+            budgets = await self._budget_look.look()
+        is_clock_off = self.clock.is_off
         return Circumstances(
-            rules=self._rules,
-            workers=self._workers,
-            held=self._holds.held(self._clock.steady()),
+            rules=self.rules,
+            workers=self.workers,
+            held=self._holds.held(self.clock.steady()),
             paused={} if is_clock_off else await self._paused(pools),
             budgets=budgets,
             seen=self._seen,
@@ -169,7 +164,7 @@ class Reaper:
             memory = self._memory.setdefault(pool, _PoolMemory())
             if not memory.episodes:
                 continue
-            now, idle_timeout = self._clock.moment(), self._rules(pool).reap.idle_timeout
+            now, idle_timeout = self.clock.moment(), self.rules(pool).reap.idle_timeout
             arrivals = await in_slices(self._arrivals(pool, memory.episodes))
             memory.episodes = judge_episodes(memory.episodes, arrivals, idle_timeout=idle_timeout, now=now)
             record = brake_record(memory.episodes, now)
@@ -179,7 +174,7 @@ class Reaper:
         return paused
 
     async def _pass(self, judged: PoolJudgement, standing: Standing) -> PassReport:
-        pool, metrics = judged.pool, self._hands.metrics
+        pool, metrics = judged.pool, self.hands.metrics
         await self._tell_paused(judged)
         skipped = dict(judged.skipped)
         outcomes: Mapping[str, EvictionOutcome] = {}
@@ -187,16 +182,16 @@ class Reaper:
             skipped.update(dict.fromkeys((victim.uid for victim in judged.victims), judged.waits))
         elif judged.dry_run:
             for victim in judged.victims:
-                log.info("would evict", extra=about(victim, pool, self._clock.now()))
+                log.info("would evict", extra=about(victim, pool, self.clock.now()))
         else:
             carried = await self._carry_out(judged, standing)
             outcomes = carried.outcomes
             skipped.update(carried.skipped)
-        self._passed(judged.pool, judged.victims, {**skipped, **outcomes})
+        self.passed(judged.pool, judged.victims, {**skipped, **outcomes})
         report = PassReport(judged=judged, outcomes=outcomes, skipped=skipped)
         tell_pass(report)
         metrics.reap_passes.labels("dryRun" if judged.dry_run else "done").inc()
-        self._shown[pool] = tuple(figures_of_pass(report, metrics, self._clock.now()))
+        self._shown[pool] = tuple(figures_of_pass(report, metrics, self.clock.now()))
         return report
 
     async def _tell_paused(self, judged: PoolJudgement) -> None:
@@ -207,7 +202,7 @@ class Reaper:
             why = f"workers came back after evictions; no more until {judged.paused_until:%H:%M:%S} UTC"
             log.warning("pool paused", extra=fields(pool=judged.pool, why=why))
             if memory.came_back is not None:
-                await self._hands.announcer.paused(judged.pool, memory.came_back, why)
+                await self.hands.announcer.paused(judged.pool, memory.came_back, why)
         if judged.waits is not SkipReason.CLOCK_OFF:
             memory.told_paused = is_paused
 
@@ -218,26 +213,26 @@ class Reaper:
         )  # creation times have whole seconds
         oldest = min(episode.oldest for episode in episodes)
         found: list[tuple[Pod, OrderKey]] = []
-        for name in list(self._state.order):
-            key = self._state.order.get(name)
+        for name in list(self.state.order):
+            key = self.state.order.get(name)
             if key is not None and key >= oldest:
-                workers = self._state.where.workers_on(name).values()
+                workers = self.state.where.workers_on(name).values()
                 found += [(worker, key) for worker in workers if worker.created >= since and worker.pool == pool]
             yield
         return found
 
     async def _carry_out(self, judged: PoolJudgement, standing: Standing) -> Carried:
-        memory, began = self._memory[judged.pool], self._clock.moment()
+        memory, began = self._memory[judged.pool], self.clock.moment()
         carried = await self._evictions.carry_out(judged, standing)
         if carried.taken_from:
             memory.episodes = with_pass(
                 memory.episodes,
                 oldest=min(carried.taken_from),
                 evicted=len(carried.taken_from),
-                idle_timeout=self._rules(judged.pool).reap.idle_timeout,
+                idle_timeout=self.rules(judged.pool).reap.idle_timeout,
                 now=began,
             )
         memory.failures = memory.failures + 1 if carried.failures else 0
         if memory.failures:
-            memory.next_pass = self._clock.steady() + backoff(memory.failures)
+            memory.next_pass = self.clock.steady() + backoff(memory.failures)
         return carried

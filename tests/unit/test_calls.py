@@ -406,7 +406,7 @@ async def test_the_loop_outlives_a_bug(replicas: Replicas) -> None:
             raise failure
         return 2
 
-    watch._schedulable_nodes = schedulable_nodes
+    watch.schedulable_nodes = schedulable_nodes
     running = asyncio.create_task(watch.run())
     await asyncio.sleep(40)
     running.cancel()

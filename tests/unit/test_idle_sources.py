@@ -19,7 +19,7 @@ from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE
 from extender.loops.evictions import Hands
 from extender.loops.idle_answers import Answers
-from extender.loops.idle_sources import ConfirmedPods, IdleSources
+from extender.loops.idle_sources import IdleSources
 from extender.loops.reaper import Reaper
 from extender.model import IdleBasis, Pod, Selector, SkipReason
 from extender.policy.defaults import HttpProbe, ReapRules
@@ -484,10 +484,11 @@ def reaper(scene: Scene, server: Server) -> Reaper:
     return Reaper(
         state=scene.state,
         hands=Hands(
-            pods=ConfirmedPods(server, scene.sources),
+            pods=server,
             announcer=Told(),
             metrics=scene.metrics,
             may_evict=lambda: True,
+            confirm=scene.sources.confirm,
         ),
         clock=clock_of(scene.clock),
         rules=lambda pool: settings,
