@@ -7,8 +7,8 @@ Labels come from enums and pool names only, never from nodes or pods.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from extender.logs import fields
+
+log = logging.getLogger("warmnode.watch")
 
 LATENCY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds. A kube-scheduler waits for the answer in its serial cycle: tenths of a millisecond count."""
@@ -28,40 +30,21 @@ POOLS_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterFigures:
-    """What is shown of the state at a scrape. Ages in seconds, None where a collection was never heard."""
-
-    synced: bool = False
-    collection_ages: Mapping[str, float | None] = field(default_factory=dict)
-    nodes: Mapping[str, int] = field(default_factory=dict)
-    leaving: Mapping[str, int] = field(default_factory=dict)
-    ending: Mapping[str, int] = field(default_factory=dict)
-    missing: Mapping[str, bool] = field(default_factory=dict)
-    workers: Mapping[str, int] = field(default_factory=dict)
-    pods: int = 0
-    ledger_entries: int = 0
-    ledger_bytes: int = 0
-    ledger_ignored: int = 0
-    cache_keys: int = 0
-    cache_keys_forgotten: int = 0
-    cache_key_changes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassGauge:
-    """A gauge that is never set, but collected. ``together`` joins the values of pools that share one series."""
+class Collected:
+    """A metric that is never set, but collected. ``together`` joins the values of pools that share one series."""
 
     name: str
     text: str
     labels: tuple[str, ...]
-    together: Callable[[list[float]], float]
+    together: Callable[[list[float]], float] = sum
+    is_counter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One value of a collected gauge. A pool goes by its name: which label that is, is decided when it is shown."""
+    """One value of a collected metric. A pool goes by its name: which label that is, is decided when it is shown."""
 
-    gauge: PassGauge
+    metric: Collected
     labels: tuple[str, ...]
     value: float
 
@@ -72,27 +55,24 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None, *, version: str = "") -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter: nobody reads it
         self.registry = registry or CollectorRegistry()
-        self._pass_gauges: list[PassGauge] = []
+        self._collected_metrics: list[Collected] = []
         self._figures: list[Callable[[], Iterable[Figure]]] = []
         self.webhook_requests = self._counter(
             "warmnode_webhook_requests", "Webhook calls by verb and outcome.", "verb", "outcome"
         )
-        self.webhook_seconds = Histogram(
+        self.webhook_seconds = self._histogram(
             "warmnode_webhook_duration_seconds",
             "Time from the request's head to the answer.",
-            ["verb"],
+            "verb",
             buckets=LATENCY_BUCKETS,
-            registry=self.registry,
         )
-        self.webhook_last_call = Gauge(
+        self.webhook_last_call = self._gauge(
             "warmnode_webhook_last_call_timestamp_seconds",
             "When the scheduler last called, epoch seconds; 0 means never.",
-            registry=self.registry,
         )
-        self.webhook_not_called = Gauge(
+        self.webhook_not_called = self._gauge(
             "warmnode_webhook_not_called",
             "1 while workers are bound by a scheduler that should call us, and no replica was called for 15 minutes.",
-            registry=self.registry,
         )
         self.webhook_lease_writes = self._counter(
             "warmnode_webhook_lease_writes", "Writes of the Lease that says when a scheduler last called.", "outcome"
@@ -111,17 +91,14 @@ class Metrics:
             "warmnode_idle_requests", "Calls of workers that say idle (PUT) or busy (DELETE).", "verb", "outcome"
         )
         self.claim_requests = self._counter("warmnode_claim_requests", "Calls of the claim API.", "verb", "outcome")
-        self.claim_seconds = Histogram(
+        self.claim_seconds = self._histogram(
             "warmnode_claim_duration_seconds",
             "Time from the request's head to the answer.",
-            ["verb"],
+            "verb",
             buckets=CLAIM_BUCKETS,
-            registry=self.registry,
         )
-        self.claim_lost_races = Counter(
-            "warmnode_claim_lost_races",
-            "Writes of claims that the API server refused because the pod had changed.",
-            registry=self.registry,
+        self.claim_lost_races = self._counter(
+            "warmnode_claim_lost_races", "Writes of claims that the API server refused because the pod had changed."
         )
         self.claims_expired = self._counter(
             "warmnode_claims_expired", "Claims that nobody renewed or released, tidied away.", "pool"
@@ -129,10 +106,9 @@ class Metrics:
         self.workers_bound = self._counter(
             "warmnode_workers_bound", "Workers seen to be bound to a node, by pool.", "pool"
         )
-        self.api_server_silent = Gauge(
+        self.api_server_silent = self._gauge(
             "warmnode_api_server_silent",
             "1 while the API server answers nothing that is asked of it; /readyz has the reason.",
-            registry=self.registry,
         )
         self.shadow_placements = self._counter(
             "warmnode_shadow_placements",
@@ -144,12 +120,10 @@ class Metrics:
             "How many nodes fewer would have workers of a pool with placement: shadow; an estimate.",
             "pool",
         )
-        self.history_decisions = Gauge(
-            "warmnode_history_decisions", "Decisions that `warmnode explain` can be told of.", registry=self.registry
+        self.history_decisions = self._gauge(
+            "warmnode_history_decisions", "Decisions that `warmnode explain` can be told of."
         )
-        self.history_bytes = Gauge(
-            "warmnode_history_bytes", "Memory that these decisions take.", registry=self.registry
-        )
+        self.history_bytes = self._gauge("warmnode_history_bytes", "Memory that these decisions take.")
         self.watch_lists = self._counter("warmnode_watch_lists", "Complete lists of a collection.", "collection")
         self.watch_failures = self._counter(
             "warmnode_watch_failures", "Lists and watches that failed, by error class.", "collection", "error"
@@ -160,12 +134,11 @@ class Metrics:
         )
         self.ledger_writes = self._counter("warmnode_ledger_writes", "Writes of the ledger by outcome.", "outcome")
         self.ledger_pruned = self._counter("warmnode_ledger_pruned", "Entries pruned from the ledger.")
-        self.clock_ahead = Gauge(
+        self.clock_ahead = self._gauge(
             "warmnode_clock_ahead_seconds",
             "How far the clock here is ahead of the API server's; beyond 6 either way nothing is evicted or claimed.",
-            registry=self.registry,
         )
-        self.leader = Gauge("warmnode_leader", "1 while this process leads the reapers.", registry=self.registry)
+        self.leader = self._gauge("warmnode_leader", "1 while this process leads the reapers.")
         self.leader_changes = self._counter("warmnode_leader_changes", "Leadership won and lost.", "change")
         self.loop_crashes = self._counter("warmnode_loop_crashes", "Looks that a bug ended, by the loop.", "loop")
         self.reap_passes = self._counter("warmnode_reap_passes", "Passes of the reaper by outcome.", "outcome")
@@ -238,22 +211,43 @@ class Metrics:
             "pool",
         )
         self.config_reloads = self._counter("warmnode_config_reloads", "Configuration reloads by outcome.", "outcome")
-        self.config_valid = Gauge(
+        self.config_valid = self._gauge(
             "warmnode_config_valid",
             "1 while the configuration file is the one in force, 0 while a bad new version is refused.",
-            registry=self.registry,
         )
         self.config_valid.set(1)
-        build = Gauge(
-            "warmnode_build_info", "Always 1; the label tells the version.", ["version"], registry=self.registry
-        )
+        build = self._gauge("warmnode_build_info", "Always 1; the label tells the version.", "version")
         build.labels(version).set(1)
+        self.synced = self._collected("warmnode_synced", "1 once nodes, pods and ledger were loaded.")
+        self.collection_age = self._collected(
+            "warmnode_collection_age_seconds",
+            "Time since the API server was last heard about a collection.",
+            "collection",
+        )
+        self.collection_missing = self._collected(
+            "warmnode_collection_missing",
+            "1 while a collection does not exist or may not be read; Karpenter's are optional.",
+            "collection",
+        )
+        self.leaving_nodes = self._collected("warmnode_leaving_nodes", "Leaving nodes by reason.", "reason")
+        self.ending_nodes = self._collected("warmnode_ending_nodes", "Ending nodes by reason.", "reason")
+        self.nodes = self._collected("warmnode_nodes", "Nodes by what is known of their age.", "state")
+        self.workers = self._collected("warmnode_workers", "Workers that are placed on a node, by pool.", "pool")
+        self.pods = self._collected("warmnode_pods", "Pods known.")
+        self.ledger_entries = self._collected("warmnode_ledger_entries", "Nodes in the ledger.")
+        self.ledger_bytes = self._collected(
+            "warmnode_ledger_bytes", "Size of the ledger's data; a ConfigMap holds 1 MiB."
+        )
+        self.ledger_ignored = self._collected("warmnode_ledger_ignored_entries", "Ledger keys that make no sense.")
+        self.cache_keys = self._collected("warmnode_cache_keys", "Cache keys remembered, summed over nodes.")
+        self.cache_keys_forgotten = self._collected(
+            "warmnode_cache_keys_forgotten", "Cache keys forgotten because a node has too many.", is_counter=True
+        )
+        self.cache_key_changes = self._collected(
+            "warmnode_cache_key_changes", "Changes of the cache key of a placed worker.", is_counter=True
+        )
         self._pools: set[str] = set()
-        self.registry.register(_PassCollector(self._pass_gauges, self._figures, self.pool_label))
-
-    def show_cluster(self, figures: Callable[[], ClusterFigures]) -> None:
-        """Show the cluster's figures at every scrape: one custom collector costs less than gauges kept up to date."""
-        self.registry.register(_ClusterCollector(figures))
+        self.registry.register(_Collector(self._collected_metrics, self._figures, self.pool_label))
 
     def pool_label(self, pool: str) -> str:
         """Label of a pool, ``(others)`` from the 101st on: pool names may come from anybody's pod labels."""
@@ -263,8 +257,8 @@ class Metrics:
             self._pools.add(pool)
         return pool
 
-    def show_passes(self, figures: Callable[[], Iterable[Figure]]) -> None:
-        """Show what only the leader knows, as it is at each scrape: what has gone since is not shown any more."""
+    def show(self, figures: Callable[[], Iterable[Figure]]) -> None:
+        """Show figures as they are at each scrape: what has gone since is not shown any more."""
         self._figures.append(figures)
 
     def exposition(self) -> bytes:
@@ -274,12 +268,20 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
+    def _histogram(self, name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
     def _collected(
-        self, name: str, text: str, *labels: str, together: Callable[[list[float]], float] = sum
-    ) -> PassGauge:
-        gauge = PassGauge(name=name, text=text, labels=labels, together=together)
-        self._pass_gauges.append(gauge)
-        return gauge
+        self,
+        name: str,
+        text: str,
+        *labels: str,
+        together: Callable[[list[float]], float] = sum,
+        is_counter: bool = False,
+    ) -> Collected:
+        metric = Collected(name=name, text=text, labels=labels, together=together, is_counter=is_counter)
+        self._collected_metrics.append(metric)
+        return metric
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -298,10 +300,9 @@ _WITHOUT = {
 class WatchMetrics:
     """Tells the metrics and the log what the reflectors do: a `kube.watch.WatchObserver`."""
 
-    def __init__(self, metrics: Metrics, log: logging.Logger, *, optional: Collection[str] = ()) -> None:
+    def __init__(self, metrics: Metrics, *, optional: Collection[str] = ()) -> None:
         """``optional`` are collections that a cluster need not have."""
         self._metrics = metrics
-        self._log = log
         self._optional = optional
         self._listed: set[str] = set()
 
@@ -311,12 +312,12 @@ class WatchMetrics:
         self._listed.add(name)
         self._metrics.watch_lists.labels(name).inc()
         level = logging.INFO if first else logging.DEBUG
-        self._log.log(level, "listed", extra=fields(collection=name, count=count, seconds=round(seconds, 3)))
+        log.log(level, "listed", extra=fields(collection=name, count=count, seconds=round(seconds, 3)))
 
     def relisted(self, name: str, reason: str) -> None:
         """The list just taken was not the first."""
         level = logging.DEBUG if reason in _ROUTINE else logging.INFO
-        self._log.log(level, "listed again", extra=fields(collection=name, reason=reason))
+        log.log(level, "listed again", extra=fields(collection=name, reason=reason))
 
     def watch_failed(self, name: str, error: Exception) -> None:
         """A list or a watch failed and is tried again."""
@@ -324,71 +325,32 @@ class WatchMetrics:
         status = getattr(error, "status", 0)
         if name in self._optional and status in (403, 404):
             level = logging.INFO if status == 404 else logging.WARNING
-            self._log.log(level, _WITHOUT[status], extra=fields(collection=name, problem=str(error)))
+            log.log(level, _WITHOUT[status], extra=fields(collection=name, problem=str(error)))
             return
         is_routine = getattr(error, "reason", "") in _ROUTINE
         level = logging.DEBUG if is_routine else logging.WARNING
-        self._log.log(level, "watch failed", extra=fields(collection=name, error=str(error)))
+        log.log(level, "watch failed", extra=fields(collection=name, error=str(error)))
 
     def undecodable(self, name: str, error: Exception) -> None:
         """An object could not be read and was left out."""
         self._metrics.watch_undecodable.labels(name).inc()
-        self._log.warning("object cannot be read", extra=fields(collection=name, error=str(error)))
+        log.warning("object cannot be read", extra=fields(collection=name, error=str(error)))
 
     def event(self, name: str) -> None:
         """One watch event was taken."""
         self._metrics.watch_events.labels(name).inc()
 
 
-class _ClusterCollector(Collector):
-    def __init__(self, figures: Callable[[], ClusterFigures]) -> None:
-        self._figures = figures
+class _Collector(Collector):
+    """Asks for all figures at every scrape, which costs less than gauges that are kept up to date."""
 
-    def collect(self) -> Iterable[Metric]:
-        now = self._figures()
-        yield _gauge("warmnode_synced", "1 once nodes, pods and ledger were loaded.", float(now.synced))
-        yield _labelled(
-            "warmnode_collection_age_seconds",
-            "Time since the API server was last heard about a collection.",
-            "collection",
-            ((name, age) for name, age in now.collection_ages.items() if age is not None),
-        )
-        yield _labelled(
-            "warmnode_collection_missing",
-            "1 while a collection does not exist or may not be read; Karpenter's are optional.",
-            "collection",
-            now.missing.items(),
-        )
-        yield _labelled("warmnode_leaving_nodes", "Leaving nodes by reason.", "reason", now.leaving.items())
-        yield _labelled("warmnode_ending_nodes", "Ending nodes by reason.", "reason", now.ending.items())
-        yield _labelled("warmnode_nodes", "Nodes by what is known of their age.", "state", now.nodes.items())
-        yield _labelled("warmnode_workers", "Workers that are placed on a node, by pool.", "pool", now.workers.items())
-        yield _gauge("warmnode_pods", "Pods known.", now.pods)
-        yield _gauge("warmnode_ledger_entries", "Nodes in the ledger.", now.ledger_entries)
-        yield _gauge("warmnode_ledger_bytes", "Size of the ledger's data; a ConfigMap holds 1 MiB.", now.ledger_bytes)
-        yield _gauge("warmnode_ledger_ignored_entries", "Ledger keys that make no sense.", now.ledger_ignored)
-        yield _gauge("warmnode_cache_keys", "Cache keys remembered, summed over nodes.", now.cache_keys)
-        yield CounterMetricFamily(
-            "warmnode_cache_keys_forgotten",
-            "Cache keys forgotten because a node has too many.",
-            value=now.cache_keys_forgotten,
-        )
-        yield CounterMetricFamily(
-            "warmnode_cache_key_changes", "Changes of the cache key of a placed worker.", value=now.cache_key_changes
-        )
-
-    def describe(self) -> Iterator[Metric]:
-        return iter(())
-
-
-class _PassCollector(Collector):
     def __init__(
         self,
-        gauges: Iterable[PassGauge],
+        metrics: Iterable[Collected],
         figures: Iterable[Callable[[], Iterable[Figure]]],
         pool_label: Callable[[str], str],
     ) -> None:
-        self._gauges = gauges
+        self._metrics = metrics
         self._figures = figures
         self._pool_label = pool_label
 
@@ -396,25 +358,16 @@ class _PassCollector(Collector):
         found: dict[str, dict[tuple[str, ...], list[float]]] = {}
         for figure in chain.from_iterable(each() for each in self._figures):
             labels = figure.labels
-            if figure.gauge.labels[0] == "pool":
+            if figure.metric.labels[:1] == ("pool",):
                 labels = (self._pool_label(labels[0]), *labels[1:])
-            found.setdefault(figure.gauge.name, {}).setdefault(labels, []).append(figure.value)
-        for gauge in self._gauges:
-            family = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
-            for labels, values in found.get(gauge.name, {}).items():
-                family.add_metric(labels, gauge.together(values))
+            found.setdefault(figure.metric.name, {}).setdefault(labels, []).append(figure.value)
+        for metric in self._metrics:
+            family = (CounterMetricFamily if metric.is_counter else GaugeMetricFamily)(
+                metric.name, metric.text, labels=metric.labels
+            )
+            for labels, values in found.get(metric.name, {}).items():
+                family.add_metric(labels, metric.together(values))
             yield family
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _labelled(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for key, value in values:
-        family.add_metric([key], value)
-    return family

@@ -28,7 +28,7 @@ from extender.model import (
 )
 from extender.policy.pools import pool_of
 from extender.policy.reaping import EvictionPlan, planning
-from extender.telemetry import Figure, Metrics, PassGauge
+from extender.telemetry import Collected, Figure, Metrics
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
@@ -257,7 +257,7 @@ def plan_evictions(*given: Any, **named: Any) -> EvictionPlan:
 
 def a_figure_of_each(metrics: Metrics) -> list[Figure]:
     """One value of each gauge that is collected, with ``x`` for every label."""
-    gauges = [each for each in vars(metrics).values() if isinstance(each, PassGauge)]
+    gauges = [each for each in vars(metrics).values() if isinstance(each, Collected)]
     return [Figure(each, ("x",) * len(each.labels), 1) for each in gauges]
 
 

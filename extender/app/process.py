@@ -68,7 +68,7 @@ class Process:
             self.state,
             classify=self.in_force.classify,
             ledger=(self.namespace, configuration.ledger.name) if configuration.age is AgeSource.FIRST_SEEN else None,
-            observer=WatchMetrics(self.metrics, logging.getLogger("warmnode.watch"), optional=OPTIONAL),
+            observer=WatchMetrics(self.metrics, optional=OPTIONAL),
             bound=self._bound,
             changed=self._changed,
         )
@@ -88,7 +88,7 @@ class Process:
         self.metrics.api_server_silent.set_function(lambda: float(client.problem is not None))
         self.metrics.history_decisions.set_function(lambda: len(self.history))
         self.metrics.history_bytes.set_function(lambda: self.history.size_bytes)
-        self.metrics.show_cluster(lambda: self.feed.figures(self.metrics.pool_label, self.clock.now()))
+        self.metrics.show(lambda: self.feed.figures(self.metrics, self.clock.now()))
 
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""

@@ -103,7 +103,7 @@ class Reaping:
             pod_budgets=lambda: list_pod_budgets(shared.client),
             passed=EvictionHistory(shared.history).passed,
         )
-        shared.metrics.show_passes(self._figures)
+        shared.metrics.show(self._figures)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Give the loops by name, to be run until they are cancelled."""

@@ -176,7 +176,7 @@ class Serving:
             listed=shared.in_force.listed,
             clock=shared.clock,
         )
-        shared.metrics.show_passes(lambda: wanted.figures(shared.metrics))
+        shared.metrics.show(lambda: wanted.figures(shared.metrics))
         claims = ClaimsApi(
             answers=ClaimAnswers(
                 claiming=claiming,

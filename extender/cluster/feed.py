@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -28,7 +28,7 @@ from extender.kube.karpenter_objects import (
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
 from extender.kube.watch import ListWatchClient, Reflector, Sink, WatchObserver
 from extender.model import Departure, Ending, Ledger, Node, NodeClaim, NodePool, Pod
-from extender.telemetry import ClusterFigures
+from extender.telemetry import Figure, Metrics
 
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
@@ -192,11 +192,10 @@ class ClusterFeed:
             for r in self.reflectors
         }
 
-    def figures(self, label_of: Callable[[str], str], now: datetime) -> ClusterFigures:
-        """Count what is known, for a scrape. ``label_of`` bounds the pools that are told apart."""
+    def figures(self, metrics: Metrics, now: datetime) -> Iterator[Figure]:
+        """Count what is known, for a scrape."""
         nodes = dict.fromkeys(("seen", "unseen", "ending", "leaving"), 0)
-        leaving: Counter[str] = Counter()
-        ending: Counter[str] = Counter()
+        leaving, ending = Counter[str](), Counter[str]()
         preference = self._state.ranking.as_of(now)
         for name, key in self._state.order.items():
             preferred = preference.get(name)
@@ -208,26 +207,29 @@ class ClusterFeed:
                 ending[self._state.ranking.ending(name, now) or ""] += 1
             else:
                 nodes["unseen" if key[0] else "seen"] += 1
-        workers: Counter[str] = Counter()
-        for pool, count in self._state.where.placed.items():
-            workers[label_of(pool)] += count
-        ledger = self._state.ages.ledger
-        return ClusterFigures(
-            synced=self._state.synced,
-            collection_ages=self.ages(),
-            nodes=nodes,
-            leaving={reason: leaving[reason] for reason in Departure},
-            ending={reason: ending[reason] for reason in Ending},
-            missing={r.name: r.missing for r in self.reflectors},
-            workers=workers,
-            pods=len(self._state.pods),
-            ledger_entries=len(ledger.first_seen) if ledger is not None else 0,
-            ledger_bytes=ledger.size_bytes if ledger is not None else 0,
-            ledger_ignored=len(ledger.ignored) if ledger is not None else 0,
-            cache_keys=len(self._state.keys.history),
-            cache_keys_forgotten=self._state.keys.history.forgotten,
-            cache_key_changes=self._state.keys.changes,
-        )
+        ledger = self._state.ages.ledger or Ledger(first_seen={})
+        for metric, counts in (
+            (metrics.collection_age, {name: age for name, age in self.ages().items() if age is not None}),
+            (metrics.collection_missing, {r.name: r.missing for r in self.reflectors}),
+            (metrics.nodes, nodes),
+            (metrics.leaving_nodes, {reason: leaving[reason] for reason in Departure}),
+            (metrics.ending_nodes, {reason: ending[reason] for reason in Ending}),
+            (metrics.workers, self._state.where.placed),
+        ):
+            for label, count in counts.items():
+                yield Figure(metric, (label,), count)
+        keys = self._state.keys
+        for metric, value in (
+            (metrics.synced, self._state.synced),
+            (metrics.pods, len(self._state.pods)),
+            (metrics.ledger_entries, len(ledger.first_seen)),
+            (metrics.ledger_bytes, ledger.size_bytes),
+            (metrics.ledger_ignored, len(ledger.ignored)),
+            (metrics.cache_keys, len(keys.history)),
+            (metrics.cache_keys_forgotten, keys.history.forgotten),
+            (metrics.cache_key_changes, keys.changes),
+        ):
+            yield Figure(metric, (), value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from extender.kube.errors import Unavailable
 from extender.kube.watch_reports import UndecodableObject
-from extender.telemetry import ClusterFigures, Figure, Metrics, WatchMetrics
+from extender.telemetry import Figure, Metrics, WatchMetrics
 from tests.builders import a_figure_of_each
 from tests.listening import synced_state, webhook_over
 
@@ -109,17 +107,7 @@ def in_use() -> Metrics:
     for each in vars(metrics).values():
         if isinstance(each, MetricWrapperBase) and each._labelnames:
             each.labels(*("x" for _ in each._labelnames))
-    metrics.show_passes(lambda: a_figure_of_each(metrics))
-    metrics.show_cluster(
-        lambda: ClusterFigures(
-            collection_ages={"nodes": 1.0, "ledger": None},
-            nodes={"seen": 3},
-            leaving={"cordoned": 1},
-            ending={"drifted": 0},
-            missing={"nodeclaims": True},
-            workers={"ducks": 2},
-        )
-    )
+    metrics.show(lambda: a_figure_of_each(metrics))
     return metrics
 
 
@@ -151,7 +139,7 @@ def test_the_outcomes_of_webhook_calls_are_exactly_these() -> None:
 def test_what_a_watch_reports_is_counted_by_collection() -> None:
     """Lists, events, failures by class, and objects that cannot be read."""
     metrics = Metrics()
-    watch = WatchMetrics(metrics, logging.getLogger("test"))
+    watch = WatchMetrics(metrics)
     watch.listed("nodes", 3, 0.1)
     watch.event("nodes")
     watch.watch_failed("pods", Unavailable(0, "Timeout", "nothing came"))
@@ -177,7 +165,7 @@ def test_pools_that_share_a_series_are_added_up() -> None:
     metrics = Metrics()
     for number in range(100):
         metrics.pool_label(f"pool-{number}")
-    metrics.show_passes(
+    metrics.show(
         lambda: [
             *(Figure(metrics.pool_workers, (pool, "idle"), idle) for pool, idle in (("a", 500), ("b", 1))),
             *(Figure(metrics.reap_paused, (pool,), paused) for pool, paused in (("a", 1), ("b", 0))),

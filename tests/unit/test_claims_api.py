@@ -709,7 +709,7 @@ async def test_wanted_are_those_in_use_those_that_are_waited_for_and_the_spare_o
     assert (await desk.call("GET", WANTED))[1]["wanted"] == 7
     desk.settings["ducks"] = replace(SETTINGS, rules=ClaimRules(spare=4), floor=5)
     assert (await desk.call("GET", WANTED))[1]["spare"] == 5
-    figures = {(each.gauge.name, *each.labels): each.value for each in desk.wanted.figures(desk.metrics)}
+    figures = {(each.metric.name, *each.labels): each.value for each in desk.wanted.figures(desk.metrics)}
     assert figures["warmnode_pool_wanted_workers", "ducks"] == 8
     assert figures["warmnode_claims_waiting", "ducks"] == 1
     call.cancel()
@@ -724,7 +724,7 @@ async def test_nothing_is_wanted_before_everything_is_loaded(desk: Desk) -> None
     desk.state.synced = True
     assert list(desk.wanted.figures(desk.metrics)) == []
     await desk.wanted.count()
-    figures = {each.gauge.name: each.value for each in desk.wanted.figures(desk.metrics)}
+    figures = {each.metric.name: each.value for each in desk.wanted.figures(desk.metrics)}
     assert figures["warmnode_pool_wanted_workers"] == 1
     counting.cancel()
 
@@ -734,7 +734,7 @@ async def test_a_pool_without_workers_wants_its_spare_ones(desk: Desk) -> None:
     desk.settings = {"ducks": replace(SETTINGS, floor=2), "geese": None}
     assert (await desk.call("GET", WANTED))[1]["wanted"] == 2
     assert (await desk.call("GET", "/v1/pools/geese/wanted"))[1]["reason"] == "unknownPool"
-    figures = [(each.gauge.name, *each.labels, each.value) for each in desk.wanted.figures(desk.metrics)]
+    figures = [(each.metric.name, *each.labels, each.value) for each in desk.wanted.figures(desk.metrics)]
     assert figures == [("warmnode_pool_wanted_workers", "ducks", 2), ("warmnode_claims_waiting", "ducks", 0)]
 
 

@@ -56,7 +56,7 @@ class Scene:
             may_write=lambda: self.may_write,
             clock=clock_of(self.clock, lambda: self.ahead),
         )
-        self.metrics.show_passes(self.writer.figures)
+        self.metrics.show(self.writer.figures)
 
     def clock(self) -> datetime:
         return self.now

@@ -91,7 +91,7 @@ class Followed:
             self.state,
             classify=by_label,
             ledger=ledger,
-            observer=WatchMetrics(Metrics(), logging.getLogger("feed"), optional=OPTIONAL),
+            observer=WatchMetrics(Metrics(), optional=OPTIONAL),
         )
         self.began_after = 0.0
 
@@ -169,7 +169,9 @@ async def test_cluster_without_karpenter_is_told_once_and_is_ready(
         shown = followed.feed.shown()["nodeclaims"]
         assert (shown["synced"], shown["ageSeconds"], shown["optional"]) == (False, None, True)
         assert "404" in str(shown["problem"])
-        assert followed.feed.figures(str, NOW).missing == {
+        metrics = Metrics()
+        figures = followed.feed.figures(metrics, NOW)
+        assert {each.labels[0]: each.value for each in figures if each.metric is metrics.collection_missing} == {
             "nodes": False,
             "pods": False,
             "nodeclaims": True,
@@ -333,7 +335,7 @@ async def test_a_worker_that_was_bound_while_no_watch_was_open_is_told_of(
         ClusterState(clock=lambda: NOW),
         classify=by_label,
         ledger=None,
-        observer=WatchMetrics(Metrics(), logging.getLogger("test"), optional=OPTIONAL),
+        observer=WatchMetrics(Metrics(), optional=OPTIONAL),
         bound=take,
     )
     following = asyncio.create_task(feed.pods.run())

@@ -83,7 +83,7 @@ class Scene:
             may_write=lambda: self.leads and self.fresh,
             clock=clock_of(self.clock, lambda: self.ahead),
         )
-        self.metrics.show_passes(self.sources.figures)
+        self.metrics.show(self.sources.figures)
 
     def clock(self) -> datetime:
         return self.now

@@ -13,7 +13,7 @@ import yaml
 
 from extender.inspect.survey.permissions import ApiVerb, Duty, OwnObject, accesses
 from extender.settings import read_configuration
-from extender.telemetry import ClusterFigures, Metrics
+from extender.telemetry import Metrics
 from scripts.tools.manifests.__main__ import main, shipped_objects
 from scripts.tools.manifests.fields import MINORS, read_fields, unknown_fields
 from scripts.tools.manifests.rendering import MANIFESTS, read_objects
@@ -150,18 +150,7 @@ def test_the_other_scheduler_configurations_differ_from_the_first_where_they_mus
 def metric_labels() -> dict[str, set[str]]:
     """Every series that a scrape shows, with its labels."""
     metrics = Metrics(version="0")
-    figures = ClusterFigures(
-        synced=True,
-        collection_ages={"nodes": 1.0},
-        nodes={"seen": 1},
-        workers={"ducks": 1},
-        pods=1,
-        ledger_entries=1,
-        ledger_bytes=1,
-        ledger_ignored=0,
-    )
-    metrics.show_cluster(lambda: figures)
-    metrics.show_passes(lambda: a_figure_of_each(metrics))
+    metrics.show(lambda: a_figure_of_each(metrics))
     found: dict[str, set[str]] = {}
     for collector in list(metrics.registry._collector_to_names):
         for family in collector.collect():

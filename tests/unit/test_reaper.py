@@ -121,7 +121,7 @@ class Scene:
             rules=lambda pool: self.reaping,
             pod_budgets=self.pod_budgets,
         )
-        self.metrics.show_passes(self.reaper.figures)
+        self.metrics.show(self.reaper.figures)
         self.budgets: list[PodBudget] | KubeError = []
         self.budget_looks = 0
 
@@ -531,11 +531,11 @@ async def test_pool_that_went_is_shown_no_more() -> None:
     """Paused, and then its last worker is deleted: an alert on the gauge ends with the pool."""
     scene = Scene(floor=3)
     await scene.reaper.pass_where_due()
-    assert {each.labels[0] for each in scene.reaper.figures() if each.gauge.labels[0] == "pool"} == {"pool"}
+    assert {each.labels[0] for each in scene.reaper.figures() if each.metric.labels[0] == "pool"} == {"pool"}
     scene.state.replace_pods([])
     await scene.reaper.pass_where_due()
     assert scene.metrics.registry.get_sample_value("warmnode_reap_paused", {"pool": "pool"}) is None
-    assert not [each for each in scene.reaper.figures() if each.gauge.labels[0] == "pool"]
+    assert not [each for each in scene.reaper.figures() if each.metric.labels[0] == "pool"]
 
 
 async def test_bug_in_one_pool_does_not_stop_the_others() -> None:
