@@ -10,6 +10,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ import aiohttp
 import yarl
 from aiohttp import web
 
+from extender.kube.transport import CutResponse
 from scripts.tools.controlplane import ControlPlane, wait_for
 
 T = TypeVar("T")
@@ -131,6 +133,7 @@ class Proxy:
             connector=aiohttp.TCPConnector(ssl=self._tls, limit=0),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None),
+            response_class=CutResponse,
         )
         self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await self._runner.setup()
@@ -148,7 +151,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._session.close()
-        await asyncio.sleep(0.1)  # connections of cancelled requests are closed by the loop, a few turns later
+        await asyncio.sleep(0)  # connections that were cut are closed in the next turn of the loop
 
     async def _cut(self) -> None:
         self._is_cut = True
@@ -180,7 +183,8 @@ class Proxy:
             return web.json_response(_status(refusal.status), status=refusal.status, headers=retry)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}
         url = yarl.URL(f"{self._upstream}{request.raw_path}", encoded=True)
-        async with self._session.request(request.method, url, data=seen.body or None, headers=headers) as upstream:
+        asked = self._session.request(request.method, url, data=seen.body or None, headers=headers)
+        with closing(await asked) as upstream:
             self.answered.append((seen, upstream.status))
             kept = {key: value for key, value in upstream.headers.items() if key.lower() not in HOP_BY_HOP}
             response = web.StreamResponse(status=upstream.status, headers=kept)

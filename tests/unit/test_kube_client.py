@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -854,6 +857,34 @@ async def test_client_certificate_and_server_name_are_used(
     async with connected(tls_server.write_kubeconfig(tmp_path / "c", user=authority.user, cluster=cluster)) as client:
         await client.get_bytes(NODES_PATH)
     assert tls_server.requests[-1].peer == "first"
+
+
+async def test_an_answer_that_is_given_up_leaves_no_connection(authority: Authority) -> None:
+    """Cut at once: the server need not say goodbye, which one that is silent never does."""
+    asked = threading.Event()
+
+    def take_and_never_answer(listening: socket.socket) -> None:
+        plain, _ = listening.accept()
+        with authority.server_context.wrap_socket(plain, server_side=True) as connection:
+            connection.recv(65536)
+            asked.set()
+            with socket.socket(fileno=os.dup(connection.fileno())) as below:
+                below.settimeout(5)
+                with suppress(ConnectionResetError):
+                    while below.recv(65536):
+                        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        server = asyncio.create_task(asyncio.to_thread(take_and_never_answer, listening))
+        credential = Credential(cert_file=authority.cert_file, key_file=authority.key_file)
+        access = Access(server=url, namespace="default", credentials=FixedCredentials(credential), verify=False)
+        client = KubeClient(Transport(access, user_agent="test"), namespace="default")
+        asking = asyncio.create_task(client.get_bytes(NODES_PATH))
+        await asyncio.to_thread(asked.wait)
+        asking.cancel()
+        await server
+        await client.close()
 
 
 async def test_embedded_certificates_are_used(tls_server: FakeApiServer, authority: Authority, tmp_path: Path) -> None:
