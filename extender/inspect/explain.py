@@ -17,7 +17,7 @@ from extender.inspect.packing import PoolSet
 from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
-from extender.policy.deletion_cost import CostState, Price, cost_state, node_seen_of
+from extender.policy.deletion_cost import CostState, Price, as_deletion_cost, cost_state, node_seen_of, standing
 from extender.policy.idleness import is_claimed, reports_idle, why_not_claimable, why_not_reapable
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
@@ -68,9 +68,9 @@ class WorkerFate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostMeaning:
-    """A deletion cost. ``node_first_seen`` is what the value says of the node; None where it says nothing.
+    """A price of a worker. ``node_first_seen`` is what the value says of the node; None where it says nothing.
 
-    ``lower_in_pool`` counts the pool's other workers whose cost is lower: a ReplicaSet takes those first, as far as
+    ``lower_in_pool`` counts the pool's other workers whose price is lower: a ReplicaSet takes those first, as far as
     they are its own. ``to_write`` is what would be written now, None for nothing.
     """
 
@@ -96,6 +96,8 @@ class PodExplanation:
     evictions: int = 0
     before: tuple[Pod, ...] = ()
     cost: CostMeaning | None = None
+    disruption: CostMeaning | None = None
+    """What Karpenter alone reads; None where it neither stands there nor is to be written."""
     settings: PoolSettings | None = None
 
 
@@ -164,6 +166,7 @@ def explain_pod(look: Look, name: str) -> PodExplanation:
     settings = InForce(look.configuration).settings(pod.pool)
     reap = _reap_of(look.plan, pod.pool)
     fate = _fate(look, pod, reap)
+    disruption = _cost(look, pod, reap, Price.DISRUPTION)
     before = reap.victims if fate.position is None else reap.victims[: fate.position - 1]
     return PodExplanation(
         pod=pod,
@@ -174,7 +177,8 @@ def explain_pod(look: Look, name: str) -> PodExplanation:
         paused_until=reap.paused_until,
         evictions=len(reap.victims),
         before=before,
-        cost=_cost(look, pod, reap),
+        cost=_cost(look, pod, reap, Price.DELETION),
+        disruption=disruption if disruption.value is not None or disruption.to_write is not None else None,
         settings=settings,
     )
 
@@ -232,19 +236,23 @@ def _fate(look: Look, pod: Pod, reap: PoolReap) -> WorkerFate:
     )
 
 
-def _cost(look: Look, pod: Pod, reap: PoolReap) -> CostMeaning:
-    state = cost_state(pod)
-    value = _number(pod.deletion_cost)
+def _cost(look: Look, pod: Pod, reap: PoolReap, price: Price) -> CostMeaning:
+    state = cost_state(pod, price)
+    text = standing(pod, price)[0]
+    value = _number(text)
+    said = value if state is CostState.OURS else None
+    if said is not None and price is Price.DISRUPTION:
+        said = as_deletion_cost(said, pod.priority)
     members = [other for other in look.state.pods.values() if other.pool == pod.pool and not other.finished]
     mine = value or 0
-    lower = sum((_number(other.deletion_cost) or 0) < mine for other in members if other.uid != pod.uid)
+    lower = sum((_number(standing(other, price)[0]) or 0) < mine for other in members if other.uid != pod.uid)
     return CostMeaning(
-        value=pod.deletion_cost,
+        value=text,
         whose=state,
-        says_idle=None if state is not CostState.OURS or value is None else value < 0,
-        node_first_seen=node_seen_of(value) if state is CostState.OURS and value is not None else None,
+        says_idle=None if said is None else said < 0,
+        node_first_seen=None if said is None else node_seen_of(said),
         lower_in_pool=lower,
-        to_write=next((write.values.get(Price.DELETION) for write in reap.costs if write.pod.uid == pod.uid), None),
+        to_write=next((write.values.get(price) for write in reap.costs if write.pod.uid == pod.uid), None),
     )
 
 

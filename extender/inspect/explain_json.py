@@ -66,6 +66,7 @@ def _pod_form(explanation: PodExplanation, now: datetime) -> dict[str, object]:
         **keys(explanation, "waits", "paused_until"),
         "before": [_name(each) for each in explanation.before],
         "deletionCost": None if cost is None else all_keys(cost),
+        "disruptionCost": None if explanation.disruption is None else all_keys(explanation.disruption),
     }
 
 

@@ -97,9 +97,11 @@ def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, st
         names = some(f"{each.namespace}/{each.name} on {each.node}" for each in explanation.before)
         yield "before it", f"{count(len(explanation.before), 'worker')}: {names}"
     if explanation.cost is not None:
-        yield "deletion cost", _cost_words(explanation.cost, now)
+        yield "deletion cost", _cost_words(explanation.cost, now, "counts as 0: above every idle worker of ours")
         lower = count(explanation.cost.lower_in_pool, "worker")
         yield "", f"lower in the pool: {lower}, which a ReplicaSet takes first as far as they are its own"
+    if explanation.disruption is not None:
+        yield "disruption cost", _cost_words(explanation.disruption, now, "leaves it to the deletion cost")
     reap = settings.reap
     told = f"floor {reap.floor}, idleTimeout {format_duration(reap.idle_timeout)}, scaleIn {reap.scale_in}"
     shadow = ", placement in the shadow" if settings.placement is PlacementMode.SHADOW else ""
@@ -157,16 +159,19 @@ def _fate_words(worker: WorkerFate, explanation: PodExplanation, *, dry_run: boo
             assert_never(worker.fate)
 
 
-def _cost_words(cost: CostMeaning, now: datetime) -> str:
+def _cost_words(cost: CostMeaning, now: datetime, without: str) -> str:
+    """Say what a price says, and ``without`` one what that means."""
     then = f"; {cost.to_write:,} would be written" if cost.to_write is not None else ""
     match cost.whose:
         case CostState.NONE:
-            return f"none, which counts as 0: above every idle worker of ours{then}"
+            return f"none, which {without}{then}"
         case CostState.FOREIGN:
             return f"{cost.value}: somebody else wrote it, so it is left alone"
         case CostState.OVERWRITTEN:
             return f"{cost.value}: somebody else wrote it over ours, so it is left alone"
         case CostState.OURS:
+            if cost.says_idle is None:
+                return f"{cost.value}: as far as it reaches{then}"
             said = "idle" if cost.says_idle else "busy, and was idle before"
             seen = (
                 f", on a node first seen {span(now - cost.node_first_seen)} ago"

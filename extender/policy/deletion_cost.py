@@ -134,6 +134,14 @@ def eviction_cost(value: int, priority: int | None) -> float:
     return max(-10.0, min(1 + value / 2**27 + (priority or 0) / 2**25, 10.0))
 
 
+def as_deletion_cost(value: int, priority: int | None) -> int | None:
+    """Give the deletion cost that says the same as a disruption cost of ours, None where an int32 cut it short."""
+    if value in INT32:
+        return None
+    even = value + PRIORITY_WEIGHT * (priority or 0)
+    return even if even < 0 else even - DEAR + BUSY
+
+
 def node_seen_of(value: int) -> datetime:
     """Read out of a deletion cost of ours when the node was first seen: to the minute, and as it was clamped."""
     idle = value if value < 0 else value - BUSY

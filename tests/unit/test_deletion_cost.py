@@ -22,6 +22,7 @@ from extender.policy.deletion_cost import (
     KarpenterPart,
     Price,
     Stance,
+    as_deletion_cost,
     busy_cost,
     claim_stances,
     cost_state,
@@ -189,6 +190,16 @@ def test_a_busy_worker_is_never_free_above_the_bound(key: tuple[int, int, int, s
 def test_a_disruption_cost_fits_in_32_bits(key: tuple[int, int, int, str], priority: int, is_busy: bool) -> None:
     """Karpenter takes what is beyond for unreadable, and counts such a pod as 1."""
     assert -(2**31) <= disruption_cost(key, priority, is_busy=is_busy) < 2**31
+
+
+@given(keys, priorities, st.booleans())
+def test_a_disruption_cost_says_what_a_deletion_cost_says(
+    key: tuple[int, int, int, str], priority: int, is_busy: bool
+) -> None:
+    """Unless 32 bits cut it short: then it says nothing of the node."""
+    said = as_deletion_cost(disruption_cost(key, priority, is_busy=is_busy), priority)
+    assert said in (None, busy_cost(key) if is_busy else idle_cost(key))
+    assert said is not None or abs(priority) > 200_000_000
 
 
 def test_bounds_of_priorities_are_where_karpenter_begins_to_take_pods_for_nothing() -> None:

@@ -43,7 +43,14 @@ from extender.model import (
     SkipReason,
 )
 from extender.policy.brakes import BrakeRecord
-from extender.policy.deletion_cost import EPOCH_MINUTE, CostState, busy_cost, idle_cost, node_seen_of
+from extender.policy.deletion_cost import (
+    EPOCH_MINUTE,
+    CostState,
+    busy_cost,
+    disruption_cost,
+    idle_cost,
+    node_seen_of,
+)
 from extender.settings import Configuration, load_configuration
 from tests.builders import NOW, claim, ledger, minutes_ago, node, stranger, worker
 
@@ -231,6 +238,26 @@ def test_who_has_a_lower_cost_is_counted_and_what_would_be_written_is_said() -> 
     assert (cost.lower_in_pool, cost.to_write) == (1, idle_cost(seen.state.order["node-old"]))
 
 
+@pytest.mark.parametrize("priority", [0, -20_000_000, 1000])
+def test_what_karpenter_alone_reads_is_shown_where_it_stands_or_is_to_be_written(priority: int) -> None:
+    """It is read back as the deletion cost is, whatever the priority that it evens out."""
+    always = "poolDefaults: {deletionCost: {disruptionCost: always}}"
+    key = look().state.order["node-new"]
+    for is_busy, told in ((False, "idle, on a node first seen"), (True, "busy, and was idle before, on a node first")):
+        value = str(disruption_cost(key, priority, is_busy=is_busy))
+        pod = worker("w", node="node-new", priority=priority, disruption_cost=value, disruption_mark=value)
+        seen = look(pod, config=always)
+        found = pod_of(seen, "w").disruption
+        assert found is not None
+        assert (found.whose, found.says_idle, found.node_first_seen) == (CostState.OURS, not is_busy, minutes_ago(30))
+        assert f"disruption cost  {value}: {told}" in page(seen, pod_of(seen, "w"))
+    plain = idle("w", "node-old", priority=priority)
+    to_write = pod_of(look(plain, config=always), "w").disruption
+    assert to_write is not None
+    assert to_write.to_write == disruption_cost(look().state.order["node-old"], priority, is_busy=False)
+    assert pod_of(look(idle("w", "node-old")), "w").disruption is None
+
+
 def test_a_pod_is_named_with_its_namespace_where_several_have_the_name() -> None:
     """And what is not there is answered with what is."""
     seen = look(worker("w", uid="1", namespace="a"), worker("w", uid="2", namespace="b"), worker("worker-1"))
@@ -353,7 +380,7 @@ KEYS = {
     "pod": {
         *{"namespace", "name", "uid", "pool", "noPool", "node", "scheduler", "idle", "idleSince", "claim"},
         "cacheKey",
-        *{"notClaimable", "notReapable", "pass", "waits", "pausedUntil", "before", "deletionCost"},
+        *{"notClaimable", "notReapable", "pass", "waits", "pausedUntil", "before", "deletionCost", "disruptionCost"},
     },
     "node": {
         *{"name", "uid", "rank", "score", "created", "firstSeen", "ageBasis", "leaving", "ending", "why"},
