@@ -37,6 +37,7 @@ S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
 KARPENTER_KINDS = frozenset({"NodeClaim", "NodePool"})
+NOT_IN_SNAPSHOT = "not in the snapshot"
 REMEDY = "make one with: kubectl get nodes,pods -A -o json > snapshot.json"
 
 _UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
@@ -131,10 +132,10 @@ def items_of(content: bytes, source: str) -> Iterator[Item]:
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
     """Read Nodes, Pods, the ledger, the reapers' Lease, NodeClaims, NodePools and PodDisruptionBudgets out of a List.
 
-    Other kinds are counted and left out.
+    Other kinds are counted and left out. Without Nodes it is what somebody has who may list pods of one namespace.
 
     Raises:
-        SnapshotError: it is no JSON, no list, holds no Node, or an object in it cannot be read.
+        SnapshotError: it is no JSON, no list, holds neither Node nor Pod, or an object in it cannot be read.
     """
     nodes: list[Node] = []
     pods: list[Pod] = []
@@ -170,12 +171,14 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 pod_budgets.append(pod_budget_from(msgspec.json.decode(raw, type=PodBudgetObject)))
         except _UNREADABLE as error:
             raise SnapshotError(source, f"item {item.position} cannot be read: {error}") from error
-    if not nodes:
-        raise SnapshotError(source, f"there is no Node in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
+    if not nodes and not pods:
+        raise SnapshotError(source, f"no Node and no Pod is in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
     for pod in pods:
         if pod.ready_since is not None:
             kubelets[pod.node or ""].append(pod.ready_since)
-    taken = when_taken(server, kubelets, (pod.idle_since for pod in pods if pod.idle_since is not None))
+    namespaces = {pod.namespace for pod in pods}
+    marks = [pod.idle_since for pod in pods if pod.idle_since is not None]
+    taken = when_taken(server, kubelets, marks, has_nodes=bool(nodes))
     return Snapshot(
         nodes=tuple(nodes),
         pods=tuple(pods),
@@ -187,6 +190,8 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
         brakes=brakes_among(leases) if leases else None,
         taken=taken.at,
         doubts=taken.doubts,
+        unread={} if nodes else {"Node": NOT_IN_SNAPSHOT},
+        only=namespaces.pop() if not nodes and len(namespaces) == 1 else None,
     )
 
 

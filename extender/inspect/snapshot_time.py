@@ -20,6 +20,9 @@ AHEAD = timedelta(minutes=10)
 """A kubelet tells its time every five minutes only (nodeStatusReportFrequency), so the clocks of two that are well
 differ by no more. One that is further ahead is wrong."""
 
+LATEST = FOREVER - timedelta(days=36_525)
+"""A hundred years before the end of all calendars. A later time says nothing, and no sum may overflow."""
+
 SHOWN = 3
 Time = Annotated[datetime, Meta(tz=True)]
 
@@ -81,22 +84,34 @@ def kubelet_times(node: NodeTimes) -> Iterable[datetime]:
 
 
 def when_taken(
-    server: Iterable[datetime], kubelets: Mapping[str, Iterable[datetime]], marks: Iterable[datetime]
+    server: Iterable[datetime],
+    kubelets: Mapping[str, Iterable[datetime]],
+    marks: Iterable[datetime],
+    *,
+    has_nodes: bool,
 ) -> Taken:
     """Find the newest time that can be believed. ``kubelets`` is by node, ``marks`` are by the clocks of workers.
 
     1. the newest time that the API server wrote, or that at least half of the nodes have reached by their own clocks,
-    whichever is later; 2. what other nodes say, if it is no more than ten minutes later; 3. likewise marks.
+    whichever is later; 2. what other nodes say, if it is no more than ten minutes later; 3. likewise marks. Without
+    Nodes nothing in it goes on telling the time but marks, so that the newest is believed, and said to be alone.
     """
-    wrote = max((time for time in server if time != FOREVER), default=None)
-    newest = {node: max(times) for node, each in kubelets.items() if (times := list(each))}
+    wrote = max(_sane(server), default=None)
+    newest = {node: max(times) for node, each in kubelets.items() if (times := list(_sane(each)))}
     reached = sorted(newest.values())[(len(newest) - 1) // 2] if newest else None
     base = max((time for time in (wrote, reached) if time is not None), default=None)
     if base is None:
         return Taken(at=None)
     at = max([base, *(time for time in newest.values() if time - base <= AHEAD)])
-    at = max([at, *(mark for mark in marks if mark - at <= AHEAD)])
-    return Taken(at=at, doubts=tuple(_doubts(newest, wrote, at, base)))
+    believed = max([at, *(mark for mark in _sane(marks) if not has_nodes or mark - at <= AHEAD)])
+    if believed - at > AHEAD:
+        why = f"by a worker's mark alone, {_span(believed - at)} after all else in it; --show-managed-fields tells"
+        return Taken(at=believed, doubts=(f"what time it was ({why})",))
+    return Taken(at=believed, doubts=tuple(_doubts(newest, wrote, believed, base)))
+
+
+def _sane(times: Iterable[datetime]) -> Iterable[datetime]:
+    return (time for time in times if time < LATEST)
 
 
 def _doubts(newest: Mapping[str, datetime], wrote: datetime | None, at: datetime, base: datetime) -> Iterable[str]:

@@ -21,7 +21,7 @@ def what_is_unknown(
     if why := snapshot.unread.get("Node"):
         yield f"the order of nodes, and so what a pass does with a worker (no Node: {why})"
     if snapshot.only is not None:
-        yield f"workers of other namespaces than {snapshot.only} (not yours to list): counts are of this one alone"
+        yield f"workers of other namespaces than {snapshot.only} (none were read): counts are of this one alone"
     if not snapshot.kinds.get("Pod"):
         yield "which workers run where (no Pod)"
     yield from _unknown_of_karpenter(snapshot)

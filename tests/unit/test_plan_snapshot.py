@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.inspect.plan import Plan, plan_of
+from extender.inspect.plan_text import render_table
 from extender.inspect.reading import read_source
 from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot
 from extender.kube.lease import LEASE_LABELS
@@ -118,12 +119,11 @@ def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (listed(node_item())[:-1], "it is not JSON: Input data was truncated"),
         (b"{}", "it is an object, not a list"),
         (json.dumps(node_item()).encode(), "it is a Node, not a list"),
-        (b'{"kind": "NodeList", "items": null}', "there is no Node in it (it holds nothing)"),
+        (b'{"kind": "NodeList", "items": null}', "no Node and no Pod is in it (it holds nothing)"),
         (b'{"kind": 3, "items": []}', "it is not a Kubernetes list: Expected `str`, got `int` - at `$.kind`"),
         (b'{"items": 3}', "it is not a Kubernetes list: Expected `array | null`, got `int` - at `$.items`"),
-        (listed(), "there is no Node in it (it holds nothing)"),
-        (listed(pod_item()), "there is no Node in it (it holds Pod)"),
-        (listed({"metadata": {"name": "a"}}, kind="PodList"), "there is no Node in it (it holds Pod)"),
+        (listed(), "no Node and no Pod is in it (it holds nothing)"),
+        (listed({"metadata": {"name": "a"}}, kind="JobList"), "no Node and no Pod is in it (it holds Job)"),
         (listed(node_item(), None), "item 1 cannot be read: Expected `object`, got `null`"),
         (listed({"kind": "Node"}), "item 0 cannot be read: Object missing required field `metadata`"),
         (
@@ -137,7 +137,7 @@ def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_no_snapshot_is_refused_with_its_reason(content: bytes, problem: str) -> None:
-    """Each message says what was found instead of a List with a Node in it."""
+    """Each message says what was found instead of a List with a Node or a Pod in it."""
     assert refusal(content) == problem
 
 
@@ -188,6 +188,41 @@ def test_node_list_of_the_api_gives_nodes() -> None:
     item = node_item()
     del item["kind"], item["apiVersion"]
     assert [node.name for node in parse(listed(item, kind="NodeList")).nodes] == ["node-a"]
+
+
+@pytest.mark.parametrize(("namespaces", "only"), [(("mine", "mine"), "mine"), (("mine", "theirs"), None)])
+def test_pods_without_nodes_are_what_somebody_with_one_namespace_has(
+    namespaces: tuple[str, ...], only: str | None
+) -> None:
+    """Then nodes are not read, and neither are the workers of others; both are said."""
+    pods = [pod_item(f"pod-{place}", nodeName="node-a") for place in range(2)]
+    for pod, namespace in zip(pods, namespaces, strict=True):
+        pod["metadata"]["namespace"] = namespace
+    found = parse(listed(*pods))
+    assert (len(found.pods), found.only, found.unread) == (2, only, {"Node": "not in the snapshot"})
+    unknown = plan_of(found, Configuration.default(), source="s").unknown
+    assert any("the order of nodes" in line for line in unknown)
+    assert any("workers of other namespaces than mine" in line for line in unknown) == (only is not None)
+    everything = parse(listed(node_item(), *pods))
+    assert (everything.only, everything.unread) == (None, {})
+
+
+def test_without_nodes_the_newest_mark_is_believed_and_said_to_be_alone() -> None:
+    """Nobody else tells the time after the last pod began: workers that fell idle since would count as busy."""
+    mark = "2026-11-01T12:11:00Z"
+    found = parse(listed(pod_item(nodeName="node-a", annotations={"warmnode.dev/idle-since": mark})))
+    plan = plan_of(found, Configuration.default(), source="s")
+    assert (found.taken, plan.pools[0].idle) == (at(mark), 1)
+    assert plan.unknown[0].startswith("what time it was (by a worker's mark alone, 2 h after all else in it")
+
+
+@pytest.mark.parametrize("item", [node_item(status=beat("9999-12-31T23:59:59Z")), pod_item(nodeName="a")])
+def test_a_time_at_the_end_of_all_calendars_is_nobodys(item: dict[str, Any]) -> None:
+    """Of a kubelet or of a worker: a plan is made all the same."""
+    marked = pod_item("m", nodeName="a", annotations={"warmnode.dev/idle-since": "9999-12-31T23:59:59Z"})
+    found = parse(listed(item, marked))
+    assert found.taken == at(CREATED)
+    assert render_table(plan_of(found, Configuration.default(), source="s"))
 
 
 def test_ledger_is_known_by_its_label() -> None:

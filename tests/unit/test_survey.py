@@ -397,15 +397,17 @@ def test_node_pools_of_a_version_that_is_not_read_are_not_known(api_version: str
     assert [pool.name for pool in read.node_pools or ()] == ["a"]
 
 
-def test_without_pods_nobody_knows_whether_there_is_a_karpenter() -> None:
-    """No node is Karpenter's now; its pods would show it."""
+@pytest.mark.parametrize(("is_node_there", "is_pod_there"), [(True, True), (True, False), (False, True)])
+def test_without_nodes_or_pods_nobody_knows_whether_there_is_a_karpenter(
+    is_node_there: bool, is_pod_there: bool
+) -> None:
+    """No node is Karpenter's now, and its pods would show it: both are needed to tell that there is none."""
     bare = {"kind": "Node", "metadata": {"name": "node-a", "uid": "node-uid", "creationTimestamp": TAKEN}}
-    content = json.dumps({"kind": "List", "items": [bare]}).encode()
-    found = evidence_of_snapshot(content, DoctorOptions(), source="f")
-    assert verdict_of(Check.KARPENTER_NODE_POOLS, found) is Verdict.UNKNOWN
-    content = json.dumps({"kind": "List", "items": [bare, WORKER]}).encode()
-    found = evidence_of_snapshot(content, DoctorOptions(), source="f")
-    assert verdict_of(Check.KARPENTER_NODE_POOLS, found) is Verdict.OK
+    items = [*([bare] if is_node_there else []), *([WORKER] if is_pod_there else [])]
+    found = evidence_of_snapshot(json.dumps({"kind": "List", "items": items}).encode(), DoctorOptions(), source="f")
+    verdict = Verdict.OK if is_node_there and is_pod_there else Verdict.UNKNOWN
+    assert verdict_of(Check.KARPENTER_NODE_POOLS, found) is verdict
+    assert verdict_of(Check.KARPENTER_PRIORITIES, found) is verdict
 
 
 def test_the_settings_are_known_only_where_a_file_would_have_been_seen() -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from extender.inspect.doctor.evidence import Evidence, Kind
 from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.plan import EPOCH
-from extender.inspect.snapshot import Item, items_of, parse_snapshot
+from extender.inspect.snapshot import NOT_IN_SNAPSHOT, Item, items_of, parse_snapshot
 from extender.inspect.survey.karpenter_version import BALANCED
 from extender.inspect.survey.kept_nodes import kept_nodes_of
 from extender.inspect.survey.live_evidence import DoctorOptions
@@ -31,7 +31,6 @@ from extender.settings.in_force import InForce
 
 T = TypeVar("T")
 
-NOT_IN_SNAPSHOT = "not in the snapshot"
 CRD = "CustomResourceDefinition"
 NODE_POOLS_CRD = "nodepools.karpenter.sh"
 REMEDY = (
@@ -44,6 +43,7 @@ _KINDS = {
     Kind.DISRUPTION_BUDGETS: "PodDisruptionBudget",
     Kind.NODE_POOLS: "NodePool",
     Kind.NODE_CLAIMS: "NodeClaim",
+    Kind.NODES: "Node",
     Kind.PODS: "Pod",
 }
 
@@ -52,7 +52,7 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
     """Read a snapshot.
 
     Raises:
-        SnapshotError: it is no list, holds no Node, or an object in it cannot be read.
+        SnapshotError: it is no list, holds neither Node nor Pod, or an object in it cannot be read.
     """
     of_kind: dict[str, list[Item]] = defaultdict(list)
     for item in items_of(content, source):
@@ -72,7 +72,7 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
     pods = read("Pod", SurveyedPod, lambda raw: pod_facts(raw, classify))
     material = Material(
         namespace=namespace,
-        nodes=read("Node", NodeObject, node_from),
+        nodes=read("Node", NodeObject, node_from) or None,
         pods=[each for each in pods if each is not None],
         config_maps=own,
         leases=[lease for lease in leases if lease.namespace == namespace],
@@ -87,7 +87,9 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
     other_versions = sorted(kind for kind in of_kind if kind.startswith("NodePool karpenter.sh/"))
     if not of_kind["NodePool"]:
         material.node_pools = None
-        shows_karpenter = any(node.node_pool for node in material.nodes or ()) or not of_kind["Pod"]
+        shows_karpenter = any(node.node_pool for node in material.nodes or ()) or not (
+            of_kind["Pod"] and of_kind["Node"]
+        )
         if other_versions:
             material.unread[Kind.NODE_POOLS] = f"it has {', '.join(other_versions)}, and karpenter.sh/v1 is read"
         elif not shows_karpenter:
