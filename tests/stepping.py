@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from extender.kube.api_client import TIMEOUT, KubeClient, Params
+from extender.kube.api_request import Lane
 from extender.kube.errors import Unavailable, failure
-from extender.kube.transport import Lane
 from tests.fakes.selectors import selection
 from tests.fakes.store import PODS, Refusal, Store
 

@@ -17,10 +17,10 @@ from extender.cluster.feed import OPTIONAL, ClusterFeed
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
+from extender.kube.api_request import Lane
 from extender.kube.lease import is_held
 from extender.kube.ledger_store import LedgerStore
 from extender.kube.listing import list_uids
-from extender.kube.transport import Lane
 from extender.logs import fields
 from extender.loops.clock_skew import tell_skew
 from extender.loops.departures import tell_departures

@@ -11,15 +11,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
-
-import aiohttp
+from typing import TYPE_CHECKING, TypeAlias
 
 from extender import __version__
+from extender.kube.api_request import ApiRequest, Lane
 from extender.kube.credentials import in_cluster_access
 from extender.kube.errors import failure
 from extender.kube.kubeconfig import kubeconfig_access
-from extender.kube.transport import ApiRequest, Lane, Transport
+
+if TYPE_CHECKING:  # aiohttp is a quarter of what a command loads that reads a file only
+    import aiohttp
+
+    from extender.kube.transport import Transport
 
 Params: TypeAlias = Mapping[str, str]
 
@@ -63,6 +66,8 @@ class KubeClient:
         account. Else a kubeconfig: ``kubeconfig`` or $KUBECONFIG (a list of files, as in kubectl) or
         ``~/.kube/config``, and in it ``context`` or the current one. Raises ConfigurationProblem, one line.
         """
+        from extender.kube.transport import Transport
+
         files = kubeconfig or os.environ.get("KUBECONFIG", "")
         if not files and context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
             access = in_cluster_access(os.environ)

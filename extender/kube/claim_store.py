@@ -14,6 +14,7 @@ import msgspec
 
 from extender.kube.annotate import PATCH_TIMEOUT, cost_annotations, patch_metadata
 from extender.kube.api_client import KubeClient
+from extender.kube.api_request import Lane
 from extender.kube.codec import Codec
 from extender.kube.errors import NotFound, Unavailable
 from extender.kube.objects import (
@@ -26,7 +27,6 @@ from extender.kube.objects import (
     PodObject,
     pod_from,
 )
-from extender.kube.transport import Lane
 from extender.kube.watch_reports import UndecodableObject
 from extender.model import Pod, PodClaim
 from extender.policy.deletion_cost import NO_CHANGE, Prices

@@ -14,9 +14,9 @@ from typing import Annotated
 import msgspec
 
 from extender.kube.api_client import KubeClient
+from extender.kube.api_request import Lane
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.errors import Conflict, Forbidden, NotFound
-from extender.kube.transport import Lane
 from extender.policy.election import MAX_TRANSITIONS, LeaseRecord
 
 _NAME_LABEL = "app.kubernetes.io/name"

@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from extender.kube.api_client import KubeClient
 from extender.kube.errors import Unavailable
 from extender.logs import one_line
+
+if TYPE_CHECKING:  # as in api_client
+    import aiohttp
 
 PROTOCOL = "v4.channel.k8s.io"
 DATA, ERROR = 0, 1
@@ -53,9 +55,11 @@ async def get_from_pod(client: KubeClient, *, namespace: str, pod: str, port: in
 
 async def _read(socket: aiohttp.ClientWebSocketResponse, name: str) -> bytes:
     """Read until the answer is complete, or the tunnel ends. Raises Unavailable where the kubelet says why it fails."""
+    from aiohttp import WSMsgType
+
     channels = {DATA: bytearray(), ERROR: bytearray()}
     async for message in socket:
-        if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
+        if message.type is not WSMsgType.BINARY or not message.data:
             continue
         channels.setdefault(message.data[0], bytearray()).extend(message.data[1:])
         failed = bytes(channels[ERROR][PORT_BYTES:])

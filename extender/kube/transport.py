@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 
 import aiohttp
 
+from extender.kube.api_request import ApiRequest, Lane
 from extender.kube.credentials import Access, Credential, TlsContexts
 from extender.kube.errors import ConfigurationProblem, Unavailable, failure
 from extender.logs import one_line
@@ -25,35 +24,6 @@ from extender.logs import one_line
 _CONNECT_SECONDS = 10.0
 _SILENT_SECONDS = 15.0  # something was asked, and nothing at all was answered since
 _REFRESH_PAUSE_SECONDS = 10.0  # refused over and over, an exec plugin is still not run more often than this
-
-
-class Lane(StrEnum):
-    """Whose requests share connections. There are at most a hundred in each lane, so none waits for another lane's."""
-
-    LEASE = "lease"
-    FEED = "feed"
-    CLAIMS = "claims"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiRequest:
-    """One request. ``path`` is below the server's URL; ``silence_limit`` None leaves the limit to the caller.
-
-    ``answer_limit`` is how long the answer's head may take.
-    """
-
-    method: str
-    path: str
-    body: bytes | None = None
-    params: Mapping[str, str] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    silence_limit: timedelta | None = None
-    answer_limit: timedelta | None = None
-    lane: Lane = Lane.OTHER
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
 
 
 class Transport:

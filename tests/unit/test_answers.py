@@ -20,6 +20,7 @@ from extender.inspect.survey.permissions import ApiVerb
 from extender.inspect.survey.survey_objects import lease_facts
 from extender.kube.annotate import annotate
 from extender.kube.api_client import KubeClient
+from extender.kube.api_request import Lane
 from extender.kube.claim_store import ClaimStore
 from extender.kube.errors import KubeError
 from extender.kube.eviction import EvictionOutcome, Evictor
@@ -29,7 +30,6 @@ from extender.kube.listing import list_objects
 from extender.kube.managed_fields import is_priced_by_karpenter
 from extender.kube.mark_store import MarkStore
 from extender.kube.objects import PodObject
-from extender.kube.transport import Lane
 from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease
 from extender.policy.election import LeaseRecord
 from extender.policy.scheduler_silence import WebhookRecord

@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.kube.api_client import KubeClient
+from extender.kube.api_request import Lane
 from extender.kube.claim_store import ClaimStore
 from extender.kube.credentials import Access, Credential, FixedCredentials, TlsContexts, TokenFile, in_cluster_access
 from extender.kube.errors import (
@@ -41,7 +42,7 @@ from extender.kube.errors import (
 from extender.kube.exec_plugin import ExecConfig, ExecCredentials
 from extender.kube.lease import LeaseStore
 from extender.kube.proxy import bypasses_proxy, environment_proxy
-from extender.kube.transport import Lane, Transport
+from extender.kube.transport import Transport
 from extender.logs import one_line
 from tests.builders import by_label, worker
 from tests.fakes.apiserver import FakeApiServer
