@@ -1,7 +1,8 @@
 """The last decisions of this process, in memory: so many, and so many bytes, whatever the names are.
 
-Owns the bound and the joining of a placement with where the worker went. Each is kept as the line that is sent: what it
-takes is known, and no garbage collection walks over it.
+Owns the bound and the joining of a placement with where the worker went. Each is kept as a line: what it takes is
+known, and no garbage collection walks over it. A placement's is written while a scheduler waits, so it is put into the
+words in which it is sent only when somebody reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import msgspec
 
 from extender.logs import fields
 from extender.model import Pod
-from extender.policy.decisions import Decision, PlacementDecision, decode_decision, encode_decision
+from extender.policy.decisions import (
+    Decision,
+    Kept,
+    KeptPlacement,
+    PlacementDecision,
+    decode_kept_placement,
+    encode_decision,
+)
 
 log = logging.getLogger("warmnode.decisions")
 
@@ -51,12 +59,13 @@ class DecisionHistory:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def add(self, decision: Decision) -> None:
+    def add(self, decision: Kept) -> None:
         """Remember a decision."""
-        self._tell("decision", decision)
+        if self._is_logged():
+            _tell("decision", decision.decision() if isinstance(decision, KeptPlacement) else decision)
         number = self._first + len(self._lines)
         self._put(number, decision)
-        if isinstance(decision, PlacementDecision) and decision.uid:
+        if isinstance(decision, KeptPlacement) and decision.uid:
             self._unbound[decision.uid] = number
         self._keep_within_bounds()
 
@@ -65,21 +74,26 @@ class DecisionHistory:
         number = self._unbound.pop(worker.uid, None) if worker.node is not None else None
         if number is None:
             return None
-        decision = decode_decision(self._lines[number][1])
-        assert isinstance(decision, PlacementDecision)  # noqa: S101 - only these wait
-        after = round(max(0.0, (self.now() - decision.at).total_seconds()), 3)
-        joined = msgspec.structs.replace(decision, node=worker.node, bound_after_seconds=after)
+        placement = decode_kept_placement(self._lines[number][1])
+        assert placement is not None  # noqa: S101 - only these wait
+        after = round(max(0.0, (self.now() - placement.at).total_seconds()), 3)
+        joined = msgspec.structs.replace(placement, node=worker.node, bound_after_seconds=after)
         self._put(number, joined)
         self._keep_within_bounds()
-        self._tell("bound", joined)
-        return joined
+        decision = joined.decision()
+        if self._is_logged():
+            _tell("bound", decision)
+        return decision
 
-    def lines(self, word: str = "") -> Iterator[bytes]:
-        """Give the lines, oldest first; with ``word`` those that hold it as a JSON string, and maybe a few more."""
+    def lines(self, word: str = "", *, latest_first: bool = False) -> Iterator[bytes]:
+        """Give the lines as they are sent, of this moment; with ``word`` those that hold it as a JSON string, and maybe
+        a few more. Each is made when it is taken.
+        """
         wanted = msgspec.json.encode(word)
-        return (line for _, line in self._lines.values() if not word or wanted in line)
+        found = [line for _, line in self._lines.values() if not word or wanted in line]
+        return map(_as_sent, reversed(found) if latest_first else found)
 
-    def _put(self, number: int, decision: Decision) -> None:
+    def _put(self, number: int, decision: Kept) -> None:
         known = self._lines.get(number)
         line = encode_decision(decision)
         self._lines[number] = decision.uid, line
@@ -93,6 +107,11 @@ class DecisionHistory:
                 del self._unbound[uid]
             self._first += 1
 
-    def _tell(self, message: str, decision: Decision) -> None:
-        if self._is_logged():
-            log.info(message, extra=fields(**msgspec.to_builtins(decision)))
+
+def _as_sent(line: bytes) -> bytes:
+    placement = decode_kept_placement(line)
+    return line if placement is None else encode_decision(placement.decision())
+
+
+def _tell(message: str, decision: Decision) -> None:
+    log.info(message, extra=fields(**msgspec.to_builtins(decision)))

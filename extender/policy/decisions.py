@@ -6,6 +6,7 @@ Owns these values and their JSON form, which docs/explain.md describes. Decides 
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import zip_longest
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -53,6 +54,48 @@ class PlacementDecision(Remembered, frozen=True, kw_only=True, rename="camel", o
     bound_after_seconds: float | None = None
 
 
+class KeptPlacement(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """A `PlacementDecision` as it is made and kept, a row of flat values: it is made while a scheduler waits.
+
+    ``nodes`` are the best, with their ``ranks``; ``key_uses`` and ``in_window`` are empty where the worker has no key.
+    """
+
+    at: ZonedTime
+    namespace: str
+    pod: str
+    uid: str
+    pool: str
+    key: str | None
+    shadow: bool
+    candidates: int
+    nodes: tuple[str, ...]
+    ranks: tuple[int, ...]
+    key_uses: tuple[float, ...] = ()
+    in_window: tuple[bool, ...] = ()
+    node: str | None = None
+    bound_after_seconds: float | None = None
+
+    def decision(self) -> PlacementDecision:
+        """Give it as it is sent and written."""
+        best = zip_longest(self.nodes, self.ranks, self.key_uses, self.in_window)
+        return PlacementDecision(
+            at=self.at,
+            namespace=self.namespace,
+            pod=self.pod,
+            uid=self.uid,
+            pool=self.pool,
+            key=self.key,
+            shadow=self.shadow,
+            candidates=self.candidates,
+            best=tuple(
+                RankedNode(node=node, rank=rank, key_uses=uses or 0, in_window=inside or False)
+                for node, rank, uses, inside in best
+            ),
+            node=self.node,
+            bound_after_seconds=self.bound_after_seconds,
+        )
+
+
 class EvictionDecision(Remembered, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="eviction"):
     """A worker that was to be evicted: what came of it, ``evicted`` or why it stays."""
 
@@ -79,12 +122,14 @@ class PreemptionDecision(Remembered, frozen=True, kw_only=True, rename="camel", 
 
 
 Decision: TypeAlias = PlacementDecision | EvictionDecision | ClaimDecision | PreemptionDecision
+Kept: TypeAlias = KeptPlacement | EvictionDecision | ClaimDecision | PreemptionDecision
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Decision] = msgspec.json.Decoder(Decision)
+_placement_decoder = msgspec.json.Decoder(KeptPlacement)
 
 
-def encode_decision(decision: Decision) -> bytes:
+def encode_decision(decision: Decision | Kept) -> bytes:
     """Write one, on one line. The line takes no more memory than it is long: `encode` alone leaves room at its end."""
     written = bytearray()
     _encoder.encode_into(decision, written)
@@ -94,6 +139,11 @@ def encode_decision(decision: Decision) -> bytes:
 def decode_decision(line: bytes) -> Decision:
     """Read one. Raises `msgspec.DecodeError`: it is none, or of a version that has other fields."""
     return _decoder.decode(line)
+
+
+def decode_kept_placement(line: bytes) -> KeptPlacement | None:
+    """Read a kept placement, None where the line is another decision."""
+    return _placement_decoder.decode(line) if line.startswith(b"[") else None
 
 
 def is_about_pod(decision: Decision, namespace: str, name: str) -> bool:

@@ -20,7 +20,7 @@ from extender.web.requests import Handler, json_response, problem, route
 HISTORY_PORT = 9889
 DECISIONS_PATH = "/decisions"
 SHADOW_PATH = "/shadow"
-LINES_BETWEEN_YIELDS = 500
+LINES_BETWEEN_YIELDS = 100
 """Reading so many takes two milliseconds, and a scheduler may be waiting for an answer."""
 
 
@@ -38,16 +38,17 @@ def history_handler(history: DecisionHistory, shadow: ShadowScore | None = None)
             return problem(HTTPStatus.BAD_REQUEST, f"last is a number of decisions (got {last[:20]!r})")
         oldest = next(history.lines(), None)
         headers = {"Warmnode-Oldest": f"{decode_decision(oldest).at:%Y-%m-%dT%H:%M:%SZ}"} if oldest else {}
-        lines = []
-        for number, line in enumerate(list(history.lines(pod or node))):
+        most = int(last[:9]) if last else len(history)
+        found: list[bytes] = []
+        for number, line in enumerate(history.lines(pod or node, latest_first=True)):
+            if len(found) >= most:
+                break
             if number % LINES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
             decision = decode_decision(line) if pod or node else None
             if decision is None or (is_about_pod(decision, namespace, pod) if pod else is_about_node(decision, node)):
-                lines.append(line)
-        if last:
-            lines = lines[max(0, len(lines) - int(last[:9])) :]
-        body = b"".join(line + b"\n" for line in lines)
+                found.append(line)
+        body = b"".join(line + b"\n" for line in reversed(found))
         return web.Response(body=body, content_type="application/jsonl", headers=headers)
 
     async def show_shadow(request: web.BaseRequest) -> web.StreamResponse:

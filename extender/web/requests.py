@@ -133,13 +133,17 @@ async def read_body(
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(deadline_seconds):
-            while chunk := await request.content.readany():
-                size += len(chunk)
-                if size <= limit_bytes:
-                    chunks.append(chunk)
-                else:
-                    chunks.clear()
+        if request.content.is_eof():  # it came with the head, as most do: no deadline is needed
+            chunks.append(request.content.read_nowait())
+            size = len(chunks[0])
+        else:
+            async with asyncio.timeout(deadline_seconds):
+                while chunk := await request.content.readany():
+                    size += len(chunk)
+                    if size <= limit_bytes:
+                        chunks.append(chunk)
+                    else:
+                        chunks.clear()
     except TimeoutError as error:
         raise BodyRefused(
             HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {deadline_seconds:g} s"

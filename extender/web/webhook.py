@@ -7,7 +7,7 @@ extender that fails leaves the victims as they were. So doubt answers at once an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from http import HTTPStatus
 from time import perf_counter
@@ -20,7 +20,7 @@ from extender.cluster.state import ClusterState
 from extender.cluster.working_sets import WorkingSets
 from extender.logs import fields
 from extender.policy.affinity import Affinity
-from extender.policy.decisions import PlacementDecision, PreemptionDecision, RankedNode
+from extender.policy.decisions import KeptPlacement, PreemptionDecision
 from extender.policy.pools import PoolsInForce, cache_key_of, pool_of
 from extender.policy.preemption import PreemptionView, PreemptVerdict, choose_preemption
 from extender.policy.scoring import Ranking, score_nodes
@@ -111,11 +111,28 @@ class Webhook:
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if pool is None:
             return NO_SCORES, WebhookOutcome.NEUTRAL
-        ranking = self._state.ranking.as_of(self._clock.now())
+        now = self._clock.now()
+        ranking = self._state.ranking.as_of(now)
         candidates, affinity = self._affinity(pool, request, ranking)
         scores = score_nodes(candidates, ranking, affinity)
         is_shadow = self.pools.is_shadow(pool)
-        self._remember(request, pool, affinity, scores, is_shadow=is_shadow)
+        names = tuple([name for name, _ in scores])
+        self._history.add(
+            KeptPlacement(
+                at=now,
+                namespace=request.pod.namespace,
+                pod=request.pod.name,
+                uid=request.pod.uid,
+                pool=pool,
+                key=affinity.key if affinity is not None else None,
+                shadow=is_shadow,
+                candidates=len(request.node_names),
+                nodes=names,
+                ranks=tuple(map(ranking.place, names)),
+                key_uses=tuple(round(affinity.workers(name, now), 2) for name in names) if affinity else (),
+                in_window=tuple(ranking[name] <= affinity.end for name in names) if affinity else (),
+            )
+        )
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "prioritize",
@@ -132,39 +149,6 @@ class Webhook:
         if is_shadow:
             return NO_SCORES, WebhookOutcome.SHADOW
         return wire.encode_priorities(scores), WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
-
-    def _remember(
-        self,
-        request: wire.PrioritizeRequest,
-        pool: str,
-        affinity: Affinity | None,
-        scores: Sequence[tuple[str, int]],
-        *,
-        is_shadow: bool,
-    ) -> None:
-        now = self._clock.now()
-        ranking = self._state.ranking.as_of(now)
-        self._history.add(
-            PlacementDecision(
-                at=now,
-                namespace=request.pod.namespace,
-                pod=request.pod.name,
-                uid=request.pod.uid,
-                pool=pool,
-                key=affinity.key if affinity is not None else None,
-                shadow=is_shadow,
-                candidates=len(request.node_names),
-                best=tuple(
-                    RankedNode(
-                        node=name,
-                        rank=ranking.place(name),
-                        key_uses=round(affinity.workers(name, now), 2) if affinity is not None else 0,
-                        in_window=affinity is not None and ranking[name] <= affinity.end,
-                    )
-                    for name, _ in scores
-                ),
-            )
-        )
 
     def _affinity(
         self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking

@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
@@ -16,6 +17,7 @@ from extender.cluster.history import MOST_BYTES, MOST_DECISIONS, DecisionHistory
 from extender.loops.eviction_history import EvictionHistory
 from extender.policy.decisions import (
     EvictionDecision,
+    KeptPlacement,
     PlacementDecision,
     RankedNode,
     decode_decision,
@@ -29,11 +31,19 @@ LONGEST_NAME = "n" * 253
 
 def placement(
     pod: str = "w", *, at: datetime = NOW, namespace: str = "default", nodes: tuple[str, ...] = ("a", "b")
-) -> PlacementDecision:
+) -> KeptPlacement:
     """An answer that prefers the first of these nodes."""
-    best = tuple(RankedNode(node=node, rank=place) for place, node in enumerate(nodes, 1))
-    return PlacementDecision(
-        at=at, namespace=namespace, pod=pod, uid=f"uid-of-{pod}", pool="ducks", candidates=len(nodes), best=best
+    return KeptPlacement(
+        at=at,
+        namespace=namespace,
+        pod=pod,
+        uid=f"uid-of-{pod}",
+        pool="ducks",
+        key=None,
+        shadow=False,
+        candidates=len(nodes),
+        nodes=nodes,
+        ranks=tuple(range(1, len(nodes) + 1)),
     )
 
 
@@ -147,12 +157,33 @@ def test_a_worker_without_a_node_or_without_an_answer_is_joined_with_nothing() -
     assert history.bound(worker("other", node="a")) is None
 
 
-@pytest.mark.parametrize("decision", [placement(), eviction()])
+@pytest.mark.parametrize("decision", [placement().decision(), eviction()])
 def test_a_decision_is_one_line_and_reads_back(decision: PlacementDecision | EvictionDecision) -> None:
     """With its kind in it."""
     line = encode_decision(decision)
     assert b"\n" not in line
     assert decode_decision(line) == decision
+
+
+def test_a_placement_is_read_as_it_was_decided() -> None:
+    """It is kept as a row of values; with a key each node says how much it was used, and whether it could choose it."""
+    history = DecisionHistory(now=lambda: NOW)
+    row = msgspec.structs.replace(placement(), key="acme", key_uses=(1.5, 0.0), in_window=(True, False))
+    history.add(row)
+    (found,) = map(decode_decision, history.lines())
+    assert isinstance(found, PlacementDecision)
+    assert found.best == (RankedNode(node="a", rank=1, key_uses=1.5, in_window=True), RankedNode(node="b", rank=2))
+    assert (found.pod, found.uid, found.pool, found.key, found.candidates) == ("w", "uid-of-w", "ducks", "acme", 2)
+
+
+def test_lines_are_those_of_the_moment_when_they_were_asked_for() -> None:
+    """What comes or goes while they are read changes nothing: a reader lets others work in between."""
+    history = DecisionHistory(now=lambda: NOW, most_decisions=2)
+    for pod in ("w1", "w2"):
+        history.add(placement(pod))
+    lines = history.lines(latest_first=True)
+    history.add(placement("w3"))
+    assert [decode_decision(line).pod for line in lines] == ["w2", "w1"]
 
 
 def test_decisions_are_logged_where_that_is_switched_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -79,8 +79,18 @@ def test_ranking_changed_in_place_equals_one_made_anew(
     assert list(ranking) == [name for _, name in sorted((key, name) for name, key in expected.items())]
 
 
-def test_few_and_many_candidates_find_the_same() -> None:
-    """The two ways of looking agree: a few at the end of a long order, and the same among all."""
-    ranking = Ranking({f"n{i:03}": (0, 0, i, 0, f"u{i}") for i in range(200)})
-    few = [f"n{i:03}" for i in range(180, 200)]
-    assert ranking.first(few, 9) == ranking.first([*few, *(f"x{i}" for i in range(500))], 9) == few[:9]
+@given(
+    st.sampled_from([0, 1, 8, 100, 400]),
+    st.lists(st.integers(0, 450), max_size=30),
+    st.integers(0, 12),
+    st.booleans(),
+)
+def test_the_first_candidates_are_those_of_a_sort(nodes: int, candidates: list[int], count: int, many: bool) -> None:
+    """However few or many they are, and wherever in the order: the ways of looking agree, after a change too."""
+    ranking = Ranking({f"n{i:03}": (0, 0, i, 0, f"u{i}") for i in range(nodes)})
+    names = [f"n{i:03}" for i in candidates] + [f"x{i}" for i in range(500 * many)]
+    assert ranking.first(names, count) == sorted({name for name in names if name in ranking})[:count]
+    ranking.put("n000", (1, 0, 0, 0, "last"))
+    expected = sorted({name for name in names if name in ranking}, key=lambda name: (name == "n000", name))
+    assert ranking.first(names, count) == expected[:count]
+    assert [ranking.place(name) for name in ranking] == list(range(1, len(ranking) + 1))
