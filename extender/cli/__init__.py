@@ -13,7 +13,7 @@ from extender import __version__
 from extender.cli.outcome import BAD_USAGE, CLEAN, FAILURE
 from extender.cli.parser import CommandParser
 
-__all__ = ["BAD_USAGE", "CLEAN", "FAILURE", "main"]
+__all__ = ["BAD_USAGE", "CLEAN", "FAILURE", "command_line", "main"]
 
 _DESCRIPTION = """\
 Keeps the oldest nodes of a Kubernetes worker pool full and its newest nodes empty, so that caches on nodes stay in
@@ -39,6 +39,7 @@ _COMMANDS = {
     "simulate": ("simulate_command", "show what each rule would cost, and how warm it would be"),
     "config": ("config_command", "check the configuration file, or print its JSON Schema"),
     "cleanup": ("plan_cleanup", "remove everything that warmnode has written"),
+    "completion": ("completion_command", "print what completes command lines in your shell"),
     "version": ("version_command", "print the version"),
 }
 """The commands, in the order of the help: the module that has each, and what it does."""
@@ -46,7 +47,7 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; only bugs leave a traceback."""
-    options = _parser(Path(sys.argv[0]).name).parse_args(arguments)
+    options = command_line().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
@@ -60,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(program: str) -> CommandParser:
+def command_line() -> CommandParser:
+    """Make the parser of all commands."""
+    program = Path(sys.argv[0]).name
     parser = CommandParser(
         prog="kubectl warmnode" if program == "kubectl-warmnode" else "warmnode", description=_DESCRIPTION
     )

@@ -7,7 +7,7 @@ import asyncio
 
 from extender.cli.flags import cluster_flags, cluster_options, path
 from extender.cli.look_source import check_place, look, looks_once, snapshot_flag
-from extender.cli.outcome import CLEAN, FAILURE, BadUsage, columns, fail, show
+from extender.cli.outcome import CLEAN, FAILURE, BadUsage, columns, fail, show, show_page
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import commands
 from extender.inspect.doctor.doctor_text import render_json, render_page
@@ -87,8 +87,9 @@ def _explain(options: argparse.Namespace) -> int:
         name = f"{explanation.pod.namespace}/{explanation.pod.name}"
     is_placed = isinstance(explanation, PoolExplanation) and explanation.settings.placement is PlacementMode.ACTIVE
     history = None if is_placed else _recall(options, name)
-    render = encode_explanation if options.output == "json" else render_explanation
-    return show(render(explanation, seen.plan, history))
+    if options.output == "json":
+        return show(encode_explanation(explanation, seen.plan, history))
+    return show_page(render_explanation(explanation, seen.plan, history))
 
 
 def _explain_the_past(options: argparse.Namespace, not_there: str, plan: Plan) -> int:
@@ -119,7 +120,10 @@ def _doctor(options: argparse.Namespace) -> int:
         diagnosis = commands.diagnose_snapshot(options.snapshot, asked)
     else:
         diagnosis = asyncio.run(commands.diagnose_live(cluster_options(options), asked))
-    shown = show(render_json(diagnosis) if options.output == "json" else render_page(diagnosis, width=columns()))
+    if options.output == "json":
+        shown = show(render_json(diagnosis))
+    else:
+        shown = show_page(render_page(diagnosis, width=columns()))
     return FAILURE if shown != CLEAN or diagnosis.verdict is Verdict.PROBLEM else CLEAN
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -28,11 +28,24 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, **given)
         self._fill = fill
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what is not known here, where the command's own flags can be told."""
+    def actions(self) -> list[argparse.Action]:
+        """Give what may be written, filled."""
         if self._fill is not None:
             fill, self._fill = self._fill, None
             fill(self)
+        return self._actions
+
+    def tree(self, *path: str) -> Iterator[tuple[tuple[str, ...], CommandParser]]:
+        """Give this parser and all below it, each with the words that lead to it."""
+        yield path, self
+        for action in self.actions():
+            if isinstance(action, argparse._SubParsersAction):
+                for name, parser in action.choices.items():
+                    yield from parser.tree(*path, name)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is not known here, where the command's own flags can be told."""
+        self.actions()
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             flag = rest[0].partition("=")[0]

@@ -7,7 +7,7 @@ import asyncio
 
 from extender.cli.flags import cluster_flags, cluster_options, flag, path
 from extender.cli.look_source import look, looks_once, selector_flag, snapshot_flag
-from extender.cli.outcome import CLEAN, columns, fail, show
+from extender.cli.outcome import CLEAN, columns, fail, show, show_page
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import commands
 from extender.inspect.plan_text import render_json, render_table
@@ -51,7 +51,7 @@ def _plan(options: argparse.Namespace) -> int:
     plan = look(options).plan
     if options.output == "json":
         return show(render_json(plan))
-    return show(render_table(plan, all_nodes=options.all, width=columns()))
+    return show_page(render_table(plan, all_nodes=options.all, width=columns()))
 
 
 def _cleanup(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ warmnode simulate --recorded replays. Lists and watches only; nothing is written
 installed. Ends after --for, or with Ctrl-C; started again with the same file it goes on. Examples:
 
   warmnode record --for 24h week.jsonl
-  warmnode record --selector app=runner --cache-key tenant --anonymize runners.jsonl
+  warmnode record --selector app=x --cache-key tenant --anonymize week.jsonl
 """
 
 TOLD_EVERY = timedelta(minutes=1)

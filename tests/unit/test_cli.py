@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,9 +115,11 @@ COMMANDS = [
     "top",
     "page",
     "doctor",
+    "record",
     "simulate",
     "config",
     "cleanup",
+    "completion",
     "version",
 ]
 
@@ -176,6 +180,101 @@ def test_flags_are_named_in_help_with_their_variable_and_default(capsys: Capture
 def test_a_live_view_that_cannot_begin_says_why(capsys: Captured, arguments: tuple[str, ...], told: str) -> None:
     """In one line; and the page has no users, so it is on loopback or nowhere."""
     assert refusal(capsys, *arguments).startswith(told)
+
+
+# -- completion, colours ----------------------------------------------------------------------------------------------
+
+
+def completed(script: str, line: str) -> list[str]:
+    """What bash offers for a line, as readline asks a completion function."""
+    *before, word = line.split(" ")
+    ask = f"{script}\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _warmnode warmnode '{word}' '{before[-1]}'"
+    command = ["bash", "-uc", f'{ask}; printf "%s\\n" "${{COMPREPLY[@]}}"', "bash", *before, word]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_commands_flags_and_values_are_completed(capsys: Captured, shell: str) -> None:
+    """Where nothing is known, bash offers files. The script of zsh is the one of bash, after a line of its own."""
+    script = output(capsys, "completion", shell)
+    if shell == "zsh":
+        head, _, script = script.partition("\n")
+        assert "bashcompinit" in head
+    assert completed(script, "warmnode ") == COMMANDS
+    for line, offered in {
+        "warmnode ex": ["explain"],
+        "warmnode explain ": ["pod", "node", "pool"],
+        "warmnode config ": ["check", "schema"],
+        "warmnode config check -": ["-h", "--help"],
+        "warmnode config check ": [],
+        "warmnode plan --out": ["--output"],
+        "warmnode plan -o ": ["table", "json"],
+        "warmnode plan --output = j": ["json"],
+        "warmnode plan --output =": ["table", "json"],
+        "warmnode plan --snapshot ": [],
+        "warmnode serve --log-level w": ["warning"],
+    }.items():
+        assert completed(script, line) == offered, line
+
+
+def test_fish_is_told_of_every_command_and_flag(capsys: Captured) -> None:
+    """With what each is for; of a command below another only there."""
+    lines = output(capsys, "completion", "fish").splitlines()
+    assert all(line.startswith("complete -c warmnode -n '__fish_") for line in lines)
+    text = "\n".join(lines)
+    for name in COMMANDS:
+        assert f"'__fish_use_subcommand' -f -a {name} -d '" in text
+    assert "from plan' -s o -l output -x -a 'table json' -d" in text
+    assert "from serve' -l dry-run -l no-dry-run -d 'write nothing outside warmnode\\'s own namespace'" in text
+    assert "'__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check schema' -f -a check" in text
+
+
+class Terminal(io.StringIO):
+    """A screen."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "command", ["plan", "explain pool transcode", "explain node ip-10-0-9-64.ec2.internal", "doctor"]
+)
+def test_colours_are_for_terminals_and_never_say_anything_alone(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Without them the text is the same; NO_COLOR, a dumb terminal, a pipe and JSON have none."""
+    words = (*command.split(), "--snapshot", SNAPSHOT)
+    cli.main(words)
+    plain = capsys.readouterr().out
+
+    def on_screen(*more: str, **variables: str) -> str:
+        screen = Terminal()
+        with monkeypatch.context() as changed:
+            changed.setattr(sys, "stdout", screen)
+            changed.delenv("NO_COLOR", raising=False)
+            for name, value in {"TERM": "xterm", "COLUMNS": "80", **variables}.items():
+                changed.setenv(name, value)
+            cli.main((*words, *more))
+        return screen.getvalue()
+
+    coloured = on_screen()
+    assert coloured != plain
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert on_screen(NO_COLOR="1") == on_screen(TERM="dumb") == plain
+    assert "\x1b" not in on_screen("--output", "json")
+
+
+def test_a_verdict_has_a_colour_of_its_own(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Problems are red, warnings yellow, what is well green; the head of a table is bold."""
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    cli.outcome.show_page("problem  a: b\nwarning  c\nok       d\nunknown  e\nPOOL  ON NODES\nproblems\nA node")
+    assert screen.getvalue() == (
+        "\x1b[31mproblem\x1b[0m  a: b\n\x1b[33mwarning\x1b[0m  c\n\x1b[32mok\x1b[0m       d\n"
+        "\x1b[35munknown\x1b[0m  e\n"
+        "\x1b[1mPOOL  ON NODES\x1b[0m\nproblems\nA node\n"
+    )
 
 
 # -- version, config --------------------------------------------------------------------------------------------------
