@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
 from extender.inspect.doctor.evidence import (
     AccessFacts,
+    ChosenConfiguration,
     ClockReading,
-    ConfigurationFacts,
     Evidence,
-    Extender,
     KarpenterFacts,
     Kind,
-    LeaderFacts,
-    PoolFacts,
-    Profile,
-    SchedulerConfig,
-    Sureness,
     WorkerFacts,
 )
-from extender.inspect.survey.scheduler_config import DEFAULT_SCORE_WEIGHTS
-from extender.model import AgeSource, Pod
+from extender.inspect.doctor.scheduler_config import SchedulerConfig, parse_scheduler_configs
+from extender.model import Pod
+from extender.policy.election import LeaseRecord
 from extender.policy.scheduler_silence import Refusal, WebhookRecord
+from extender.settings import Configuration
+from extender.settings.in_force import InForce
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 
 NAMESPACE = "warmnode"
@@ -35,35 +33,44 @@ def facts(pod: Pod | None = None, **given: Any) -> WorkerFacts:
     return WorkerFacts(**(usual | given))
 
 
-def extender(**given: Any) -> Extender:
+def configured(**given: Any) -> ChosenConfiguration:
+    """What is set in a file with these keys."""
+    head = {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration"}
+    return ChosenConfiguration(in_force=InForce(Configuration.model_validate(head | given)), source="the defaults")
+
+
+def extender(**given: Any) -> dict[str, Any]:
     """Our entry of ``extenders``, as it is shipped."""
-    shipped: dict[str, Any] = {
-        "url": "http://127.0.0.1:8888",
-        "prioritize_verb": "prioritize",
-        "preempt_verb": "preempt",
+    shipped = {
+        "urlPrefix": "http://127.0.0.1:8888",
+        "prioritizeVerb": "prioritize",
+        "preemptVerb": "preempt",
         "weight": 200,
-        "node_cache_capable": True,
+        "nodeCacheCapable": True,
         "ignorable": True,
-        "timeout": timedelta(milliseconds=250),
+        "httpTimeout": "250ms",
     }
-    return Extender(**(shipped | given))
+    return shipped | given
 
 
-def config(*extenders: Extender, global_percentage: int = 100, **profile: Any) -> SchedulerConfig:
-    """A scheduler's configuration with one profile; without ``extenders`` the shipped one."""
-    shipped: dict[str, Any] = {
-        "scheduler_name": "warmnode",
-        "score_weights": DEFAULT_SCORE_WEIGHTS,
-        "preemption_percentage": 100,
+def profile(name: str = "warmnode", *, preemption_percentage: int = 100, **given: Any) -> dict[str, Any]:
+    """A profile, as it is shipped."""
+    preemption = {"name": "DefaultPreemption", "args": {"minCandidateNodesPercentage": preemption_percentage}}
+    return {"schedulerName": name, "pluginConfig": [preemption], **given}
+
+
+def config(*extenders: dict[str, Any], profiles: Any = None, **given: Any) -> SchedulerConfig:
+    """A scheduler's configuration; without ``extenders`` and ``profiles`` the shipped one."""
+    tree = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"resourceName": "warmnode-scheduler", "resourceNamespace": "warmnode"},
+        "profiles": profiles or [profile()],
+        "extenders": extenders or [extender()],
+        "percentageOfNodesToScore": 100,
     }
-    return SchedulerConfig(
-        source="the file",
-        api_version="kubescheduler.config.k8s.io/v1",
-        lease="warmnode/warmnode-scheduler",
-        profiles=(Profile(**(shipped | profile)),),
-        extenders=extenders or (extender(),),
-        percentage=global_percentage,
-    )
+    (found,) = parse_scheduler_configs(json.dumps(tree | given), source="the file")
+    return found
 
 
 def called(
@@ -89,24 +96,16 @@ def evidence(**given: Any) -> Evidence:
     well: dict[str, Any] = {
         "now": NOW,
         "namespace": NAMESPACE,
-        "age": AgeSource.FIRST_SEEN,
-        "schedulers": frozenset({"warmnode"}),
-        "ledger_name": "warmnode-first-seen",
-        "webhook_lease": "warmnode-webhook",
-        "leader_lease": "warmnode-reaper",
-        "configuration": ConfigurationFacts(source="the defaults"),
+        "configuration": configured(),
         "nodes": (node("node-a"), node("node-b")),
         "workers": (facts(),),
-        "programs": (),
-        "pools": {"pool": PoolFacts(reap_enabled=True, floor=1, deletion_costs=True, dry_run=False)},
         "ledger": ledger({"uid-of-node-a": minutes_ago(30)}),
         "scheduler_configs": (config(),),
         "webhook": called(minutes_ago(1)),
-        "leader": LeaderFacts(holder="reap_1", renewed=NOW, duration=timedelta(seconds=15), brakes={}),
-        "budgets": (),
+        "leader": LeaseRecord(holder="reap_1", renewed=NOW, duration=timedelta(seconds=15)),
+        "brakes": {},
         "access": AccessFacts(asked_for=("service account warmnode/warmnode",)),
         "clocks": (ClockReading(whose="warmnode serve", ahead=timedelta(0)),),
-        "kept_nodes": (),
         "unread": {Kind.NODE_POOLS: "not in this cluster", Kind.NODE_CLAIMS: "not in this cluster"},
     }
     return Evidence(**(well | given))
@@ -114,8 +113,6 @@ def evidence(**given: Any) -> Evidence:
 
 def with_karpenter(version: tuple[int, int] | None, *pools: Any, **given: Any) -> Evidence:
     """The same with Karpenter and these NodePools. ``version`` None: nothing tells."""
-    sureness = Sureness.IMAGE if version is not None else None
-    karpenter = KarpenterFacts(
-        version=version, sureness=sureness, where="pod karpenter/a", feature_gates={}, is_running=True
-    )
+    where = "the image that runs, pod karpenter/a"
+    karpenter = KarpenterFacts(version=version, where=where, feature_gates={}, is_running=True)
     return evidence(**({"node_pools": pools, "karpenter": karpenter, "unread": {}} | given))

@@ -11,16 +11,15 @@ from extender.cli.outcome import CLEAN, FAILURE, BadUsage, columns, fail, show, 
 from extender.cli.parser import CommandParser, Commands, command, output_flag
 from extender.inspect import commands
 from extender.inspect.doctor.doctor_text import render_json, render_page
-from extender.inspect.doctor.evidence import SchedulerConfig
 from extender.inspect.doctor.findings import Verdict
+from extender.inspect.doctor.scheduler_config import SchedulerConfig, SchedulerConfigError, parse_scheduler_configs
 from extender.inspect.explain import NotThere, PodExplanation, PoolExplanation, Subject, explain
 from extender.inspect.explain_json import encode_explanation, encode_history
 from extender.inspect.explain_text import render_explanation, render_history
 from extender.inspect.plan import Plan
 from extender.inspect.reading import read_source, source_name
 from extender.inspect.recall import History
-from extender.inspect.survey.live_evidence import DoctorOptions
-from extender.inspect.survey.scheduler_config import SchedulerConfigError, parse_scheduler_configs
+from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.text import printable
 from extender.model import PlacementMode
 from extender.settings import read_configuration

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from extender.cli.flags import cluster_options, path, variable_of
 from extender.cli.outcome import BadUsage, fail, refuse
 from extender.inspect import commands
+from extender.inspect.doctor.scheduler_config import SchedulerConfigError
 from extender.inspect.explain import Look
 from extender.inspect.snapshot import SnapshotError
-from extender.inspect.survey.scheduler_config import SchedulerConfigError
 from extender.kube.errors import ConfigurationProblem, KubeError
 from extender.settings import Configuration, SettingsError, load_configuration, read_configuration
 

@@ -14,7 +14,8 @@ from extender.inspect.plan import look_at
 from extender.inspect.reading import read_source, source_name
 from extender.inspect.recall import History, recall, recall_shadow
 from extender.inspect.snapshot import SnapshotError, parse_snapshot
-from extender.inspect.survey.live_evidence import DoctorOptions, gather
+from extender.inspect.survey.live_evidence import gather
+from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
 from extender.kube.errors import Conflict

@@ -159,7 +159,7 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
                 pods.append(pod_from(msgspec.json.decode(raw, type=PodObject), classify))
             elif kind == "ConfigMap":
                 config_map = msgspec.json.decode(raw, type=ConfigMapObject)
-                if (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LEDGER_LABELS[COMPONENT_LABEL]:
+                if is_ledger(config_map):
                     ledgers.append(ledger_from(config_map))
             elif kind == "Lease":
                 leases.append(stored_lease_of(msgspec.json.decode(raw, type=LeaseObject)))
@@ -193,6 +193,11 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
         unread={} if nodes else {"Node": NOT_IN_SNAPSHOT},
         only=namespaces.pop() if not nodes and len(namespaces) == 1 else None,
     )
+
+
+def is_ledger(config_map: ConfigMapObject) -> bool:
+    """True for a ConfigMap that carries the ledger's labels."""
+    return (config_map.metadata.labels or {}).get(COMPONENT_LABEL) == LEDGER_LABELS[COMPONENT_LABEL]
 
 
 def brakes_among(leases: Iterable[StoredLease]) -> Mapping[str, BrakeRecord] | None:

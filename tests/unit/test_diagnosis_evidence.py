@@ -28,11 +28,11 @@ OF_NODE_POOLS = {Check.KARPENTER_EXPIRY, Check.KARPENTER_NODE_POOLS, Check.KARPE
 
 PIECES: dict[Kind, tuple[dict[str, Any], set[Check]]] = {
     Kind.NODES: (
-        {"nodes": None, "kept_nodes": None},
+        {"nodes": (), "kept_nodes": ()},
         {Check.LEDGER, Check.KARPENTER_NODES, Check.KARPENTER_PRIORITIES},
     ),
     Kind.PODS: (
-        {"workers": None, "programs": None},
+        {"workers": (), "programs": ()},
         OF_WORKERS
         | {
             Check.SCHEDULER_CALLS,
@@ -45,8 +45,8 @@ PIECES: dict[Kind, tuple[dict[str, Any], set[Check]]] = {
     Kind.CONFIG_MAPS: ({"ledger": None}, {Check.LEDGER}),
     Kind.SETTINGS: ({}, OF_WORKERS | {Check.CONFIGURATION}),
     Kind.LEASES: ({"webhook": None, "leader": None}, {Check.SCHEDULER_CALLS, Check.REAPER, Check.CLOCKS}),
-    Kind.DISRUPTION_BUDGETS: ({"budgets": None}, {Check.DISRUPTION_BUDGETS, Check.KARPENTER_NODES}),
-    Kind.NODE_POOLS: ({"node_pools": None}, OF_NODE_POOLS),
+    Kind.DISRUPTION_BUDGETS: ({"budgets": ()}, {Check.DISRUPTION_BUDGETS, Check.KARPENTER_NODES}),
+    Kind.NODE_POOLS: ({"node_pools": ()}, OF_NODE_POOLS),
     Kind.NODE_CLAIMS: ({"node_claims": {}}, {Check.KARPENTER_NODES}),
     Kind.NODE_EVENTS: ({}, set()),
     Kind.NODE_LEASES: ({}, {Check.CLOCKS}),
@@ -66,7 +66,7 @@ def without(kind: Kind, whole: Evidence) -> Evidence:
 
 
 def findings(looked_at: Evidence) -> dict[Check, Finding]:
-    return {finding.check: finding for finding in diagnose(looked_at, source="f").findings}
+    return dict(diagnose(looked_at, source="f").findings)
 
 
 def test_whatever_is_looked_at_is_a_piece_here() -> None:
@@ -121,7 +121,7 @@ def test_what_was_not_found_is_not_ok_either(changes: Any, unknown: set[Check]) 
 
 def test_managed_resources_rest_on_the_pods() -> None:
     """Without them nobody knows whether workers carry the resource."""
-    managed = config(extender(managed_resources=("warmnode.dev/worker",)))
+    managed = config(extender(managedResources=[{"name": "warmnode.dev/worker"}]))
     carrying = facts(resources=frozenset({"warmnode.dev/worker"}))
     whole = evidence(scheduler_configs=(managed,), workers=(carrying,))
     assert findings(whole)[Check.SCHEDULER_EXTENDER].verdict is OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +12,7 @@ import pytest
 from extender.inspect.doctor.evidence import (
     AccessFacts,
     ClockReading,
-    ConfigurationFacts,
     Kind,
-    LeaderFacts,
     MissingAccess,
     Program,
 )
@@ -25,10 +24,11 @@ from extender.inspect.doctor.installation import (
     check_permissions,
     check_reaper,
 )
-from extender.model import AgeSource, Ledger
+from extender.model import Ledger
 from extender.policy.brakes import BrakeRecord
+from extender.policy.election import LeaseRecord
 from tests.builders import NOW, ledger, minutes_ago, worker
-from tests.evidence import evidence, facts
+from tests.evidence import configured, evidence, facts
 
 OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
 A_MINUTE = timedelta(minutes=1)
@@ -39,15 +39,15 @@ A_MINUTE = timedelta(minutes=1)
 
 def test_a_configuration_that_is_refused_is_a_problem() -> None:
     """The process keeps the old one and nobody notices."""
-    facts = ConfigurationFacts(source="ConfigMap warmnode/warmnode", problem="config.yaml:3: pool: unknown key")
-    finding = check_configuration(evidence(configuration=facts))
+    chosen = replace(configured(), source="ConfigMap warmnode/warmnode", problem="config.yaml:3: pool: unknown key")
+    finding = check_configuration(evidence(configuration=chosen))
     assert finding.verdict is PROBLEM
     assert "config.yaml:3" in finding.summary
 
 
 def test_dry_run_is_said() -> None:
     """It ships switched on."""
-    finding = check_configuration(evidence(configuration=ConfigurationFacts(source="a file", dry_run=True)))
+    finding = check_configuration(evidence(configuration=configured(dryRun=True)))
     assert finding.verdict is OK
     assert "dry-run is on" in finding.summary
 
@@ -62,7 +62,7 @@ def test_a_ledger_that_has_every_node_with_a_worker_is_well() -> None:
 
 def test_a_ledger_is_not_needed_for_creation_times() -> None:
     """The setting age: created."""
-    assert check_ledger(evidence(age=AgeSource.CREATED, ledger=None)).verdict is OK
+    assert check_ledger(evidence(configuration=configured(age="created"), ledger=None)).verdict is OK
 
 
 def test_no_ledger_is_a_problem_where_warmnode_runs() -> None:
@@ -98,9 +98,9 @@ def test_times_of_the_future_in_the_ledger_deserve_a_look() -> None:
 # -- reaper -----------------------------------------------------------------------------------------------------------
 
 
-def led(minutes: float | None, holder: str = "reap_1") -> LeaderFacts:
+def led(minutes: float | None, holder: str = "reap_1") -> LeaseRecord:
     renewed = None if minutes is None else minutes_ago(minutes)
-    return LeaderFacts(holder=holder, renewed=renewed, duration=timedelta(seconds=15), brakes={})
+    return LeaseRecord(holder=holder, renewed=renewed, duration=timedelta(seconds=15))
 
 
 REAPER = Program(namespace="warmnode", name="reap-1", program="warmnode", arguments=("reap",))
@@ -208,8 +208,7 @@ def test_a_file_has_no_clock() -> None:
 
 
 def reaper_with(brakes: Mapping[str, BrakeRecord] | None) -> Finding:
-    leader = LeaderFacts(holder="reap_1", renewed=NOW, duration=timedelta(seconds=15), brakes=brakes)
-    return check_reaper(evidence(leader=leader))
+    return check_reaper(evidence(brakes=brakes))
 
 
 def test_a_paused_pool_is_told_with_its_end() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.inspect.doctor.evidence import KarpenterFacts, KeptNode, Kind, Program, Sureness, WorkerFacts
+from extender.inspect.doctor.evidence import KarpenterFacts, KeptNode, Kind, Program, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
 from extender.inspect.doctor.karpenter import check_expiry, check_generation, check_node_pools, check_nodes
 from extender.inspect.doctor.karpenter_prices import check_feature_gates, check_priorities
@@ -34,7 +34,7 @@ def of_pool(name: str, pool_name: str) -> Node:
 
 
 def seen(**given: Any) -> KarpenterFacts:
-    return KarpenterFacts(**({"where": "pod karpenter/a", "feature_gates": {}} | given))
+    return KarpenterFacts(**({"where": "the image that runs, pod karpenter/a", "feature_gates": {}} | given))
 
 
 def test_a_cluster_without_karpenter_has_nothing_to_check() -> None:
@@ -46,7 +46,7 @@ def test_a_cluster_without_karpenter_has_nothing_to_check() -> None:
 @pytest.mark.parametrize("check", [check_expiry, check_node_pools, check_nodes])
 def test_node_pools_that_may_not_be_read_are_not_known(check: Any) -> None:
     """With the reason."""
-    finding = check(with_karpenter((1, 14), node_pools=None, unread={Kind.NODE_POOLS: "forbidden"}))
+    finding = check(with_karpenter((1, 14), node_pools=(), unread={Kind.NODE_POOLS: "forbidden"}))
     assert (finding.verdict, finding.summary) == (UNKNOWN, "nodepools.karpenter.sh were not read (forbidden)")
 
 
@@ -65,7 +65,7 @@ def test_the_image_that_runs_tells_the_generation(version: tuple[int, int], says
 @pytest.mark.parametrize(("has_balanced", "guess"), [(True, "1.14 or newer"), (False, "1.13 or older")])
 def test_the_crd_alone_is_a_guess(has_balanced: bool, guess: str) -> None:
     """Where Karpenter does not run in sight, as with managed control planes."""
-    karpenter = seen(has_balanced=has_balanced, sureness=Sureness.SCHEMA)
+    karpenter = seen(has_balanced=has_balanced)
     finding = check_generation(with_karpenter(None, pool(), karpenter=karpenter))
     assert finding.verdict is OK
     assert f"probably Karpenter {guess}" in finding.summary
@@ -73,7 +73,7 @@ def test_the_crd_alone_is_a_guess(has_balanced: bool, guess: str) -> None:
 
 def test_crds_of_another_generation_deserve_a_look() -> None:
     """Helm does not upgrade them. What runs decides."""
-    karpenter = seen(version=(1, 14), sureness=Sureness.IMAGE, has_balanced=False)
+    karpenter = seen(version=(1, 14), has_balanced=False)
     finding = check_generation(with_karpenter((1, 14), pool(), karpenter=karpenter))
     assert finding.verdict is WARNING
     assert "apply the CRDs" in (finding.remedy or "")
@@ -88,7 +88,7 @@ def test_node_pools_of_a_version_that_is_not_read_are_not_known() -> None:
     """There is a Karpenter, whatever its version is: not one of its checks is ok."""
     karpenter = KarpenterFacts()
     unread = {Kind.NODE_POOLS: "served as karpenter.sh/v1beta1, and karpenter.sh/v1 is read"}
-    looked_at = with_karpenter(None, node_pools=None, karpenter=karpenter, unread=unread)
+    looked_at = with_karpenter(None, node_pools=(), karpenter=karpenter, unread=unread)
     assert {check(looked_at).verdict for check in CHECKS} == {UNKNOWN}
 
 
@@ -121,19 +121,19 @@ def pod(image: str, *, label: str = "", **given: Any) -> Program:
 
 
 @pytest.mark.parametrize(
-    ("image", "label", "version", "sureness"),
+    ("image", "label", "version", "how"),
     [
-        ("public.ecr.aws/karpenter/controller:1.14.1@sha256:0123", "", (1, 14), Sureness.IMAGE),
-        ("registry:5000/karpenter/controller:v1.13.0", "1.14.0", (1, 13), Sureness.IMAGE),
-        ("registry:5000/karpenter/controller", "1.13.0", (1, 13), Sureness.LABEL),
-        ("registry:5000/karpenter@sha256:0123", "1.14.1", (1, 14), Sureness.LABEL),
-        ("karpenter:latest", "", None, None),
+        ("public.ecr.aws/karpenter/controller:1.14.1@sha256:0123", "", (1, 14), "the image that runs"),
+        ("registry:5000/karpenter/controller:v1.13.0", "1.14.0", (1, 13), "the image that runs"),
+        ("registry:5000/karpenter/controller", "1.13.0", (1, 13), "a label"),
+        ("registry:5000/karpenter@sha256:0123", "1.14.1", (1, 14), "a label"),
+        ("karpenter:latest", "", None, ""),
     ],
 )
-def test_the_image_counts_before_the_label(image: str, label: str, version: Any, sureness: Any) -> None:
+def test_the_image_counts_before_the_label(image: str, label: str, version: Any, how: str) -> None:
     """A tag that is no version, or a digest alone, tells nothing."""
     facts = karpenter_facts([pod(image, label=label)], has_balanced=None)
-    assert (facts.version, facts.sureness) == (version, sureness)
+    assert (facts.version, facts.where.partition(",")[0]) == (version, how)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_expire_after_works_against_us_up_to_1_13() -> None:
     finding = check_expiry(with_karpenter((1, 13), expiring))
     assert finding.verdict is PROBLEM
     assert "workers (30d)" in finding.summary
-    guessed = seen(has_balanced=False, sureness=Sureness.SCHEMA)
+    guessed = seen(has_balanced=False)
     assert check_expiry(with_karpenter(None, expiring, karpenter=guessed)).verdict is WARNING
     assert check_expiry(with_karpenter(None, expiring)).verdict is UNKNOWN
 
@@ -265,7 +265,7 @@ def test_a_budget_that_lets_empty_nodes_go_some_day_is_well(budget: DisruptionBu
 )
 def test_karpenter_must_not_write_deletion_costs_too(gates: Any, verdict: Verdict) -> None:
     """The gate is off by default, so absent is off."""
-    karpenter = seen(version=(1, 14), sureness=Sureness.IMAGE, feature_gates=gates)
+    karpenter = seen(version=(1, 14), feature_gates=gates)
     assert check_feature_gates(with_karpenter((1, 14), pool(), karpenter=karpenter)).verdict is verdict
 
 
@@ -274,7 +274,7 @@ def test_karpenter_must_not_write_deletion_costs_too(gates: Any, verdict: Verdic
 
 def kept(name: str, reason: SkipReason | None, pod: Pod | None = None, *, workers: int = 1, **given: Any) -> KeptNode:
     held = None if reason is None else Kept(reason=reason, pod=pod, budgets=given.pop("budgets", ()))
-    return KeptNode(name=name, node_pool="workers", workers=workers, kept=held, **given)
+    return KeptNode(name=name, workers=workers, kept=held, **given)
 
 
 def nodes_that_stay(*found: KeptNode, **given: Any) -> Finding:
@@ -320,10 +320,6 @@ def test_that_no_node_stays_is_said_only_where_all_was_read(kind: Kind) -> None:
     assert (nodes_that_stay(unread=unread).verdict, nodes_that_stay().verdict) == (UNKNOWN, OK)
     found = nodes_that_stay(kept("a", SkipReason.NODE_DO_NOT_DISRUPT), unread=unread)
     assert (found.verdict, found.details) == (WARNING, (f"{kind} were not read (forbidden)",))
-
-
-def test_without_a_look_at_nodes_nothing_is_known() -> None:
-    assert check_nodes(with_karpenter((1, 14), pool(), kept_nodes=None)).verdict is UNKNOWN
 
 
 def test_what_karpenter_said_last_of_a_node_counts() -> None:
@@ -394,7 +390,7 @@ def test_a_pool_whose_priority_makes_its_workers_free_is_a_problem(
 def test_without_karpenter_no_priority_is_low() -> None:
     """And it is not known where pods were not read."""
     assert check_priorities(evidence()).summary == "no Karpenter in this cluster"
-    unread = with_karpenter((1, 15), pool(), workers=None, unread={Kind.PODS: "forbidden"})
+    unread = with_karpenter((1, 15), pool(), workers=(), unread={Kind.PODS: "forbidden"})
     assert check_priorities(unread).verdict is UNKNOWN
 
 

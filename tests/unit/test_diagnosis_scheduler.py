@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +15,12 @@ from extender.inspect.doctor.scheduler import check_extender, check_sample, chec
 from extender.inspect.doctor.scheduler_calls import check_calls, check_names
 from extender.policy.scheduler_silence import HandshakeFailure, Refusal
 from tests.builders import minutes_ago, node, node_claim, worker
-from tests.evidence import called, config, evidence, extender, facts
+from tests.evidence import called, config, evidence, extender, facts, profile
 
+CA = {"caFile": "/ca"}
+HTTPS = {"urlPrefix": "https://127.0.0.1:8888"}
+RESOURCE = {"name": "warmnode.dev/worker"}
+ONLY_FIT = {"disabled": [{"name": "*"}], "enabled": [{"name": "NodeResourcesFit"}]}
 OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
 
 
@@ -189,7 +192,7 @@ def test_leases_that_may_not_be_read_are_not_known() -> None:
 
 def test_pods_that_may_not_be_read_leave_a_silence_open() -> None:
     """Nobody can say whether something was to be placed."""
-    finding = check_calls(evidence(webhook=called(minutes_ago(60)), workers=None, unread={Kind.PODS: "forbidden"}))
+    finding = check_calls(evidence(webhook=called(minutes_ago(60)), workers=(), unread={Kind.PODS: "forbidden"}))
     assert finding.verdict is UNKNOWN
 
 
@@ -250,7 +253,7 @@ def test_the_shipped_configuration_is_well() -> None:
 
 def test_a_configuration_without_an_extender_is_a_problem() -> None:
     """Nobody asks."""
-    silent = extender(prioritize_verb="")
+    silent = extender(prioritizeVerb="")
     finding = check_extender(evidence(scheduler_configs=(config(silent),)))
     assert finding.verdict is PROBLEM
     assert "no extender has a prioritizeVerb" in finding.summary
@@ -259,23 +262,31 @@ def test_a_configuration_without_an_extender_is_a_problem() -> None:
 @pytest.mark.parametrize(
     ("change", "verdict", "said"),
     [
-        ({"prioritize_verb": "score"}, PROBLEM, "warmnode answers /prioritize"),
-        ({"url": "http://127.0.0.1:8888/api"}, PROBLEM, "posts to /api/prioritize"),
-        ({"prioritize_verb": "/prioritize"}, PROBLEM, "posts to //prioritize"),
-        ({"prioritize_verb": "prioritize/"}, PROBLEM, "posts to /prioritize/"),
-        ({"preempt_verb": "preempt/"}, WARNING, "posts to /preempt/"),
-        ({"url": "https://127.0.0.1:8888", "insecure": True}, WARNING, "insecure is true"),
-        ({"url": "https://127.0.0.1:8888", "insecure": True, "has_ca": True}, PROBLEM, "does not start"),
-        ({"url": "https://127.0.0.1:8888", "enable_https": True}, WARNING, "verifies nothing"),
-        ({"enable_https": True, "has_ca": True}, WARNING, "speaks plain HTTP"),
-        ({"filter_verb": "filter"}, PROBLEM, "filterVerb is set"),
-        ({"bind_verb": "bind"}, PROBLEM, "bindVerb is set"),
-        ({"preempt_verb": ""}, WARNING, "no preemptVerb"),
+        ({"prioritizeVerb": "score"}, PROBLEM, "warmnode answers /prioritize"),
+        ({"urlPrefix": "http://127.0.0.1:8888/api"}, PROBLEM, "posts to /api/prioritize"),
+        ({"prioritizeVerb": "/prioritize"}, PROBLEM, "posts to //prioritize"),
+        ({"prioritizeVerb": "prioritize/"}, PROBLEM, "posts to /prioritize/"),
+        ({"preemptVerb": "preempt/"}, WARNING, "posts to /preempt/"),
+        ({"urlPrefix": "https://127.0.0.1:8888", "tlsConfig": {"insecure": True}}, WARNING, "insecure is true"),
+        (
+            {"urlPrefix": "https://127.0.0.1:8888", "tlsConfig": {"insecure": True, "caFile": "/ca"}},
+            PROBLEM,
+            "does not start",
+        ),
+        ({"urlPrefix": "https://127.0.0.1:8888", "enableHTTPS": True}, WARNING, "verifies nothing"),
+        ({"enableHTTPS": True, "tlsConfig": CA}, WARNING, "speaks plain HTTP"),
+        ({"filterVerb": "filter"}, PROBLEM, "filterVerb is set"),
+        ({"bindVerb": "bind"}, PROBLEM, "bindVerb is set"),
+        ({"preemptVerb": ""}, WARNING, "no preemptVerb"),
         ({"ignorable": False}, WARNING, "ignorable is not true"),
-        ({"node_cache_capable": False}, WARNING, "nodeCacheCapable"),
-        ({"timeout": None}, WARNING, "httpTimeout is 5s, the default"),
-        ({"timeout": timedelta(seconds=30)}, WARNING, "httpTimeout is 30s"),
-        ({"managed_resources": ("warmnode.dev/worker",)}, PROBLEM, "1 worker without resource warmnode.dev/worker"),
+        ({"nodeCacheCapable": False}, WARNING, "nodeCacheCapable"),
+        ({"httpTimeout": None}, WARNING, "httpTimeout is 5s, the default"),
+        ({"httpTimeout": "30s"}, WARNING, "httpTimeout is 30s"),
+        (
+            {"managedResources": [{"name": "warmnode.dev/worker"}]},
+            PROBLEM,
+            "1 worker without resource warmnode.dev/worker",
+        ),
     ],
 )
 def test_each_fault_of_an_extender_is_named(change: Any, verdict: Verdict, said: str) -> None:
@@ -287,16 +298,16 @@ def test_each_fault_of_an_extender_is_named(change: Any, verdict: Verdict, said:
 
 
 @pytest.mark.parametrize(
-    "given", [{"enable_https": True, "has_ca": True}, {"has_ca": True}, {}, {"url": "https://127.0.0.1:8888/"}]
+    "given", [{"enableHTTPS": True, "tlsConfig": CA}, {"tlsConfig": CA}, {}, {"urlPrefix": "https://127.0.0.1:8888/"}]
 )
 def test_a_certificate_that_is_verified_is_well(given: Any) -> None:
     """By a CA of its own, or by the system's; and a slash at the end of urlPrefix is cut."""
-    ours = extender(**({"url": "https://127.0.0.1:8888"} | given))
+    ours = extender(**(HTTPS | given))
     assert check_extender(evidence(scheduler_configs=(config(ours),))).verdict is OK
 
 
 def version(api_version: str, runs: tuple[int, int] | None) -> Finding:
-    shipped = replace(config(), api_version=api_version)
+    shipped = config(apiVersion=api_version)
     return check_extender(evidence(scheduler_configs=(shipped,), scheduler_version=runs))
 
 
@@ -328,19 +339,19 @@ def test_an_api_version_that_is_none_is_a_problem(api_version: str) -> None:
 
 def test_a_second_scheduler_with_the_lease_of_the_first_sleeps() -> None:
     """The default of leaderElection. The cluster's own scheduler may lead by it, whatever other profiles it has."""
-    shared = replace(config(), lease="kube-system/kube-scheduler")
+    shared = config(leaderElection={})
     finding = check_extender(evidence(scheduler_configs=(shared,)))
     assert finding.verdict is PROBLEM
     assert "one of the two sleeps" in text(finding)
-    own = replace(shared, profiles=(*shared.profiles, *config(scheduler_name="default-scheduler").profiles))
+    own = config(leaderElection={}, profiles=[profile(), profile("default-scheduler")])
     assert check_extender(evidence(scheduler_configs=(own,))).verdict is OK
-    alone = replace(shared, lease=None)
+    alone = config(leaderElection={"leaderElect": False})
     assert check_extender(evidence(scheduler_configs=(alone,))).verdict is OK
 
 
 def test_flags_of_leader_election_go_over_the_file() -> None:
     """As kube-scheduler's ApplyLeaderElectionTo does."""
-    shared = replace(config(), lease="kube-system/kube-scheduler")
+    shared = config(leaderElection={})
     flag = ("kube-scheduler", "--leader-elect-resource-name=warmnode-scheduler")
     pod = Program(namespace="warmnode", name="s", program="warmnode", arguments=flag)
     assert check_extender(evidence(scheduler_configs=(shared,), programs=(pod,))).verdict is OK
@@ -351,7 +362,7 @@ def test_flags_of_leader_election_go_over_the_file() -> None:
 
 def test_another_extender_is_not_taken_for_ours() -> None:
     """It has verbs that warmnode has not, and no sign of ours: nobody asks warmnode, and its weight is not ours."""
-    other = extender(url="http://127.0.0.1:9251", filter_verb="predicate", weight=1, preempt_verb="")
+    other = extender(urlPrefix="http://127.0.0.1:9251", filterVerb="predicate", weight=1, preemptVerb="")
     looked_at = evidence(scheduler_configs=(config(other),))
     finding = check_extender(looked_at)
     assert finding.verdict is PROBLEM
@@ -362,13 +373,13 @@ def test_another_extender_is_not_taken_for_ours() -> None:
 
 def test_an_extender_that_may_be_ours_is_not_called_ok() -> None:
     """Our verbs at an address that tells nothing, and no call: not known. With calls it can be no other."""
-    strange = (config(extender(url="http://scorer.infra:8888")),)
+    strange = (config(extender(urlPrefix="http://scorer.infra:8888")),)
     silent = evidence(scheduler_configs=strange, webhook=called(None), workers=())
     assert check_extender(silent).verdict is check_weight(silent).verdict is UNKNOWN
-    faulty = (config(extender(url="http://scorer.infra:8888", weight=1, prioritize_verb="/prioritize")),)
+    faulty = (config(extender(urlPrefix="http://scorer.infra:8888", weight=1, prioritizeVerb="/prioritize")),)
     told = replace(silent, scheduler_configs=faulty)
     assert check_extender(told).verdict is check_weight(told).verdict is PROBLEM
-    two = evidence(scheduler_configs=(config(extender(url="http://a:1"), extender(url="http://b:1")),))
+    two = evidence(scheduler_configs=(config(extender(urlPrefix="http://a:1"), extender(urlPrefix="http://b:1")),))
     assert check_extender(two).verdict is check_weight(two).verdict is UNKNOWN
     assert "which of http://a:1, http://b:1 is warmnode" in check_extender(two).summary
     old = evidence(scheduler_configs=strange, webhook=called(minutes_ago(60)))
@@ -378,7 +389,7 @@ def test_an_extender_that_may_be_ours_is_not_called_ok() -> None:
 
 def test_the_last_worker_that_was_placed_with_a_call_tells_whose_it_is() -> None:
     """However long ago: nothing had to be placed since."""
-    strange = (config(extender(url="http://scorer.infra:9000")),)
+    strange = (config(extender(urlPrefix="http://scorer.infra:9000")),)
     quiet = evidence(scheduler_configs=strange, webhook=called(minutes_ago(60)), workers=(placed(61),))
     assert check_extender(quiet).verdict is OK
 
@@ -396,21 +407,21 @@ def test_the_last_worker_that_was_placed_with_a_call_tells_whose_it_is() -> None
 def test_a_port_of_this_machine_is_ours_where_we_listen_on_it(given: Any, verdict: Verdict) -> None:
     """As the pods that run serve say."""
     serve = Program(namespace="warmnode", name="serve-1", program="warmnode", **given)
-    local = (config(extender(url="http://localhost:9000")),)
+    local = (config(extender(urlPrefix="http://localhost:9000")),)
     looked_at = evidence(scheduler_configs=local, programs=(serve,), webhook=called(None), workers=())
     assert check_extender(looked_at).verdict is verdict
 
 
 def test_managed_resources_that_the_workers_carry_are_well() -> None:
     """In requests or limits, whatever the quantity."""
-    managed = config(extender(managed_resources=("warmnode.dev/worker",)))
+    managed = config(extender(managedResources=[RESOURCE]))
     carrying = facts(worker(scheduler="warmnode"), resources=frozenset({"cpu", "warmnode.dev/worker"}))
     assert check_extender(evidence(scheduler_configs=(managed,), workers=(carrying,))).verdict is OK
 
 
 def test_a_profile_of_another_name_is_a_problem_with_both_names() -> None:
     """The extender is no sign of ours either."""
-    other = config(extender(url="http://scorer:9000"), scheduler_name="packer")
+    other = config(extender(urlPrefix="http://scorer:9000"), profiles=[profile("packer")])
     finding = check_extender(evidence(scheduler_configs=(other,)))
     assert finding.verdict is PROBLEM
     assert "no profile is called warmnode: there are packer" in finding.summary
@@ -427,7 +438,7 @@ def test_without_a_configuration_nothing_is_known_of_it() -> None:
 @pytest.mark.parametrize("url", ["http://[::1", "warmnode:8888", "127.0.0.1:8888", "ftp://warmnode", "//warmnode"])
 def test_an_address_that_is_none_is_a_problem(url: str) -> None:
     """kube-scheduler posts to nothing, and ignores that."""
-    finding = check_extender(evidence(scheduler_configs=(config(extender(url=url)),)))
+    finding = check_extender(evidence(scheduler_configs=(config(extender(urlPrefix=url)),)))
     assert finding.verdict is PROBLEM
     assert "is no address" in text(finding)
 
@@ -445,13 +456,13 @@ def test_a_weight_is_measured_by_the_plugins(weight: int, verdict: Verdict) -> N
 
 def test_a_weight_is_measured_by_the_profile_that_the_workers_use() -> None:
     """With one plugin of weight 1 left, 11 is enough."""
-    bare = config(extender(weight=11), score_weights={"NodeResourcesFit": 1})
+    bare = config(extender(weight=11), profiles=[profile(plugins={"score": ONLY_FIT})])
     assert check_weight(evidence(scheduler_configs=(bare,))).verdict is OK
 
 
 def test_another_extender_that_scores_deserves_a_look() -> None:
     """Its scores are added too."""
-    both = config(extender(), extender(url="http://other:9000", weight=500))
+    both = config(extender(), extender(urlPrefix="http://other:9000", weight=500))
     finding = check_weight(evidence(scheduler_configs=(both,)))
     assert finding.verdict is WARNING
     assert "http://other:9000 with weight 500" in text(finding)
@@ -463,7 +474,7 @@ def many(count: int) -> Any:
 
 def test_a_sample_is_a_problem_once_there_are_more_nodes_than_it_takes() -> None:
     """Up to a hundred nodes all are scored whatever is set."""
-    sampling = (config(global_percentage=0),)
+    sampling = (config(percentageOfNodesToScore=0),)
     finding = check_sample(evidence(scheduler_configs=sampling, nodes=many(500)))
     assert finding.verdict is PROBLEM
     assert "of 500 nodes the first 230 that fit are scored" in finding.summary
@@ -472,15 +483,15 @@ def test_a_sample_is_a_problem_once_there_are_more_nodes_than_it_takes() -> None
 
 def test_a_profile_goes_over_the_global_percentage() -> None:
     """In both directions."""
-    whole = config(global_percentage=10, percentage=100)
-    part = config(global_percentage=100, percentage=10)
+    whole = config(percentageOfNodesToScore=10, profiles=[profile(percentageOfNodesToScore=100)])
+    part = config(profiles=[profile(percentageOfNodesToScore=10)])
     assert check_sample(evidence(scheduler_configs=(whole,))).verdict is OK
     assert check_sample(evidence(scheduler_configs=(part,))).verdict is WARNING
 
 
 def test_preemption_that_samples_is_a_warning_in_a_large_cluster() -> None:
     """In a small one it sees all candidates: at least a hundred."""
-    sampling = (config(preemption_percentage=10),)
+    sampling = (config(profiles=[profile(preemption_percentage=10)]),)
     assert check_sample(evidence(scheduler_configs=sampling, nodes=many(101))).verdict is WARNING
     assert check_sample(evidence(scheduler_configs=sampling, nodes=many(100))).verdict is OK
 
@@ -514,7 +525,5 @@ def test_workers_of_another_scheduler_are_counted_by_pool() -> None:
 
 def test_every_profile_of_a_scheduler_with_our_extender_calls() -> None:
     """Extenders belong to the process, not to a profile."""
-    both = config(scheduler_name="warmnode")
-    profiles = (*both.profiles, *config(scheduler_name="packed").profiles)
-    whole = replace(both, profiles=profiles)
+    whole = config(profiles=[profile(), profile("packed")])
     assert check_names(evidence(scheduler_configs=(whole,), workers=(facts(worker(scheduler="packed")),))).verdict is OK

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,13 +11,13 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
+from extender.inspect.doctor.evidence import Kind, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
 from extender.inspect.doctor.pod_fit import Needs, fits_in_place_of
 from extender.inspect.doctor.waiting_workers import TOLD, check_waiting
 from extender.inspect.survey.survey_objects import SurveyedPod, pod_facts
 from tests.builders import by_label, minutes_ago, worker
-from tests.evidence import evidence, facts
+from tests.evidence import configured, evidence, facts
 
 OK, UNKNOWN, WARNING = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING
 TWO_DAYS = 2 * 24 * 60
@@ -36,11 +35,8 @@ def idle(name: str = "w3", **given: Any) -> WorkerFacts:
 
 
 def check(*workers: WorkerFacts, pending_for: int | None = None) -> Finding:
-    settings = PoolFacts(reap_enabled=True, floor=1, deletion_costs=True, dry_run=False)
-    if pending_for is not None:
-        settings = replace(settings, pending_for=timedelta(minutes=pending_for))
-    found: Evidence = evidence(workers=workers, pools={"pool": settings})
-    return check_waiting(found)
+    reap = {} if pending_for is None else {"pendingFor": f"{pending_for}m"}
+    return check_waiting(evidence(workers=workers, configuration=configured(poolDefaults={"reap": reap})))
 
 
 def test_a_worker_that_waits_too_long_is_named_with_what_its_scheduler_says() -> None:
@@ -94,7 +90,7 @@ def test_an_idle_worker_in_whose_place_it_would_fit_is_named() -> None:
 
 
 def test_pods_that_may_not_be_read_are_not_known() -> None:
-    finding = check_waiting(evidence(workers=None, unread={Kind.PODS: "forbidden"}))
+    finding = check_waiting(evidence(workers=(), unread={Kind.PODS: "forbidden"}))
     assert (finding.verdict, finding.summary) == (UNKNOWN, "pods were not read (forbidden)")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, PoolFacts, WorkerFacts
+from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, WorkerFacts
 from extender.inspect.doctor.findings import Verdict
 from extender.inspect.doctor.workers import (
     check_deletion_costs,
@@ -17,15 +17,10 @@ from extender.inspect.doctor.workers import (
 )
 from extender.model import Selector
 from tests.builders import NOW, minutes_ago, worker
-from tests.evidence import NAMESPACE, evidence, facts
+from tests.evidence import NAMESPACE, configured, evidence, facts
 
 OK, UNKNOWN, WARNING, PROBLEM = Verdict.OK, Verdict.UNKNOWN, Verdict.WARNING, Verdict.PROBLEM
 DAY = 24 * 60
-
-
-def pool(**given: Any) -> dict[str, PoolFacts]:
-    settings: dict[str, Any] = {"reap_enabled": True, "floor": 1, "deletion_costs": True, "dry_run": False}
-    return {"pool": PoolFacts(**(settings | given))}
 
 
 def of(*workers: WorkerFacts, **given: Any) -> Evidence:
@@ -35,7 +30,7 @@ def of(*workers: WorkerFacts, **given: Any) -> Evidence:
 @pytest.mark.parametrize("check", [check_pools, check_idle_marks, check_deletion_costs, check_disruption_budgets])
 def test_pods_that_may_not_be_read_are_not_known(check: Any) -> None:
     """With the reason."""
-    finding = check(evidence(workers=None, unread={Kind.PODS: "forbidden"}))
+    finding = check(evidence(workers=(), unread={Kind.PODS: "forbidden"}))
     assert (finding.verdict, finding.summary) == (UNKNOWN, "pods were not read (forbidden)")
 
 
@@ -51,9 +46,9 @@ def test_a_cluster_without_workers_deserves_a_look() -> None:
 
 def test_pools_are_counted_and_dry_run_is_said() -> None:
     """It is meant like that, so it is well; but nobody shall wonder."""
-    finding = check_pools(of(facts(), facts(worker("other", pool="ducks")), pools=pool(dry_run=True)))
+    finding = check_pools(of(facts(), facts(worker("other", pool="ducks")), configuration=configured(dryRun=True)))
     assert (finding.verdict, finding.summary) == (OK, "2 workers in 2 pools")
-    assert "dry-run is on in pool" in finding.details[-1]
+    assert "dry-run is on in ducks, pool" in finding.details[-1]
 
 
 # -- idle marks -------------------------------------------------------------------------------------------------------
@@ -122,7 +117,8 @@ def test_a_pool_in_which_nobody_was_ever_idle_deserves_a_look() -> None:
 
 def test_a_pool_that_uses_no_idleness_needs_no_marks() -> None:
     """Neither reaped nor given costs: placement only."""
-    assert check_idle_marks(of(*silent(3), pools=pool(reap_enabled=False, deletion_costs=False))).verdict is OK
+    placement_only = {"reap": {"enabled": False}, "deletionCost": {"enabled": False}}
+    assert check_idle_marks(of(*silent(3), configuration=configured(poolDefaults=placement_only))).verdict is OK
 
 
 def test_marks_that_have_not_changed_for_a_day_deserve_a_look() -> None:
@@ -131,7 +127,7 @@ def test_marks_that_have_not_changed_for_a_day_deserve_a_look() -> None:
     finding = check_idle_marks(of(*workers))
     assert finding.verdict is WARNING
     assert "no mark has changed for a day" in finding.summary
-    assert check_idle_marks(of(*workers, pools=pool(floor=4))).verdict is OK
+    assert check_idle_marks(of(*workers, configuration=configured(poolDefaults={"reap": {"floor": 4}}))).verdict is OK
     assert check_idle_marks(of(*workers[1:], marked("w9", 5, created=3 * DAY))).verdict is OK
 
 
@@ -217,7 +213,7 @@ def test_a_budget_that_cannot_count_bare_pods_allows_nothing_ever(given: Any) ->
         ({"min_available": "100%", "desired": 3, "allowed": 0}, "minAvailable 100%"),
         ({"min_available": "3", "desired": 3, "allowed": 0}, "minAvailable 3"),
         ({"min_available": "4", "desired": 4, "allowed": 0}, "minAvailable 4"),
-        ({"max_unavailable": "0", "desired": None, "allowed": None, "expected": None}, "maxUnavailable 0"),
+        ({"max_unavailable": "0", "desired": None, "expected": None}, "maxUnavailable 0"),
     ],
 )
 @pytest.mark.parametrize("owner", ["ReplicaSet.apps", None])
@@ -243,7 +239,7 @@ def test_a_budget_that_allows_nothing_now_deserves_a_look() -> None:
 
 def test_a_budget_that_nobody_has_counted_yet_is_not_known() -> None:
     """The API server refuses evictions until the disruption controller has looked at it."""
-    new = budget(min_available="1", allowed=None, healthy=None, desired=None, expected=None)
+    new = budget(min_available="1", healthy=None, desired=None, expected=None)
     assert check_disruption_budgets(of(covered(), budgets=(new,))).verdict is UNKNOWN
     assert check_disruption_budgets(of(facts(), budgets=(new,))).verdict is OK
 
@@ -268,7 +264,7 @@ def test_two_budgets_over_one_worker_are_a_problem() -> None:
 
 def test_budgets_that_may_not_be_read_are_not_known() -> None:
     """They are optional to read."""
-    finding = check_disruption_budgets(evidence(budgets=None, unread={Kind.DISRUPTION_BUDGETS: "forbidden"}))
+    finding = check_disruption_budgets(evidence(budgets=(), unread={Kind.DISRUPTION_BUDGETS: "forbidden"}))
     assert finding.verdict is UNKNOWN
 
 

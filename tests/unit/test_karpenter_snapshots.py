@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from extender.inspect.doctor.findings import Verdict
+from extender.inspect.doctor.karpenter import check_nodes
 from extender.inspect.plan import Plan, plan_of
 from extender.inspect.plan_text import render_json, render_table
 from extender.inspect.snapshot import parse_snapshot
-from extender.inspect.survey.live_evidence import DoctorOptions
+from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.settings import Configuration
 from tests.builders import by_label
@@ -171,4 +173,4 @@ def test_doctor_finds_the_nodes_that_the_reaper_would_leave_alone() -> None:
 
 def test_doctor_does_not_know_which_nodes_stay_without_node_pools() -> None:
     content = json.dumps({"kind": "List", "items": [*FIVE, idle(1)]}).encode()
-    assert evidence_of_snapshot(content, DoctorOptions(), source="the test").kept_nodes is None
+    assert check_nodes(evidence_of_snapshot(content, DoctorOptions(), source="the test")).verdict is Verdict.UNKNOWN

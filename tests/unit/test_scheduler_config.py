@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extender.inspect.doctor.evidence import SchedulerConfig
-from extender.inspect.survey.scheduler_config import (
+from extender.inspect.doctor.scheduler_config import (
     DEFAULT_SCORE_WEIGHTS,
+    SchedulerConfig,
     SchedulerConfigError,
     parse_scheduler_configs,
 )
@@ -35,7 +35,11 @@ def test_the_shipped_file_is_read_whole() -> None:
     """Every value that a check needs."""
     found = only(SCHEDULER_CONFIG.read_text())
     (profile,), (extender,) = found.profiles, found.extenders
-    assert (profile.scheduler_name, profile.preemption_percentage, found.percentage) == ("warmnode", 100, 100)
+    assert (profile.scheduler_name, profile.preemption_percentage, found.percentage) == (
+        "warmnode",
+        100,
+        100,
+    )
     assert (extender.url, extender.weight, extender.timeout) == (
         "http://127.0.0.1:8888",
         200,
@@ -50,7 +54,11 @@ def test_what_is_left_out_is_what_kube_scheduler_takes() -> None:
     """One profile called default-scheduler, default plugins, its own sample, five seconds."""
     found = only(HEAD + "extenders: [{urlPrefix: http://a, prioritizeVerb: p}]")
     (profile,), (extender,) = found.profiles, found.extenders
-    assert (profile.scheduler_name, profile.percentage, found.percentage) == ("default-scheduler", None, 0)
+    assert (profile.scheduler_name, profile.percentage, found.percentage) == (
+        "default-scheduler",
+        None,
+        0,
+    )
     assert (profile.score_weights, profile.preemption_percentage) == (DEFAULT_SCORE_WEIGHTS, 10)
     assert (extender.timeout, extender.weight, extender.node_cache_capable) == (None, 0, False)
 

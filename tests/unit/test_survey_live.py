@@ -14,7 +14,8 @@ from extender.inspect.doctor.findings import Check, Verdict
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan import plan_of
 from extender.inspect.plan_text import render_table
-from extender.inspect.survey.live_evidence import DoctorOptions, gather
+from extender.inspect.survey.live_evidence import gather
+from extender.inspect.survey.material import DoctorOptions
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.lease import LEASE_LABELS
@@ -123,7 +124,7 @@ async def look_with(answers: Mapping[str, tuple[int, object]]) -> Evidence:
 
 
 def verdicts(evidence: Evidence) -> dict[Check, Verdict]:
-    return {finding.check: finding.verdict for finding in diagnose(evidence, source="f").findings}
+    return {check: finding.verdict for check, finding in diagnose(evidence, source="f").findings.items()}
 
 
 EMPTY: dict[str, object] = {"items": [], "metadata": {}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from extender.inspect.doctor import (
     installation,
@@ -14,9 +14,9 @@ from extender.inspect.doctor import (
     workers,
 )
 from extender.inspect.doctor.evidence import Evidence
-from extender.inspect.doctor.findings import Check, Diagnosis, Finding
+from extender.inspect.doctor.findings import Check, Diagnosis, Judge
 
-CHECKS: Mapping[Check, Callable[[Evidence], Finding]] = {
+CHECKS: Mapping[Check, Judge] = {
     Check.SCHEDULER_CALLS: scheduler_calls.check_calls,
     Check.SCHEDULER_EXTENDER: scheduler.check_extender,
     Check.SCHEDULER_WEIGHT: scheduler.check_weight,
@@ -47,7 +47,7 @@ def diagnose(evidence: Evidence, *, source: str) -> Diagnosis:
         now=evidence.now,
         source=source,
         namespace=evidence.namespace,
-        findings=tuple(check(evidence) for check in CHECKS.values()),
+        findings={check: judge(evidence) for check, judge in CHECKS.items()},
         unread=tuple(
             sorted((str(kind), why) for kind, why in evidence.unread.items() if why != karpenter.NO_KARPENTER)
         ),

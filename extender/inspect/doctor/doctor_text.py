@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from extender.inspect.doctor.findings import Diagnosis, Verdict
@@ -22,8 +23,7 @@ def render_json(diagnosis: Diagnosis) -> str:
         **keys(diagnosis, "now", "source", "namespace", "verdict"),
         "unread": [{"what": what, "why": why} for what, why in diagnosis.unread],
         "checks": [
-            {"check": finding.check, "title": finding.check.words, **all_keys(finding)}
-            for finding in diagnosis.findings
+            {"check": check, "title": check.words, **all_keys(finding)} for check, finding in diagnosis.findings.items()
         ],
     }
     return encode_form(SCHEMA, form)
@@ -38,8 +38,8 @@ def _page(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     yield from fill(f"looked at {diagnosis.source}; as of {diagnosis.now:%Y-%m-%d %H:%M:%S} UTC", width=width)
     yield ""
     told: dict[str, str] = {}
-    for finding in diagnosis.findings:
-        title = finding.check.words
+    for check, finding in diagnosis.findings.items():
+        title = check.words
         yield from fill(f"{title}: {finding.summary}", width=width, first=f"{finding.verdict:<8} ", later=INDENT)
         for detail in finding.details[:SHOWN_DETAILS]:
             yield from fill(detail, width=width, first=f"{INDENT}- ", later=f"{INDENT}  ")
@@ -54,6 +54,6 @@ def _page(diagnosis: Diagnosis, width: int) -> Iterator[str]:
 
 
 def _sum(diagnosis: Diagnosis) -> str:
-    counts = {verdict: sum(each.verdict is verdict for each in diagnosis.findings) for verdict in Verdict}
+    counts = Counter(finding.verdict for finding in diagnosis.findings.values())
     order = (Verdict.PROBLEM, Verdict.WARNING, Verdict.UNKNOWN, Verdict.OK)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])

@@ -1,20 +1,25 @@
 """What a diagnosis is made from: one look at a cluster, reduced to what checks need.
 
-Owns the values. A collection that could not be read is None, never empty, and `Evidence.unread` says why.
+Owns the values. A collection that could not be read is empty, and `Evidence.unread` says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from extender.inspect.doctor.pod_fit import Needs
-from extender.model import AgeSource, Ledger, Node, NodeClaim, NodePool, Pod, Selector
+from extender.inspect.doctor.scheduler_config import SchedulerConfig
+from extender.model import Ledger, Node, NodeClaim, NodePool, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
+from extender.policy.election import LeaseRecord
 from extender.policy.node_pool_budgets import Kept
 from extender.policy.scheduler_silence import WebhookRecord
+from extender.settings import Configuration, PoolSettings
+from extender.settings.in_force import InForce
 
 
 class Kind(StrEnum):
@@ -54,6 +59,17 @@ class WorkerFacts:
     unscheduled_message: str | None = None
     needs: Needs | None = None
 
+    def __str__(self) -> str:
+        return f"{self.pod.namespace}/{self.pod.name}"
+
+
+def by_pool(workers: Iterable[WorkerFacts]) -> dict[str, list[WorkerFacts]]:
+    """Group workers, pools by name."""
+    grouped: dict[str, list[WorkerFacts]] = defaultdict(list)
+    for each in workers:
+        grouped[each.pod.pool or ""].append(each)
+    return dict(sorted(grouped.items()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
@@ -71,68 +87,10 @@ class Program:
     version_label: str = ""
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    running: bool = True
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extender:
-    """One entry of ``extenders``. Verbs are empty where they are not set. ``timeout`` None: kube-scheduler's 5 s.
-
-    ``insecure``, ``has_ca``: its ``tlsConfig`` says so, or holds a CA.
-    """
-
-    url: str
-    prioritize_verb: str = ""
-    preempt_verb: str = ""
-    filter_verb: str = ""
-    bind_verb: str = ""
-    weight: int = 0
-    node_cache_capable: bool = False
-    ignorable: bool = False
-    timeout: timedelta | None = None
-    managed_resources: tuple[str, ...] = ()
-    enable_https: bool = False
-    insecure: bool = False
-    has_ca: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """One profile. ``score_weights`` are the score plugins' weights by name, defaults included.
-
-    ``percentage`` is its own percentageOfNodesToScore, None where the global one counts.
-    ``preemption_percentage`` is minCandidateNodesPercentage of DefaultPreemption.
-    """
-
-    scheduler_name: str
-    score_weights: Mapping[str, int]
-    percentage: int | None = None
-    preemption_percentage: int = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerConfig:
-    """A KubeSchedulerConfiguration. ``source`` says in words where it was found. ``percentage`` 0: kube-scheduler's own
-    choice. ``lease`` is the one that it leads by, as namespace/name, None: it does not elect a leader.
-    """
-
-    source: str
-    api_version: str
-    profiles: tuple[Profile, ...]
-    extenders: tuple[Extender, ...] = ()
-    percentage: int = 0
-    lease: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderFacts:
-    """What the Lease of the reapers says. ``holder`` empty: nobody leads. ``brakes`` is what the one that leads
-    remembers of its pools, None where it does not say."""
-
-    holder: str
-    renewed: datetime | None
-    duration: timedelta | None = None
-    brakes: Mapping[str, BrakeRecord] | None = None
+    def runs(self, role: str) -> bool:
+        """True for a warmnode that has this role: ``run`` has all of them."""
+        return self.program == "warmnode" and not {role, "run"}.isdisjoint(self.arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,22 +106,21 @@ class ClockReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DisruptionBudgetFacts:
-    """A PodDisruptionBudget. ``selector`` None selects nothing.
+class DisruptionBudgetFacts(PodBudget):
+    """A PodDisruptionBudget with what it asks for.
 
-    What the disruption controller says of it is None where it has not looked yet: how many evictions it allows now, how
-    many of how many pods are healthy, and how many have to be.
+    What the disruption controller says of it is None where it has not looked yet: how many of how many pods are
+    healthy, and how many have to be. Then ``allowed`` means nothing.
     """
 
-    namespace: str
-    name: str
-    selector: Selector | None
     min_available: str | None = None
     max_unavailable: str | None = None
-    allowed: int | None = None
     expected: int | None = None
     healthy: int | None = None
     desired: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,24 +147,16 @@ class AccessFacts:
     is_installed: bool = True
 
 
-class Sureness(StrEnum):
-    """How a version is known: from the program that runs, from its labels, or from the CRDs that are installed."""
-
-    IMAGE = "image"
-    LABEL = "label"
-    SCHEMA = "schema"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KarpenterFacts:
-    """Karpenter as far as it shows. ``version`` is (major, minor), None where only ``has_balanced`` is known.
+    """Karpenter as far as it shows. ``version`` is (major, minor), None where only ``has_balanced`` is known; ``where``
+    says in words where it stands.
 
     ``has_balanced``: the NodePool CRD knows the policy Balanced, which came with 1.14; None: not looked at.
     ``feature_gates`` None: no pod was seen, or what it was told stands elsewhere. ``is_running``: a pod was seen.
     """
 
     version: tuple[int, int] | None = None
-    sureness: Sureness | None = None
     where: str = ""
     has_balanced: bool | None = None
     feature_gates: Mapping[str, bool] | None = None
@@ -222,31 +171,22 @@ class KeptNode:
     """
 
     name: str
-    node_pool: str
     workers: int
     kept: Kept | None
     said: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolFacts:
-    """What is set for a pool."""
+class ChosenConfiguration:
+    """Which configuration the checks go by. ``source`` in words; ``is_default``: none was found.
 
-    reap_enabled: bool
-    floor: int
-    deletion_costs: bool
-    dry_run: bool
-    shadow: bool = False
-    pending_for: timedelta = timedelta(minutes=15)
+    ``problem`` is what is wrong with an installed one, in whose place the defaults stand.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigurationFacts:
-    """Which configuration the checks go by. ``source`` in words; ``problem`` is what is wrong with an installed one."""
-
+    in_force: InForce
     source: str
     problem: str | None = None
-    dry_run: bool = False
+    is_default: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,34 +194,50 @@ class Evidence:
     """One look at a cluster at ``now``, which is the API server's time where it is known.
 
     ``scheduler_version`` is kube-scheduler's (major, minor), None where it is not known. ``node_claims`` are by UID.
+    ``leader`` is the Lease of the reapers, and ``brakes`` what the one that leads remembers of its pools, None where it
+    does not say. ``access`` and ``clocks`` None: nobody was asked.
     """
 
     now: datetime
     namespace: str
-    age: AgeSource
-    schedulers: frozenset[str]
-    ledger_name: str
-    webhook_lease: str
-    leader_lease: str
-    configuration: ConfigurationFacts
-    nodes: tuple[Node, ...] | None = None
-    workers: tuple[WorkerFacts, ...] | None = None
-    programs: tuple[Program, ...] | None = None
-    pools: Mapping[str, PoolFacts] = field(default_factory=dict)
+    configuration: ChosenConfiguration
+    nodes: Sequence[Node] = ()
+    workers: Sequence[WorkerFacts] = ()
+    programs: Sequence[Program] = ()
     ledger: Ledger | None = None
-    scheduler_configs: tuple[SchedulerConfig, ...] = ()
+    scheduler_configs: Sequence[SchedulerConfig] = ()
     scheduler_config_problem: str | None = None
     scheduler_version: tuple[int, int] | None = None
     webhook: WebhookRecord | None = None
-    leader: LeaderFacts | None = None
-    budgets: tuple[DisruptionBudgetFacts, ...] | None = None
-    node_pools: tuple[NodePool, ...] | None = None
-    kept_nodes: tuple[KeptNode, ...] | None = None
+    leader: LeaseRecord | None = None
+    brakes: Mapping[str, BrakeRecord] | None = None
+    budgets: Sequence[DisruptionBudgetFacts] = ()
+    node_pools: Sequence[NodePool] = ()
+    kept_nodes: Sequence[KeptNode] = ()
     node_claims: Mapping[str, NodeClaim] = field(default_factory=dict)
     karpenter: KarpenterFacts = KarpenterFacts()
     access: AccessFacts | None = None
-    clocks: tuple[ClockReading, ...] | None = None
+    clocks: Sequence[ClockReading] | None = None
     unread: Mapping[Kind, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Configuration:
+        """The settings that the checks go by."""
+        return self.configuration.in_force.configuration
+
+    @property
+    def schedulers(self) -> frozenset[str]:
+        """The schedulers that should call."""
+        return frozenset(self.settings.webhook.schedulers)
+
+    @property
+    def last_call(self) -> datetime | None:
+        """When a scheduler last called, None where that is not known."""
+        return None if self.webhook is None else self.webhook.last_call
+
+    def of_pool(self, name: str | None) -> PoolSettings:
+        """Give the settings of a pool."""
+        return self.configuration.in_force.settings(name or "")
 
     def why_unread(self, *kinds: Kind) -> str | None:
         """Say why the first of these kinds that could not be read was not; None: all were."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial, wraps
 
 from extender.inspect.doctor.evidence import Evidence, Kind
 
@@ -61,36 +62,59 @@ class Check(StrEnum):
     KARPENTER_FEATURE_GATES = "karpenterFeatureGates", "Karpenter's feature gates"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one check found. ``summary`` is one line; ``details`` are further ones; ``remedy`` is None where all is well
     or nobody can help."""
 
-    check: Check
     verdict: Verdict
     summary: str
     details: tuple[str, ...] = ()
     remedy: str | None = None
 
 
+ok = partial(Finding, Verdict.OK)
+unknown = partial(Finding, Verdict.UNKNOWN)
+warning = partial(Finding, Verdict.WARNING)
+problem = partial(Finding, Verdict.PROBLEM)
+
+
 def well(
-    check: Check,
-    evidence: Evidence,
-    summary: str,
-    *needs: Kind,
-    details: tuple[str, ...] = (),
-    remedy: str | None = None,
+    evidence: Evidence, summary: str, *rests_on: Kind, details: tuple[str, ...] = (), remedy: str | None = None
 ) -> Finding:
     """Say ok where everything that this rests on was read, else unknown, with what is missing.
 
     ``remedy`` is for what is missing.
     """
-    missing = evidence.why_unread(*needs)
-    if missing is None:
-        return Finding(check=check, verdict=Verdict.OK, summary=summary, details=details)
-    return Finding(
-        check=check, verdict=Verdict.UNKNOWN, summary=f"{summary}; {missing}", details=details, remedy=remedy
-    )
+    missing = evidence.why_unread(*rests_on)
+    return ok(summary, details) if missing is None else unknown(f"{summary}; {missing}", details, remedy)
+
+
+def together(faults: Iterable[Finding], remedy: str | None = None, *, about: str = "") -> Finding:
+    """Make one finding of several: the worst is the summary, after what it is ``about``, the others are details.
+
+    Without ``remedy`` that of the worst counts.
+    """
+    first, *others = sorted(faults, key=lambda each: -_WORSE[each.verdict])
+    remedy = None if first.verdict is Verdict.OK else remedy or first.remedy
+    return Finding(first.verdict, about + first.summary, tuple(each.summary for each in others), remedy)
+
+
+def needs(*kinds: Kind) -> Callable[[Judge], Judge]:
+    """A check that says nothing where one of these was not read."""
+
+    def wrap(judge: Judge) -> Judge:
+        @wraps(judge)
+        def judged(evidence: Evidence) -> Finding:
+            missing = evidence.why_unread(*kinds)
+            return judge(evidence) if missing is None else unknown(missing)
+
+        return judged
+
+    return wrap
+
+
+Judge = Callable[[Evidence], Finding]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +124,13 @@ class Diagnosis:
     now: datetime
     source: str
     namespace: str
-    findings: tuple[Finding, ...]
+    findings: Mapping[Check, Finding]
     unread: tuple[tuple[str, str], ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """The worst of all."""
-        return worst(finding.verdict for finding in self.findings)
+        return worst(finding.verdict for finding in self.findings.values())
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

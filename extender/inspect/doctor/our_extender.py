@@ -5,11 +5,12 @@ An extender is an address and verbs: nothing in it says what listens there. A si
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from urllib.parse import SplitResult, urlsplit
 
-from extender.inspect.doctor.evidence import Evidence, Extender, Profile, SchedulerConfig
+from extender.inspect.doctor.evidence import Evidence
+from extender.inspect.doctor.scheduler_config import Extender, Profile, SchedulerConfig
 from extender.policy.scheduler_silence import SILENCE, should_have_called
 
 RECORD_LAG = timedelta(seconds=90)
@@ -26,17 +27,17 @@ def calling_schedulers(evidence: Evidence) -> frozenset[str]:
 
     Extenders are shared by all profiles of a process.
     """
-    named = set()
-    for config in evidence.scheduler_configs:
-        ours = ours_in(config, evidence)
-        if ours and is_ours_for_certain(ours, evidence):
-            named |= {profile.scheduler_name for profile in config.profiles}
-    return evidence.schedulers | named
+    return evidence.schedulers | {
+        profile.scheduler_name
+        for config in evidence.scheduler_configs
+        if (ours := ours_in(config, evidence)) and is_ours_for_certain(ours, evidence)
+        for profile in config.profiles
+    }
 
 
 def placed_without_a_call(evidence: Evidence, schedulers: frozenset[str]) -> list[datetime]:
     """Say when workers of these schedulers got a node with no call before it that is known by now."""
-    last = evidence.webhook.last_call if evidence.webhook is not None else None
+    last = evidence.last_call
     return [
         at
         for at in _placed(evidence, schedulers)
@@ -47,26 +48,26 @@ def placed_without_a_call(evidence: Evidence, schedulers: frozenset[str]) -> lis
 def _placed(evidence: Evidence, schedulers: frozenset[str]) -> list[datetime]:
     return [
         each.scheduled
-        for each in evidence.workers or ()
+        for each in evidence.workers
         if each.scheduled is not None and should_have_called(each.pod, schedulers)
     ]
 
 
 def config_of_ours(evidence: Evidence) -> SchedulerConfig | None:
     """Choose the configuration that counts: 1. with our extender; 2. with a profile of ours. None: neither."""
-    with_profile = [
-        config
-        for config in evidence.scheduler_configs
-        if any(profile.scheduler_name in evidence.schedulers for profile in config.profiles)
-    ]
+    with_profile = [config for config in evidence.scheduler_configs if _named(config, evidence)]
     with_extender = [config for config in with_profile if ours_in(config, evidence)]
     others = [each for each in evidence.scheduler_configs if any(_has_a_sign(e, evidence) for e in each.extenders)]
     return next(iter((*with_extender, *with_profile, *others)), None)
 
 
-def profiles_of_ours(config: SchedulerConfig, evidence: Evidence) -> list[Profile]:
-    named = [profile for profile in config.profiles if profile.scheduler_name in evidence.schedulers]
-    return named or list(config.profiles)
+def profiles_of_ours(config: SchedulerConfig, evidence: Evidence) -> Sequence[Profile]:
+    """Select the profiles that should call; all of them where none has one of our names."""
+    return _named(config, evidence) or config.profiles
+
+
+def _named(config: SchedulerConfig, evidence: Evidence) -> Sequence[Profile]:
+    return [profile for profile in config.profiles if profile.scheduler_name in evidence.schedulers]
 
 
 def ours_in(config: SchedulerConfig, evidence: Evidence) -> list[Extender]:
@@ -89,7 +90,7 @@ def _has_a_sign(extender: Extender, evidence: Evidence) -> bool:
     parts = address_of(extender.url)
     host = parts.hostname or ""
     return (
-        any(name.startswith("warmnode.dev/") for name in extender.managed_resources)
+        any(each.name.startswith("warmnode.dev/") for each in extender.managed_resources)
         or "warmnode" in host
         or (host in LOOPBACK and parts.netloc.rpartition(":")[2] in listening_ports(evidence))
     )
@@ -103,9 +104,9 @@ def may_be_ours(extender: Extender) -> bool:
 def listening_ports(evidence: Evidence) -> frozenset[str]:
     """Give the ports on which the pods that run serve listen, or the usual one."""
     found = set()
-    for program in evidence.programs or ():
-        words = program.arguments
-        if program.program == "warmnode" and ("serve" in words or "run" in words):
+    for program in evidence.programs:
+        if program.runs("serve"):
+            words = program.arguments
             given = program.environment.get("WARMNODE_WEBHOOK_LISTEN") or f":{PORT}"
             for word, following in zip(words, (*words[1:], ""), strict=True):
                 name, _, value = word.partition("=")
@@ -116,7 +117,7 @@ def listening_ports(evidence: Evidence) -> frozenset[str]:
 
 def _calls_come(evidence: Evidence) -> bool:
     """True where the last worker of our schedulers was placed with a call, or there was a call of late."""
-    last = evidence.webhook.last_call if evidence.webhook is not None else None
+    last = evidence.last_call
     if last is None:
         return False
     placed = _placed(evidence, evidence.schedulers)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from extender.inspect.doctor.evidence import Evidence, Kind, PoolFacts, WorkerFacts
-from extender.inspect.doctor.findings import Check, Finding, Verdict, well
+from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts, by_pool
+from extender.inspect.doctor.findings import Finding, needs, warning, well
 from extender.inspect.doctor.pod_fit import fits_in_place_of
 from extender.inspect.text import count, some, span
 from extender.policy.brakes import holds_up
@@ -25,25 +24,20 @@ REMEDY = (
 )
 
 
+@needs(Kind.PODS)
 def check_waiting(evidence: Evidence) -> Finding:
     """Does a worker wait for a node that never comes?"""
-    if evidence.workers is None:
-        return _finding(Verdict.UNKNOWN, evidence.why_unread(Kind.PODS) or "no pods")
-    of_pool: dict[str, list[WorkerFacts]] = defaultdict(list)
-    for each in evidence.workers:
-        of_pool[each.pod.pool or ""].append(each)
     waiting = [each for each in evidence.workers if _waits(each)]
-    stuck = [each for each in waiting if evidence.now - each.pod.created > _limit(evidence, each)]
+    stuck = [each for each in waiting if evidence.now - each.pod.created > (_pending_for(evidence, each) or TOO_LONG)]
     if not stuck:
         young = f", {len(waiting):,} for a moment" if waiting else ""
-        told = f"no worker waits for a node for long{young}"
-        return well(Check.WAITING_WORKERS, evidence, told, Kind.PODS, Kind.SETTINGS)
+        return well(evidence, f"no worker waits for a node for long{young}", Kind.PODS, Kind.SETTINGS)
     stuck.sort(key=lambda each: (each.pod.created, each.pod.uid))
-    names = some(f"{each.pod.namespace}/{each.pod.name}" for each in stuck)
     longest = span(evidence.now - stuck[0].pod.created)
-    details = tuple(line for each in stuck[:TOLD] for line in _about(each, of_pool[each.pod.pool or ""], evidence))
-    summary = f"{count(len(stuck), 'worker')} without a node for up to {longest}: {names}"
-    return _finding(Verdict.WARNING, summary, details, REMEDY)
+    members = by_pool(evidence.workers)
+    details = tuple(line for each in stuck[:TOLD] for line in _about(each, members[each.pod.pool or ""], evidence))
+    summary = f"{count(len(stuck), 'worker')} without a node for up to {longest}: {some(map(str, stuck))}"
+    return warning(summary, details, REMEDY)
 
 
 def _waits(worker: WorkerFacts) -> bool:
@@ -51,26 +45,20 @@ def _waits(worker: WorkerFacts) -> bool:
     return pod.node is None and not pod.terminating and not pod.gated
 
 
-def _limit(evidence: Evidence, worker: WorkerFacts) -> timedelta:
-    return _settings(evidence, worker).pending_for or TOO_LONG
-
-
-def _settings(evidence: Evidence, worker: WorkerFacts) -> PoolFacts:
-    unset = PoolFacts(reap_enabled=True, floor=0, deletion_costs=True, dry_run=False)
-    return evidence.pools.get(worker.pod.pool or "", unset)
+def _pending_for(evidence: Evidence, worker: WorkerFacts) -> timedelta:
+    return evidence.of_pool(worker.pod.pool).reap.pending_for
 
 
 def _about(worker: WorkerFacts, pool: Sequence[WorkerFacts], evidence: Evidence) -> Iterator[str]:
-    pod = worker.pod
-    name = f"{pod.namespace}/{pod.name}"
+    pod, name = worker.pod, str(worker)
     said = " ".join((worker.unscheduled_message or "").split())[:SAID]
     yield f"{name} ({span(evidence.now - pod.created)}): {said or f'scheduler {pod.scheduler} has said nothing of it'}"
     placers = {each.pod.scheduler for each in pool if each.pod.node is not None}
-    if holds_up(pod, placers, _settings(evidence, worker).pending_for, evidence.now):
+    if holds_up(pod, placers, _pending_for(evidence, worker), evidence.now):
         yield f"pool {pod.pool} is not reaped while {name} waits (reap.pendingFor: 0s)"
     beside = next((each for each in pool if _would_make_room(each, worker, evidence)), None)
     if beside is not None:
-        there = f"{beside.pod.namespace}/{beside.pod.name} on {beside.pod.node}"
+        there = f"{beside} on {beside.pod.node}"
         yield f"{name} asks for nothing that idle worker {there} does not have: it would fit there in its place"
 
 
@@ -85,7 +73,3 @@ def _would_make_room(standing: WorkerFacts, waiting: WorkerFacts, evidence: Evid
         and waiting.needs is not None
         and fits_in_place_of(waiting.needs, standing.needs)
     )
-
-
-def _finding(verdict: Verdict, summary: str, details: tuple[str, ...] = (), remedy: str | None = None) -> Finding:
-    return Finding(check=Check.WAITING_WORKERS, verdict=verdict, summary=summary, details=details, remedy=remedy)

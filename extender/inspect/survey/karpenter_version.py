@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Iterable
+from dataclasses import replace
 
-from extender.inspect.doctor.evidence import KarpenterFacts, Program, Sureness
+from extender.inspect.doctor.evidence import KarpenterFacts, Program
 
 FEATURE_GATES = "FEATURE_GATES"
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})(?:\.\d+)?(?:[-+.].*)?")
@@ -17,25 +19,19 @@ BALANCED = b'"Balanced"'
 def karpenter_facts(programs: Iterable[Program], *, has_balanced: bool | None) -> KarpenterFacts:
     """Find out the version: 1. the image of a pod that runs; 2. its label; and what the CRD knows."""
     pods = sorted((each for each in programs if each.program == "karpenter"), key=lambda each: each.name)
-    told = [_gates(pod) for pod in pods]
-    gates: dict[str, bool] | None = {} if pods and None not in told else None
-    for each in told:
-        gates = None if gates is None else gates | (each or {})
-    for sureness in (Sureness.IMAGE, Sureness.LABEL):
-        for pod in pods:
-            version = image_version(pod.image) if sureness is Sureness.IMAGE else parse_version(pod.version_label)
-            if version is not None:
-                where = f"pod {pod.namespace}/{pod.name}"
-                return KarpenterFacts(
-                    version=version,
-                    sureness=sureness,
-                    where=where,
-                    has_balanced=has_balanced,
-                    feature_gates=gates,
-                    is_running=True,
-                )
-    sure = None if has_balanced is None else Sureness.SCHEMA
-    return KarpenterFacts(sureness=sure, has_balanced=has_balanced, feature_gates=gates, is_running=bool(pods))
+    by_image = [(image_version(pod.image), "the image that runs", pod) for pod in pods]
+    by_label = [(parse_version(pod.version_label), "a label, not the image", pod) for pod in pods]
+    known = [(version, how, pod) for version, how, pod in (*by_image, *by_label) if version is not None]
+    told = [gates for gates in map(_gates, pods) if gates is not None]
+    facts = KarpenterFacts(
+        has_balanced=has_balanced,
+        feature_gates=dict(ChainMap(*reversed(told))) if pods and len(told) == len(pods) else None,
+        is_running=bool(pods),
+    )
+    if not known:
+        return facts
+    version, how, pod = known[0]
+    return replace(facts, version=version, where=f"{how}, pod {pod.namespace}/{pod.name}")
 
 
 def parse_version(text: str) -> tuple[int, int] | None:
@@ -45,13 +41,8 @@ def parse_version(text: str) -> tuple[int, int] | None:
 
 
 def image_version(image: str) -> tuple[int, int] | None:
-    """Read major and minor out of an image's tag."""
-    return parse_version(_tag(image))
-
-
-def _tag(image: str) -> str:
-    """Give the tag of an image, empty where it has only a digest or none."""
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    """Read major and minor out of an image's tag; None where it has only a digest or none."""
+    return parse_version(image.partition("@")[0].rpartition("/")[2].partition(":")[2])
 
 
 def _gates(pod: Program) -> dict[str, bool] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from extender.cluster.state import ClusterState
-from extender.inspect.doctor.evidence import KeptNode
-from extender.inspect.survey.to_evidence import Material
+from extender.inspect.doctor.evidence import KeptNode, Kind
+from extender.inspect.survey.material import Material
 from extender.kube.karpenter_events import last_words
-from extender.kube.pod_disruption_budgets import pod_budget_from
 from extender.policy.judging import judge
 from extender.policy.node_pool_budgets import PodBudgets
 from extender.policy.node_pool_room import what_keeps
@@ -17,19 +17,19 @@ from extender.settings import Configuration
 from extender.settings.in_force import InForce
 
 
-def kept_nodes_of(material: Material, now: datetime) -> tuple[KeptNode, ...] | None:
-    """Give the nodes with workers that would stay without them, and the empty ones that stay; None: not known.
+def kept_nodes_of(material: Material, now: datetime) -> Sequence[KeptNode]:
+    """Give the nodes with workers that would stay without them, and the empty ones that stay.
 
-    Leaving nodes are left out.
+    Leaving nodes are left out. None is known where nodes, pods or NodePools were not read.
     """
-    if material.nodes is None or material.pods is None or material.node_pools is None:
-        return None
+    if not {Kind.NODES, Kind.PODS, Kind.NODE_POOLS}.isdisjoint(material.unread):
+        return ()
     state = ClusterState(clock=lambda: now)
-    state.replace_node_claims(material.node_claims or ())
+    state.replace_node_claims(material.node_claims)
     state.replace_node_pools(material.node_pools)
     state.replace_nodes(material.nodes)
     state.replace_pods(each.pod for each in material.pods if each.pod is not None)
-    budgets = PodBudgets(map(pod_budget_from, material.budgets or ()))
+    budgets = PodBudgets(material.budgets)
     judgement = judge(state, Circumstances(rules=InForce(Configuration.default()).settings, budgets=budgets), (), now)
     found = {name: (0, kept) for name, kept in judgement.stuck.items()}
     for name in state.where.names_with_workers():
@@ -37,14 +37,8 @@ def kept_nodes_of(material: Material, now: datetime) -> tuple[KeptNode, ...] | N
         kept = what_keeps(state, name, now, budgets)
         if workers and kept is not None and state.departure(name) is None:
             found[name] = (workers, kept)
-    said = last_words(material.events or ())
-    return tuple(
-        KeptNode(
-            name=name,
-            node_pool=state.nodes[name].node_pool or "",
-            workers=workers,
-            kept=kept,
-            said=said.get(name),
-        )
+    said = last_words(material.events)
+    return [
+        KeptNode(name=name, workers=workers, kept=kept, said=said.get(name))
         for name, (workers, kept) in sorted(found.items())
-    )
+    ]

@@ -5,36 +5,28 @@ What may not be read is left out and named; nothing here fails for want of a per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from extender.inspect.doctor.evidence import (
-    AccessFacts,
-    ClockReading,
-    Evidence,
-    Kind,
-    MissingAccess,
-    Program,
-    SchedulerConfig,
-)
+from extender.inspect.doctor.evidence import AccessFacts, ClockReading, Evidence, Kind, MissingAccess, Program
 from extender.inspect.doctor.karpenter import NO_KARPENTER
+from extender.inspect.live_snapshot import server_time
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
 from extender.inspect.survey.karpenter_version import BALANCED, parse_version
-from extender.inspect.survey.kept_nodes import kept_nodes_of
+from extender.inspect.survey.material import DoctorOptions, Material
 from extender.inspect.survey.permissions import PERMISSIONS, ApiVerb, Duty, OwnObject, Permission, accesses
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     PodDisruptionBudgetObject,
-    PodFacts,
     SurveyedPod,
+    budget_facts,
+    clocks_of,
     lease_facts,
     pod_facts,
 )
-from extender.inspect.survey.to_evidence import Material, choose_configuration, clocks_of, evidence_from
+from extender.inspect.survey.to_evidence import choose_configuration, evidence_from
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.errors import KubeError, NotFound
@@ -51,8 +43,8 @@ from extender.kube.lease import LeaseObject
 from extender.kube.ledger_store import LEDGER_LABELS
 from extender.kube.listing import list_objects
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
+from extender.kube.pod_disruption_budgets import POD_BUDGETS_PATH
 from extender.settings import Configuration
-from extender.settings.in_force import InForce
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -83,66 +75,44 @@ _GROUP = msgspec.json.Decoder(_Group)
 _VERSION = msgspec.json.Decoder(_Version)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorOptions:
-    """What the command line says. None: find it out."""
-
-    namespace: str | None = None
-    configuration: Configuration | None = None
-    configuration_source: str | None = None
-    scheduler_configs: tuple[SchedulerConfig, ...] | None = None
-
-
 async def gather(client: KubeClient, asked: DoctorOptions) -> Evidence:
     """Look at everything once. Raises `KubeError` where neither nodes nor pods can be listed."""
     looking = _Looking(client)
+    look = looking.look
     namespace = asked.namespace or await looking.find_home()
-    material = Material(namespace=namespace, unread=looking.unread)
     own = f"/api/v1/namespaces/{namespace}/configmaps"
-    material.config_maps = await looking.look(Kind.CONFIG_MAPS, own, ConfigMapObject, lambda raw: raw)
-    chosen = choose_configuration(
-        asked.configuration, asked.configuration_source, material.config_maps or (), namespace
-    )
-    classify = InForce(chosen.configuration).classify
-
-    def facts_of(raw: SurveyedPod) -> PodFacts | None:
-        return pod_facts(raw, classify)
-
-    pods = await looking.look(Kind.PODS, "/api/v1/pods", SurveyedPod, facts_of)
-    material.pods = None if pods is None else [each for each in pods if each is not None]
-    material.nodes = await looking.look(Kind.NODES, "/api/v1/nodes", NodeObject, node_from)
-    if material.pods is None and material.nodes is None and looking.last_error is not None:
+    config_maps = await look(Kind.CONFIG_MAPS, own, ConfigMapObject, lambda raw: raw)
+    chosen = choose_configuration(asked, config_maps, namespace)
+    settings, classify = chosen.in_force.configuration, chosen.in_force.classify
+    pods = await look(Kind.PODS, "/api/v1/pods", SurveyedPod, lambda raw: pod_facts(raw, classify))
+    nodes = await look(Kind.NODES, "/api/v1/nodes", NodeObject, node_from)
+    if looking.last_error is not None and {Kind.PODS, Kind.NODES} <= looking.unread.keys():
         raise looking.last_error
     leases = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
-    material.leases = await looking.look(Kind.LEASES, leases.format(namespace), LeaseObject, lease_facts)
-    material.node_leases = await looking.look(
-        Kind.NODE_LEASES, leases.format("kube-node-lease"), LeaseObject, lease_facts
+    node_leases = await look(Kind.NODE_LEASES, leases.format("kube-node-lease"), LeaseObject, lease_facts)
+    material = Material(
+        namespace=namespace,
+        config_maps=config_maps,
+        nodes=nodes,
+        pods=[each for each in pods if each is not None],
+        leases=await look(Kind.LEASES, leases.format(namespace), LeaseObject, lease_facts),
+        budgets=await look(Kind.DISRUPTION_BUDGETS, POD_BUDGETS_PATH, PodDisruptionBudgetObject, budget_facts),
+        node_pools=await look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from),
+        node_claims=await look(Kind.NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from),
+        unread=looking.unread,
     )
-    material.budgets = await looking.look(
-        Kind.DISRUPTION_BUDGETS, "/apis/policy/v1/poddisruptionbudgets", PodDisruptionBudgetObject, lambda raw: raw
-    )
-    material.node_pools = await looking.look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from)
-    material.node_claims = await looking.look(Kind.NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from)
     await looking.name_other_versions()
     if material.node_pools:
         material.events = await looking.karpenter_events()
     material.has_balanced = await looking.karpenter_schema()
     material.server_version = await looking.server_version()
-    programs = [program for each in material.pods or () for program in each.programs]
-    access = await looking.review(programs, namespace, chosen.configuration)
+    access = await looking.review(material.programs, namespace, settings)
     skew = client.clock_skew
-    mine = [] if skew is None else [ClockReading(whose="this machine", ahead=-skew, is_ours=True)]
-    clocks = (*mine, *clocks_of(material, chosen.configuration))
-    now = datetime.now(UTC) + (skew or timedelta(0))
-    return evidence_from(
-        material,
-        chosen,
-        now,
-        kept_nodes=kept_nodes_of(material, now),
-        scheduler_configs=asked.scheduler_configs,
-        clocks=clocks,
-        access=access,
-    )
+    clocks = [] if skew is None else [ClockReading(whose="this machine", ahead=-skew, is_ours=True)]
+    names = {settings.webhook.lease_name: "warmnode serve", settings.leader_election.name: "warmnode reap"}
+    clocks += clocks_of(material.leases, lambda lease: names.get(lease))
+    clocks += clocks_of(node_leases, lambda lease: f"node {lease}")
+    return evidence_from(material, chosen, server_time(client), asked, clocks=clocks, access=access)
 
 
 class _Looking:
@@ -153,14 +123,14 @@ class _Looking:
         self.unread: dict[Kind, str] = {}
         self.last_error: KubeError | None = None
 
-    async def look(self, kind: Kind, path: str, struct: type[S], trim: Callable[[S], T]) -> list[T] | None:
-        """List a collection, None where it cannot be."""
+    async def look(self, kind: Kind, path: str, struct: type[S], trim: Callable[[S], T]) -> Sequence[T]:
+        """List a collection. Where it cannot be, it is empty and unread."""
         try:
             return await list_objects(self.client, path, struct, trim)
         except KubeError as error:
             self.unread[kind] = NO_KARPENTER if isinstance(error, NotFound) else str(error)
             self.last_error = error
-            return None
+            return ()
 
     async def karpenter_events(self) -> list[EventObject]:
         """List what Karpenter said of nodes. It only adds to what is found, so nothing is missing without it."""
@@ -229,49 +199,39 @@ class _Looking:
     async def review(
         self, programs: Collection[Program], namespace: str, configuration: Configuration
     ) -> AccessFacts | None:
-        """Ask what the service accounts that run warmnode may; where none is found, or nobody may ask, what we may."""
-        names = {
+        """Ask what the service accounts that run warmnode may; where none is found, what we may."""
+        names: dict[str, str] = {
             OwnObject.LEDGER: configuration.ledger.name,
             OwnObject.LEADER_LEASE: configuration.leader_election.name,
             OwnObject.WEBHOOK_LEASE: configuration.webhook.lease_name,
         }
         duties = duties_of(programs)
+        me = await who_am_i(self.client)
         try:
-            me = await who_am_i(self.client)
+            if not duties:
+                mine = await self._missing("you", None, {Duty.SERVE, Duty.REAP}, namespace, names)
+                who = f"you ({me})" if me else "you"
+                return AccessFacts(asked_for=(who,), missing=tuple(mine), is_installed=False)
             missing: list[MissingAccess] = []
             for account, of_account in duties.items():
                 asked = None if account.user == me else account
                 missing += await self._missing(str(account), asked, of_account, namespace, names)
-            if duties:
-                not_asked = tuple(each.name for each in programs if each.service_account is None and _duties(each))
-                return AccessFacts(asked_for=tuple(map(str, duties)), not_asked=not_asked, missing=tuple(missing))
         except KubeError as error:
-            self.unread[Kind.ACCESS_REVIEWS] = f"permissions of {', '.join(map(str, duties))}: {error}"
+            whose = f"permissions of {', '.join(map(str, duties))}: " if duties else ""
+            self.unread[Kind.ACCESS_REVIEWS] = f"{whose}{error}"
             return None
-        try:
-            mine = await self._missing("you", None, {Duty.SERVE, Duty.REAP}, namespace, names)
-        except KubeError as error:
-            self.unread[Kind.ACCESS_REVIEWS] = str(error)
-            return None
-        who = f"you ({me})" if me else "you"
-        return AccessFacts(asked_for=(who,), missing=tuple(mine), is_installed=False)
+        not_asked = tuple(each.name for each in programs if each.service_account is None and _duties(each))
+        return AccessFacts(asked_for=tuple(map(str, duties)), not_asked=not_asked, missing=tuple(missing))
 
     async def _missing(
-        self,
-        who: str,
-        account: ServiceAccount | None,
-        duties: Iterable[Duty],
-        namespace: str,
-        names: dict[OwnObject, str],
+        self, who: str, account: ServiceAccount | None, duties: set[Duty], namespace: str, names: Mapping[str, str]
     ) -> list[MissingAccess]:
         wanted = self._wanted(duties)
-        no = await refused(
-            self.client, wanted, account=account, namespace=namespace, names={str(k): v for k, v in names.items()}
-        )
+        no = await refused(self.client, wanted, account=account, namespace=namespace, names=names)
         return [
             MissingAccess(
                 who=who,
-                duty=str(_duty_of(wanted[access], duties)),
+                duty=_duty_of(wanted[access], duties),
                 access=str(access),
                 why=wanted[access].why,
                 optional=wanted[access].optional,
@@ -299,17 +259,10 @@ def duties_of(programs: Iterable[Program]) -> dict[ServiceAccount, set[Duty]]:
 
 
 def _duties(program: Program) -> set[Duty]:
-    duties: set[Duty] = set()
-    words = program.arguments
-    if program.program != "warmnode":
-        return duties
-    if "serve" in words or "run" in words:
-        duties.add(Duty.SERVE)
-        listens = any(word.startswith("--claims-listen") for word in words)
-        if listens or program.environment.get("WARMNODE_CLAIMS_LISTEN", ""):
-            duties.add(Duty.CLAIMS)
-    if "reap" in words or "run" in words:
-        duties.add(Duty.REAP)
+    duties = {duty for duty in (Duty.SERVE, Duty.REAP) if program.runs(duty)}
+    listens = any(word.startswith("--claims-listen") for word in program.arguments)
+    if Duty.SERVE in duties and (listens or program.environment.get("WARMNODE_CLAIMS_LISTEN", "")):
+        duties.add(Duty.CLAIMS)
     return duties
 
 

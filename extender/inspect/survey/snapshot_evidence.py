@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from extender.inspect.doctor.evidence import Evidence, Kind
 from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.plan import EPOCH
-from extender.inspect.snapshot import NOT_IN_SNAPSHOT, Item, items_of, parse_snapshot
+from extender.inspect.snapshot import NOT_IN_SNAPSHOT, Item, is_ledger, items_of, parse_snapshot
 from extender.inspect.survey.karpenter_version import BALANCED
-from extender.inspect.survey.kept_nodes import kept_nodes_of
-from extender.inspect.survey.live_evidence import DoctorOptions
+from extender.inspect.survey.material import DoctorOptions, Material
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     LeaseFacts,
     PodDisruptionBudgetObject,
-    PodFacts,
     SurveyedPod,
+    budget_facts,
     lease_facts,
     pod_facts,
 )
-from extender.inspect.survey.to_evidence import Material, choose_configuration, evidence_from, is_ledger
+from extender.inspect.survey.to_evidence import choose_configuration, evidence_from
 from extender.kube.karpenter_events import EventObject
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.lease import LeaseObject, is_ours
-from extender.kube.objects import ConfigMapObject, NodeObject, node_from
-from extender.settings.in_force import InForce
+from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
 
 T = TypeVar("T")
 
 CRD = "CustomResourceDefinition"
 NODE_POOLS_CRD = "nodepools.karpenter.sh"
-REMEDY = (
-    "kubectl get nodes,pods,configmaps,leases,poddisruptionbudgets,nodepools,nodeclaims -A -o json, without the last "
-    "two where there is no Karpenter"
-)
 _KINDS = {
     Kind.CONFIG_MAPS: "ConfigMap",
     Kind.LEASES: "Lease",
@@ -63,60 +57,46 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
 
     config_maps = read("ConfigMap", ConfigMapObject, lambda raw: raw)
     leases = read("Lease", LeaseObject, lease_facts)
-    programs = read("Pod", SurveyedPod, lambda raw: pod_facts(raw, _no_pool))
-    namespace = asked.namespace or _home(programs, config_maps, leases)
+    pods = read("Pod", SurveyedPod, lambda raw: raw)
+    namespace = asked.namespace or _home(pods, config_maps, leases)
     own = [each for each in config_maps if each.metadata.namespace == namespace]
-    chosen = choose_configuration(asked.configuration, asked.configuration_source, own, namespace)
-    classify = InForce(chosen.configuration).classify
-    now = parse_snapshot(content, classify, source=source).taken or EPOCH
-    pods = read("Pod", SurveyedPod, lambda raw: pod_facts(raw, classify))
+    chosen = choose_configuration(asked, own, namespace)
+    classify = chosen.in_force.classify
+    unread = {kind: NOT_IN_SNAPSHOT for kind, name in _KINDS.items() if not of_kind[name]}
+    unread[Kind.ACCESS_REVIEWS] = "only a cluster can tell"
     material = Material(
         namespace=namespace,
-        nodes=read("Node", NodeObject, node_from) or None,
-        pods=[each for each in pods if each is not None],
+        nodes=read("Node", NodeObject, node_from),
+        pods=[facts for raw in pods if (facts := pod_facts(raw, classify)) is not None],
         config_maps=own,
         leases=[lease for lease in leases if lease.namespace == namespace],
-        budgets=read("PodDisruptionBudget", PodDisruptionBudgetObject, lambda raw: raw),
+        budgets=read("PodDisruptionBudget", PodDisruptionBudgetObject, budget_facts),
         node_pools=read("NodePool", NodePoolObject, node_pool_from),
         node_claims=read("NodeClaim", NodeClaimObject, node_claim_from),
         events=read("Event", EventObject, lambda raw: raw),
         has_balanced=next((BALANCED in bytes(crd.raw) for crd in of_kind[CRD] if crd.name == NODE_POOLS_CRD), None),
-        unread={kind: NOT_IN_SNAPSHOT for kind, name in _KINDS.items() if not of_kind[name]},
+        unread=unread,
     )
-    material.unread[Kind.ACCESS_REVIEWS] = "only a cluster can tell"
-    other_versions = sorted(kind for kind in of_kind if kind.startswith("NodePool karpenter.sh/"))
-    if not of_kind["NodePool"]:
-        material.node_pools = None
-        shows_karpenter = any(node.node_pool for node in material.nodes or ()) or not (
-            of_kind["Pod"] and of_kind["Node"]
-        )
-        if other_versions:
-            material.unread[Kind.NODE_POOLS] = f"it has {', '.join(other_versions)}, and karpenter.sh/v1 is read"
-        elif not shows_karpenter:
-            material.unread[Kind.NODE_POOLS] = material.unread[Kind.NODE_CLAIMS] = NO_KARPENTER
-    return evidence_from(
-        material, chosen, now, scheduler_configs=asked.scheduler_configs, kept_nodes=kept_nodes_of(material, now)
-    )
+    if Kind.NODE_POOLS in unread:
+        if other_versions := sorted(kind for kind in of_kind if kind.startswith("NodePool karpenter.sh/")):
+            unread[Kind.NODE_POOLS] = f"it has {', '.join(other_versions)}, and karpenter.sh/v1 is read"
+        elif of_kind["Pod"] and of_kind["Node"] and not any(node.node_pool for node in material.nodes):
+            unread[Kind.NODE_POOLS] = unread[Kind.NODE_CLAIMS] = NO_KARPENTER
+    now = parse_snapshot(content, classify, source=source).taken or EPOCH
+    return evidence_from(material, chosen, now, asked)
 
 
-def _no_pool(namespace: str, labels: Mapping[str, str]) -> None:
-    return None
-
-
-def _home(pods: list[PodFacts | None], config_maps: list[ConfigMapObject], leases: list[LeaseFacts]) -> str:
+def _home(pods: list[SurveyedPod], config_maps: list[ConfigMapObject], leases: list[LeaseFacts]) -> str:
     """Find warmnode's namespace: by its pods, else its ledger, its Leases, or any other ConfigMap with its name.
 
     ``default`` where there is none of them.
     """
-    of_pods = [
-        program.namespace
-        for each in pods
-        if each is not None
-        for program in each.programs
-        if program.program == "warmnode"
-    ]
+    of_pods = [each.metadata.namespace for each in pods if _is_ours(each.metadata)]
     of_ledgers = [each.metadata.namespace for each in config_maps if is_ledger(each)]
     of_leases = [lease.namespace for lease in leases if is_ours(lease.stored)]
-    named = [each for each in config_maps if (each.metadata.labels or {}).get(NAME_LABEL) == "warmnode"]
-    of_others = [each.metadata.namespace for each in named]
+    of_others = [each.metadata.namespace for each in config_maps if _is_ours(each.metadata)]
     return min(of_pods or of_ledgers or of_leases or of_others, default="default")
+
+
+def _is_ours(meta: ObjectMeta) -> bool:
+    return (meta.labels or {}).get(NAME_LABEL) == "warmnode"

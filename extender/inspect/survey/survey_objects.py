@@ -5,20 +5,14 @@ Owns the structs of those fields. Reads only, decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
 from msgspec import Raw, Struct
 
-from extender.inspect.doctor.evidence import (
-    ClockReading,
-    DisruptionBudgetFacts,
-    LeaderFacts,
-    Program,
-    WorkerFacts,
-)
+from extender.inspect.doctor.evidence import ClockReading, DisruptionBudgetFacts, Program, WorkerFacts
 from extender.inspect.doctor.pod_fit import Needs
 from extender.kube.codec import decode_answer
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
@@ -34,13 +28,10 @@ from extender.kube.objects import (
     pod_from,
     utc,
 )
-from extender.kube.pod_disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus
-from extender.kube.reaper_notes import brakes_from
-from extender.kube.webhook_lease import stored_record_from
+from extender.kube.pod_disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus, pod_budget_from
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, cost_state
 from extender.policy.resources import Resources, quantity, requests_in_all
-from extender.policy.scheduler_silence import WebhookRecord
 
 NAME_LABEL = "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
@@ -129,20 +120,19 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
     worker = None
     pod = pod_from(raw, classify)
     if pod.pool is not None and not pod.finished:
+        told = next((each for each in raw.status.conditions or () if each.type == "PodScheduled"), None)
+        is_scheduled = told is not None and told.status == "True"
+        is_foreign = cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN)
         worker = WorkerFacts(
             pod=pod,
             labels=labels,
             idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
-            scheduled=_scheduled(raw.status.conditions),
-            is_seen=any(each.type == "PodScheduled" for each in raw.status.conditions or ()),
+            scheduled=utc(told.last_transition_time) if told is not None and is_scheduled else None,
+            is_seen=told is not None,
             resources=frozenset(_resources(raw.spec)),
-            unscheduled_message=_unscheduled_message(raw.status.conditions),
+            unscheduled_message=told.message or None if told is not None and not is_scheduled else None,
             needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
-            cost_writer=(
-                writer_of(DELETION_COST, raw.metadata.managed_fields)
-                if cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN)
-                else None
-            ),
+            cost_writer=writer_of(DELETION_COST, raw.metadata.managed_fields) if is_foreign else None,
         )
     programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
     holds = pod.node is not None and not pod.finished
@@ -177,20 +167,6 @@ def _service_account(container: Container, spec: SurveyedPodSpec) -> str | None:
             account = secrets[mount.name].removesuffix(TOKEN_SUFFIX)
             return account if account != secrets[mount.name] else None
     return spec.service_account_name
-
-
-def _scheduled(conditions: Iterable[Condition] | None) -> datetime | None:
-    for each in conditions or ():
-        if each.type == "PodScheduled" and each.status == "True":
-            return utc(each.last_transition_time)
-    return None
-
-
-def _unscheduled_message(conditions: Iterable[SurveyedCondition] | None) -> str | None:
-    for each in conditions or ():
-        if each.type == "PodScheduled" and each.status != "True":
-            return each.message or None
-    return None
 
 
 def _needs(spec: SurveyedPodSpec) -> Needs:
@@ -250,17 +226,18 @@ class PodDisruptionBudgetObject(PodBudgetObject, rename="camel", gc=False, froze
 
 def budget_facts(raw: PodDisruptionBudgetObject) -> DisruptionBudgetFacts:
     """Reduce a PodDisruptionBudget."""
-    spec = raw.spec
+    spec, status, budget = raw.spec, raw.status, pod_budget_from(raw)
     return DisruptionBudgetFacts(
-        namespace=raw.metadata.namespace,
-        name=raw.metadata.name,
-        selector=spec.selector.value() if spec.selector is not None else None,
+        namespace=budget.namespace,
+        name=budget.name,
+        selector=budget.selector,
+        allowed=budget.allowed,
+        unhealthy_may_go=budget.unhealthy_may_go,
         min_available=None if spec.min_available is None else str(spec.min_available),
         max_unavailable=None if spec.max_unavailable is None else str(spec.max_unavailable),
-        allowed=None if raw.status.expected_pods is None else raw.status.disruptions_allowed,
-        expected=raw.status.expected_pods,
-        healthy=raw.status.current_healthy,
-        desired=raw.status.desired_healthy,
+        expected=status.expected_pods,
+        healthy=status.current_healthy,
+        desired=status.desired_healthy,
     )
 
 
@@ -275,16 +252,6 @@ class LeaseFacts:
     name: str
     stored: StoredLease
     taken: datetime | None
-
-    def webhook(self) -> WebhookRecord:
-        """Read it as the one of `warmnode serve`."""
-        return stored_record_from(self.stored).record
-
-    def leader(self) -> LeaderFacts:
-        """Read it as the reapers'."""
-        record = self.stored.record
-        brakes = brakes_from(self.stored)
-        return LeaderFacts(holder=record.holder, renewed=record.renewed, duration=record.duration, brakes=brakes)
 
     def clock(self, whose: str) -> ClockReading | None:
         """Compare the writer's clock with the API server's: a renewal has one time from each."""
@@ -307,3 +274,10 @@ def lease_facts(raw: LeaseObject) -> LeaseFacts:
         default=None,
     )
     return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored_lease_of(raw), taken=utc(taken))
+
+
+def clocks_of(leases: Iterable[LeaseFacts], whose: Callable[[str], str | None]) -> list[ClockReading]:
+    """Read the clocks of those who renew Leases: ``whose`` says in words who renews the one of a name, None: nobody
+    of ours."""
+    found = [lease.clock(named) for lease in leases if (named := whose(lease.name)) is not None]
+    return [reading for reading in found if reading is not None]
