@@ -5,7 +5,7 @@ Owns that list, and nothing about how a permission is checked or granted. Whoeve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,146 +30,94 @@ class OwnObject(StrEnum):
     WEBHOOK_LEASE = "webhook"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Permission:
-    """Verbs on one resource. ``resource`` has its subresource after a slash; ``group`` is empty for the core group.
+    """Verbs on one resource, as `kubectl auth can-i` takes them: with its subresource after a slash, its group after a
+    dot. ``why`` says what for.
 
     ``own`` None: in the whole cluster. Else only that object, in warmnode's own namespace; RBAC cannot limit ``create``
     to a name. ``optional``: without it less is known or said, which ``why`` names; nothing else fails.
     """
 
-    group: str = ""
+    verbs: str
     resource: str
-    verbs: tuple[str, ...]
     why: str
     own: OwnObject | None = None
     optional: bool = False
 
 
-_WATCH = ("list", "watch")
-_READ_LEDGER = Permission(
-    resource="configmaps",
-    verbs=("get", "list", "watch"),
-    own=OwnObject.LEDGER,
-    why="read when nodes were first seen; without it the order is the order of creation, and nothing is reaped",
-)
-_WRITE_LEDGER = Permission(
-    resource="configmaps",
-    verbs=("create", "patch"),
-    own=OwnObject.LEDGER,
-    why="record when nodes were first seen; without it ages are lost at a restart",
-)
-_STATE = (
-    Permission(resource="nodes", verbs=_WATCH, why="know the nodes"),
-    Permission(resource="pods", verbs=_WATCH, why="know the workers"),
-    _READ_LEDGER,
-    _WRITE_LEDGER,
+_LEASES = "leases.coordination.k8s.io"
+_BUDGETS = "poddisruptionbudgets.policy"
+_KNOWS_THE_CLUSTER = (
+    Permission("list watch", "nodes", "know the nodes"),
+    Permission("list watch", "pods", "know the workers"),
     Permission(
-        group="karpenter.sh",
-        resource="nodeclaims",
-        verbs=_WATCH,
-        optional=True,
-        why="know earlier which nodes are leaving",
+        "get list watch",
+        "configmaps",
+        "read when nodes were first seen; without it the order is the order of creation, and nothing is reaped",
+        own=OwnObject.LEDGER,
     ),
     Permission(
-        group="karpenter.sh",
-        resource="nodepools",
-        verbs=_WATCH,
-        optional=True,
-        why="keep to the budgets of NodePools",
+        "create patch",
+        "configmaps",
+        "record when nodes were first seen; without it ages are lost at a restart",
+        own=OwnObject.LEDGER,
     ),
+    Permission("list watch", "nodeclaims.karpenter.sh", "know earlier which nodes are leaving", optional=True),
+    Permission("list watch", "nodepools.karpenter.sh", "keep to the budgets of NodePools", optional=True),
 )
 
 PERMISSIONS: Mapping[Duty, tuple[Permission, ...]] = {
     Duty.SERVE: (
-        *_STATE,
+        *_KNOWS_THE_CLUSTER,
         Permission(
-            group="coordination.k8s.io",
-            resource="leases",
-            verbs=("get", "create", "update"),
+            "get create update",
+            _LEASES,
+            "tell the other replicas, and doctor, when a scheduler last called",
             own=OwnObject.WEBHOOK_LEASE,
             optional=True,
-            why="tell the other replicas, and doctor, when a scheduler last called",
         ),
-        Permission(
-            group="coordination.k8s.io",
-            resource="leases",
-            verbs=("get",),
-            own=OwnObject.LEADER_LEASE,
-            optional=True,
-            why="see whether a reaper prunes the ledger",
-        ),
+        Permission("get", _LEASES, "see whether a reaper prunes the ledger", own=OwnObject.LEADER_LEASE, optional=True),
     ),
     Duty.CLAIMS: (
-        Permission(
-            group="authentication.k8s.io",
-            resource="tokenreviews",
-            verbs=("create",),
-            why="know who calls",
-        ),
-        Permission(
-            group="authorization.k8s.io",
-            resource="subjectaccessreviews",
-            verbs=("create",),
-            why="know what a caller may claim",
-        ),
-        Permission(resource="pods", verbs=("get", "patch"), why="write marks and claims on workers"),
+        Permission("create", "tokenreviews.authentication.k8s.io", "know who calls"),
+        Permission("create", "subjectaccessreviews.authorization.k8s.io", "know what a caller may claim"),
+        Permission("get patch", "pods", "write marks and claims on workers"),
     ),
     Duty.REAP: (
-        *_STATE,
+        *_KNOWS_THE_CLUSTER,
         Permission(
-            group="coordination.k8s.io",
-            resource="leases",
-            verbs=("get", "create", "update"),
+            "get create update",
+            _LEASES,
+            "lead: without it nothing is reaped and no deletion cost is written",
             own=OwnObject.LEADER_LEASE,
-            why="lead: without it nothing is reaped and no deletion cost is written",
         ),
-        Permission(resource="pods", verbs=("get",), why="read a worker right before it is evicted"),
-        Permission(resource="pods", verbs=("patch",), why="write deletion costs, and idle marks for sources outside"),
-        Permission(resource="pods/eviction", verbs=("create",), why="evict idle workers"),
+        Permission("get", "pods", "read a worker right before it is evicted"),
+        Permission("patch", "pods", "write deletion costs, and idle marks for sources outside"),
+        Permission("create", "pods/eviction", "evict idle workers"),
+        Permission("get", _BUDGETS, "see which other workers a budget that refused covers", optional=True),
         Permission(
-            group="policy",
-            resource="poddisruptionbudgets",
-            verbs=("get",),
+            "list",
+            _BUDGETS,
+            "leave workers alone beside pods whose budget keeps Karpenter from taking the node",
             optional=True,
-            why="see which other workers a budget that refused covers",
         ),
-        Permission(
-            group="policy",
-            resource="poddisruptionbudgets",
-            verbs=("list",),
-            optional=True,
-            why="leave workers alone beside pods whose budget keeps Karpenter from taking the node",
-        ),
-        Permission(
-            group="events.k8s.io",
-            resource="events",
-            verbs=("create",),
-            optional=True,
-            why="say on a pod why it was evicted",
-        ),
+        Permission("create", "events.events.k8s.io", "say on a pod why it was evicted", optional=True),
     ),
     Duty.LOOK: (
-        Permission(resource="nodes", verbs=("list",), why="know the nodes"),
-        Permission(resource="pods", verbs=("list",), why="know the workers"),
-        Permission(resource="configmaps", verbs=("get",), own=OwnObject.LEDGER, optional=True, why="read the ledger"),
+        Permission("list", "nodes", "know the nodes"),
+        Permission("list", "pods", "know the workers"),
+        Permission("get", "configmaps", "read the ledger", own=OwnObject.LEDGER, optional=True),
     ),
     Duty.CLEANUP: (
-        Permission(resource="pods", verbs=("get", "list", "patch"), why="remove annotations"),
-        Permission(resource="configmaps", verbs=("get", "delete"), own=OwnObject.LEDGER, why="remove the ledger"),
+        Permission("get list patch", "pods", "remove annotations"),
+        Permission("get delete", "configmaps", "remove the ledger", own=OwnObject.LEDGER),
+        Permission("get delete", _LEASES, "remove the reapers' Lease", own=OwnObject.LEADER_LEASE),
         Permission(
-            group="coordination.k8s.io",
-            resource="leases",
-            verbs=("get", "delete"),
-            own=OwnObject.LEADER_LEASE,
-            why="remove the reapers' Lease",
-        ),
-        Permission(
-            group="coordination.k8s.io",
-            resource="leases",
-            verbs=("get", "delete"),
+            "get delete",
+            _LEASES,
+            "remove the Lease that says when a scheduler last called",
             own=OwnObject.WEBHOOK_LEASE,
-            why="remove the Lease that says when a scheduler last called",
         ),
     ),
 }
@@ -191,15 +139,10 @@ class ApiVerb:
 def accesses(*duties: Duty) -> dict[ApiVerb, Permission]:
     """Spell out the verbs of these duties, each once; where two need it, the one that cannot do without it counts."""
     found: dict[ApiVerb, Permission] = {}
-    for access, permission in _spelled_out(duties):
-        known = found.get(access)
-        if known is None or known.optional:
-            found[access] = permission
+    for permission in (permission for duty in duties for permission in PERMISSIONS[duty]):
+        resource, _, group = permission.resource.partition(".")
+        for verb in permission.verbs.split():
+            access = ApiVerb(group, resource, verb, permission.own or "")
+            if access not in found or found[access].optional:
+                found[access] = permission
     return found
-
-
-def _spelled_out(duties: tuple[Duty, ...]) -> Iterator[tuple[ApiVerb, Permission]]:
-    for duty in duties:
-        for permission in PERMISSIONS[duty]:
-            for verb in permission.verbs:
-                yield ApiVerb(permission.group, permission.resource, verb, permission.own or ""), permission
