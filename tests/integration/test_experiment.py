@@ -13,7 +13,6 @@ from extender.inspect.record.recording import read_recording
 from scripts.tools.controlplane.binaries import ROOT
 from scripts.tools.controlplane.cluster import Options
 from scripts.tools.controlplane.fixtures import RequireBinaries
-from scripts.tools.experiment.measures import first_starts
 from scripts.tools.experiment.record import read
 from scripts.tools.experiment.stage import KARPENTER
 
@@ -22,9 +21,9 @@ ARGUMENTS = (
     "--workload",
     "sessions",
     "--arm",
-    "warmnode",
+    "keyed",
     "--consolidate-after",
-    "15",
+    "10",
     "--seed",
     "1",
     "--seconds",
@@ -41,14 +40,14 @@ def test_run_leaves_a_record_and_is_not_run_again(tmp_path: Path, require_binari
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=150)
     assert done.returncode == 0, done.stderr
     file, recording = sorted(tmp_path.iterdir())
-    assert (file.name, recording.name) == ("sessions-15s-warmnode-1.json.gz", "sessions-15s-warmnode-1.jsonl")
+    assert (file.name, recording.name) == ("sessions-10s-keyed-1.json.xz", "sessions-10s-keyed-1.jsonl")
     found = read(file)
     nodes = {node.name for node in found.nodes if node.ready is not None}
     placed = [pod for pod in found.pods if pod.bound is not None and pod.added <= pod.bound]
     assert nodes
     assert placed
     assert {pod.node for pod in placed} <= nodes
-    assert {each.pod for each in first_starts(found.attempts)} <= {pod.name for pod in placed}
+    assert {each.pod for each in found.attempts} <= {pod.name for pod in placed}
     assert found.attempts
     recorded = read_recording(recording.read_bytes(), recording.name)
     assert {pod.name for pod in placed} <= {each.name for each in recorded.workers.values()}

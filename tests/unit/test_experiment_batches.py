@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from scripts.tools.experiment.batches import TRIES, repeated
+from scripts.tools.controlplane.processes import Spawner
+from scripts.tools.experiment.batches import LATE_SECONDS, START_SECONDS, TRIES, await_ends, repeated
 from scripts.tools.experiment.matrix import Run, plan
 
 
@@ -53,3 +57,16 @@ def test_nothing_is_carried_out_where_nothing_is_missing() -> None:
     flaky = Flaky()
     assert repeated([], 4, flaky, silent) == []
     assert flaky.batches == []
+
+
+def test_run_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    """It should have ended two minutes ago: it is ended, and repeated like one that fails."""
+    spawner = Spawner()
+    hanging = spawner.start("hanging", ["/bin/sleep", "60"], log=tmp_path / "log")
+    try:
+        long_over = replace(RUNS[0], seconds=-START_SECONDS - LATE_SECONDS)
+        await_ends([(long_over, hanging)], threading.Event(), silent)
+        assert hanging.exit_code is None
+    finally:
+        hanging.stop()
+        spawner.close()

@@ -9,21 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.tools.experiment.arms import ARMS
-from scripts.tools.experiment.batches import batches
-from scripts.tools.experiment.matrix import FIRST_REPORTED_SEED, SEEDS, Run, plan
+from scripts.tools.experiment.batches import SIDE_BY_SIDE, STAGGER_SECONDS, START_SECONDS, batches
+from scripts.tools.experiment.matrix import (
+    CONSOLIDATE_AFTER,
+    FIRST_REPORTED_SEED,
+    OLDER,
+    SECONDS,
+    SEEDS,
+    WARM_UP,
+    Run,
+    arms_of,
+    plan,
+)
 from scripts.tools.experiment.traffic import (
-    BLOCKS_PER_TENANT,
     LONGEST,
-    READS_PER_TASK,
+    MODELS,
     SHORTEST,
-    TENANTS,
     Traffic,
     arrivals,
-    blocks_of,
 )
-from scripts.tools.experiment.workloads import WORKLOADS
-
-SECONDS = 600.0
+from scripts.tools.experiment.workloads import PERIOD, WORKLOADS
 
 
 @given(st.sampled_from(sorted(WORKLOADS)), st.integers(1, 10_000))
@@ -35,38 +40,33 @@ def test_same_seed_makes_the_same_tasks(workload: str, seed: int) -> None:
     assert [each.number for each in tasks] == list(range(len(tasks)))
     assert [each.at for each in tasks] == sorted(each.at for each in tasks)
     assert all(0 <= each.at < SECONDS for each in tasks)
-    assert all(SHORTEST <= each.duration / traffic.mean <= LONGEST for each in tasks)
-    assert all(0 <= each.tenant < TENANTS for each in tasks)
+    assert all(SHORTEST <= each.work / traffic.work <= LONGEST for each in tasks)
+    assert all(0 <= each.model < MODELS for each in tasks)
 
 
 def test_other_seed_makes_other_tasks() -> None:
     """Seeds are repeats, not copies."""
-    assert arrivals(WORKLOADS["jobs"].traffic, 1, SECONDS) != arrivals(WORKLOADS["jobs"].traffic, 2, SECONDS)
+    assert arrivals(WORKLOADS["jobs2"].traffic, 1, SECONDS) != arrivals(WORKLOADS["jobs2"].traffic, 2, SECONDS)
 
 
-def test_arrivals_have_the_rate_and_the_bursts_that_were_asked_for() -> None:
-    """100 at once of 10 s are 10 a second; a burst of 50 in each of 10 periods comes on top."""
-    steady = Traffic(at_once=100, mean=10, period=100)
-    count = len(arrivals(steady, 1, 1000))
-    assert 9_700 < count < 10_300
-    burst = Traffic(at_once=100, mean=10, period=100, burst=50)
-    assert len(arrivals(burst, 1, 1000)) == count + 500
+def test_arrivals_have_the_rate_that_was_asked_for() -> None:
+    """10 a second, give or take what chance does."""
+    assert 9_700 < len(arrivals(Traffic(rate=10, work=10, period=100), 1, 1000)) < 10_300
 
 
 def test_swing_moves_work_from_the_trough_to_the_crest() -> None:
     """The first half of a period is the crest: with a swing of 0.8 it has about three quarters of the work."""
-    tasks = arrivals(Traffic(at_once=100, mean=10, period=100, swing=0.8), 1, 1000)
+    tasks = arrivals(Traffic(rate=10, work=10, period=100, swing=0.8), 1, 1000)
     crest = sum(each.at % 100 < 50 for each in tasks)
     assert 0.72 < crest / len(tasks) < 0.79
 
 
-@given(st.integers(1, 999), st.integers(0, 999), st.integers(0, TENANTS - 1))
-def test_blocks_belong_to_the_task_alone(seed: int, number: int, tenant: int) -> None:
-    """Where a task runs, and how often, does not change what it reads; tenants share nothing."""
-    blocks = blocks_of(seed, number, tenant)
-    assert len(blocks) == READS_PER_TASK
-    assert blocks == blocks_of.__wrapped__(seed, number, tenant)
-    assert all(whose == tenant and 0 <= block < BLOCKS_PER_TENANT for whose, block in blocks)
+def test_models_are_as_popular_as_those_of_the_service() -> None:
+    """The first three have 31, 15 and 9 of 100 requests there."""
+    tasks = arrivals(Traffic(rate=100, work=10, period=100), 1, 1000)
+    shares = [sum(each.model == model for each in tasks) / len(tasks) for model in range(3)]
+    assert [round(share, 1) for share in shares] == [0.3, 0.1, 0.1]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_plan_has_each_run_once_and_arms_of_a_point_together() -> None:
@@ -78,7 +78,7 @@ def test_plan_has_each_run_once_and_arms_of_a_point_together() -> None:
         for point, group in groupby(runs, key=lambda run: (run.seed, run.consolidate_after, run.workload))
     ]
     assert len(points) == len({point for point, _ in points})
-    assert all(sorted(arms) == sorted(WORKLOADS[point[2]].arms) for point, arms in points)
+    assert all(sorted(arms) == sorted(arms_of(point[2], point[1])) for point, arms in points)
     assert len({tuple(arms) for point, arms in points if point[2] == "sessions"}) > 1
 
 
@@ -90,7 +90,7 @@ def test_batches_have_every_run_once_and_points_whole_where_they_fit(parallel: i
     assert all(0 < len(batch) <= parallel for batch in planned)
     for run in plan():
         parts = [batch for batch in planned if any(point_of(run) == point_of(each) for each in batch)]
-        assert len(parts) == 1 or len(WORKLOADS[run.workload].arms) > parallel
+        assert len(parts) == 1 or len(arms_of(run.workload, run.consolidate_after)) > parallel
 
 
 def point_of(run: Run) -> tuple[str, int, int]:
@@ -99,7 +99,7 @@ def point_of(run: Run) -> tuple[str, int, int]:
 
 def test_plan_keeps_to_what_is_asked_for() -> None:
     """One arm of one workload."""
-    assert [run.id for run in plan(["jobs"], [20], [7], ["packing"])] == ["jobs-20s-packing-7"]
+    assert [run.id for run in plan(["jobs2"], [20], [7], ["packing"])] == ["jobs2-20s-packing-7"]
 
 
 def test_reported_seeds_are_none_of_those_for_trials() -> None:
@@ -113,13 +113,25 @@ def test_id_names_its_run(run: Run) -> None:
     assert Run.parse(run.id) == run
 
 
-@pytest.mark.parametrize("text", ["", "jobs", "jobs-15s-default", "jobs-15s-nothing-1", "tea-15s-default-1"])
+@pytest.mark.parametrize("text", ["", "jobs", "jobs2-15s-default", "jobs2-15s-nothing-1", "tea-15s-default-1"])
 def test_id_that_is_none_is_refused(text: str) -> None:
     """With what is possible."""
-    with pytest.raises(ValueError, match="with a workload of jobs, deployment, sessions"):
+    with pytest.raises(ValueError, match="with a workload of jobs1, jobs2"):
         Run.parse(text)
 
 
 def test_workloads_name_arms_that_there_are() -> None:
-    """Each begins with the default scheduler, which the others are compared with."""
-    assert all(workload.arms[0] == "default" and set(workload.arms) <= set(ARMS) for workload in WORKLOADS.values())
+    """Each has MostAllocated, which the others are compared with."""
+    points = [(workload, after) for workload in WORKLOADS for after in CONSOLIDATE_AFTER]
+    assert all("packing" in arms_of(*point) and set(arms_of(*point)) <= set(ARMS) for point in points)
+    assert set(OLDER) <= set(points)
+
+
+def test_warm_up_is_longer_than_the_start_of_a_batch() -> None:
+    """The last of the runs side by side has started when the first begins to count."""
+    assert (SIDE_BY_SIDE - 1) * STAGGER_SECONDS + START_SECONDS < WARM_UP
+
+
+def test_whole_waves_are_counted() -> None:
+    """As much of the crest as of the trough."""
+    assert (SECONDS - WARM_UP) % PERIOD == 0

@@ -20,7 +20,8 @@ class Claim(StrEnum):
 
     RANDOM = "random"
     LAST_USED = "last used"
-    OLDEST_NODE = "oldest node"
+    BY_KEY = "by key"
+    """`warmnode serve` hands one out: its claim API, with the model as the cache key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,8 @@ class Arm:
     """One set of rules.
 
     ``reaper``: `warmnode reap` evicts idle workers and writes deletion costs; without it the pool itself deletes what
-    is idle longest. ``cache_key`` is what is set of it besides the label, None without cache keys.
+    is idle longest. ``cache_key`` is what is set of it besides the label, None without cache keys. ``binary`` is the
+    kube-scheduler that places.
     """
 
     name: str
@@ -36,32 +38,24 @@ class Arm:
     scheduling: Scheduling
     claim: Claim = Claim.RANDOM
     reaper: bool = False
-    whole_node: bool = False
     cache_key: Mapping[str, object] | None = None
+    binary: str = "kube-scheduler"
 
+
+OLDER_SCHEDULER = "kube-scheduler-1.34"
+"""It breaks ties at random; from 1.35 on one without an extender takes the first of its list of nodes."""
 
 ARMS = {
     arm.name: arm
     for arm in (
         Arm(name="default", title="default scheduler", scheduling=Scheduling.DEFAULT),
-        Arm(
-            name="packing",
-            title="MostAllocated",
-            scheduling=Scheduling.MOST_ALLOCATED,
-            claim=Claim.LAST_USED,
-        ),
-        Arm(name="placement", title="warmnode, placement only", scheduling=Scheduling.WARMNODE),
+        Arm(name="packing", title="MostAllocated", scheduling=Scheduling.MOST_ALLOCATED, claim=Claim.LAST_USED),
+        Arm(name="placement", title="warmnode, oldest first", scheduling=Scheduling.WARMNODE),
         Arm(
             name="window5",
-            title="warmnode, cache keys, window 5",
+            title="warmnode, window 5",
             scheduling=Scheduling.WARMNODE,
             cache_key={"window": 5},
-        ),
-        Arm(
-            name="window8",
-            title="warmnode, cache keys, window 8",
-            scheduling=Scheduling.WARMNODE,
-            cache_key={"window": 8},
         ),
         Arm(
             name="set10",
@@ -76,19 +70,31 @@ ARMS = {
             cache_key={"slack": 0.25},
         ),
         Arm(
-            name="warmnode",
-            title="warmnode, all of it",
+            name="packing134",
+            title="MostAllocated, kube-scheduler 1.34",
+            scheduling=Scheduling.MOST_ALLOCATED,
+            binary=OLDER_SCHEDULER,
+        ),
+        Arm(
+            name="set134",
+            title="warmnode, working set, slack 0.1, kube-scheduler 1.34",
             scheduling=Scheduling.WARMNODE,
-            claim=Claim.OLDEST_NODE,
+            cache_key={"slack": 0.1},
+            binary=OLDER_SCHEDULER,
+        ),
+        Arm(
+            name="warmnode",
+            title="warmnode, placement and deletion costs",
+            scheduling=Scheduling.WARMNODE,
             reaper=True,
         ),
         Arm(
-            name="wholenode",
-            title="warmnode, wholeNode",
+            name="keyed",
+            title="warmnode, claims by key and reaper",
             scheduling=Scheduling.WARMNODE,
-            claim=Claim.OLDEST_NODE,
+            claim=Claim.BY_KEY,
             reaper=True,
-            whole_node=True,
+            cache_key={"slack": 0.1},
         ),
     )
 }

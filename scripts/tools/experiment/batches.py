@@ -21,8 +21,14 @@ from scripts.tools.experiment.matrix import Run
 
 STOP_SECONDS = 20.0
 TELL_SECONDS = 60.0
+LATE_SECONDS = 120.0
+"""A run that is not over so long after it should be hangs: it is ended, and has failed."""
 STAGGER_SECONDS = 8.0
 """From the start of one run to that of the next in its batch."""
+START_SECONDS = 30.0
+"""What a control plane and its Karpenter take to be there, at most, while others start and run."""
+SIDE_BY_SIDE = 12
+"""Runs that two cores and 24 GiB carry without being late."""
 TRIES = 3
 """A run that fails, as when one of its programs ends by itself, is repeated after all others, so often in all."""
 
@@ -114,7 +120,7 @@ def _batch(
             log = folder / f"{run.id}.log"
             log.unlink(missing_ok=True)
             started.append((run, spawner.start(run.id, command, log=log)))
-        _wait(started, stop, note)
+        await_ends(started, stop, note)
     except Stopped:
         for _, process in started:
             process.stop(STOP_SECONDS)
@@ -133,11 +139,15 @@ def _batch(
     return failed
 
 
-def _wait(started: Sequence[tuple[Run, Process]], stop: threading.Event, note: Callable[[str], None]) -> None:
+def await_ends(started: Sequence[tuple[Run, Process]], stop: threading.Event, note: Callable[[str], None]) -> None:
+    """Wait until all have ended, or should have long ago. Raises Stopped when asked to end."""
     began = told = time.monotonic()
+    expected = max(run.seconds for run, _ in started) + START_SECONDS
     while any(process.exit_code is None for _, process in started):
         if stop.wait(0.5):
             raise Stopped
         if (now := time.monotonic()) - told > TELL_SECONDS:
             told = now
-            note(f"  {now - began:.0f} s of about {max(run.seconds for run, _ in started) + 20:.0f}")
+            note(f"  {now - began:.0f} s of about {expected:.0f}")
+        if now - began > expected + LATE_SECONDS:
+            return

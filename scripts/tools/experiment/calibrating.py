@@ -15,8 +15,7 @@ from extender.simulate.rules import parse_rule
 from extender.simulate.run import PoolShape
 from extender.simulate.workload import BlockDrawer, DataSets
 from scripts.tools.experiment.record import Record
-from scripts.tools.experiment.scene import CPU, POOL
-from scripts.tools.experiment.workloads import SLOTS
+from scripts.tools.experiment.scene import POOL, worker_cpu
 
 RULES = {"default": "spread", "packing": "most-allocated", "placement": "oldest"}
 """By arm; the others have keys, or workers that outlive their jobs."""
@@ -42,9 +41,9 @@ def calibrated(record: Record) -> tuple[Calibration, int]:
             node=pod.node,
             bound=_at_or_none(pod.bound),
             ended=_at_or_none(pod.deleted),
-            requests={"cpu": CPU},
+            requests={"cpu": worker_cpu(record.run.slots)},
         )
-    shape = PoolShape(slots=SLOTS)
+    shape = PoolShape(slots=record.run.slots)
     seen = observed_pool(
         recording,
         BlockDrawer(DataSets(), Random(1)),

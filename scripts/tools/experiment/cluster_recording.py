@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.tools.controlplane import ControlPlaneError
-from scripts.tools.experiment.scene import POOL_LABEL, TENANT_LABEL
+from scripts.tools.experiment.scene import MODEL_LABEL, POOL_LABEL
 
 STOP_SECONDS = 20.0
 
@@ -29,7 +29,7 @@ def recorded(kubeconfig: Path, file: Path) -> Iterator[None]:
         "--kubeconfig",
         str(kubeconfig),
     )
-    command += ("--selector", POOL_LABEL, "--cache-key", TENANT_LABEL, "--quiet")
+    command += ("--selector", POOL_LABEL, "--cache-key", MODEL_LABEL, "--quiet")
     # a new session: a Ctrl-C is for whoever started this
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as recorder:
         try:

@@ -20,7 +20,7 @@ from scripts.tools.controlplane.binaries import ROOT
 from scripts.tools.controlplane.building import find_or_build
 from scripts.tools.experiment import calibrating, matrix, record, report
 from scripts.tools.experiment.arms import ARMS
-from scripts.tools.experiment.batches import run_all
+from scripts.tools.experiment.batches import SIDE_BY_SIDE, TRIES, run_all
 from scripts.tools.experiment.loop import Stopped
 from scripts.tools.experiment.onerun import run_one
 from scripts.tools.experiment.stage import KARPENTER
@@ -31,20 +31,22 @@ RECORDS = ROOT / "docs" / "experiment"
 
 DESCRIPTION = f"""\
 The same seeded work on a real kube-scheduler, a real Karpenter {KARPENTER} and fake (KWOK) nodes, under
-different rules: the default scheduler, MostAllocated, warmnode. docs/experiment.md has what came out.
+different rules: the default scheduler, MostAllocated, warmnode. A task takes longer where its node has not
+the model that it needs. docs/experiment.md has what came out.
 
   {PROGRAM} plan                 which runs there are, and which of them are done
-  {PROGRAM} run --parallel 4     carry out those that are missing: one file each in docs/experiment
+  {PROGRAM} run                  carry out those that are missing: one file each in docs/experiment
   {PROGRAM} report               write the tables and plots of docs/experiment.md from the files
   {PROGRAM} calibrate            how far warmnode simulate is off what really ran, in the files
 
-A run takes {matrix.SECONDS / 60:.0f} minutes and about a tenth of a core. Ctrl-C ends it and leaves the runs
-that are done: the next `run` goes on with the others. To see whether it works here:
+A run takes {matrix.SECONDS / 60:.0f} minutes, about a tenth of a core and 1 GiB; {SIDE_BY_SIDE} go on side by side,
+which two cores and 24 GiB carry. Ctrl-C ends it and leaves the runs that are done: the next `run` goes on
+with the others. One that fails is repeated after all others, {TRIES - 1} times at most. To see whether it works here:
 
-  {PROGRAM} run --seed 1 --workload jobs --arm default --consolidate-after 15 --seconds 120 --to /tmp/trial
+  {PROGRAM} run --seed 1 --workload jobs2 --arm default --consolidate-after 10 --seconds 120 --to /tmp/trial
 
-Seeds below {matrix.FIRST_REPORTED_SEED} are for trials: the report does not read them. Needs Linux, and the
-programs that `scripts/control-plane build --karpenter {KARPENTER}` makes.
+Seeds below {matrix.FIRST_REPORTED_SEED} are for trials: the report does not read them. Needs Linux, and the programs
+that `scripts/control-plane build --karpenter {KARPENTER} --scheduler 1.34` makes.
 """
 
 
@@ -80,10 +82,10 @@ def _plan(options: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def _run(options: argparse.Namespace, stop: threading.Event) -> int:
-    binaries = Options(karpenter=KARPENTER).binaries()
-    find_or_build(binaries, os.environ, _note)
     options.to.mkdir(parents=True, exist_ok=True)
     missing = [run for run in _runs(options) if not _file(options.to, run).exists()]
+    schedulers = sorted({ARMS[run.arm].binary for run in missing})
+    find_or_build([*dict.fromkeys([*Options(karpenter=KARPENTER).binaries(), *schedulers])], os.environ, _note)
     failed = run_all(missing, options.to, options.parallel, stop, _note, with_recordings=options.record)
     return 1 if failed else 0
 
@@ -99,8 +101,8 @@ def _one(options: argparse.Namespace, stop: threading.Event) -> int:
 def _report(options: argparse.Namespace, stop: threading.Event) -> int:
     records = [
         record.read(file)
-        for file in sorted(options.to.glob("*.json.gz"))
-        if matrix.Run.parse(file.name.removesuffix(".json.gz")).seed >= matrix.FIRST_REPORTED_SEED
+        for file in sorted(options.to.glob(f"*{matrix.SUFFIX}"))
+        if matrix.Run.parse(file.name.removesuffix(matrix.SUFFIX)).seed >= matrix.FIRST_REPORTED_SEED
     ]
     for path in report.write(records, ROOT / "docs"):
         _note(f"wrote {path}")
@@ -108,7 +110,7 @@ def _report(options: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def _calibrate(options: argparse.Namespace, stop: threading.Event) -> int:
-    for file in sorted(options.to.glob(f"{Kind.JOBS}-*.json.gz")):
+    for file in sorted(options.to.glob(f"{Kind.JOBS}*.json.?z")):
         found = record.read(file)
         if found.run.arm in calibrating.RULES:
             each, gone = calibrating.calibrated(found)
@@ -138,7 +140,7 @@ def _runs(options: argparse.Namespace) -> list[matrix.Run]:
 
 
 def _file(folder: Path, run: matrix.Run) -> Path:
-    return folder / f"{run.id}.json.gz"
+    return folder / f"{run.id}{matrix.SUFFIX}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="SECONDS",
             help=f"instead of {_list(matrix.CONSOLIDATE_AFTER)}",
         )
-    run.add_argument("--parallel", type=_number, default=1, metavar="N", help="runs side by side (default: 1)")
+    run.add_argument(
+        "--parallel", type=_number, default=SIDE_BY_SIDE, metavar="N", help="runs side by side (default: %(default)d)"
+    )
     for each in (plan, run, one):
         each.add_argument(
             "--seconds", type=float, default=matrix.SECONDS, help="length of a run (default: %(default)g)"

@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from statistics import median
 
 Action = Callable[[], None]
@@ -26,7 +26,8 @@ class Loop:
     def __init__(self, start: float, stop: threading.Event) -> None:
         self._start, self._stop = start, stop
         self._timed: list[tuple[float, int, Action]] = []
-        self._heard: SimpleQueue[Action] = SimpleQueue()
+        # Not a SimpleQueue: its get waits for ever where it is woken for nothing after its time (Python 3.11), and did.
+        self._heard: Queue[Action] = Queue()
         self._count = itertools.count()
         self._late: list[float] = []
 
@@ -69,7 +70,7 @@ class Loop:
                 continue
             action()
             while not self._heard.empty():
-                self._heard.get()()
+                self._heard.get_nowait()()
 
     def late(self) -> tuple[float, float, float]:
         """By how much timed actions came too late: median, 95th percentile and worst, in seconds."""

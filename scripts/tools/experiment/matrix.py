@@ -9,26 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from scripts.tools.benchmarks.figures import rotated
 from scripts.tools.experiment.arms import ARMS
 from scripts.tools.experiment.workloads import WORKLOADS
 
-FIRST_REPORTED_SEED = 200
-"""Seeds below are for trying things out: `report` does not read them."""
-SEEDS = (201, 202, 203)
-CONSOLIDATE_AFTER = (15, 90)
-"""Seconds."""
-SECONDS = 600.0
-"""Length of a run: two waves and a half."""
-WARM_UP = 120.0
-"""What happens before is not counted: the pool starts with no node at all. Two waves are left."""
-_ID = re.compile(r"(?P<workload>[a-z]+)-(?P<after>\d+)s-(?P<arm>[a-z0-9]+)-(?P<seed>\d+)")
+FIRST_REPORTED_SEED = 300
+"""Seeds below 200 are for trying things out, the next ones were the first experiment's: `report` reads neither."""
+SEEDS = (301, 302, 303)
+CONSOLIDATE_AFTER = (10, 100)
+"""Seconds: one and ten jobs, loading included, at the pace of the service."""
+SECONDS = 560.0
+"""Length of a run: the warm-up and one whole wave."""
+WARM_UP = 160.0
+"""What happens before is not counted: the pool starts with no node at all, and other runs of the batch start."""
+SUFFIX = ".json.xz"
+"""Of the file that a run leaves, after its id."""
+OLDER = {("jobs2", 100): ("packing134", "set134")}
+"""Further arms of one point, those whose kube-scheduler is an older one."""
+_ID = re.compile(r"(?P<workload>[a-z]+[0-9]*)-(?P<after>\d+)s-(?P<arm>[a-z0-9]+)-(?P<seed>\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run. ``consolidate_after``, ``seconds`` and ``warm_up`` in seconds. ``tries``: this one is the so manieth."""
+    """One run. ``consolidate_after``, ``seconds`` and ``warm_up`` in seconds.
+    ``tries``: it was begun so often. ``slots``: workers that fit on one of its nodes.
+    """
 
     workload: str
     consolidate_after: int
@@ -37,6 +44,7 @@ class Run:
     seconds: float = SECONDS
     warm_up: float = WARM_UP
     tries: int = 1
+    slots: int = 4
 
     @property
     def id(self) -> str:
@@ -51,9 +59,18 @@ class Run:
                 f"{text!r}: not WORKLOAD-SECONDSs-ARM-SEED with a workload of {', '.join(WORKLOADS)} "
                 f"and an arm of {', '.join(ARMS)}"
             )
-        return cls(
-            workload=found["workload"], consolidate_after=int(found["after"]), arm=found["arm"], seed=int(found["seed"])
-        )
+        return cls.of(found["workload"], int(found["after"]), found["arm"], int(found["seed"]))
+
+    @classmethod
+    def of(cls, workload: str, after: int, arm: str, seed: int) -> Run:
+        """One run of a workload that there is."""
+        slots = WORKLOADS[workload].slots
+        return cls(workload=workload, consolidate_after=after, arm=arm, seed=seed, slots=slots)
+
+
+def arms_of(workload: str, after: int) -> tuple[str, ...]:
+    """Name the arms of a point."""
+    return (*WORKLOADS[workload].arms, *OLDER.get((workload, after), ()))
 
 
 def plan(
@@ -63,13 +80,9 @@ def plan(
     arms: Iterable[str] = tuple(ARMS),
 ) -> Iterator[Run]:
     """List the runs: a whole seed before the next, the arms of a point next to each other, in changing order."""
-    wanted = frozenset(arms)
-    turn = 0
-    workloads = tuple(workloads)
-    for seed in seeds:
-        for seconds in after:
-            for workload in workloads:
-                for arm in rotated(WORKLOADS[workload].arms, turn):
-                    if arm in wanted:
-                        yield Run(workload=workload, consolidate_after=seconds, arm=arm, seed=seed)
-                turn += 1
+    wanted, workloads = frozenset(arms), tuple(workloads)
+    for turn, (seed, seconds) in enumerate(product(seeds, after)):
+        for workload in workloads:
+            for arm in rotated(arms_of(workload, seconds), turn):
+                if arm in wanted:
+                    yield Run.of(workload, seconds, arm, seed)

@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.tools.controlplane import ControlPlaneError
-from scripts.tools.experiment.arms import ARMS, Arm
+from scripts.tools.experiment.arms import ARMS
+from scripts.tools.experiment.caches import NodeCaches
 from scripts.tools.experiment.cluster_recording import recorded
 from scripts.tools.experiment.conditions import SAMPLE_SECONDS, Machine
 from scripts.tools.experiment.jobs import Jobs
@@ -21,9 +22,8 @@ from scripts.tools.experiment.loop import Loop
 from scripts.tools.experiment.matrix import Run
 from scripts.tools.experiment.record import Conditions, Record
 from scripts.tools.experiment.recorder import Recorder
-from scripts.tools.experiment.scene import Scene
 from scripts.tools.experiment.stage import KARPENTER, Stage
-from scripts.tools.experiment.traffic import Task, arrivals
+from scripts.tools.experiment.traffic import arrivals
 from scripts.tools.experiment.watching import Watch
 from scripts.tools.experiment.workers import Replicas, Sessions
 from scripts.tools.experiment.workloads import WORKLOADS, Kind
@@ -43,6 +43,7 @@ def run_one(run: Run, stop: threading.Event, note: Callable[[str], None], record
     note(f"{run.id}: starting; {len(tasks)} tasks in {run.seconds:.0f} s")
     with ExitStack() as ends:
         stage = ends.enter_context(Stage(arm, workload, run.consolidate_after))
+        caches = NodeCaches(workload.models)
         if recording is not None:
             ends.enter_context(recorded(stage.plane.kubeconfig, recording))
         record = Record(run=run, began=datetime.now(UTC).isoformat(timespec="seconds"))
@@ -51,7 +52,14 @@ def run_one(run: Run, stop: threading.Event, note: Callable[[str], None], record
         start = time.monotonic()
         used = stage.cpu_seconds() | {"harness": time.process_time()}
         loop, state = Loop(start, stop), Machine()
-        driver = _driver(workload.kind, loop, stage.scene, arm, tasks, run.seed)
+        driver: Driver
+        match workload.kind:
+            case Kind.JOBS:
+                driver = Jobs(loop, stage.scene, caches, tasks)
+            case Kind.DEPLOYMENT:
+                driver = Replicas(loop, stage.scene, caches, tasks)
+            case Kind.SESSIONS:
+                driver = Sessions(loop, stage.scene, caches, arm, tasks)
         recorder = Recorder(start, lambda pod: loop.hear(lambda: driver.heard(pod)))
         watches = [
             Watch(stage.plane, NODES, recorder.node),
@@ -80,16 +88,6 @@ def run_one(run: Run, stop: threading.Event, note: Callable[[str], None], record
     cores = sum(record.conditions.own.values()) / run.seconds
     note(f"{run.id}: done; {len(record.nodes)} nodes, {len(record.pods)} pods, {cores:.2f} of a core")
     return record
-
-
-def _driver(kind: Kind, loop: Loop, scene: Scene, arm: Arm, tasks: Iterable[Task], seed: int) -> Driver:
-    match kind:
-        case Kind.JOBS:
-            return Jobs(loop, scene, tasks)
-        case Kind.DEPLOYMENT:
-            return Replicas(loop, scene, arm, tasks, seed)
-        case Kind.SESSIONS:
-            return Sessions(loop, scene, arm, tasks, seed)
 
 
 def _check(stage: Stage, watches: Iterable[Watch]) -> None:

@@ -1,19 +1,24 @@
-"""What a run leaves behind: one gzipped JSON file with what the API server said and when. Everything else is computed.
+"""What a run leaves behind: one compressed JSON file with what the API server said and when.
 
-Owns the format. Times are seconds since the run's start, None for what had not happened when it ended.
+Owns the format; everything else is computed from it. Times are seconds since the run's start, None for what had not
+happened when it ended.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import lzma
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scripts.tools.experiment.matrix import Run
 
-FORMAT = 1
+FORMAT, FIRST_FORMAT = 2, 1
+DECIMALS = 2
+"""Of a time in seconds. It is what the tables need, and what the size of a file depends on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,17 +49,27 @@ class PodRecord:
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One try at a task. ``done`` is False where its pod went away under it, or where the run ended."""
+    """One try at a task. It takes ``work`` seconds after ``loading`` the model, which its node had (``hit``) or not.
+
+    ``done`` is False where its pod went away under it, or where the run ended.
+    """
 
     task: int
-    tenant: int
+    model: int
     arrived: float
-    duration: float
+    work: float
+    hit: bool
+    loading: float
     started: float
     node: str
     pod: str
     ended: float | None = None
     done: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes if nobody interrupts it."""
+        return self.work + self.loading
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,34 +107,50 @@ class Record:
 
 def write(record: Record, path: Path) -> None:
     """Write whole or not at all."""
-    content = json.dumps(_rounded({"format": FORMAT, **asdict(record)}), separators=(",", ":"))
+    content = {"format": FORMAT, **asdict(record)}
+    for name in _TABLES:
+        content[name] = _columns(content[name])
+    text = json.dumps(_rounded(content), separators=(",", ":"))
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".part")
-    half.write_bytes(gzip.compress(content.encode(), 9, mtime=0))
+    half.write_bytes(lzma.compress(text.encode(), preset=9))
     half.rename(path)
 
 
 def read(path: Path) -> Record:
-    """Read one. Raises ValueError where it is of another format."""
-    content: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
-    if content.pop("format", None) != FORMAT:
+    """Read one. Raises ValueError where it is of another format.
+
+    Those of the first experiment are rows; of their attempts nothing is read, because misses cost no time there.
+    """
+    raw = path.read_bytes()
+    content: dict[str, Any] = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else lzma.decompress(raw))
+    found = content.pop("format", None)
+    if found == FIRST_FORMAT:
+        content |= {name: _columns(content[name]) for name in _TABLES} | {"attempts": {}}
+    elif found != FORMAT:
         raise ValueError(f"{path}: not a record of format {FORMAT}")
     conditions = content.pop("conditions")
     conditions["samples"] = [tuple(each) for each in conditions["samples"]]
-    return Record(
-        run=Run(**content.pop("run")),
-        nodes=[NodeRecord(**each) for each in content.pop("nodes")],
-        pods=[PodRecord(**each) for each in content.pop("pods")],
-        attempts=[Attempt(**each) for each in content.pop("attempts")],
-        conditions=Conditions(**conditions),
-        **content,
-    )
+    content |= {name: [kind(**row) for row in _rows(content[name])] for name, kind in _TABLES.items()}
+    return Record(run=Run(**content.pop("run")), conditions=Conditions(**conditions), **content)
+
+
+_TABLES: dict[str, Any] = {"nodes": NodeRecord, "pods": PodRecord, "attempts": Attempt}
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Put what is alike beside each other: that is what compresses."""
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _rows(columns: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
 
 
 def _rounded(value: Any) -> Any:
-    """Milliseconds are as good as it gets, and as long as it needs to be."""
     if isinstance(value, float):
-        return round(value, 3)
+        return round(value, DECIMALS)
     if isinstance(value, dict):
         return {key: _rounded(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

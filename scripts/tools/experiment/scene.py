@@ -7,24 +7,38 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from scripts.tools.controlplane import ApiError, ControlPlane, Json
+from scripts.tools.controlplane import ApiError, ControlPlane, ControlPlaneError, Json
 
 POOL = "workers"
 POOL_LABEL = "warmnode.dev/pool"
-TENANT_LABEL = "tenant"
+MODEL_LABEL = "model"
 IDLE = "warmnode.dev/idle-since"
-CPU = "1900m"
-"""Four fit on a node of 8 CPUs, of which Karpenter's KWOK provider reserves some."""
+NODE_MILLICPU = 7_600
+"""For workers, on a node of 8 CPUs: Karpenter's KWOK provider reserves some."""
+CLAIM_TTL = "5m"
+
+
+def worker_cpu(slots: int) -> str:
+    """Return what a worker asks for where so many fit on a node."""
+    return f"{NODE_MILLICPU // slots}m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What the claim API answered."""
+
+    id: str
+    pod: str
 
 
 class Scene(Protocol):
     """What drivers ask for."""
 
-    def create_pod(self, name: str, tenant: int | None = None) -> None:
+    def create_pod(self, name: str, model: int | None = None) -> None:
         """Create a bare worker."""
 
     def delete_pod(self, name: str) -> None:
@@ -36,18 +50,30 @@ class Scene(Protocol):
     def remove_mark(self, name: str) -> bool:
         """Say that a worker is about to get work: whether it may accept it."""
 
-    def preferred(self, nodes: Iterable[str]) -> str | None:
-        """Ask `warmnode serve` which of these nodes comes first: None where it will not say, or all are leaving."""
+    def claim(self, claimant: str, model: int) -> Claimed | None:
+        """Claim the idle worker that `warmnode serve` has for this model: None where it has none."""
+
+    def release(self, claim: str) -> None:
+        """Give a claim back; one that is over is no error."""
 
     def scale(self, replicas: int) -> None:
         """Set the Deployment's size."""
 
 
-class ClusterScene:
-    """One namespace of one control plane. ``webhook_port`` is of `warmnode serve`, None where it does not run."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """Who places the workers, so many to a node, and where `warmnode serve` takes claims, None where nobody claims."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, scheduler: str, webhook_port: int | None) -> None:
-        self._plane, self._scheduler, self._webhook_port = plane, scheduler, webhook_port
+    scheduler: str
+    slots: int
+    claims_port: int | None = None
+
+
+class ClusterScene:
+    """One namespace of one control plane."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, placing: Placing) -> None:
+        self._plane, self._placing = plane, placing
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
         self._deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
 
@@ -56,8 +82,8 @@ class ClusterScene:
         """The path of the pods."""
         return self._pods
 
-    def create_pod(self, name: str, tenant: int | None = None) -> None:
-        metadata = {"name": name, "labels": self._labels(tenant)}
+    def create_pod(self, name: str, model: int | None = None) -> None:
+        metadata = {"name": name, "labels": self._labels(model)}
         self._plane.api("POST", self._pods, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, **self._spec()})
 
     def delete_pod(self, name: str) -> None:
@@ -85,18 +111,29 @@ class ClusterScene:
     def scale(self, replicas: int) -> None:
         self._plane.api("PATCH", f"{self._deployments}/{POOL}", {"spec": {"replicas": replicas}})
 
-    def preferred(self, nodes: Iterable[str]) -> str | None:
-        pod = {"metadata": {"name": "asked", "namespace": "default", "labels": {POOL_LABEL: POOL}}}
-        body = json.dumps({"Pod": pod, "Nodes": None, "NodeNames": sorted(nodes)})
-        connection = http.client.HTTPConnection("127.0.0.1", self._webhook_port, timeout=5)
+    def claim(self, claimant: str, model: int) -> Claimed | None:
+        body = {"claimant": claimant, "ttl": CLAIM_TTL, "cacheKey": _key(model)}
+        status, answer = self._ask_claims("POST", f"/v1/pools/{POOL}/claims", body)
+        if status in (404, 503):  # none is idle, or it changes just now
+            return None
+        if status not in (200, 201):
+            raise ControlPlaneError(f"a claim was answered with {status}: {answer}")
+        return Claimed(id=answer["id"], pod=answer["pod"])
+
+    def release(self, claim: str) -> None:
+        status, answer = self._ask_claims("DELETE", f"/v1/pools/{POOL}/claims/{claim}", None)
+        if status not in (204, 404):
+            raise ControlPlaneError(f"a release was answered with {status}: {answer}")
+
+    def _ask_claims(self, method: str, path: str, body: Json | None) -> tuple[int, Json]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._placing.claims_port, timeout=15)
         try:
-            connection.request("POST", "/prioritize", body, {"Content-Type": "application/json"})
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            scores = json.loads(response.read()) if response.status == 200 else []
+            return response.status, json.loads(response.read() or b"{}")
         finally:
             connection.close()
-        best = max(scores, key=lambda each: each["Score"], default=None)
-        return None if best is None else str(best["Host"])
 
     def _tolerant(self, method: str, path: str, body: Json | None) -> Json | None:
         try:
@@ -107,16 +144,21 @@ class ClusterScene:
             return None
 
     @staticmethod
-    def _labels(tenant: int | None) -> dict[str, str]:
+    def _labels(model: int | None) -> dict[str, str]:
         labels = {POOL_LABEL: POOL}
-        return labels if tenant is None else {**labels, TENANT_LABEL: f"tenant-{tenant}"}
+        return labels if model is None else {**labels, MODEL_LABEL: _key(model)}
 
     def _spec(self) -> Json:
-        container = {"name": "main", "image": "none", "resources": {"requests": {"cpu": CPU, "memory": "1Gi"}}}
+        requests = {"cpu": worker_cpu(self._placing.slots), "memory": "1Gi"}
+        container = {"name": "main", "image": "none", "resources": {"requests": requests}}
         return {
             "spec": {
-                "schedulerName": self._scheduler,
+                "schedulerName": self._placing.scheduler,
                 "terminationGracePeriodSeconds": 0,
                 "containers": [container],
             }
         }
+
+
+def _key(model: int) -> str:
+    return f"model-{model}"

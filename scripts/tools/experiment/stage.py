@@ -18,11 +18,11 @@ from scripts.tools.controlplane import ControlPlane, Json, Options
 from scripts.tools.controlplane.launching import Components, Launch
 from scripts.tools.controlplane.processes import free_ports
 from scripts.tools.experiment.arms import Arm, Scheduling
-from scripts.tools.experiment.scene import POOL, TENANT_LABEL, ClusterScene
+from scripts.tools.experiment.scene import MODEL_LABEL, POOL, ClusterScene, Placing
 from scripts.tools.experiment.workloads import BOOT_SECONDS, FLOOR, IDLE_SECONDS, REAP_SECONDS, Kind, Workload
 from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 
-KARPENTER = "1.14.3"
+KARPENTER = "1.15.0"
 INSTANCE_TYPE = "c-8x-amd64-linux"
 SYSTEM = "warmnode"
 SETTLE_SECONDS = 5
@@ -81,12 +81,11 @@ def configuration(arm: Arm, namespace: str) -> Json:
             "idleTimeout": f"{IDLE_SECONDS}s",
             "interval": f"{REAP_SECONDS}s",
             "minPodAge": "10s",
-            "wholeNode": arm.whole_node,
         },
         "deletionCost": {"settle": f"{SETTLE_SECONDS}s"},
     }
     if arm.cache_key is not None:
-        pool["cacheKey"] = {"label": TENANT_LABEL, **arm.cache_key}
+        pool["cacheKey"] = {"label": MODEL_LABEL, **arm.cache_key}
     return {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": [pool]}
 
 
@@ -137,35 +136,40 @@ class Stage:
         )
         plane.create(node_pool(self._workload.policy, self._after))
         namespace = plane.create_namespace("work")
-        webhook_port = None
+        claims_port, binary = None, self._arm.binary
         match self._arm.scheduling:
             case Scheduling.MOST_ALLOCATED:
-                plane.start_scheduler("packing-scheduler", most_allocated())
+                plane.start_scheduler("packing-scheduler", most_allocated(), binary=binary)
             case Scheduling.WARMNODE:
-                webhook_port = self._start_warmnode(namespace)
-                plane.start_scheduler("warmnode-scheduler", scheduler_config(SCHEDULER_CONFIG, webhook_port))
-        self.scene = ClusterScene(plane, namespace, str(self._arm.scheduling), webhook_port)
+                webhook_port, claims_port = self._start_warmnode(namespace)
+                config = scheduler_config(SCHEDULER_CONFIG, webhook_port)
+                plane.start_scheduler("warmnode-scheduler", config, binary=binary)
+        placing = Placing(scheduler=str(self._arm.scheduling), slots=self._workload.slots, claims_port=claims_port)
+        self.scene = ClusterScene(plane, namespace, placing)
         if self._workload.kind is Kind.DEPLOYMENT:
             self.scene.create_deployment()
 
-    def _start_warmnode(self, namespace: str) -> int:
+    def _start_warmnode(self, namespace: str) -> tuple[int, int]:
+        """Return the ports at which it is asked and at which it takes claims."""
         plane = self.plane
         plane.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
         file = plane.directory / "warmnode.json"
         file.write_text(json.dumps(configuration(self._arm, namespace)))
         started = self._warmnode = Components(plane.directory / "logs", plane.api_client.tls)
         self._ends.callback(started.close)
-        webhook_port, *ops_ports = free_ports(3)
+        webhook_port, claims_port, *ops_ports = free_ports(4)
         common = ("--kubeconfig", str(plane.kubeconfig), "--namespace", SYSTEM, "--config", str(file))
         for role, ops_port in zip(("serve", "reap") if self._arm.reaper else ("serve",), ops_ports, strict=False):
-            listen = ("--webhook-listen", f"127.0.0.1:{webhook_port}") if role == "serve" else ()
-            command = (sys.executable, "-P", "-m", "extender", role, *common, *listen)
+            command: tuple[str, ...] = (sys.executable, "-P", "-m", "extender", role, *common)
+            if role == "serve":
+                command += ("--webhook-listen", f"127.0.0.1:{webhook_port}")
+                command += ("--claims-listen", f"127.0.0.1:{claims_port}")
             command += ("--ops-listen", f"127.0.0.1:{ops_port}", "--history-listen", "127.0.0.1:0")
             probe = f"http://127.0.0.1:{ops_port}/readyz"
             started.start(Launch(name=role, command=command, port=ops_port, probe=probe))
             started.await_ready(role)
             self._ops_ports[role] = ops_port
-        return webhook_port
+        return webhook_port, claims_port
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return what each program has used so far."""

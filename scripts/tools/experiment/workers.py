@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from scripts.tools.experiment.arms import Arm, Claim
+from scripts.tools.experiment.caches import NodeCaches
 from scripts.tools.experiment.loop import Loop
 from scripts.tools.experiment.record import Attempt, PodRecord
 from scripts.tools.experiment.scene import Scene
@@ -26,6 +27,10 @@ from scripts.tools.experiment.workloads import (
     SPARE,
 )
 
+CLAIM_SECONDS = 1.0
+"""How long a session waits for an idle worker to be handed out before another one is made."""
+ASK_AGAIN_SECONDS = 0.05
+
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
@@ -35,14 +40,15 @@ class Worker:
     node: str
     idle_since: float | None
     attempt: Attempt | None = None
+    task: Task | None = None
 
 
 class Workers:
     """Gives tasks to workers. `attempts` is what happened."""
 
-    def __init__(self, loop: Loop, scene: Scene, arm: Arm, claim: Claim, tasks: Iterable[Task], seed: int) -> None:
-        self._loop, self._scene, self._arm, self._claim = loop, scene, arm, claim
-        self._random = Random(f"{seed} claims")
+    def __init__(self, loop: Loop, scene: Scene, caches: NodeCaches, claim: Claim, tasks: Iterable[Task]) -> None:
+        self._loop, self._scene, self._caches, self._claim = loop, scene, caches, claim
+        self._random = Random("claims")
         self._line: deque[Task] = deque()
         self._ready: dict[str, Worker] = {}
         self._known: set[str] = set()
@@ -64,14 +70,18 @@ class Workers:
             self._known.add(pod.name)
             worker = self._ready[pod.name] = Worker(name=pod.name, node=pod.node, idle_since=self._loop.now())
             self._joined(pod.name)
-            self._dispatch()
-            self._mark(worker)
+            self._offer(worker)
 
     def _joined(self, name: str) -> None:
         """A worker became Ready."""
 
     def _short(self) -> None:
         """Tasks wait and no worker is idle."""
+
+    def _offer(self, worker: Worker) -> None:
+        """A worker is idle: it is marked so unless it gets what waits."""
+        self._dispatch()
+        self._mark(worker)
 
     def _arrive(self, task: Task) -> None:
         self._line.append(task)
@@ -86,44 +96,34 @@ class Workers:
             if not idle:
                 self._short()
                 return
-            worker = self._choose(idle)
+            worker = self._choose(idle, self._line[0])
+            if worker is None:
+                return
             if self._scene.remove_mark(worker.name):
                 self._start(worker, self._line.popleft())
             else:  # it was just being taken away: its end will be heard of
                 self.refusals += 1
                 self._lose(worker.name)
 
-    def _choose(self, idle: list[Worker]) -> Worker:
-        """Choose by the arm's rule; between workers of one node the last used, then by name."""
+    def _choose(self, idle: list[Worker], task: Task) -> Worker | None:
+        """Choose by the arm's rule; between those used last at the same time by name. None: not now."""
         if self._claim is Claim.RANDOM:
             return self._random.choice(idle)
-        if self._claim is Claim.OLDEST_NODE:
-            preferred = self._scene.preferred({worker.node for worker in idle})
-            idle = [worker for worker in idle if worker.node == preferred] or idle
         return max(idle, key=lambda worker: (worker.idle_since or 0.0, worker.name))
 
     def _start(self, worker: Worker, task: Task) -> None:
         now = self._loop.now()
-        attempt = worker.attempt = Attempt(
-            task=task.number,
-            tenant=task.tenant,
-            arrived=task.at,
-            duration=task.duration,
-            started=now,
-            node=worker.node,
-            pod=worker.name,
-        )
-        worker.idle_since = None
+        attempt = worker.attempt = self._caches.start(task, now, node=worker.node, pod=worker.name)
+        worker.task, worker.idle_since = task, None
         self.attempts.append(attempt)
-        self._loop.at(now + task.duration, lambda: self._end(worker, attempt))
+        self._loop.at(now + attempt.seconds, lambda: self._end(worker, attempt))
 
     def _end(self, worker: Worker, attempt: Attempt) -> None:
         if worker.attempt is not attempt:
             return  # it lost its worker before
         attempt.ended, attempt.done = self._loop.now(), True
-        worker.attempt, worker.idle_since = None, self._loop.now()
-        self._dispatch()
-        self._mark(worker)
+        worker.attempt, worker.task, worker.idle_since = None, None, self._loop.now()
+        self._offer(worker)
 
     def _mark(self, worker: Worker) -> None:
         if worker.attempt is None and worker.name in self._ready:
@@ -132,23 +132,60 @@ class Workers:
     def _lose(self, name: str) -> None:
         self._known.add(name)
         worker = self._ready.pop(name, None)
-        if worker is None or worker.attempt is None:
+        if worker is None or worker.attempt is None or worker.task is None:
             return
-        lost, worker.attempt = worker.attempt, None
-        lost.ended = self._loop.now()
-        self._line.appendleft(Task(number=lost.task, at=lost.arrived, duration=lost.duration, tenant=lost.tenant))
+        worker.attempt.ended = self._loop.now()
+        self._line.appendleft(worker.task)
+        worker.attempt = worker.task = None
         self._dispatch()
 
 
 class Sessions(Workers):
-    """Bare workers, made for sessions that find none idle. The pool, or `warmnode reap`, takes the idle ones away."""
+    """Bare workers, made for sessions that find none idle. The pool, or `warmnode reap`, takes the idle ones away.
 
-    def __init__(self, loop: Loop, scene: Scene, arm: Arm, tasks: Iterable[Task], seed: int) -> None:
-        super().__init__(loop, scene, arm, arm.claim, tasks, seed)
+    In an arm that claims by key `warmnode serve` says who gets a session. It may know of an idle worker a moment later
+    than we do, and never hands one out whose node is leaving: it is asked again, and after a second more are made.
+    """
+
+    def __init__(self, loop: Loop, scene: Scene, caches: NodeCaches, arm: Arm, tasks: Iterable[Task]) -> None:
+        super().__init__(loop, scene, caches, arm.claim, tasks)
         self._made = 0
         self._coming: set[str] = set()
+        self._claims: dict[str, str] = {}
+        self._asks_again = False
         if not arm.reaper:
             loop.every(REAP_SECONDS, self._reap)
+
+    def _choose(self, idle: list[Worker], task: Task) -> Worker | None:
+        if self._claim is not Claim.BY_KEY:
+            return super()._choose(idle, task)
+        claim = self._scene.claim(f"session-{task.number}", task.model)
+        if claim is not None:
+            worker = self._ready.get(claim.pod)
+            if worker is not None and worker.attempt is None:
+                self._claims[worker.name] = claim.id
+                return worker
+            self._scene.release(claim.id)  # it went just now
+        if self._loop.now() - task.at > CLAIM_SECONDS:
+            self._short()
+        if not self._asks_again:
+            self._asks_again = True
+            self._loop.at(self._loop.now() + ASK_AGAIN_SECONDS, self._ask_again)
+        return None
+
+    def _ask_again(self) -> None:
+        self._asks_again = False
+        self._dispatch()
+
+    def _offer(self, worker: Worker) -> None:
+        """Where workers are handed out, one without a mark is not."""
+        if self._claim is not Claim.BY_KEY:
+            super()._offer(worker)
+            return
+        self._mark(worker)
+        if claim := self._claims.pop(worker.name, None):
+            self._scene.release(claim)
+        self._dispatch()
 
     def _short(self) -> None:
         while len(self._coming) < len(self._line):
@@ -162,6 +199,7 @@ class Sessions(Workers):
 
     def _lose(self, name: str) -> None:
         self._coming.discard(name)
+        self._claims.pop(name, None)  # a claim goes with its pod
         super()._lose(name)
 
     def _reap(self) -> None:
@@ -181,8 +219,8 @@ class Replicas(Workers):
     to the most that it wanted in the last while. Which replicas go is the ReplicaSet's choice.
     """
 
-    def __init__(self, loop: Loop, scene: Scene, arm: Arm, tasks: Iterable[Task], seed: int) -> None:
-        super().__init__(loop, scene, arm, Claim.RANDOM, tasks, seed)
+    def __init__(self, loop: Loop, scene: Scene, caches: NodeCaches, tasks: Iterable[Task]) -> None:
+        super().__init__(loop, scene, caches, Claim.RANDOM, tasks)
         self._wanted: deque[tuple[float, int]] = deque()
         self._replicas = 0
         self._scale()

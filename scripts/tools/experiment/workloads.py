@@ -1,4 +1,4 @@
-"""The three workloads: how work arrives, what runs it, and what Karpenter may do with the nodes. Data only."""
+"""The workloads: how work arrives, what runs it, and what Karpenter may do with the nodes. Data only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from enum import StrEnum
 
 from scripts.tools.experiment.traffic import Traffic
 
-PERIOD = 240.0
+TIMES_FASTER = 3
+"""All times of the image generation service that this is like are divided by it: requests of half a minute on average,
+of which loading a model takes 2.9 s where the node has it and 32.7 s where not."""
+PERIOD = 400.0
 """Seconds from one wave to the next: long against Karpenter's 10 s poll and 15 s validation."""
-SLOTS = 4
-"""Workers that fit on a node."""
+WORK = 17.0 / TIMES_FASTER
+"""Seconds of a task on average, without the loading."""
+SWING = 0.6
 
 
 class Kind(StrEnum):
@@ -26,45 +30,60 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """``policy`` is the NodePool's consolidationPolicy. Pods that cannot be moved get WhenEmpty."""
+    """``slots`` are the workers that fit on a node, of which the cache holds the models of one more.
+
+    ``policy`` is the NodePool's consolidationPolicy: pods that cannot be moved get WhenEmpty.
+    """
 
     name: str
     title: str
     kind: Kind
+    slots: int
     traffic: Traffic
     policy: str
     arms: tuple[str, ...]
 
+    @property
+    def models(self) -> int:
+        """Models that a node's cache holds."""
+        return self.slots + 1
 
-FOUR = ("default", "packing", "placement", "warmnode")
+
+def _jobs(slots: int, rate: float) -> Workload:
+    return Workload(
+        name=f"jobs{slots}",
+        title=f"Jobs, {slots} a node",
+        kind=Kind.JOBS,
+        slots=slots,
+        traffic=Traffic(rate=rate, work=WORK, period=PERIOD, swing=SWING),
+        policy="WhenEmpty",
+        # Jobs end by themselves and none is ever idle: reaper and deletion cost would have nothing to do.
+        arms=("default", "packing", "placement", "window5", "set10", "set25"),
+    )
+
+
+_POOL = Traffic(rate=0.9, work=WORK, period=PERIOD, swing=SWING)
 WORKLOADS = {
     workload.name: workload
     for workload in (
+        *(_jobs(slots, rate) for slots, rate in ((1, 0.8), (2, 0.9), (4, 1.1), (8, 1.6))),
         Workload(
-            name="jobs",
-            title="Short jobs with bursts",
-            kind=Kind.JOBS,
-            traffic=Traffic(at_once=16, mean=30, period=PERIOD, burst=40),
+            name="sessions",
+            title="Long-lived workers that serve sessions",
+            kind=Kind.SESSIONS,
+            slots=4,
+            traffic=_POOL,
             policy="WhenEmpty",
-            # Jobs end by themselves and none is ever idle: reaper and deletion cost would have nothing to do. Each is a
-            # pod of its own with its tenant's label: the work for cache keys. Window 1 is placement.
-            arms=("default", "packing", "placement", "window5", "window8"),
+            arms=("default", "packing", "keyed"),
         ),
         Workload(
             name="deployment",
             title="A Deployment that is scaled up and down",
             kind=Kind.DEPLOYMENT,
-            traffic=Traffic(at_once=20, mean=25, period=PERIOD, swing=0.8, burst=16),
+            slots=4,
+            traffic=_POOL,
             policy="WhenEmptyOrUnderutilized",
-            arms=FOUR,
-        ),
-        Workload(
-            name="sessions",
-            title="Long-lived workers that serve sessions",
-            kind=Kind.SESSIONS,
-            traffic=Traffic(at_once=20, mean=25, period=PERIOD, swing=0.8, burst=16),
-            policy="WhenEmpty",
-            arms=(*FOUR, "wholenode"),
+            arms=("default", "packing", "warmnode"),
         ),
     )
 }
