@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extender.clock import Clock, Moment, Steady
+from extender.inspect.plan import Plan, look_at
+from extender.inspect.snapshot import Snapshot
 from extender.model import (
     Departure,
     Ending,
@@ -28,6 +30,7 @@ from extender.model import (
 )
 from extender.policy.pools import pool_of
 from extender.policy.reaping import EvictionPlan, planning
+from extender.settings import Configuration
 from extender.telemetry import Collected, Figure, Metrics
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -274,3 +277,8 @@ def moment(time: datetime) -> Moment:
 def clock_of(now: Callable[[], datetime], ahead: Callable[[], timedelta] = timedelta) -> Clock:
     """Make a clock from what is right; ``ahead`` says how far its time of day was set ahead of that."""
     return Clock(now=lambda: now() + ahead(), steady=lambda: steady(now()), skew=lambda: -ahead())
+
+
+def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
+    """Plan for a snapshot."""
+    return look_at(snapshot, configuration, source=source)[1]

@@ -130,7 +130,6 @@ class PoolExplanation:
     line: PoolLine
     settings: PoolSettings
     reap: PoolReap
-    claimable: tuple[Pod, ...]
     schedulers: tuple[tuple[str, int], ...]
 
 
@@ -325,6 +324,5 @@ def explain_pool(look: Look, name: str) -> PoolExplanation:
         line=line or PoolLine(name=name, idle=0, busy=0, claimed=0, pending=0, nodes=0),
         settings=settings,
         reap=reap,
-        claimable=reap.claimable,
         schedulers=tuple(sorted(schedulers.items())),
     )

@@ -103,7 +103,7 @@ def _pool_form(explanation: PoolExplanation) -> dict[str, object]:
         "schedulers": dict(explanation.schedulers),
         "settings": _settings(settings),
         "cacheKey": None if settings.cache_key is None else keys(settings.cache_key, "label", "window", "slack"),
-        "claimable": [_name(pod) for pod in explanation.claimable],
+        "claimable": [_name(pod) for pod in reap.claimable],
         **keys(reap, "waits", "paused_until"),
         "evictions": [_name(pod) for pod in reap.victims],
         "stays": [{**_name(pod), "reason": reason} for pod, reason in reap.stays],

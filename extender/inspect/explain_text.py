@@ -270,7 +270,7 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
     line, settings, reap = explanation.line, explanation.settings, explanation.reap
     yield (
         "workers",
-        f"{count(line.idle + line.busy + line.claimed + line.pending, 'worker')}: {line.idle:,} idle, "
+        f"{count(line.workers, 'worker')}: {line.idle:,} idle, "
         f"{line.busy:,} busy, {line.claimed:,} claimed, {line.pending:,} without a node; "
         f"on {count(line.nodes, 'node')}",
     )
@@ -287,8 +287,8 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
         yield "cache key", f"label {settings.cache_key.label}, decides {_reach_words(settings.cache_key)}"
     if (found := line.working_set) is not None:
         yield "working set", f"{count(found.nodes, 'node')} up to {found.last}, as far as one look can say"
-    handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in explanation.claimable)
-    yield "claimable", f"{len(explanation.claimable):,}, warmest first: {handed}" if handed else "none"
+    handed = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in reap.claimable)
+    yield "claimable", f"{len(reap.claimable):,}, warmest first: {handed}" if handed else "none"
     if reap.waits is not None:
         until = f", until {reap.paused_until:%H:%M:%S} UTC" if reap.paused_until is not None else ""
         yield "a pass now", f"waits: {words_of(reap.waits)}{until} ({reap.waits})"

@@ -5,9 +5,9 @@ Pure: built from a state and a time. `plan_text` shows it, and its JSON form is 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -83,6 +83,11 @@ class PoolLine:
     placement: PlacementMode = PlacementMode.ACTIVE
     working_set: PoolSet | None = None
 
+    @property
+    def workers(self) -> int:
+        """All of them."""
+        return self.idle + self.busy + self.claimed + self.pending
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReap:
@@ -134,13 +139,8 @@ class Plan:
     unnamed: tuple[UnnamedPool, ...] = ()
 
 
-def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
-    """Plan for a snapshot as of when it was taken, which for a live one is now."""
-    return look_at(snapshot, configuration, source=source)[1]
-
-
 def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) -> tuple[ClusterState, Plan]:
-    """Give the state that a snapshot shows, and the plan for it."""
+    """Give the state that a snapshot shows, and the plan for it, as of when it was taken: for a live one now."""
     now = snapshot.taken or EPOCH
     state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=configuration.ending)
     state.take_ledger(snapshot.ledger)
@@ -154,27 +154,27 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
 
 def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
     """Plan for a state as of when ``snapshot`` was taken, which says what else was read and what was not."""
-    now = snapshot.taken or EPOCH
+    now, settings = snapshot.taken or EPOCH, InForce(configuration).settings
     judgement = judge_snapshot(snapshot, state, configuration)
-    settings = InForce(configuration).settings
+    pools = tuple(_pool_lines(state, settings, now))
     reaps = tuple(
         _shown(state, judged, settings(judged.pool).deletion_cost, now) for judged in judgement.pools.values()
     )
-    unknown = what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))
-    plan = make_plan(state, now, source=source, age=configuration.age, unknown=unknown)
-    pools = tuple(
-        replace(line, placement=settings(line.name).placement, working_set=_working_set(state, line, settings, now))
-        for line in plan.pools
+    return Plan(
+        now=now,
+        source=source,
+        age=configuration.age,
+        nodes=tuple(_node_lines(state, configuration.age, now)),
+        pools=pools,
+        unknown=tuple(what_is_unknown(snapshot, state, configuration, evicts=any(reap.victims for reap in reaps))),
+        pods=len(state.pods),
+        reaps=reaps,
+        stuck=tuple(
+            StuckNode(node=name, node_pool=state.nodes[name].node_pool or "", kept=kept)
+            for name, kept in sorted(judgement.stuck.items())
+        ),
+        unnamed=() if pools else tuple(unnamed_pools(state.pods.values())),
     )
-    unnamed = () if pools else tuple(unnamed_pools(state.pods.values()))
-    return replace(plan, pools=pools, reaps=reaps, stuck=_stuck(state, judgement), unnamed=unnamed)
-
-
-def _working_set(
-    state: ClusterState, line: PoolLine, settings: Callable[[str], PoolSettings], now: datetime
-) -> PoolSet | None:
-    rule = to_cache_key_rule(settings(line.name).cache_key)
-    return working_set_of(state, line.name, rule.slack, now) if rule is not None and rule.window is None else None
 
 
 def judge_snapshot(snapshot: Snapshot, state: ClusterState, configuration: Configuration) -> Judgement:
@@ -219,56 +219,33 @@ def _settles(pod: Pod, costs: PoolCosts, now: datetime) -> bool:
     return costs.enabled and cost_state(pod) is CostState.NONE and now - since < costs.settle
 
 
-def _stuck(state: ClusterState, judgement: Judgement) -> tuple[StuckNode, ...]:
-    return tuple(
-        StuckNode(node=name, node_pool=state.nodes[name].node_pool or "", kept=kept)
-        for name, kept in sorted(judgement.stuck.items())
-    )
-
-
-def make_plan(state: ClusterState, now: datetime, *, source: str, age: AgeSource, unknown: Iterable[str] = ()) -> Plan:
+def _node_lines(state: ClusterState, age: AgeSource, now: datetime) -> Iterator[NodeLine]:
     """Rank all nodes as candidates: 1. by preference; 2. leaving nodes last, by order key.
 
     Which of them a pod fits on is kube-scheduler's to say: a score counts among those that do.
     """
     preference = state.ranking.as_of(now)
     scores = dict(score_nodes(state.nodes, preference))
-    staying = list(preference)
+    ranks = {name: position for position, name in enumerate(preference, 1)}
     leaving = sorted(state.order.keys() - preference.keys(), key=state.order.__getitem__)
-    ranks: Mapping[str, int] = {name: position for position, name in enumerate(staying, 1)}
-    return Plan(
-        now=now,
-        source=source,
-        age=age,
-        nodes=tuple(
-            _node_line(state, state.nodes[name], now, rank=ranks.get(name), score=scores.get(name, 0), age=age)
-            for name in (*staying, *leaving)
-        ),
-        pools=_pool_lines(state, now),
-        unknown=tuple(unknown),
-        pods=len(state.pods),
-    )
-
-
-def _node_line(
-    state: ClusterState, node: Node, now: datetime, *, rank: int | None, score: int, age: AgeSource
-) -> NodeLine:
-    workers = state.where.workers_on(node.name).values()
-    first_seen = state.ages.first_seen(node)
-    return NodeLine(
-        name=node.name,
-        uid=node.uid,
-        rank=rank,
-        score=score,
-        created=node.created,
-        first_seen=node.created if age is AgeSource.CREATED else first_seen,
-        age_basis=_basis(state, node, first_seen, age),
-        leaving=state.departure(node.name),
-        ending=state.ranking.ending(node.name, now),
-        workers=len(workers),
-        idle=sum(reports_idle(worker, now) and not is_claimed(worker, now) for worker in workers),
-        cache_keys=tuple(state.keys.history.uses(node.name, now)[:SHOWN_KEYS]),
-    )
+    for name in (*preference, *leaving):
+        node = state.nodes[name]
+        workers = state.where.workers_on(name).values()
+        first_seen = state.ages.first_seen(node)
+        yield NodeLine(
+            name=name,
+            uid=node.uid,
+            rank=ranks.get(name),
+            score=scores.get(name, 0),
+            created=node.created,
+            first_seen=node.created if age is AgeSource.CREATED else first_seen,
+            age_basis=_basis(state, node, first_seen, age),
+            leaving=state.departure(name),
+            ending=state.ranking.ending(name, now),
+            workers=len(workers),
+            idle=sum(_doing(worker, now) == "idle" for worker in workers),
+            cache_keys=tuple(state.keys.history.uses(name, now)[:SHOWN_KEYS]),
+        )
 
 
 def _basis(state: ClusterState, node: Node, first_seen: datetime | None, age: AgeSource) -> AgeBasis:
@@ -281,30 +258,34 @@ def _basis(state: ClusterState, node: Node, first_seen: datetime | None, age: Ag
     return AgeBasis.RECORDED if state.ages.ledger.first_seen.get(node.uid) == first_seen else AgeBasis.OBSERVED
 
 
-def _pool_lines(state: ClusterState, now: datetime) -> tuple[PoolLine, ...]:
-    idle: Counter[str] = Counter()
-    busy: Counter[str] = Counter()
-    claimed: Counter[str] = Counter()
-    pending: Counter[str] = Counter()
-    nodes: dict[str, set[str]] = {}
+def _pool_lines(state: ClusterState, settings: Callable[[str], PoolSettings], now: datetime) -> Iterator[PoolLine]:
+    members: dict[str, list[Pod]] = defaultdict(list)
     for pod in state.pods.values():
-        if pod.pool is None or pod.finished:
-            continue
-        nodes.setdefault(pod.pool, set())
-        if pod.node is None:
-            pending[pod.pool] += 1
-            continue
-        nodes[pod.pool].add(pod.node)
-        (claimed if is_claimed(pod, now) else idle if reports_idle(pod, now) else busy)[pod.pool] += 1
-    return tuple(
-        PoolLine(
+        if pod.pool is not None and not pod.finished:
+            members[pod.pool].append(pod)
+    for name, pods in sorted(members.items()):
+        doing = Counter(_doing(pod, now) for pod in pods)
+        rule = to_cache_key_rule(settings(name).cache_key)
+        working_set = None
+        if rule is not None and rule.window is None:
+            working_set = working_set_of(state, name, rule.slack, now)
+        yield PoolLine(
             name=name,
-            idle=idle[name],
-            busy=busy[name],
-            claimed=claimed[name],
-            pending=pending[name],
-            nodes=len(nodes[name]),
+            idle=doing["idle"],
+            busy=doing["busy"],
+            claimed=doing["claimed"],
+            pending=doing["pending"],
+            nodes=len({pod.node for pod in pods if pod.node is not None}),
             needs=len(packed(state, name, now)),
+            placement=settings(name).placement,
+            working_set=working_set,
         )
-        for name in sorted(nodes)
-    )
+
+
+def _doing(worker: Pod, now: datetime) -> str:
+    """Say what a worker does, as the fields of `PoolLine` call it."""
+    if worker.node is None:
+        return "pending"
+    if is_claimed(worker, now):
+        return "claimed"
+    return "idle" if reports_idle(worker, now) else "busy"

@@ -94,7 +94,7 @@ def _place_in_words(line: NodeLine, now: datetime) -> str:
 
 
 def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
-    workers = sum(pool.idle + pool.busy + pool.claimed + pool.pending for pool in plan.pools)
+    workers = sum(pool.workers for pool in plan.pools)
     yield f"{count(len(plan.nodes), 'node')}, {count(plan.pods, 'pod')}, {count(workers, 'worker')}"
     yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
     for unknown in plan.unknown:
@@ -244,7 +244,7 @@ def _pools(pools: Sequence[PoolLine], width: int) -> Iterator[str]:
     yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
     for pool in pools:
         if 0 < pool.needs < pool.nodes:
-            workers = count(pool.idle + pool.busy + pool.claimed + pool.pending, "worker")
+            workers = count(pool.workers, "worker")
             of_them = f"{pool.needs:,} of their {count(pool.nodes, 'node')}"
             packed = f"Packed oldest first, the {workers} of {pool.name} need about {of_them}"
             yield from fill(packed, width=width, later="  ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from textwrap import shorten
@@ -97,36 +98,45 @@ class Item:
     """One object of a snapshot, not decoded yet. ``name`` is its metadata's."""
 
     position: int
-    kind: str
     name: str
     raw: Raw
 
-    def read(self, struct: type[S], trim: Callable[[S], T], source: str) -> T:
-        """Decode and reduce it. Raises `SnapshotError`."""
-        try:
-            return trim(msgspec.json.decode(self.raw, type=struct))
-        except _UNREADABLE as error:
-            raise SnapshotError(source, f"item {self.position} cannot be read: {error}") from error
 
-
-def items_of(content: bytes, source: str) -> Iterator[Item]:
-    """Go through the objects of a List. The kind of what is not Karpenter's, or of a version that is not read, has its
+class SnapshotObjects:
+    """The objects of a List by kind. The kind of what is not Karpenter's, or of a version that is not read, has its
     apiVersion behind it.
 
     Raises:
         SnapshotError: it is no JSON or no list, or an object in it has no kind that can be read.
     """
-    listed = _parse_list(content, source)
-    of_list = listed.kind.removesuffix("List")
-    for position, raw in enumerate(listed.items or ()):
+
+    def __init__(self, content: bytes, source: str) -> None:
+        self._source = source
+        self.of_kind: dict[str, list[Item]] = {}
+        listed = _parse_list(content, source)
+        of_list = listed.kind.removesuffix("List")
+        for position, raw in enumerate(listed.items or ()):
+            with self._reading(position):
+                header = msgspec.json.decode(raw, type=_Header)
+            kind = header.kind or of_list
+            if kind in KARPENTER_KINDS and header.api_version not in ("", KARPENTER_API):
+                kind = f"{kind} {header.api_version}"
+            self.of_kind.setdefault(kind, []).append(Item(position=position, name=header.metadata.name, raw=raw))
+
+    def read(self, kind: str, struct: type[S], trim: Callable[[S], T]) -> list[T]:
+        """Decode and reduce the objects of a kind. Raises `SnapshotError`."""
+        found = []
+        for item in self.of_kind.get(kind, ()):
+            with self._reading(item.position):
+                found.append(trim(msgspec.json.decode(item.raw, type=struct)))
+        return found
+
+    @contextmanager
+    def _reading(self, position: int) -> Iterator[None]:
         try:
-            header = msgspec.json.decode(raw, type=_Header)
+            yield
         except _UNREADABLE as error:
-            raise SnapshotError(source, f"item {position} cannot be read: {error}") from error
-        kind = header.kind or of_list
-        if kind in KARPENTER_KINDS and header.api_version not in ("", KARPENTER_API):
-            kind = f"{kind} {header.api_version}"
-        yield Item(position=position, kind=kind, name=header.metadata.name, raw=raw)
+            raise SnapshotError(self._source, f"item {position} cannot be read: {error}") from error
 
 
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
@@ -137,55 +147,35 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
     Raises:
         SnapshotError: it is no JSON, no list, holds neither Node nor Pod, or an object in it cannot be read.
     """
-    nodes: list[Node] = []
-    pods: list[Pod] = []
-    ledgers: list[Ledger] = []
-    claims: list[NodeClaim] = []
-    node_pools: list[NodePool] = []
-    leases: list[StoredLease] = []
-    pod_budgets: list[PodBudget] = []
-    kinds: dict[str, int] = {}
-    server: list[datetime] = []
-    kubelets: dict[str, list[datetime]] = defaultdict(list)
-    for item in items_of(content, source):
-        kind, raw = item.kind, item.raw
-        try:
-            kinds[kind] = kinds.get(kind, 0) + 1
-            server.extend(server_times(raw))
-            if kind == "Node":
-                nodes.append(node_from(msgspec.json.decode(raw, type=NodeObject)))
-                kubelets[item.name].extend(kubelet_times(msgspec.json.decode(raw, type=NodeTimes)))
-            elif kind == "Pod":
-                pods.append(pod_from(msgspec.json.decode(raw, type=PodObject), classify))
-            elif kind == "ConfigMap":
-                config_map = msgspec.json.decode(raw, type=ConfigMapObject)
-                if is_ledger(config_map):
-                    ledgers.append(ledger_from(config_map))
-            elif kind == "Lease":
-                leases.append(stored_lease_of(msgspec.json.decode(raw, type=LeaseObject)))
-            elif kind == "NodeClaim":
-                claims.append(node_claim_from(msgspec.json.decode(raw, type=NodeClaimObject)))
-            elif kind == "NodePool":
-                node_pools.append(node_pool_from(msgspec.json.decode(raw, type=NodePoolObject)))
-            elif kind == "PodDisruptionBudget":
-                pod_budgets.append(pod_budget_from(msgspec.json.decode(raw, type=PodBudgetObject)))
-        except _UNREADABLE as error:
-            raise SnapshotError(source, f"item {item.position} cannot be read: {error}") from error
+    return snapshot_of(SnapshotObjects(content, source), classify, source=source)
+
+
+def snapshot_of(objects: SnapshotObjects, classify: Classify, *, source: str) -> Snapshot:
+    """Make a snapshot of objects. Raises `SnapshotError` where there is neither Node nor Pod, or one cannot be read."""
+    kinds = {kind: len(items) for kind, items in objects.of_kind.items()}
+    nodes = objects.read("Node", NodeObject, node_from)
+    pods = objects.read("Pod", PodObject, lambda raw: pod_from(raw, classify))
     if not nodes and not pods:
         raise SnapshotError(source, f"no Node and no Pod is in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
+    config_maps = objects.read("ConfigMap", ConfigMapObject, lambda raw: raw)
+    leases = objects.read("Lease", LeaseObject, stored_lease_of)
+    server = [time for items in objects.of_kind.values() for item in items for time in server_times(item.raw)]
+    kubelets: dict[str, list[datetime]] = defaultdict(list)
+    for name, times in objects.read("Node", NodeTimes, lambda raw: (raw.metadata.name, list(kubelet_times(raw)))):
+        kubelets[name].extend(times)
     for pod in pods:
         if pod.ready_since is not None:
             kubelets[pod.node or ""].append(pod.ready_since)
-    namespaces = {pod.namespace for pod in pods}
     marks = [pod.idle_since for pod in pods if pod.idle_since is not None]
     taken = when_taken(server, kubelets, marks, has_nodes=bool(nodes))
+    namespaces = {pod.namespace for pod in pods}
     return Snapshot(
         nodes=tuple(nodes),
         pods=tuple(pods),
-        ledger=ledgers[0] if ledgers else None,
-        node_claims=tuple(claims),
-        node_pools=tuple(node_pools),
-        pod_budgets=tuple(pod_budgets),
+        ledger=next((ledger_from(each) for each in config_maps if is_ledger(each)), None),
+        node_claims=tuple(objects.read("NodeClaim", NodeClaimObject, node_claim_from)),
+        node_pools=tuple(objects.read("NodePool", NodePoolObject, node_pool_from)),
+        pod_budgets=tuple(objects.read("PodDisruptionBudget", PodBudgetObject, pod_budget_from)),
         kinds=kinds,
         brakes=brakes_among(leases) if leases else None,
         taken=taken.at,

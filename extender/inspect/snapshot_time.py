@@ -37,9 +37,14 @@ class _NodeStatus(Struct, rename="camel"):
     conditions: list[_Condition] | None = None
 
 
-class NodeTimes(Struct, rename="camel"):
+class _Named(Struct, frozen=True):
+    name: str = ""
+
+
+class NodeTimes(Struct):
     """The times of a Node's conditions."""
 
+    metadata: _Named = _Named()
     status: _NodeStatus | None = None
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from extender.cluster.state import ClusterState
 from extender.inspect.explain import Look, Subject, explain
 from extender.inspect.explain_text import render_explanation
-from extender.inspect.plan import look_at, plan_of
+from extender.inspect.plan import look_at
 from extender.inspect.plan_text import render_json
 from extender.inspect.snapshot import Snapshot
 from extender.model import BusyVictims, CacheKeyRule
@@ -20,7 +20,7 @@ from extender.policy.affinity import KEYS_PER_NODE
 from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
 from extender.settings import Configuration, load_configuration
 from extender.settings.in_force import SHARED_KEYS, InForce, pools_in_force
-from tests.builders import NOW, ledger, minutes_ago, node, worker
+from tests.builders import NOW, ledger, minutes_ago, node, plan_of, worker
 from tests.listening import synced_state, webhook_over
 
 KEYED = PoolsInForce(

@@ -339,7 +339,7 @@ def test_a_pool_shows_who_is_handed_out_first_and_who_goes_first() -> None:
     """Opposite ends of one order."""
     seen = look(idle("new"), idle("old", "node-old"), worker("busy", scheduler="warmnode"))
     found = pool_of(seen)
-    assert [pod.name for pod in found.claimable] == ["old", "new"]
+    assert [pod.name for pod in found.reap.claimable] == ["old", "new"]
     assert [pod.name for pod in found.reap.victims] == ["new"]
     assert found.schedulers == (("default-scheduler", 2), ("warmnode", 1))
     assert "stays" in page(seen, found)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extender.cluster.state import ClusterState
-from extender.inspect.plan import Plan, look_at, plan_of
+from extender.inspect.plan import Plan, look_at
 from extender.inspect.snapshot import Snapshot
 from extender.kube.eviction import EvictionOutcome, EvictionResult, FreshPod
 from extender.loops.evictions import Hands
@@ -25,7 +25,7 @@ from extender.policy.recheck import Circumstances
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
 from extender.telemetry import Metrics
-from tests.builders import NOW, claim, clock_of, daemon, ledger, minutes_ago, node, node_pool, stranger, worker
+from tests.builders import NOW, claim, clock_of, daemon, ledger, minutes_ago, node, node_pool, plan_of, stranger, worker
 
 ONE_AT_A_TIME = node_pool("np", budgets=(DisruptionBudget(nodes="1"),))
 

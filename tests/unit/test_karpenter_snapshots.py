@@ -8,13 +8,13 @@ from typing import Any
 
 from extender.inspect.doctor.findings import Verdict
 from extender.inspect.doctor.karpenter import check_nodes
-from extender.inspect.plan import Plan, plan_of
+from extender.inspect.plan import Plan
 from extender.inspect.plan_text import render_json, render_table
 from extender.inspect.snapshot import parse_snapshot
 from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.settings import Configuration
-from tests.builders import by_label
+from tests.builders import by_label, plan_of
 
 Json = dict[str, Any]
 

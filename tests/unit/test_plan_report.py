@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from extender.inspect.plan import AgeBasis, NodeLine, Plan, plan_of
+from extender.inspect.plan import AgeBasis, NodeLine, Plan
 from extender.inspect.plan_text import SHOWN_WITHOUT_SCORE, render_json, render_table
 from extender.inspect.snapshot import Snapshot, parse_snapshot
 from extender.inspect.text import span
 from extender.model import AgeSource, Ledger, Node, Pod
 from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
-from tests.builders import NOW, by_label, claim, ledger, minutes_ago, node, stranger, worker
+from tests.builders import NOW, by_label, claim, ledger, minutes_ago, node, plan_of, stranger, worker
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.inspect.plan import Plan, plan_of
+from extender.inspect.plan import Plan
 from extender.inspect.plan_text import render_table
 from extender.inspect.reading import read_source
 from extender.inspect.snapshot import REMEDY, Snapshot, SnapshotError, parse_snapshot
@@ -22,7 +22,7 @@ from extender.kube.reaper_notes import brake_note
 from extender.model import Departure, SkipReason
 from extender.policy.brakes import BrakeRecord
 from extender.settings import Configuration
-from tests.builders import by_label
+from tests.builders import by_label, plan_of
 
 CREATED = "2026-11-01T10:00:00Z"
 

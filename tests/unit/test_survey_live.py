@@ -12,7 +12,6 @@ from extender.inspect.doctor.diagnose import diagnose
 from extender.inspect.doctor.evidence import Evidence, Kind
 from extender.inspect.doctor.findings import Check, Verdict
 from extender.inspect.live_snapshot import take_snapshot
-from extender.inspect.plan import plan_of
 from extender.inspect.plan_text import render_table
 from extender.inspect.survey.live_evidence import gather
 from extender.inspect.survey.material import DoctorOptions
@@ -21,7 +20,7 @@ from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.lease import LEASE_LABELS
 from extender.kube.transport import Transport
 from extender.settings import Configuration
-from tests.builders import by_label
+from tests.builders import by_label, plan_of
 from tests.fakes.apiserver import FakeApiServer
 from tests.fakes.faults import Where
 from tests.fakes.store import CONFIG_MAPS, LEASES, NAMESPACES, NODES, PODS, Resource

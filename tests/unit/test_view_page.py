@@ -14,11 +14,12 @@ import aiohttp
 import pytest
 
 from extender.inspect.explain import Look
-from extender.inspect.plan import make_plan
+from extender.inspect.plan import plan_for
+from extender.inspect.snapshot import Snapshot
 from extender.inspect.view.frames import Past
 from extender.inspect.view.view_model import Beside, View, view_of
 from extender.inspect.view.view_page import PageServer, is_loopback_host
-from extender.model import AgeSource, Node, Pod
+from extender.model import Node, Pod
 from extender.settings import read_configuration
 from extender.web.server import Address
 from tests.builders import NOW, node, worker
@@ -48,8 +49,10 @@ class Still:
         return self.view
 
     def look(self) -> Look:
-        plan = make_plan(self.state, NOW, source="a test", age=AgeSource.FIRST_SEEN)
-        return Look(state=self.state, plan=plan, configuration=read_configuration(None))
+        configuration = read_configuration(None)
+        snapshot = Snapshot(nodes=(), pods=(), ledger=None, kinds={}, taken=NOW)
+        plan = plan_for(self.state, snapshot, configuration, source="a test")
+        return Look(state=self.state, plan=plan, configuration=configuration)
 
 
 @asynccontextmanager

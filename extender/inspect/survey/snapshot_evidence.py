@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from extender.inspect.doctor.evidence import Evidence, Kind
 from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.plan import EPOCH
-from extender.inspect.snapshot import NOT_IN_SNAPSHOT, Item, is_ledger, items_of, parse_snapshot
+from extender.inspect.snapshot import NOT_IN_SNAPSHOT, SnapshotObjects, is_ledger, snapshot_of
 from extender.inspect.survey.karpenter_version import BALANCED
 from extender.inspect.survey.material import DoctorOptions, Material
 from extender.inspect.survey.survey_objects import (
@@ -27,9 +23,6 @@ from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, nod
 from extender.kube.lease import LeaseObject, is_ours
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
 
-T = TypeVar("T")
-
-CRD = "CustomResourceDefinition"
 NODE_POOLS_CRD = "nodepools.karpenter.sh"
 _KINDS = {
     Kind.CONFIG_MAPS: "ConfigMap",
@@ -48,13 +41,8 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
     Raises:
         SnapshotError: it is no list, holds neither Node nor Pod, or an object in it cannot be read.
     """
-    of_kind: dict[str, list[Item]] = defaultdict(list)
-    for item in items_of(content, source):
-        of_kind[item.kind].append(item)
-
-    def read(kind: str, struct: type[Any], trim: Callable[[Any], T]) -> list[T]:
-        return [item.read(struct, trim, source) for item in of_kind[kind]]
-
+    objects = SnapshotObjects(content, source)
+    of_kind, read = objects.of_kind, objects.read
     config_maps = read("ConfigMap", ConfigMapObject, lambda raw: raw)
     leases = read("Lease", LeaseObject, lease_facts)
     pods = read("Pod", SurveyedPod, lambda raw: raw)
@@ -62,8 +50,9 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
     own = [each for each in config_maps if each.metadata.namespace == namespace]
     chosen = choose_configuration(asked, own, namespace)
     classify = chosen.in_force.classify
-    unread = {kind: NOT_IN_SNAPSHOT for kind, name in _KINDS.items() if not of_kind[name]}
+    unread = {kind: NOT_IN_SNAPSHOT for kind, name in _KINDS.items() if name not in of_kind}
     unread[Kind.ACCESS_REVIEWS] = "only a cluster can tell"
+    crds = of_kind.get("CustomResourceDefinition", ())
     material = Material(
         namespace=namespace,
         nodes=read("Node", NodeObject, node_from),
@@ -74,15 +63,15 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
         node_pools=read("NodePool", NodePoolObject, node_pool_from),
         node_claims=read("NodeClaim", NodeClaimObject, node_claim_from),
         events=read("Event", EventObject, lambda raw: raw),
-        has_balanced=next((BALANCED in bytes(crd.raw) for crd in of_kind[CRD] if crd.name == NODE_POOLS_CRD), None),
+        has_balanced=next((BALANCED in bytes(crd.raw) for crd in crds if crd.name == NODE_POOLS_CRD), None),
         unread=unread,
     )
     if Kind.NODE_POOLS in unread:
         if other_versions := sorted(kind for kind in of_kind if kind.startswith("NodePool karpenter.sh/")):
             unread[Kind.NODE_POOLS] = f"it has {', '.join(other_versions)}, and karpenter.sh/v1 is read"
-        elif of_kind["Pod"] and of_kind["Node"] and not any(node.node_pool for node in material.nodes):
+        elif {"Pod", "Node"} <= of_kind.keys() and not any(node.node_pool for node in material.nodes):
             unread[Kind.NODE_POOLS] = unread[Kind.NODE_CLAIMS] = NO_KARPENTER
-    now = parse_snapshot(content, classify, source=source).taken or EPOCH
+    now = snapshot_of(objects, classify, source=source).taken or EPOCH
     return evidence_from(material, chosen, now, asked)
 
 
