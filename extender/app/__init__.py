@@ -12,7 +12,7 @@ import signal
 
 from extender.app.options import CLAIMS, WEBHOOK, Role, RunOptions
 from extender.app.process import Process
-from extender.kube.api_client import USER_AGENT, KubeClient
+from extender.kube.api_client import connected
 from extender.web.tls import ServerTls
 
 __all__ = ["Role", "RunOptions", "run"]
@@ -34,13 +34,8 @@ async def run(options: RunOptions) -> None:
     gc.freeze()  # what was imported stays: looking through it would take 10 ms of a scheduling cycle, each time
     tls = _tls(options)
     stopping = _on_signals(asyncio.Event())
-    client = await KubeClient.connect(
-        kubeconfig=options.cluster.kubeconfig, context=options.cluster.context, user_agent=USER_AGENT
-    )
-    try:
+    async with connected(options.cluster) as client:
         await Process(options, client, tls, stopping).run()
-    finally:
-        await client.close()
     log.info("stopped")
 
 

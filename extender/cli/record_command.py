@@ -17,7 +17,7 @@ from extender.cli.parser import CommandParser, Commands, command
 from extender.inspect.record.recorder import Progress, RecordOptions, record
 from extender.inspect.record.recording import RecordingError
 from extender.inspect.text import count, span
-from extender.kube.api_client import USER_AGENT, KubeClient
+from extender.kube.api_client import connected
 from extender.kube.objects import Classify
 from extender.model import Membership
 from extender.settings import parse_duration, read_configuration
@@ -92,12 +92,8 @@ async def _run(options: argparse.Namespace, asked: RecordOptions) -> Progress:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    cluster = cluster_options(options)
-    client = await KubeClient.connect(kubeconfig=cluster.kubeconfig, context=cluster.context, user_agent=USER_AGENT)
-    try:
+    async with connected(cluster_options(options)) as client:
         return await record(client, asked, _Teller(options.length, silent=options.quiet).tell, stopping)
-    finally:
-        await client.close()
 
 
 class _Teller:

@@ -17,7 +17,7 @@ from extender.inspect.snapshot import SnapshotError, parse_snapshot
 from extender.inspect.survey.live_evidence import gather
 from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
-from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
+from extender.kube.api_client import ClusterOptions, connected
 from extender.kube.errors import Conflict
 from extender.kube.lease import is_held
 from extender.settings import Configuration
@@ -31,8 +31,7 @@ async def look_live(options: ClusterOptions, configuration: Configuration, home:
         ConfigurationProblem: the API server cannot be addressed.
         KubeError: no pods may be listed, or nodes or pods cannot be.
     """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    try:
+    async with connected(options) as client:
         live = await take_snapshot(
             client,
             InForce(configuration).classify,
@@ -41,20 +40,24 @@ async def look_live(options: ClusterOptions, configuration: Configuration, home:
             lease_name=configuration.leader_election.name,
             home=home or client.namespace,
         )
-    finally:
-        await client.close()
     state, plan = look_at(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+    return Look(state=state, plan=plan, configuration=configuration)
+
+
+def look_at_snapshot(source: str, configuration: Configuration) -> Look:
+    """Look at a snapshot file, or standard input for ``-``. Raises `SnapshotError`."""
+    name = source_name(source)
+    snapshot = parse_snapshot(read_source(source, SnapshotError), InForce(configuration).classify, source=name)
+    state, plan = look_at(snapshot, configuration, source=name)
     return Look(state=state, plan=plan, configuration=configuration)
 
 
 async def recall_live(options: ClusterOptions, subject: Subject, name: str) -> History:
     """Ask the replicas what they remember of a pod or a node, or how a pool in the shadow stands.
 
-    Raises:
-        ConfigurationProblem: the API server cannot be addressed.
+    Raises ConfigurationProblem.
     """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    try:
+    async with connected(options) as client:
         match subject:
             case Subject.POD:
                 return await recall(client, pod=name)
@@ -62,8 +65,6 @@ async def recall_live(options: ClusterOptions, subject: Subject, name: str) -> H
                 return await recall(client, node=name)
             case Subject.POOL:
                 return await recall_shadow(client, name)
-    finally:
-        await client.close()
 
 
 async def diagnose_live(options: ClusterOptions, asked: DoctorOptions) -> Diagnosis:
@@ -73,11 +74,8 @@ async def diagnose_live(options: ClusterOptions, asked: DoctorOptions) -> Diagno
         ConfigurationProblem: the API server cannot be addressed.
         KubeError: neither nodes nor pods can be listed.
     """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    try:
+    async with connected(options) as client:
         evidence = await gather(client, asked)
-    finally:
-        await client.close()
     return diagnose(evidence, source=f"the cluster; warmnode's own objects in namespace {evidence.namespace}")
 
 
@@ -95,9 +93,9 @@ async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry
         ConfigurationProblem: the API server cannot be addressed.
         KubeError: something could not be removed, or a reaper still leads and would write it anew.
     """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    namespace, election = options.namespace or client.namespace, configuration.leader_election
-    try:
+    election = configuration.leader_election
+    async with connected(options) as client:
+        namespace = options.namespace or client.namespace
         if not dry_run and await is_held(
             client, namespace=namespace, name=election.name, within=election.lease_duration
         ):
@@ -107,20 +105,6 @@ async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry
             client,
             namespace=namespace,
             ledger=configuration.ledger.name,
-            leases=(configuration.leader_election.name, configuration.webhook.lease_name),
+            leases=(election.name, configuration.webhook.lease_name),
             dry_run=dry_run,
         )
-    finally:
-        await client.close()
-
-
-def look_at_snapshot(source: str, configuration: Configuration) -> Look:
-    """Look at a snapshot file, or standard input for ``-``.
-
-    Raises:
-        SnapshotError: it cannot be read.
-    """
-    name = source_name(source)
-    snapshot = parse_snapshot(read_source(source, SnapshotError), InForce(configuration).classify, source=name)
-    state, plan = look_at(snapshot, configuration, source=name)
-    return Look(state=state, plan=plan, configuration=configuration)

@@ -181,3 +181,13 @@ def _raise_failure(response: aiohttp.ClientResponse, body: bytes) -> None:
     error = failure(response.status, body, response.headers)
     if error is not None:
         raise error
+
+
+@asynccontextmanager
+async def connected(options: ClusterOptions) -> AsyncIterator[KubeClient]:
+    """A client for the cluster that a command line names, until the end of the block. Raises ConfigurationProblem."""
+    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -21,7 +21,7 @@ from extender.inspect.view.frames import Past
 from extender.inspect.view.happenings import with_happenings
 from extender.inspect.view.recalling import Recalling
 from extender.inspect.view.view_model import Beside, Trouble, View, view_of
-from extender.kube.api_client import USER_AGENT, ClusterOptions, KubeClient
+from extender.kube.api_client import ClusterOptions, KubeClient, connected
 from extender.kube.errors import KubeError, NotFound
 from extender.kube.watch_reports import NullObserver
 from extender.model import AgeSource
@@ -245,13 +245,10 @@ async def following(
         ConfigurationProblem: the API server cannot be addressed.
         KubeError: nodes or pods cannot be listed.
     """
-    client = await KubeClient.connect(kubeconfig=options.kubeconfig, context=options.context, user_agent=USER_AGENT)
-    try:
+    async with connected(options) as client:
         namespace, ledger = options.namespace or client.namespace, None
         if configuration.age is AgeSource.FIRST_SEEN:
             ledger = await find_ledger(client, namespace=namespace, name=configuration.ledger.name)
         made = Following(client, configuration, namespace, ledger, prices)
         async with made.running():
             yield made
-    finally:
-        await client.close()
