@@ -19,7 +19,7 @@ from extender.inspect.explain_text import render_explanation, render_history
 from extender.inspect.plan import Plan
 from extender.inspect.reading import read_source, source_name
 from extender.inspect.recall import History
-from extender.inspect.survey.material import DoctorOptions
+from extender.inspect.survey.to_evidence import DoctorOptions
 from extender.inspect.text import printable
 from extender.model import PlacementMode
 from extender.settings import read_configuration

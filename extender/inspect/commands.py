@@ -15,8 +15,8 @@ from extender.inspect.reading import read_source, source_name
 from extender.inspect.recall import History, recall, recall_shadow
 from extender.inspect.snapshot import SnapshotError, parse_snapshot
 from extender.inspect.survey.live_evidence import gather
-from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
+from extender.inspect.survey.to_evidence import DoctorOptions
 from extender.kube.api_client import ClusterOptions, connected
 from extender.kube.errors import Conflict
 from extender.kube.lease import is_held

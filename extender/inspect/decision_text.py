@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import assert_never
 
+from extender.cluster.shadow import ShadowStanding, ShadowVerdict
 from extender.inspect.reason_words import REASONS
-from extender.inspect.recall import History, ShadowTold
+from extender.inspect.recall import History
 from extender.inspect.text import count, span
 from extender.policy.decisions import (
     ClaimDecision,
@@ -42,15 +43,15 @@ def tell_history(history: History, now: datetime) -> Iterator[str]:
             yield f"{one.replica} remembers none of it; what it knows begins at {one.oldest}"
 
 
-def tell_standing(told: ShadowTold) -> str:
+def tell_standing(told: ShadowStanding) -> str:
     """Tell how a pool in the shadow stands."""
     verdicts = told.verdicts
     asked = sum(verdicts.values())
     fewer = f"{told.spared:,} nodes fewer would be in use (estimated)"
     return (
-        f"{count(asked, 'worker')} bound: {verdicts.get('agreed', 0):,} where they would have gone, "
-        f"{verdicts.get('olderNode', 0):,} would be on an older node, "
-        f"{verdicts.get('keyNode', 0):,} on one that knows their key; {fewer}"
+        f"{count(asked, 'worker')} bound: {verdicts.get(ShadowVerdict.AGREED, 0):,} where they would have gone, "
+        f"{verdicts.get(ShadowVerdict.OLDER_NODE, 0):,} would be on an older node, "
+        f"{verdicts.get(ShadowVerdict.KEY_NODE, 0):,} on one that knows their key; {fewer}"
     )
 
 

@@ -11,8 +11,8 @@ from extender.inspect.doctor.karpenter import check_nodes
 from extender.inspect.plan import Plan
 from extender.inspect.plan_text import render_json, render_table
 from extender.inspect.snapshot import parse_snapshot
-from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
+from extender.inspect.survey.to_evidence import DoctorOptions
 from extender.settings import Configuration
 from tests.builders import by_label, plan_of
 

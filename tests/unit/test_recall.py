@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extender.inspect.decision_text import tell_decision, tell_history
-from extender.inspect.recall import OTHER_VERSION, History, Recollection, Replica, ShadowTold, recall, recall_shadow
+from extender.inspect.recall import OTHER_VERSION, History, Recollection, Replica, recall, recall_shadow
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.errors import Forbidden, Unavailable
@@ -235,7 +235,8 @@ async def test_how_a_pool_stands_in_the_shadow_is_asked_of_all(server: FakeApiSe
     server.fail(Where.LIST, lambda request: _pass())
     server.fail(Where.ANY, *(tunnel(answer=each) for each in answers))
     history = await recall_shadow(client, "ducks")
-    assert history.shadow == (ShadowTold(pool="ducks", verdicts=verdicts, spared=4),)
+    (ducks,) = history.shadow
+    assert (ducks.pool, ducks.verdicts, ducks.spared) == ("ducks", verdicts, 4)
     heading, told, problem = tell_history(history, NOW)
     assert heading == "placed in the shadow:"
     assert told == (

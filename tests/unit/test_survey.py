@@ -19,10 +19,10 @@ from extender.inspect.doctor.findings import Check, Verdict, warning, worst
 from extender.inspect.doctor.scheduler_config import parse_scheduler_configs
 from extender.inspect.survey.access_reviews import ServiceAccount
 from extender.inspect.survey.live_evidence import duties_of
-from extender.inspect.survey.material import DoctorOptions
 from extender.inspect.survey.permissions import Duty
 from extender.inspect.survey.snapshot_evidence import evidence_of_snapshot
 from extender.inspect.survey.survey_objects import lease_facts
+from extender.inspect.survey.to_evidence import DoctorOptions
 from extender.kube.lease import LeaseObject
 from extender.model import Selector
 from extender.settings import Configuration

@@ -14,7 +14,7 @@ from extender.inspect.doctor.findings import Check, Verdict
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan_text import render_table
 from extender.inspect.survey.live_evidence import gather
-from extender.inspect.survey.material import DoctorOptions
+from extender.inspect.survey.to_evidence import DoctorOptions
 from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access, Credential, FixedCredentials
 from extender.kube.lease import LEASE_LABELS

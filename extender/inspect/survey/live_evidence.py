@@ -15,7 +15,6 @@ from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.live_snapshot import server_time
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
 from extender.inspect.survey.karpenter_version import BALANCED, parse_version
-from extender.inspect.survey.material import DoctorOptions, Material
 from extender.inspect.survey.permissions import PERMISSIONS, ApiVerb, Duty, OwnObject, Permission, accesses
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
@@ -26,7 +25,7 @@ from extender.inspect.survey.survey_objects import (
     lease_facts,
     pod_facts,
 )
-from extender.inspect.survey.to_evidence import choose_configuration, evidence_from
+from extender.inspect.survey.to_evidence import DoctorOptions, Material, choose_configuration, evidence_from
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.errors import KubeError, NotFound

@@ -7,7 +7,6 @@ from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.plan import EPOCH
 from extender.inspect.snapshot import NOT_IN_SNAPSHOT, SnapshotObjects, is_ledger, snapshot_of
 from extender.inspect.survey.karpenter_version import BALANCED
-from extender.inspect.survey.material import DoctorOptions, Material
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     LeaseFacts,
@@ -17,7 +16,7 @@ from extender.inspect.survey.survey_objects import (
     lease_facts,
     pod_facts,
 )
-from extender.inspect.survey.to_evidence import choose_configuration, evidence_from
+from extender.inspect.survey.to_evidence import DoctorOptions, Material, choose_configuration, evidence_from
 from extender.kube.karpenter_events import EventObject
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.lease import LeaseObject, is_ours

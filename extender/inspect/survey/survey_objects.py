@@ -5,7 +5,7 @@ Owns the structs of those fields. Reads only, decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -104,7 +104,7 @@ class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodFacts:
-    """A pod that matters here: a worker, one that runs programs, by container, or one that has a node and may hold it.
+    """A pod that matters here: a worker, one that runs programs, by container, or one that may hold its node.
 
     ``pod`` is None for one that holds no node.
     """
@@ -134,15 +134,18 @@ def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
             needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
             cost_writer=writer_of(DELETION_COST, raw.metadata.managed_fields) if is_foreign else None,
         )
-    programs = tuple(_programs(raw, labels)) if labels.get(NAME_LABEL) in PROGRAMS and not pod.finished else ()
+    programs = () if pod.finished else tuple(programs_of(raw))
     holds = pod.node is not None and not pod.finished
     if worker is None and not programs and not holds:
         return None
     return PodFacts(worker=worker, programs=programs, pod=pod if holds else None)
 
 
-def _programs(raw: SurveyedPod, labels: Mapping[str, str]) -> Iterator[Program]:
-    for container in (*(raw.spec.init_containers or ()), *(raw.spec.containers or ())):
+def programs_of(raw: SurveyedPod) -> Iterator[Program]:
+    """Read the containers of a pod of ours or Karpenter's."""
+    labels = raw.metadata.labels or {}
+    containers = (*(raw.spec.init_containers or ()), *(raw.spec.containers or ()))
+    for container in containers if labels.get(NAME_LABEL) in PROGRAMS else ():
         yield Program(
             namespace=raw.metadata.namespace,
             name=raw.metadata.name,

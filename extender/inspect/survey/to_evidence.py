@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
+from extender.cluster.state import ClusterState
 from extender.inspect.doctor.evidence import (
     AccessFacts,
     ChosenConfiguration,
     ClockReading,
+    DisruptionBudgetFacts,
     Evidence,
+    KeptNode,
     Kind,
     Program,
 )
@@ -20,16 +24,55 @@ from extender.inspect.doctor.scheduler_config import (
     parse_scheduler_configs,
 )
 from extender.inspect.survey.karpenter_version import image_version, karpenter_facts
-from extender.inspect.survey.kept_nodes import kept_nodes_of
-from extender.inspect.survey.material import DoctorOptions, Material
+from extender.inspect.survey.survey_objects import LeaseFacts, PodFacts
+from extender.kube.karpenter_events import EventObject, last_words
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.kube.reaper_notes import brakes_from
 from extender.kube.webhook_lease import stored_record_from
+from extender.model import Node, NodeClaim, NodePool
+from extender.policy.judging import judge
+from extender.policy.node_pool_budgets import PodBudgets
+from extender.policy.node_pool_room import what_keeps
+from extender.policy.recheck import Circumstances
 from extender.settings import Configuration, SettingsError, load_configuration
 from extender.settings.in_force import InForce
 from extender.settings.models import API_VERSION
 
 CONFIG_VARIABLE = "WARMNODE_CONFIG"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """What the command line says. None: find it out."""
+
+    namespace: str | None = None
+    configuration: Configuration | None = None
+    configuration_source: str | None = None
+    scheduler_configs: tuple[SchedulerConfig, ...] | None = None
+
+
+@dataclass(kw_only=True)
+class Material:
+    """What was found; ``unread`` says why something could not be read. ConfigMaps and Leases are those of
+    ``namespace``, where warmnode lives."""
+
+    namespace: str
+    config_maps: Sequence[ConfigMapObject]
+    nodes: Sequence[Node] = ()
+    pods: Sequence[PodFacts] = ()
+    leases: Sequence[LeaseFacts] = ()
+    budgets: Sequence[DisruptionBudgetFacts] = ()
+    node_pools: Sequence[NodePool] = ()
+    node_claims: Sequence[NodeClaim] = ()
+    events: Sequence[EventObject] = ()
+    has_balanced: bool | None = None
+    server_version: tuple[int, int] | None = None
+    unread: dict[Kind, str]
+
+    @property
+    def programs(self) -> list[Program]:
+        """The containers of warmnode and of Karpenter."""
+        return [program for each in self.pods for program in each.programs]
 
 
 def choose_configuration(
@@ -110,7 +153,7 @@ def evidence_from(
         brakes=None if leader is None else brakes_from(leader.stored),
         budgets=material.budgets,
         node_pools=material.node_pools,
-        kept_nodes=kept_nodes_of(material, now),
+        kept_nodes=_kept_nodes(material, now),
         node_claims={claim.uid: claim for claim in material.node_claims},
         karpenter=karpenter_facts(programs, has_balanced=material.has_balanced),
         access=access,
@@ -130,3 +173,30 @@ def _scheduler_configs(material: Material) -> tuple[tuple[SchedulerConfig, ...],
             except SchedulerConfigError as error:
                 problem = str(error)
     return tuple(found), problem
+
+
+def _kept_nodes(material: Material, now: datetime) -> Sequence[KeptNode]:
+    """Give the nodes with workers that would stay without them, and the empty ones that stay, as a pass judges them.
+
+    Leaving nodes are left out. None is known where nodes, pods or NodePools were not read.
+    """
+    if not {Kind.NODES, Kind.PODS, Kind.NODE_POOLS}.isdisjoint(material.unread):
+        return ()
+    state = ClusterState(clock=lambda: now)
+    state.replace_node_claims(material.node_claims)
+    state.replace_node_pools(material.node_pools)
+    state.replace_nodes(material.nodes)
+    state.replace_pods(each.pod for each in material.pods if each.pod is not None)
+    budgets = PodBudgets(material.budgets)
+    judgement = judge(state, Circumstances(rules=InForce(Configuration.default()).settings, budgets=budgets), (), now)
+    found = {name: (0, kept) for name, kept in judgement.stuck.items()}
+    for name in state.where.names_with_workers():
+        workers = sum(not worker.terminating for worker in state.where.workers_on(name).values())
+        kept = what_keeps(state, name, now, budgets)
+        if workers and kept is not None and state.departure(name) is None:
+            found[name] = (workers, kept)
+    said = last_words(material.events)
+    return [
+        KeptNode(name=name, workers=workers, kept=kept, said=said.get(name))
+        for name, (workers, kept) in sorted(found.items())
+    ]
