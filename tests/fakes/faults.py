@@ -107,13 +107,15 @@ class Then(StrEnum):
     HANG = "hang"
 
 
-def stream(*chunks: bytes, then: Then = Then.CLOSE) -> Fault:
-    """Open a watch, send ``chunks`` in separate packets, and end it."""
+def stream(*chunks: bytes, after: asyncio.Event | None = None, then: Then = Then.CLOSE) -> Fault:
+    """Open a watch, send ``chunks`` in separate packets, where that is given ``after`` it is set, and end it."""
 
     async def fault(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.enable_chunked_encoding()
         await response.prepare(request)
+        if after is not None:
+            await after.wait()
         for chunk in chunks:
             await response.write(chunk)
             await asyncio.sleep(0)

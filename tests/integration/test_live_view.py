@@ -18,11 +18,11 @@ from aiohttp import web
 
 from extender.policy.decisions import EvictionDecision, encode_decision
 from scripts.tools.browser import PACKAGE, Page, browsing, find_browser
-from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.live_page import LivePage
 from tests.builders import minutes_ago
+from tests.drawn import drawn_of, in_order
 from tests.fakes.apiserver import FakeApiServer
-from tests.fakes.faults import Then, Where, answer, stream
+from tests.fakes.faults import Fault, Then, Where, answer, stream
 from tests.fakes.store import NODES, PODS
 from tests.fakes.tunnel import http, tunnel
 from tests.integration.ground import POOL_LABEL, Ground
@@ -96,25 +96,10 @@ def create_worker(server: FakeApiServer, name: str, node: str, *, ready: bool = 
 async def test_what_is_drawn_is_what_the_api_server_has(ground: Ground, program: Path, tmp_path: Path) -> None:
     """Every node with every worker on it, while workers come, fall idle and go."""
 
-    def expected() -> list[list[Any]]:
-        """All nodes by UID with the workers on them."""
-        api = ground.control_plane.api
-        nodes = {node["metadata"]["name"]: node["metadata"]["uid"] for node in api("GET", "/api/v1/nodes")["items"]}
-        cells: dict[str, list[list[str]]] = {name: [] for name in nodes}
-        for pod in api("GET", "/api/v1/pods", params={"labelSelector": POOL_LABEL})["items"]:
-            if (node := pod["spec"].get("nodeName")) in cells:
-                cells[node].append([pod["metadata"]["uid"], state_of(pod)])
-        return sorted([uid, sorted(cells[name])] for name, uid in nodes.items())
-
-    def state_of(pod: Any) -> str:
-        if "deletionTimestamp" in pod["metadata"]:
-            return "going"
-        if not is_ready(pod):
-            return "starting"
-        return "idle" if "warmnode.dev/idle-since" in pod["metadata"].get("annotations", {}) else "busy"
-
     def is_as_expected(drawn: Any) -> bool:
-        return sorted([uid, sorted(cells)] for uid, cells in drawn) == expected()
+        api = ground.control_plane.api
+        nodes, workers = api("GET", "/api/v1/nodes"), api("GET", "/api/v1/pods", params={"labelSelector": POOL_LABEL})
+        return in_order(drawn) == drawn_of(nodes["items"], workers["items"])
 
     first, second = ground.nodes(2, cpu="8")
     for number in range(3):
@@ -141,27 +126,36 @@ def pod_tree(name: str, node: str) -> dict[str, Any]:
     }
 
 
-def hostile(request: web.Request) -> Awaitable[web.StreamResponse | None]:
-    """Answer for nodes and pods as no API server does that checks names: one node and one worker of each name."""
+def hostile(leave: asyncio.Event) -> Fault:
+    """Answer for nodes and pods as no API server does that checks names: one node and one worker of each name.
+
+    The workers are gone once ``leave`` is set.
+    """
     names = (MARKUP, BIDI, "n" * 253)
     labels = {"node.kubernetes.io/instance-type": MARKUP}
+    pods = [pod_tree(f"of-{name}", name) for name in names]
     lists = {
         "/api/v1/nodes": [{"metadata": {"name": name, "uid": f"uid-of-{name}", "labels": labels}} for name in names],
-        "/api/v1/pods": [pod_tree(f"of-{name}", name) for name in names],
+        "/api/v1/pods": pods,
     }
-    if request.path.endswith("/portforward"):
-        evicted = EvictionDecision(at=minutes_ago(1), namespace=MARKUP, pod=BIDI, node="n" * 253, outcome="evicted")
-        shadow = [{"pool": f"of-{MARKUP}", "verdicts": {}, "spared": 0}]
-        both = {True: json.dumps(shadow).encode(), False: encode_decision(evicted) + b"\n"}
-        return tunnel(answer=lambda asked: http(both[b"/shadow" in asked]), frame=4096)(request)
-    is_of_warmnode = "name=warmnode" in request.query.get("labelSelector", "") and request.path.endswith("/pods")
-    items = [REPLICA] if is_of_warmnode else lists.get(request.path)
-    if items is None:
-        return nothing(request)
-    if "watch" not in request.query:
-        body = {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}
-        return answer(200, body=json.dumps(body).encode())(request)
-    return stream(then=Then.HANG)(request)
+    gone = [json.dumps({"type": "DELETED", "object": pod}).encode() + b"\n" for pod in pods]
+
+    def answered(request: web.Request) -> Awaitable[web.StreamResponse | None]:
+        if request.path.endswith("/portforward"):
+            evicted = EvictionDecision(at=minutes_ago(1), namespace=MARKUP, pod=BIDI, node="n" * 253, outcome="evicted")
+            shadow = [{"pool": f"of-{MARKUP}", "verdicts": {}, "spared": 0}]
+            both = {True: json.dumps(shadow).encode(), False: encode_decision(evicted) + b"\n"}
+            return tunnel(answer=lambda asked: http(both[b"/shadow" in asked]), frame=4096)(request)
+        is_of_warmnode = "name=warmnode" in request.query.get("labelSelector", "") and request.path.endswith("/pods")
+        items = [REPLICA] if is_of_warmnode else lists.get(request.path)
+        if items is None:
+            return nothing(request)
+        if "watch" not in request.query:
+            body = {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}
+            return answer(200, body=json.dumps(body).encode())(request)
+        return stream(*(gone if items is pods else ()), after=leave, then=Then.HANG)(request)
+
+    return answered
 
 
 async def nothing(request: web.Request) -> None:
@@ -170,19 +164,24 @@ async def nothing(request: web.Request) -> None:
 
 async def test_names_are_text_whatever_they_are(program: Path, tmp_path: Path) -> None:
     """Markup, text that turns its direction, 253 characters: nothing acts, nothing overflows."""
+    leave = asyncio.Event()
     async with FakeApiServer() as server:
-        server.fail(Where.ANY, *[hostile] * 1000)
+        server.fail(Where.ANY, *[hostile(leave)] * 1000)
         async with page_over(server, program, tmp_path) as (_, page):
             await page.wait("document.querySelectorAll('.cell[data-uid]').length >= 3")
             titles = await page.ask("[...document.querySelectorAll('.node')].map((node) => node.title).join(' ')")
             assert MARKUP in titles
             assert "\u202e" not in titles
-            for selector in (".node", ".cell[data-uid]"):
+            for selector in (".cell[data-uid]", ".node"):
                 for place in range(3):
                     await page.ask(f"document.querySelectorAll('{selector}')[{place}].click()")
                     await page.wait("document.getElementById('why').textContent.includes('rank')")
             await page.wait("document.getElementById('decided').textContent.includes('<img')")
             await page.wait("document.getElementById('pools').textContent.includes('in the shadow: ')")
+            leave.set()
+            names = (f"of-{MARKUP}", "of-n?gnp.exe", "of-" + "n" * 253)
+            said = "document.getElementById('lately').textContent"
+            await page.wait(said, lambda text: all(f"default/{name} left " in text for name in names))
             assert await page.ask("document.querySelectorAll('img, iframe, svg, object').length") == 0
             assert await page.ask("document.title") == "warmnode"
             assert await page.ask("document.documentElement.scrollWidth <= window.innerWidth")

@@ -46,7 +46,7 @@ def check_pools(evidence: Evidence) -> Finding:
     if dry := sorted(name for name in sizes if evidence.of_pool(name).dry_run):
         details.append(f"dry-run is on in {some(dry)}: nobody is evicted, and no deletion cost is written")
     if shadow := sorted(name for name in sizes if evidence.of_pool(name).placement is PlacementMode.SHADOW):
-        details.append(f"placement is shadow in {some(shadow)}: schedulers are answered as without warmnode")
+        details.append(f"placement is shadow in {some(shadow)}: schedulers are answered as for pods of no pool")
     summary = f"{count(sizes.total(), 'worker')} in {count(len(sizes), 'pool')}"
     return well(evidence, summary, Kind.PODS, Kind.SETTINGS, details=tuple(details))
 
