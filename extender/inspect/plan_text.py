@@ -83,7 +83,7 @@ def _place_in_words(line: NodeLine, now: datetime) -> str:
         case AgeBasis.CREATED:
             age = f"created {span(now - line.created)} ago"
         case AgeBasis.ESTIMATED:
-            age = f"has workers, created {span(now - line.created)} ago (estimated: no ledger)"
+            age = f"has workers, created {span(now - line.created)} ago (estimated)"
         case AgeBasis.RECORDED | AgeBasis.OBSERVED:
             age = f"first worker ready {span(now - (line.first_seen or now))} ago"
         case _:
@@ -96,7 +96,7 @@ def _place_in_words(line: NodeLine, now: datetime) -> str:
 def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
     workers = sum(pool.workers for pool in plan.pools)
     yield f"{count(len(plan.nodes), 'node')}, {count(plan.pods, 'pod')}, {count(workers, 'worker')}"
-    yield f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC"
+    yield from fill(f"read from {plan.source}, as of {plan.now:%Y-%m-%d %H:%M:%S} UTC", width=width, later="  ")
     for unknown in plan.unknown:
         yield from fill(f"not known: {unknown}", width=width, later="  ")
     yield ""

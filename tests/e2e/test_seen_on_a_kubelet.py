@@ -78,6 +78,6 @@ def signs_in_terminal(stage: Stage) -> list[str]:
     """What `warmnode top` prints once, where there is no terminal: the signs on the lines of nodes, in order."""
     command = [sys.executable, "-X", "utf8", "-m", "extender", "top", "--kubeconfig", str(stage.cluster.kubeconfig)]
     done = subprocess.run([*command, "--selector", SELECTOR], capture_output=True, text=True, check=True, timeout=60)
-    nodes = re.findall(r"^ *(?:\d+|-) .*$", done.stdout, flags=re.MULTILINE)
+    nodes = re.findall(r"^ +(?:\d+|-) .*$", done.stdout, flags=re.MULTILINE)
     assert len(nodes) == len(stage.cluster.items("/api/v1/nodes"))
     return sorted(sign for line in nodes for sign in line if sign in SIGNS.values())

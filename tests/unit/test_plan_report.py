@@ -132,8 +132,8 @@ def test_order_of_the_input_does_not_matter(nodes: list[Node]) -> None:
         (AN_HOUR, True, AgeSource.FIRST_SEEN, "recorded", "first worker ready 1h ago"),
         (NOTHING, True, AgeSource.FIRST_SEEN, "observed", "first worker ready 30m ago"),
         (NOTHING, False, AgeSource.FIRST_SEEN, "notSeen", "no worker seen yet, created 10h ago: after all seen nodes"),
-        (None, True, AgeSource.FIRST_SEEN, "estimated", "has workers, created 10h ago (estimated: no ledger)"),
-        (None, False, AgeSource.FIRST_SEEN, "estimated", "has workers, created 10h ago (estimated: no ledger)"),
+        (None, True, AgeSource.FIRST_SEEN, "estimated", "has workers, created 10h ago (estimated)"),
+        (None, False, AgeSource.FIRST_SEEN, "estimated", "has workers, created 10h ago (estimated)"),
         (AN_HOUR, True, AgeSource.CREATED, "created", "created 10h ago"),
     ],
 )
