@@ -78,9 +78,9 @@ class ServerTls:
                 context.num_tickets = 0
                 context.load_verify_locations(client_ca_file)
                 context.verify_mode = self._verify_mode
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             names = ", ".join(str(file) for file in self._files if file is not None)
-            raise TlsProblem(f"TLS files do not load ({names}): {error.strerror or error}") from error
+            raise TlsProblem(f"TLS files do not load ({names}): {_why(error)}") from error
         self.ends = ends
         return context
 
@@ -127,3 +127,12 @@ _FAILURES = {
     "CERTIFICATE_VERIFY_FAILED": HandshakeFailure.CLIENT_CERTIFICATE_REFUSED,
     "HTTP_REQUEST": HandshakeFailure.PLAIN_HTTP,
 }
+
+
+def _why(error: OSError) -> str:
+    """Say it in words: an `ssl.SSLError` names a line of Python's source, and often nothing else."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    if not error.reason:
+        return "what is in one of them is not PEM, or not what it should be"
+    return error.reason.replace("_", " ").lower()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from extender import __version__, cli
 from extender.settings import configuration_schema
@@ -463,7 +464,25 @@ def test_tls_files_that_do_not_load_end_with_1(capsys: Captured) -> None:
     """That is no bad usage: they may be there at the next start."""
     flags = ("--tls-cert-file", "/nowhere/tls.crt", "--tls-private-key-file", "/nowhere/tls.key")
     line = refusal(capsys, "serve", *flags, "--webhook-listen", "0.0.0.0:0", code=cli.FAILURE)
-    assert line.startswith("warmnode: TLS files do not load (/nowhere/tls.crt, /nowhere/tls.key): ")
+    assert line == "warmnode: TLS files do not load (/nowhere/tls.crt, /nowhere/tls.key): No such file or directory"
+
+
+def test_tls_files_that_do_not_load_are_told_in_words(capsys: Captured, tmp_path: Path) -> None:
+    """Neither lines of Python's source nor names of its objects."""
+    ca = trustme.CA()
+    one, other = (ca.issue_cert(name) for name in ("one.example", "other.example"))
+    certificate, key, junk = (tmp_path / name for name in ("tls.crt", "tls.key", "junk"))
+    one.cert_chain_pems[0].write_to_path(certificate)
+    other.private_key_pem.write_to_path(key)
+    junk.write_text("junk")
+    for files, told in (
+        ((certificate, key), "key values mismatch"),
+        ((junk, key), "what is in one of them is not PEM, or not what it should be"),
+        ((certificate, certificate), "what is in one of them is not PEM, or not what it should be"),
+    ):
+        flags = ("--tls-cert-file", str(files[0]), "--tls-private-key-file", str(files[1]))
+        line = refusal(capsys, "serve", *flags, "--webhook-listen", "0.0.0.0:0", code=cli.FAILURE)
+        assert line.startswith(f"warmnode: TLS files do not load ({files[0]}, {files[1]}): {told}")
 
 
 @pytest.mark.parametrize(
