@@ -57,7 +57,8 @@ def flag(
     shown = f"{text} (default: {default}) [{variable}]" if default else f"{text} [{variable}]"
     if switch:
         action = argparse.BooleanOptionalAction
-        parser.add_argument(name, action=action, default=given or False, type=_truth(variable), help=shown)
+        flag = parser.add_argument(name, action=action, default=given or False, help=shown)
+        flag.type = _truth(variable)  # for the variable's value: Python 3.14 takes it no more as a parameter
     elif choices is not None:
         one_of = _one_of(variable, choices)
         parser.add_argument(name, default=given or default, choices=choices, type=one_of, metavar=metavar, help=shown)
