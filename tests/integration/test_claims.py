@@ -34,10 +34,10 @@ from extender.policy.idleness import CLAIM_GRACE
 from scripts.tools.controlplane import ControlPlane, Json
 from scripts.tools.controlplane.building import find_or_build
 from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.proxy import Proxy, Seen
+from scripts.tools.proxy import Refusal as ProxyRefusal
 from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, Ground
-from tests.integration.proxy import Proxy, Seen
-from tests.integration.proxy import Refusal as ProxyRefusal
 from tests.integration.reapers import Reapers, reaping
 
 pytestmark = pytest.mark.controlplane

@@ -10,6 +10,7 @@ import pytest
 
 from extender.kube.claim_store import format_claim
 from extender.kube.objects import CLAIM
+from scripts.tools.shifted import SetClock
 from tests.builders import claim
 from tests.integration.ground import Ground
 from tests.integration.reapers import Reapers, evicted, reaping
@@ -26,21 +27,6 @@ def reapers(ground: Ground, tmp_path: Path) -> Iterator[Reapers]:
         yield made
 
 
-class SetClock:
-    """The time of day of the processes that are started with ``environment``."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "ahead"
-        self.environment = {"CLOCK_AHEAD": str(self._file)}
-        self.ahead(0)
-
-    def ahead(self, seconds: int) -> None:
-        """Set it so far ahead of the API server's, at one stroke."""
-        new = self._file.with_suffix(".new")
-        new.write_text(str(seconds))
-        new.replace(self._file)
-
-
 def hold(reapers: Reapers, name: str) -> None:
     """Claim a worker for ten more minutes."""
     now = datetime.now(UTC)
@@ -54,10 +40,10 @@ def test_a_reaper_whose_clock_is_off_evicts_and_writes_nothing(
     """Two hours fast, a claim for ten more minutes looks long over. It says so, and goes on when the clock is right."""
     reapers.some_workers(3)
     hold(reapers, "w1")
-    clock = SetClock(tmp_path)
+    clock = SetClock(tmp_path / "ahead")
     clock.ahead(seconds)
     reapers.configure()
-    reaper = reapers.make(environment=clock.environment, module="tests.shifted").start(wait_ready=False)
+    reaper = reapers.make(environment=clock.environment, module="scripts.tools.shifted").start(wait_ready=False)
     reapers.wait_passes(reaper, 3)
     word = "ahead of" if seconds > 0 else "behind"
     assert any(f"s {word} the API server's; nothing is reaped" in reason for reason in reaper.readiness()["reasons"])
@@ -79,9 +65,9 @@ def test_a_clock_that_jumps_while_the_reaper_runs_evicts_nobody(
     reapers.some_workers(3)
     for name in ("w0", "w1"):
         hold(reapers, name)
-    clock = SetClock(tmp_path)
+    clock = SetClock(tmp_path / "ahead")
     reapers.configure()
-    reaper = reapers.make(environment=clock.environment, module="tests.shifted").start()
+    reaper = reapers.make(environment=clock.environment, module="scripts.tools.shifted").start()
     reapers.wait_names({"w0", "w1"})
     clock.ahead(TWO_HOURS)
     reapers.wait_passes(reaper, 3)

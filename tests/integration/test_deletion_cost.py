@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from extender.kube.claim_store import format_claim
 from extender.kube.objects import CLAIM, CLAIMED_BY, DISRUPTION_COST, DO_NOT_DISRUPT
 from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.proxy import Proxy
 from tests.builders import claim
 from tests.integration.ground import POOL, Ground
-from tests.integration.proxy import Proxy
 from tests.integration.reapers import COST, COST_MARK, IDLE, Reapers, reaping
 
 pytestmark = pytest.mark.controlplane

@@ -26,7 +26,7 @@ from extender.telemetry import Metrics
 from scripts.tools.controlplane import Component, ControlPlane, Options, wait_for
 from scripts.tools.controlplane.binaries import ROOT
 from scripts.tools.controlplane.fixtures import RequireBinaries
-from tests.integration.proxy import Proxy
+from scripts.tools.proxy import Proxy
 
 pytestmark = pytest.mark.controlplane
 

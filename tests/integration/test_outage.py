@@ -15,9 +15,9 @@ import pytest
 from scripts.tools.controlplane import Component, ControlPlane, Options, wait_for
 from scripts.tools.controlplane.fixtures import RequireBinaries
 from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.proxy import Proxy, Refusal, Seen
 from scripts.tools.serving import Serve
 from tests.integration.ground import POOL, SECONDS, Ground
-from tests.integration.proxy import Proxy, Refusal, Seen
 from tests.integration.reapers import LONG_AGO, Reapers, evicted, reaping, wait_evicted
 
 pytestmark = pytest.mark.controlplane

@@ -34,10 +34,10 @@ from extender.telemetry import Metrics
 from scripts.tools.controlplane import ApiError, ControlPlane, Options, wait_for
 from scripts.tools.controlplane.client import Api
 from scripts.tools.controlplane.fixtures import RequireBinaries
+from scripts.tools.proxy import Proxy, Seen
 from scripts.tools.serving import Serve
 from tests.builders import by_label, clock_of
 from tests.integration.ground import POOL, POOL_LABEL, SECONDS, Ground
-from tests.integration.proxy import Proxy, Seen
 from tests.integration.reapers import IDLE, LONG_AGO, Reapers, reaping, wait_evicted
 
 pytestmark = pytest.mark.controlplane

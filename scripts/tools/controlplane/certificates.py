@@ -62,23 +62,32 @@ class Authority:
         )
         self.file = write_private(directory / f"{name}.crt", self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue_server(self, name: str, addresses: Sequence[str]) -> KeyPair:
-        """Issue a certificate for `SERVER_NAMES` and for ``addresses`` (IP addresses)."""
+    def issue_server(self, name: str, addresses: Sequence[str], *, is_expired: bool = False) -> KeyPair:
+        """Issue a certificate for `SERVER_NAMES` and for ``addresses`` (IP addresses), or one that is over already."""
         names: list[x509.GeneralName] = [x509.DNSName(each) for each in SERVER_NAMES]
         names += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
-        return self._issue(name, user=name, groups=(), names=names)
+        ends = datetime.now(UTC) - timedelta(minutes=1) if is_expired else None
+        return self._issue(name, user=name, groups=(), names=names, ends=ends)
 
     def issue_client(self, name: str, *, user: str, groups: Sequence[str] = ()) -> KeyPair:
         """Issue a client certificate: Kubernetes reads the user from CN and the groups from O."""
         return self._issue(name, user=user, groups=groups, names=[])
 
-    def _issue(self, name: str, *, user: str, groups: Sequence[str], names: list[x509.GeneralName]) -> KeyPair:
+    def _issue(
+        self,
+        name: str,
+        *,
+        user: str,
+        groups: Sequence[str],
+        names: list[x509.GeneralName],
+        ends: datetime | None = None,
+    ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if names else [])]
         builder = (
-            _builder(x509.Name(subject), self._certificate.subject, key.public_key())
+            _builder(x509.Name(subject), self._certificate.subject, key.public_key(), ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
@@ -95,7 +104,9 @@ class Authority:
         )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, ends: datetime | None = None
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -104,7 +115,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(ends or now + LIFETIME)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 import threading
@@ -10,6 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import urlencode, urlsplit
+
+PAUSE_SECONDS = 0.1
+"""Before a watch that ended is resumed: an API server that starts again refuses connections for seconds."""
 
 Taker = Callable[[float, Sequence[bytes]], str | None]
 """Takes the monotonic time and the lines that came then, each an event as JSON. Returns the last resourceVersion in
@@ -30,7 +34,7 @@ class Follower:
         self._tls, self._path, self._query, self._take = tls, path, dict(query), take
         self._version: str | None = version
         self._socket: socket.socket | None = None
-        self._ended = False
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"watch {path}", daemon=True)
 
     def start(self) -> None:
@@ -39,7 +43,7 @@ class Follower:
 
     def close(self) -> None:
         """End the thread, if it was started."""
-        self._ended = True
+        self._ended.set()
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -47,7 +51,7 @@ class Follower:
             self._thread.join()
 
     def _follow(self) -> None:
-        while not self._ended and self._version is not None:
+        while not self._ended.is_set() and self._version is not None:
             connection = http.client.HTTPSConnection(
                 self._address.hostname or "", self._address.port, timeout=90, context=self._tls
             )
@@ -56,9 +60,15 @@ class Follower:
                 connection.request("GET", f"{self._path}?{query}")
                 self._socket = connection.sock
                 self._read(connection.getresponse())
+            self._ended.wait(PAUSE_SECONDS)
             connection.close()
 
     def _read(self, response: http.client.HTTPResponse) -> None:
+        if response.status == 410:  # most API servers say it in the first event
+            status = {"type": "ERROR", "object": json.loads(response.read())}
+            self._version = self._take(time.monotonic(), [json.dumps(status).encode()])
+        if response.status != 200:
+            return
         rest = b""
         while self._version is not None and (chunk := response.read1(1 << 18)):
             now = time.monotonic()

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.tools.controlplane import ControlPlaneError
+from scripts.tools.controlplane.watching import Watch
 from scripts.tools.experiment.arms import ARMS
 from scripts.tools.experiment.caches import NodeCaches
 from scripts.tools.experiment.cluster_recording import recorded
@@ -24,7 +25,6 @@ from scripts.tools.experiment.record import Conditions, Record
 from scripts.tools.experiment.recorder import Recorder
 from scripts.tools.experiment.stage import KARPENTER, Stage
 from scripts.tools.experiment.traffic import arrivals
-from scripts.tools.experiment.watching import Watch
 from scripts.tools.experiment.workers import Replicas, Sessions
 from scripts.tools.experiment.workloads import WORKLOADS, Kind
 

@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 
-from scripts.tools.controlplane import ControlPlane, Json
+from scripts.tools.controlplane.client import Json
+from scripts.tools.controlplane.cluster import ControlPlane
 from scripts.tools.controlplane.following import Follower
 
 Sink = Callable[[float, str, Json], None]
@@ -16,17 +17,18 @@ Sink = Callable[[float, str, Json], None]
 class Watch:
     """Follows one collection from its state at `start` on, until `close`.
 
-    ``failure`` says why it ended by itself, which makes what was recorded worthless; None while it goes on.
+    ``failure`` says why it ended by itself, None while it goes on: whatever happened since is not known.
     """
 
-    def __init__(self, plane: ControlPlane, path: str, sink: Sink) -> None:
+    def __init__(self, plane: ControlPlane, path: str, sink: Sink, field_selector: str = "") -> None:
         self._plane, self._path, self._sink = plane, path, sink
+        self._query = {"fieldSelector": field_selector} if field_selector else {}
         self._follower: Follower | None = None
         self.failure: str | None = None
 
     def start(self) -> None:
         """Hand on what is there now as ADDED, then follow."""
-        listed = self._plane.api("GET", self._path)
+        listed = self._plane.api("GET", self._path, params=self._query)
         now = time.monotonic()
         for item in listed["items"]:
             self._sink(now, "ADDED", item)
@@ -34,7 +36,7 @@ class Watch:
             self._plane.server_url,
             self._plane.api_client.tls,
             self._path,
-            {"allowWatchBookmarks": "true"},
+            {"allowWatchBookmarks": "true", **self._query},
             listed["metadata"]["resourceVersion"],
             self._take,
         )

@@ -1,6 +1,6 @@
-"""A reverse proxy between one warmnode and the API server: what a test counts, delays, changes or cuts goes through it.
+"""A reverse proxy between one warmnode and the API server: what is counted, delayed, changed or cut goes through it.
 
-Owns the forwarding and the faults. Decides nothing by itself: a test gives it a hook.
+Owns the forwarding. Decides nothing by itself: a test gives it a hook, the soak overrides `before` and `pass_on`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from aiohttp import web
 
 from extender.kube.transport import CutResponse
 from scripts.tools.controlplane import ControlPlane, wait_for
+from scripts.tools.controlplane.certificates import KeyPair
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class Seen:
     method: str
     path: str
     body: bytes
+    is_watch: bool = False
 
     @property
     def json(self) -> Any:
@@ -48,31 +50,38 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An answer in place of the API server's."""
+    """An answer in place of the API server's; ``body`` None: a Status that names the code."""
 
     status: int
     retry_after: int | None = None
+    body: bytes | None = None
 
 
 Hook = Callable[[Seen], Refusal | None]
 
 
 class Proxy:
-    """Listens on 127.0.0.1 without TLS and forwards as the administrator. Runs in a thread of its own.
+    """Listens on 127.0.0.1 and forwards as ``client``, None: the administrator. Runs in a thread of its own.
+
+    Without ``tls`` it speaks plain HTTP.
 
     ``hook`` is called in a further thread before a request is forwarded; the request hangs for as long as it takes, and
     what it returns is the answer then. ``seen`` are the requests that came in, in order; ``answered`` those that the
     API server answered, with the status.
     """
 
-    def __init__(self, control_plane: ControlPlane) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, *, client: KeyPair | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.hook: Hook | None = None
         self.seen: list[Seen] = []
         self.answered: list[tuple[Seen, int]] = []
         self._is_cut = False
         self._upstream = control_plane.server_url
         self._tls = ssl.create_default_context(cafile=str(control_plane.ca_file))
-        self._tls.load_cert_chain(control_plane.client_certificate, control_plane.client_key)
+        client = client or KeyPair(certificate=control_plane.client_certificate, key=control_plane.client_key)
+        self._tls.load_cert_chain(client.certificate, client.key)
+        self._listen_tls = tls
         self._transports: set[asyncio.Transport] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
@@ -137,7 +146,7 @@ class Proxy:
         )
         self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._listen_tls)
         await site.start()
         server = site._server
         assert isinstance(server, asyncio.Server)
@@ -173,24 +182,39 @@ class Proxy:
         finally:
             self._transports.discard(transport)
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        seen = Seen(method=request.method, path=request.path, body=await request.read())
+    async def before(self, seen: Seen) -> Refusal | None:
+        """Do what is to be done before a request is forwarded, or answer in the API server's place."""
         self.seen.append(seen)
         hook = self.hook
-        refusal = await asyncio.to_thread(hook, seen) if hook is not None else None
+        return await asyncio.to_thread(hook, seen) if hook is not None else None
+
+    def after(self, seen: Seen, status: int) -> None:
+        """Take note of what the API server answered."""
+        self.answered.append((seen, status))
+
+    async def pass_on(self, chunk: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Hand on a part of the API server's answer."""
+        await response.write(chunk)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        seen = Seen(
+            method=request.method, path=request.path, body=await request.read(), is_watch="watch" in request.query
+        )
+        refusal = await self.before(seen)
         if refusal is not None:
             retry = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-            return web.json_response(_status(refusal.status), status=refusal.status, headers=retry)
+            body = json.dumps(_status(refusal.status)).encode() if refusal.body is None else refusal.body
+            return web.Response(body=body, status=refusal.status, headers=retry, content_type="application/json")
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}
         url = yarl.URL(f"{self._upstream}{request.raw_path}", encoded=True)
         asked = self._session.request(request.method, url, data=seen.body or None, headers=headers)
         with closing(await asked) as upstream:
-            self.answered.append((seen, upstream.status))
+            self.after(seen, upstream.status)
             kept = {key: value for key, value in upstream.headers.items() if key.lower() not in HOP_BY_HOP}
             response = web.StreamResponse(status=upstream.status, headers=kept)
             await response.prepare(request)
             async for chunk in upstream.content.iter_any():
-                await response.write(chunk)
+                await self.pass_on(chunk, request, response)
             await response.write_eof()
             return response
 

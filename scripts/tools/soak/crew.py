@@ -1,0 +1,345 @@
+"""Workers that follow docs/workers.md, claimants that follow docs/claims.md, and whoever makes workers.
+
+Owns who does what when, and what claimants were told. One asyncio loop runs all of it; what the pods are like it hears
+from a watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import ssl
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any
+
+import aiohttp
+
+from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.objects import is_ready
+from scripts.tools.experiment.traffic import Task
+from scripts.tools.soak.facts import Record, Told
+from scripts.tools.soak.stage import POOL, plain_pod, worker_pod
+from scripts.tools.soak.timing import Timing
+
+ANSWER_SECONDS = 10.0
+"""How long a worker and a claimant wait for an answer, as the documentation has it."""
+GIVE_UP_SECONDS = 30.0
+PLAIN_SECONDS = 2.5
+TTL_SECONDS = 15
+FOREIGN_EACH = 10
+TENANTS = 8
+REMARK_SECONDS, REMARK_AT_ONCE = 1.0, 6
+"""Workers that got no answer ask again, and not all at once."""
+MOST_COMING = 8
+"""Workers that are made at the same time, for work that finds none idle."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker's own view of itself. ``is_marked`` None: nobody knows. ``lock``: it says one thing at a time."""
+
+    name: str
+    uid: str
+    is_marked: bool | None = False
+    is_busy: bool = False
+    is_going: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where everything is: the API server, the pods' path there, and the claims listeners."""
+
+    server: str
+    pods: str
+    tls: ssl.SSLContext
+    listeners: tuple[str, ...]
+
+
+class Crew:
+    """Runs until `stop`. ``tasks`` is the work, ``most`` how many workers there may be."""
+
+    def __init__(self, places: Places, record: Record, timing: Timing, *, seed: int, most: int) -> None:
+        self._places, self._record, self._timing = places, record, timing
+        self._random = Random(f"{seed} crew")
+        self._most = most
+        self._numbers = itertools.count(1)
+        self.workers: dict[str, Worker] = {}
+        self._coming: set[str] = set()
+        self._plain: set[str] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._holds: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.working = True
+        self._has_begun = False
+
+    async def __aenter__(self) -> Crew:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for each in list(self._jobs):
+            each.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self._session.close()
+
+    # What it is told
+
+    def heard(self, kind: str, item: Json) -> None:
+        """Take an event of a pod. In the loop."""
+        name, uid = item["metadata"]["name"], item["metadata"]["uid"]
+        if name.startswith("plain-"):
+            if kind != "DELETED" and item["spec"].get("nodeName") and name in self._plain:
+                self._plain.discard(name)
+                self._spawn(self._remove_plain(name))
+            return
+        if kind == "DELETED" or "deletionTimestamp" in item["metadata"]:
+            if (gone := self.workers.pop(uid, None)) is not None:
+                gone.is_going = True
+            self._coming.discard(name)
+            return
+        if is_ready(item) and uid not in self.workers:
+            self._coming.discard(name)
+            worker = self.workers[uid] = Worker(name, uid)
+            self._spawn(self._be_idle(worker))
+
+    def keep_only(self, uids: set[str]) -> None:
+        """Know which pods there are, after a watch was interrupted. In the loop."""
+        for uid in self.workers.keys() - uids:
+            self.workers.pop(uid).is_going = True
+
+    @property
+    def busy(self) -> int:
+        """Workers at work."""
+        return sum(each.is_busy for each in self.workers.values())
+
+    @property
+    def holds(self) -> int:
+        """Claims that claimants hold."""
+        return len(self._holds)
+
+    # What goes on
+
+    async def begin(self, count: int) -> None:
+        """Create so many workers."""
+        for _ in range(count):
+            await self._create_worker()
+        self._has_begun = True
+
+    async def work(self, tasks: Iterable[Task]) -> None:
+        """Have the tasks done as they arrive."""
+        for task in tasks:
+            await self._timing.until(task.at)
+            if not self.working:
+                return
+            self._spawn(self._claimed(task) if self._random.random() < 0.5 else self._handed(task))
+
+    async def compare(self) -> None:
+        """Create pods of the stock scheduler, one after the other. Ends by cancellation."""
+        for number in itertools.count():
+            name = f"plain-{number}"
+            self._plain.add(name)
+            if await self._api("POST", self._places.pods, plain_pod(name)) is None:
+                self._plain.discard(name)
+            await asyncio.sleep(PLAIN_SECONDS)
+
+    async def remark(self) -> None:
+        """Have workers that are not sure of their mark say it again. Ends by cancellation."""
+        while True:
+            await asyncio.sleep(REMARK_SECONDS)
+            unsure = [
+                each
+                for each in self.workers.values()
+                if each.is_marked is not True and not each.is_busy and not each.lock.locked()
+            ]
+            for worker in unsure[:REMARK_AT_ONCE]:
+                self._spawn(self._be_idle(worker))
+
+    async def roll_out(self, share: float, told: Any) -> None:
+        """Delete a share of the workers, oldest names first, as a rollout does; ``told`` hears of each before."""
+        doomed = sorted(self.workers.values(), key=lambda each: each.name)
+        for worker in doomed[: int(len(doomed) * share)]:
+            told(worker.name)
+            await self._api("DELETE", f"{self._places.pods}/{worker.name}", None)
+
+    # Work
+
+    async def _handed(self, task: Task) -> None:
+        """Have a job done by an idle worker, chosen by somebody who does not claim."""
+        deadline = self._timing.now() + GIVE_UP_SECONDS
+        while self._timing.now() < deadline and self.working:
+            idle = [each for each in self.workers.values() if each.is_marked and not each.is_busy and not each.is_going]
+            if not idle:
+                await self._create_worker(task.model % TENANTS)
+            elif await self._try_work(self._random.choice(idle), task):
+                return
+            await asyncio.sleep(0.5)
+        self.counts["jobsGivenUp"] += 1
+
+    async def _claimed(self, task: Task) -> None:
+        """Have a job done by a worker that is claimed for it."""
+        deadline = self._timing.now() + GIVE_UP_SECONDS
+        tries = 0
+        while self._timing.now() < deadline and self.working:
+            tries += 1
+            claimant = f"job-{task.number}-{tries}"
+            claim = await self._claim(claimant, task.model % TENANTS, deadline)
+            if claim is None:
+                continue
+            worker = self.workers.get(claim["uid"])
+            done = worker is not None and await self._hold(claim, worker, task)
+            if worker is None:
+                await self._give_back(claim, self._timing.now())
+            if done:
+                return
+        self.counts["jobsGivenUp"] += 1
+
+    async def _hold(self, claim: Json, worker: Worker, task: Task) -> bool:
+        renewing = asyncio.create_task(self._renew(claim, max(task.work - TTL_SECONDS / 2, 0.0)))
+        try:
+            return await self._try_work(worker, task)
+        finally:
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+            await self._give_back(claim, self._timing.now())
+
+    async def _try_work(self, worker: Worker, task: Task) -> bool:
+        """Remove the mark, and work if the answer is good: whether it did. It is idle again afterwards."""
+        if worker.is_busy or worker.is_going or worker.lock.locked():
+            return False
+        async with worker.lock:
+            worker.is_marked = None
+            status, _ = await self._call("DELETE", f"/v1/pods/{self._namespace}/{worker.name}/idle")
+            if status != 200:
+                self.counts[f"refused{status}"] += 1
+                return False
+            worker.is_marked = False
+            worker.is_busy = True
+        self.counts["jobs"] += 1
+        try:
+            await asyncio.sleep(task.work)
+        finally:
+            worker.is_busy = False
+        await self._be_idle(worker)
+        return True
+
+    async def _be_idle(self, worker: Worker) -> None:
+        async with worker.lock:
+            if worker.is_busy or worker.is_going or worker.is_marked:
+                return
+            worker.is_marked = None
+            status, _ = await self._call("PUT", f"/v1/pods/{self._namespace}/{worker.name}/idle")
+            self.counts[f"marked{status}"] += 1
+            if status == 200:
+                worker.is_marked = True
+
+    # Claims
+
+    async def _claim(self, claimant: str, tenant: int, deadline: float) -> Json | None:
+        body = {"claimant": claimant, "ttl": f"{TTL_SECONDS}s", "cacheKey": f"tenant-{tenant}"}
+        is_again = False
+        while self._timing.now() < deadline:
+            status, answer = await self._call("POST", f"/v1/pools/{POOL}/claims", {**body, "retry": is_again})
+            self.counts[f"claimed{status}"] += 1
+            if status in (200, 201) and answer is not None:
+                answer["told"] = self._timing.now()
+                answer["ends"] = self._timing.of(datetime.fromisoformat(answer["expires"]))
+                self._holds[claimant] = answer["id"]
+                return answer
+            if status == 404:
+                await self._create_worker(tenant)
+            is_again = is_again or status != 404
+            await asyncio.sleep((0.3 if status == 404 else 1.0) * (1 + self._random.random()))
+        return None
+
+    async def _renew(self, claim: Json, until: float) -> None:
+        for _ in range(int(until // (TTL_SECONDS / 3)) + 1):
+            await asyncio.sleep(TTL_SECONDS / 3)
+            status, answer = await self._call("PUT", f"/v1/pools/{POOL}/claims/{claim['id']}", {})
+            self.counts[f"renewed{status}"] += 1
+            if status == 200 and answer is not None:
+                claim["ends"] = max(claim["ends"], self._timing.of(datetime.fromisoformat(answer["expires"])))
+
+    async def _give_back(self, claim: Json, at: float) -> None:
+        """Release a claim; whatever comes of it, the worker is not used under it after ``at``."""
+        told = Told(
+            at=claim["told"],
+            until=min(at, claim["ends"]),
+            claimant=claim["claimant"],
+            pod=claim["pod"],
+            uid=claim["uid"],
+        )
+        self._record.add(told)
+        self._holds.pop(claim["claimant"], None)
+        for _ in range(3):
+            status, _ = await self._call("DELETE", f"/v1/pools/{POOL}/claims/{claim['id']}")
+            self.counts[f"released{status}"] += 1
+            if status in (204, 404):
+                return
+            await asyncio.sleep(1)
+
+    # Requests
+
+    async def _create_worker(self, tenant: int | None = None) -> None:
+        if len(self.workers) + len(self._coming) >= self._most or (
+            self._has_begun and len(self._coming) >= MOST_COMING
+        ):
+            return
+        number = next(self._numbers)
+        name = f"worker-{number:06}"
+        self._coming.add(name)
+        tenant = self._random.randrange(TENANTS) if tenant is None else tenant
+        pod = worker_pod(name, tenant, is_foreign=number % FOREIGN_EACH == 0)
+        if await self._api("POST", self._places.pods, pod) is None:
+            self._coming.discard(name)
+        else:
+            self.counts["workers"] += 1
+
+    async def _remove_plain(self, name: str) -> None:
+        await self._api("DELETE", f"{self._places.pods}/{name}?gracePeriodSeconds=0", None)
+
+    @property
+    def _namespace(self) -> str:
+        return self._places.pods.split("/")[-2]
+
+    async def _call(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json | None]:
+        """Call a replica, any of them: the status, 0 where there was no answer, and the JSON."""
+        url = self._random.choice(self._places.listeners) + path
+        try:
+            async with self._session.request(method, url, json=body) as response:
+                content = await response.read()
+                return response.status, json.loads(content) if content else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            await asyncio.sleep(0.2)
+            return 0, None
+
+    async def _api(self, method: str, path: str, body: Json | None) -> Json | None:
+        """Ask the API server: None where it says no or nothing."""
+        try:
+            async with self._session.request(
+                method, self._places.server + path, json=body, ssl=self._places.tls
+            ) as response:
+                found: Json = await response.json()
+                return found if response.status < 300 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._jobs.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.counts["crewErrors"] += 1
+            print(f"crew: {task.exception()!r}")

@@ -1,0 +1,48 @@
+"""Which fault comes when: drawn from a seed, so that a run can be repeated. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from scripts.tools.soak.faults import Fault
+
+FIRST_AT = 20.0
+"""By then workers run, and the reapers have a leader."""
+APART = (1.0, 5.0)
+"""Pause after a fault. Every third one does not wait for the end of the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One occurrence of a fault, in seconds since the start. ``number`` is its own seed within the run."""
+
+    number: int
+    name: str
+    at: float
+    seconds: float
+
+
+def plan_faults(faults: Mapping[str, Fault], names: Sequence[str], *, seed: int, until: float) -> tuple[Planned, ...]:
+    """Plan faults of these names one after the other, each as often as any other, the last one over by ``until``."""
+    random = Random(f"{seed} faults")
+    planned: list[Planned] = []
+    at = FIRST_AT
+    for number, name in enumerate(_endless(names, random)):
+        least, most = faults[name].seconds
+        seconds = random.uniform(least, most)
+        if at + seconds > until:
+            break
+        planned.append(Planned(number=number, name=name, at=at, seconds=seconds))
+        overlaps = number % 3 == 2
+        at += seconds * (0.4 if overlaps else 1.0) + random.uniform(*APART)
+    return tuple(planned)
+
+
+def _endless(names: Sequence[str], random: Random) -> Iterator[str]:
+    for _ in itertools.count() if names else ():
+        round_of = list(names)
+        random.shuffle(round_of)
+        yield from round_of
