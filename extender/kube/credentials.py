@@ -10,7 +10,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,11 +26,18 @@ log = logging.getLogger("warmnode.credentials")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What one request proves its origin with. Each part is None where it is not used."""
+    """What one request proves its origin with, each part None where it is not used.
+
+    It is a source of credentials too, one that does not change: a token, a password or nothing.
+    """
 
     authorization: str | None = field(default=None, repr=False)
     cert_file: Path | None = None
     key_file: Path | None = None
+
+    async def get(self, *, refresh: bool = False) -> Credential:
+        """The same each time."""
+        return self
 
 
 class Credentials(Protocol):
@@ -43,9 +50,28 @@ class Credentials(Protocol):
         """
         ...
 
+
+class PrivateFiles:
+    """Certificates and keys that are there as data only, in a directory of our own: OpenSSL reads files."""
+
+    def __init__(self) -> None:
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def place(self, name: str, content: Path | bytes | None) -> Path | None:
+        """The path of a file with the content: a path is one already. An older one of that name is replaced."""
+        if not isinstance(content, bytes):
+            return content
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="warmnode-")  # mode 0700
+        path = Path(self._directory.name, name)
+        path.write_bytes(content)
+        return path
+
     def close(self) -> None:
-        """Remove what was written to disk."""
-        ...
+        """Remove them."""
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,33 +79,30 @@ class Access:
     """One API server as a configuration describes it.
 
     ``server`` is the URL without a trailing slash and may have a path. ``namespace`` is where we live. ``ca_file`` None
-    means the system's authorities. ``server_name`` is the name in the server's certificate where it is not the host.
-    ``proxy`` is the URL of an HTTP proxy, None for a direct connection. ``headers`` are sent with every request: whom
-    the configuration says to impersonate.
+    means the system's authorities. ``cert_file`` and ``key_file`` are a client certificate, which goes before one of
+    ``credentials``. ``server_name`` is the name in the server's certificate where it is not the host. ``proxy`` is the
+    URL of an HTTP proxy, None for a direct connection. ``headers`` are sent with every request: whom the configuration
+    says to impersonate. ``files`` are what was put on the disk for it.
     """
 
     server: str
     namespace: str
-    credentials: Credentials
+    credentials: Credentials = Credential()
     ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
     verify: bool = True
     server_name: str | None = None
     proxy: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    files: PrivateFiles = field(default_factory=PrivateFiles)
 
-
-class FixedCredentials:
-    """A token, a password or a client certificate out of a kubeconfig. Certificate files may still be replaced."""
-
-    def __init__(self, credential: Credential) -> None:
-        self._credential = credential
-
-    async def get(self, *, refresh: bool = False) -> Credential:
-        """The same credential each time."""
-        return self._credential
-
-    def close(self) -> None:
-        """Nothing to remove."""
+    async def credential(self, *, refresh: bool = False) -> Credential:
+        """The credential to use now, as `Credentials.get`."""
+        credential = await self.credentials.get(refresh=refresh)
+        if self.cert_file is None:
+            return credential
+        return replace(credential, cert_file=self.cert_file, key_file=self.key_file)
 
 
 class TokenFile:
@@ -120,32 +143,6 @@ class TokenFile:
         else:
             log.warning("token file cannot be read, the last token stays in use", extra=fields(problem=problem))
         self._read_at = self._clock()
-
-    def close(self) -> None:
-        """Nothing to remove."""
-
-
-class PrivateFiles:
-    """Certificates and keys that are there as data only, in a directory of our own: OpenSSL reads files."""
-
-    def __init__(self) -> None:
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
-
-    def place(self, name: str, content: Path | bytes | None) -> Path | None:
-        """The path of a file with the content: a path is one already. An older one of that name is replaced."""
-        if not isinstance(content, bytes):
-            return content
-        if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="warmnode-")  # mode 0700
-        path = Path(self._directory.name, name)
-        path.write_bytes(content)
-        return path
-
-    def close(self) -> None:
-        """Remove them."""
-        if self._directory is not None:
-            self._directory.cleanup()
-            self._directory = None
 
 
 class TlsContexts:

@@ -13,6 +13,7 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,30 +89,23 @@ def cluster_info(cluster: Mapping[str, object], ca_file: Path | None) -> dict[st
     return info
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class ExecCredentials:
     """Runs the plugin, at most once at a time, and keeps its answer until a minute before it expires.
 
-    A failed early renewal keeps the old answer until it has really expired. Certificates go to a private directory.
+    A failed early renewal keeps the old answer until it has really expired. Certificates go to ``files``.
+    ``directory`` is the kubeconfig's: a relative command with a slash is found from there.
     """
 
-    def __init__(
-        self,
-        config: ExecConfig,
-        *,
-        directory: Path,
-        cluster: dict[str, object] | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        """``directory`` is the kubeconfig's: a relative command with a slash is found from there."""
-        self._config = config
-        self._directory = directory
-        self._cluster = cluster
-        self._now = now
-        self._lock = asyncio.Lock()
-        self._files = PrivateFiles()
-        self._credential: Credential | None = None
-        self._expires: datetime | None = None
-        self._renew_at: datetime | None = None
+    config: ExecConfig
+    directory: Path
+    files: PrivateFiles
+    cluster: dict[str, object] | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _credential: Credential | None = field(default=None, init=False)
+    _expires: datetime | None = field(default=None, init=False)
+    _renew_at: datetime | None = field(default=None, init=False)
 
     async def get(self, *, refresh: bool = False) -> Credential:
         """The plugin's credential. Raises ConfigurationProblem with the plugin's own words where it gives none."""
@@ -120,40 +114,36 @@ class ExecCredentials:
             held = self._credential
             if held is not None and held is not before:  # somebody else renewed it while we waited
                 return held
-            if held is not None and not refresh and (self._renew_at is None or self._now() < self._renew_at):
+            if held is not None and not refresh and (self._renew_at is None or self.now() < self._renew_at):
                 return held
             try:
                 self._credential = await self._run()
             except ConfigurationProblem as problem:
-                if held is None or refresh or self._expires is None or self._now() >= self._expires:
+                if held is None or refresh or self._expires is None or self.now() >= self._expires:
                     raise
-                self._renew_at = self._now() + _RETRY
+                self._renew_at = self.now() + _RETRY
                 log.warning("early renewal of the credential failed", extra=fields(problem=str(problem)))
                 return held
             return self._credential
 
-    def close(self) -> None:
-        """Remove the certificate files."""
-        self._files.close()
-
     async def _run(self) -> Credential:
-        interactive = self._config.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
-        if self._config.interactive_mode == "Always" and not interactive:
+        interactive = self.config.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
+        if self.config.interactive_mode == "Always" and not interactive:
             raise self._problem("it needs a terminal (interactiveMode: Always)")
-        command = self._config.command
+        command = self.config.command
         if os.sep in command:
-            command = str(self._directory / command)
+            command = str(self.directory / command)
         try:
             process = await asyncio.create_subprocess_exec(
                 command,
-                *(self._config.args or []),
+                *(self.config.args or []),
                 stdin=None if interactive else DEVNULL,
                 stdout=PIPE,
                 stderr=None if interactive else PIPE,
-                env=os.environ | {each.name: each.value for each in self._config.env or []} | self._input(interactive),
+                env=os.environ | {each.name: each.value for each in self.config.env or []} | self._input(interactive),
             )
         except OSError as error:
-            hint = " ".join((self._config.install_hint or "install it, or fix exec.command in the kubeconfig").split())
+            hint = " ".join((self.config.install_hint or "install it, or fix exec.command in the kubeconfig").split())
             raise self._problem(f"it cannot be started: {error.strerror}: {hint}") from error
         patience = _PATIENCE_WITH_A_PERSON if interactive else _PATIENCE
         try:
@@ -172,9 +162,9 @@ class ExecCredentials:
 
     def _input(self, interactive: bool) -> dict[str, str]:
         spec: dict[str, object] = {"interactive": interactive}
-        if self._config.provide_cluster_info and self._cluster is not None:
-            spec["cluster"] = self._cluster
-        info = {"apiVersion": self._config.api_version, "kind": "ExecCredential", "spec": spec}
+        if self.config.provide_cluster_info and self.cluster is not None:
+            spec["cluster"] = self.cluster
+        info = {"apiVersion": self.config.api_version, "kind": "ExecCredential", "spec": spec}
         return {"KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
 
     def _read(self, output: bytes) -> Credential:
@@ -184,9 +174,9 @@ class ExecCredentials:
             raise self._problem("its output is no ExecCredential") from error
         except msgspec.DecodeError as error:
             raise self._problem(f"its output is no ExecCredential: {error}") from error
-        if answer.api_version != self._config.api_version:
+        if answer.api_version != self.config.api_version:
             raise self._problem(
-                f"it answered {answer.api_version} and the kubeconfig names {self._config.api_version}: make them equal"
+                f"it answered {answer.api_version} and the kubeconfig names {self.config.api_version}: make them equal"
             )
         status = answer.status or _PluginStatus()
         cert, key = status.client_certificate_data, status.client_key_data
@@ -196,11 +186,11 @@ class ExecCredentials:
         if self._expires is not None and self._expires.tzinfo is None:
             raise self._problem("expirationTimestamp has no time zone")
         # A life shorter than the margin must not run the plugin before every request.
-        self._renew_at = None if self._expires is None else max(self._expires - _EARLY, self._now() + _RETRY)
-        cert_file = self._files.place("client.crt", cert.encode()) if cert and key else None
-        key_file = self._files.place("client.key", key.encode()) if cert and key else None
+        self._renew_at = None if self._expires is None else max(self._expires - _EARLY, self.now() + _RETRY)
+        cert_file = self.files.place("plugin.crt", cert.encode()) if cert and key else None
+        key_file = self.files.place("plugin.key", key.encode()) if cert and key else None
         header = f"Bearer {status.token}" if status.token else None
         return Credential(authorization=header, cert_file=cert_file, key_file=key_file)
 
     def _problem(self, what: str) -> ConfigurationProblem:
-        return ConfigurationProblem(f"exec plugin {self._config.command} of the kubeconfig: {what}")
+        return ConfigurationProblem(f"exec plugin {self.config.command} of the kubeconfig: {what}")

@@ -10,14 +10,14 @@ import base64
 import binascii
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import yaml
 
-from extender.kube.credentials import Access, Credential, Credentials, FixedCredentials, PrivateFiles, TokenFile
+from extender.kube.credentials import Access, Credential, Credentials, PrivateFiles, TokenFile
 from extender.kube.errors import ConfigurationProblem
 from extender.kube.exec_plugin import ExecCredentials, cluster_info
 from extender.kube.kubeconfig_fields import (
@@ -55,8 +55,9 @@ class _Found:
     entry: _Named
     file: Path
 
-    def path(self, text: str) -> Path:
-        return self.file.absolute().parent / text
+    @property
+    def directory(self) -> Path:
+        return self.file.absolute().parent
 
 
 def kubeconfig_access(files: str, context: str | None, environ: Mapping[str, str]) -> Access:
@@ -112,58 +113,37 @@ def _access(cluster_at: _Found, user_at: _Found, *, namespace: str, where: str, 
         ca_file, cert_file, key_file = (
             files.place(name, content) for name, content in (("ca.crt", ca), ("client.crt", cert), ("client.key", key))
         )
-        credentials = _credentials(user, user_at, lambda: cluster_info(cluster_at.entry.cluster, ca_file))
+        credentials = _credentials(user, user_at.directory, files, cluster_info(cluster_at.entry.cluster, ca_file))
     except OSError as error:
         files.close()
         raise ConfigurationProblem(f"{where}: certificates cannot be put into a file: {error.strerror}") from error
     return Access(
         server=server,
         namespace=namespace,
-        credentials=_Presented(credentials, cert_file, key_file, files),
+        credentials=credentials,
         ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
         verify=not cluster.insecure_skip_tls_verify,
         server_name=cluster.tls_server_name or None,
         proxy=proxy,
         headers=impersonation(user),
+        files=files,
     )
 
 
-def _credentials(user: User, user_at: _Found, cluster: Callable[[], dict[str, object]]) -> Credentials:
+def _credentials(user: User, directory: Path, files: PrivateFiles, cluster: dict[str, object] | None) -> Credentials:
     """By precedence, as client-go: tokenFile, token, username, exec."""
     if user.token_file:
-        return TokenFile(user_at.path(user.token_file), until_read=user.token)
+        return TokenFile(directory / user.token_file, until_read=user.token)
     if user.token:
-        return FixedCredentials(Credential(authorization=f"Bearer {user.token}"))
+        return Credential(authorization=f"Bearer {user.token}")
     if user.username:
         pair = base64.b64encode(f"{user.username}:{user.password or ''}".encode()).decode()
-        return FixedCredentials(Credential(authorization=f"Basic {pair}"))
+        return Credential(authorization=f"Basic {pair}")
     if user.exec is not None:
-        info = cluster() if user.exec.provide_cluster_info else None
-        return ExecCredentials(user.exec, directory=user_at.file.absolute().parent, cluster=info)
-    return FixedCredentials(Credential())
-
-
-class _Presented:
-    """Credentials with the file's client certificate, which goes before one of a plugin. Removes what was written."""
-
-    def __init__(
-        self, credentials: Credentials, cert_file: Path | None, key_file: Path | None, files: PrivateFiles
-    ) -> None:
-        self._credentials = credentials
-        self._cert_file, self._key_file = cert_file, key_file
-        self._files = files
-
-    async def get(self, *, refresh: bool = False) -> Credential:
-        """The credential to use now."""
-        credential = await self._credentials.get(refresh=refresh)
-        if self._cert_file is None:
-            return credential
-        return replace(credential, cert_file=self._cert_file, key_file=self._key_file)
-
-    def close(self) -> None:
-        """Remove what was written to disk."""
-        self._credentials.close()
-        self._files.close()
+        return ExecCredentials(config=user.exec, directory=directory, files=files, cluster=cluster)
+    return Credential()
 
 
 def _server(cluster: Cluster, *, has_tls: bool) -> str:
@@ -183,7 +163,7 @@ def _material(found: _Found, file: str | None, data: str | None, where: str) -> 
             raise ConfigurationProblem(f"{where}: a field that ends in -data is not base64") from error
     if not file:
         return None
-    path = found.path(file)
+    path = found.directory / file
     try:
         path.open("rb").close()
     except OSError as error:

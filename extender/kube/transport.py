@@ -70,7 +70,7 @@ class Transport:
 
     async def prepare(self) -> None:
         """Get the first credentials and read the TLS files. Raises ConfigurationProblem."""
-        self._tls.context(await self._access.credentials.get())
+        self._tls.context(await self._access.credential())
 
     @asynccontextmanager
     async def answer(self, request: ApiRequest) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -138,7 +138,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections and remove credentials from the disk."""
-        self._access.credentials.close()
+        self._access.files.close()
         for session in self._sessions.values():
             await session.close()
 
@@ -181,12 +181,12 @@ class Transport:
     async def _credential(self) -> Credential:
         refused, self._refused = self._refused, False
         if not refused:
-            return await self._access.credentials.get()
+            return await self._access.credential()
         now, last = self._monotonic(), self._refreshed_at
         if last is not None and now - last < _REFRESH_PAUSE_SECONDS:
-            return await self._access.credentials.get()
+            return await self._access.credential()
         self._refreshed_at = now
-        return await self._access.credentials.get(refresh=True)
+        return await self._access.credential(refresh=True)
 
 
 def _headers(request: ApiRequest, credential: Credential) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.transport import Transport
 from extender.kube.webhook_lease import WebhookLease
 from extender.loops.call_lease import CallWatch
@@ -128,7 +128,7 @@ class Replicas:
 @pytest.fixture
 async def replicas() -> AsyncIterator[Replicas]:
     async with FakeApiServer() as server:
-        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        access = Access(server=server.url, namespace="default")
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
         yield Replicas(server, client)
         await client.close()

@@ -16,7 +16,7 @@ import pytest
 from extender.cluster.feed import OPTIONAL, ClusterFeed
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.errors import Forbidden, KubeError, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import PAGE_TIMEOUT, ListWatchClient
@@ -75,7 +75,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @pytest.fixture
 async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     connected = KubeClient(Transport(access, user_agent="test"), namespace="default")
     yield connected
     await connected.close()

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from extender.kube.api_client import KubeClient
 from extender.kube.api_request import Lane
 from extender.kube.claim_store import ClaimStore
-from extender.kube.credentials import Access, Credential, FixedCredentials, TlsContexts, TokenFile, in_cluster_access
+from extender.kube.credentials import Access, Credential, PrivateFiles, TlsContexts, TokenFile, in_cluster_access
 from extender.kube.errors import (
     Blocked,
     ConfigurationProblem,
@@ -155,7 +155,7 @@ def problem_of(client: KubeClient) -> str | None:
 async def test_a_server_that_never_answers_is_a_problem_within_half_a_minute(server: FakeApiServer) -> None:
     """Whatever becomes of the request: a caller may have given it up. The next answer ends it."""
     loop = asyncio.get_running_loop()
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     client = KubeClient(Transport(access, user_agent="test", monotonic=loop.time), namespace="default")
     assert problem_of(client) is None
     server.fail(Where.ANY, silence(), silence())
@@ -179,7 +179,7 @@ async def test_a_connection_that_does_not_come_about_is_told_after_ten_seconds()
     """As where egress is blocked: packets get lost and nobody refuses anything."""
     listening = await asyncio.start_server(deaf, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    access = Access(server=url, namespace="default", credentials=FixedCredentials(Credential()), verify=False)
+    access = Access(server=url, namespace="default", verify=False)
     client = KubeClient(Transport(access, user_agent="test"), namespace="default")
     with pytest.raises(Unavailable) as caught:
         await client.get_bytes(NODES_PATH)
@@ -234,7 +234,7 @@ async def test_no_object_of_python_is_in_an_error(server: FakeApiServer, scheme:
     url = server.url.replace("http", scheme)
     if scheme == "http":
         await server.__aexit__(None, None, None)
-    access = Access(server=url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=url, namespace="default")
     client = KubeClient(Transport(access, user_agent="test"), namespace="default")
     with pytest.raises(Unavailable) as caught:
         await client.get_bytes(NODES_PATH)
@@ -269,7 +269,7 @@ async def test_a_token_that_no_header_may_hold_is_refused_in_words_without_it(
     server: FakeApiServer, header: str
 ) -> None:
     """Never a bare error of the HTTP library, which ends the process."""
-    credentials = FixedCredentials(Credential(authorization=header))
+    credentials = Credential(authorization=header)
     access = Access(server=server.url, namespace="default", credentials=credentials)
     client = KubeClient(Transport(access, user_agent="test"), namespace="default")
     with pytest.raises(Unavailable, match="the token holds a line break") as caught:
@@ -303,7 +303,7 @@ def test_a_line_keeps_what_helps(text: str, line: str) -> None:
 
 async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None:
     clock = Clock()
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     transport = Transport(access, user_agent=AGENT, now=clock.now, monotonic=clock.monotonic)
     client = KubeClient(transport, namespace="default")
     assert client.clock_skew is None
@@ -322,7 +322,7 @@ async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None
 async def test_clock_skew_shows_a_jump_before_the_next_answer(server: FakeApiServer) -> None:
     """The server's time is counted on; and a skew of nothing at all replaces one that was."""
     clock, ahead = Clock(), [timedelta(0)]
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     transport = Transport(access, user_agent=AGENT, now=lambda: clock.now() + ahead[0], monotonic=clock.monotonic)
     client = KubeClient(transport, namespace="default")
     dates = ("00:01:30", "00:00:00")
@@ -537,7 +537,7 @@ async def test_refused_write_renews_the_token_for_the_next_request(server: FakeA
 async def test_lasting_refusal_is_not_hammered(server: FakeApiServer) -> None:
     """One repetition for each read, and no refresh more often than every ten seconds."""
 
-    class Counting(FixedCredentials):
+    class Counting:
         refreshed = 0
 
         async def get(self, *, refresh: bool = False) -> Credential:
@@ -545,7 +545,7 @@ async def test_lasting_refusal_is_not_hammered(server: FakeApiServer) -> None:
             return Credential(authorization="Bearer wrong")
 
     server.tokens = {"right"}
-    clock, credentials = Clock(), Counting(Credential())
+    clock, credentials = Clock(), Counting()
     access = Access(server=server.url, namespace="default", credentials=credentials)
     client = KubeClient(Transport(access, user_agent=AGENT, monotonic=clock.monotonic), namespace="default")
     for _ in range(5):
@@ -713,7 +713,7 @@ async def test_exec_plugin_token_is_kept_and_renewed_after_a_refusal(server: Fak
 def exec_credentials(tmp_path: Path, program: str, clock: Clock, **more: Any) -> ExecCredentials:
     tree = plugin(tmp_path, program)["exec"]
     config = ExecConfig(command=tree["command"], api_version=EXEC_API, args=tree["args"], interactive_mode="Never")
-    return ExecCredentials(config, directory=tmp_path, now=clock.now, **more)
+    return ExecCredentials(config=config, directory=tmp_path, files=PrivateFiles(), now=clock.now, **more)
 
 
 async def test_exec_plugin_runs_again_a_minute_before_expiry(tmp_path: Path) -> None:
@@ -774,7 +774,7 @@ async def test_absent_plugin_says_how_to_install_it(server: FakeApiServer, tmp_p
 async def test_plugin_that_needs_a_terminal_is_refused_without_one(tmp_path: Path) -> None:
     config = ExecConfig(command="true", api_version=EXEC_API, interactive_mode="Always")
     with pytest.raises(ConfigurationProblem, match="needs a terminal"):
-        await ExecCredentials(config, directory=tmp_path).get()
+        await ExecCredentials(config=config, directory=tmp_path, files=PrivateFiles()).get()
 
 
 async def test_plugin_failing_later_is_unavailable(server: FakeApiServer, tmp_path: Path) -> None:
@@ -955,9 +955,7 @@ async def test_exec_plugin_may_give_a_client_certificate(
 
 def test_authorities_without_key_identifiers_are_accepted(authority: Authority) -> None:
     """Python 3.13 refuses them by default; kubectl does not, and old clusters have them."""
-    access = Access(
-        server="https://x", namespace="", credentials=FixedCredentials(Credential()), ca_file=authority.ca_file
-    )
+    access = Access(server="https://x", namespace="", ca_file=authority.ca_file)
     context = TlsContexts(access).context(Credential())
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN

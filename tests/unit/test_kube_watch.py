@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import Codec
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.errors import Forbidden, Gone, KubeError, NotFound, Throttled, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import ListWatchClient, Reflector, RelistReason, UndecodableObject
@@ -98,7 +98,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @pytest.fixture
 async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     connected = KubeClient(Transport(access, user_agent="test"), namespace="default")
     yield connected
     await connected.close()
@@ -230,7 +230,7 @@ async def test_server_that_is_down_at_the_start_is_awaited(seen: Recorder) -> No
     server = FakeApiServer()
     async with server:
         pass  # takes a port and leaves it
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     client = KubeClient(Transport(access, user_agent="test"), namespace="default")
     subject = reflector(client, seen)
     async with running(subject):

@@ -154,7 +154,7 @@ async def facts(path: Path) -> Facts:
     """All that a request is made with."""
     access = kubeconfig_access(str(path), None, {})
     try:
-        credential = await access.credentials.get()
+        credential = await access.credential()
         bytes_of: Callable[[Path | None], bytes | None] = lambda file: None if file is None else file.read_bytes()  # noqa: E731
         return {
             "server": access.server,
@@ -169,7 +169,7 @@ async def facts(path: Path) -> Facts:
             "key": bytes_of(credential.key_file),
         }
     finally:
-        access.credentials.close()
+        access.files.close()
 
 
 def test_every_field_has_a_line_on_the_page_and_a_case_here() -> None:

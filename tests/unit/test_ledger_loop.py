@@ -15,7 +15,7 @@ import pytest
 
 from extender.cluster.state import ClusterState
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.errors import Conflict
 from extender.kube.ledger_store import LIMIT_BYTES, LedgerFull, LedgerStore
 from extender.kube.listing import list_uids
@@ -42,7 +42,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @pytest.fixture
 async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     connected = KubeClient(Transport(access, user_agent="test"), namespace="default")
     yield connected
     await connected.close()

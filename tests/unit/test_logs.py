@@ -17,7 +17,7 @@ from aiohttp import web
 
 import extender
 from extender.app.options import Role
-from extender.kube.credentials import Access, Credential, FixedCredentials, TlsContexts, TokenFile
+from extender.kube.credentials import Access, Credential, TlsContexts, TokenFile
 from extender.kube.errors import ConfigurationProblem
 from extender.logs import LogFormat, fields, set_up_logging
 from extender.loops.departures import tell_departures
@@ -104,7 +104,7 @@ def test_tls_files_that_do_not_fit_are_told_with_the_cause(logged: io.StringIO, 
     paths = ssl.get_default_verify_paths()
     assert paths.cafile is not None
     ca.write_bytes(Path(paths.cafile).read_bytes())
-    access = Access(server="https://x", namespace="n", credentials=FixedCredentials(Credential()), ca_file=ca)
+    access = Access(server="https://x", namespace="n", ca_file=ca)
     contexts = TlsContexts(access)
     contexts.context(Credential())
     ca.write_text("half")

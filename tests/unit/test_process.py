@@ -16,7 +16,7 @@ from extender.app.files import follow_files
 from extender.app.options import Role, RunOptions
 from extender.app.process import Process
 from extender.kube.api_client import ClusterOptions, KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.lease import LeaseStore
 from extender.kube.ledger_store import LIMIT_BYTES
 from extender.kube.transport import Transport
@@ -50,7 +50,7 @@ class Serving:
 @pytest.fixture
 async def serving() -> AsyncIterator[Serving]:
     async with FakeApiServer() as server:
-        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        access = Access(server=server.url, namespace="default")
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
         options = RunOptions(
             roles=frozenset({Role.SERVE}),

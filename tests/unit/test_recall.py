@@ -12,7 +12,7 @@ import pytest
 from extender.inspect.decision_text import tell_decision, tell_history
 from extender.inspect.recall import OTHER_VERSION, History, Recollection, Replica, recall, recall_shadow
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access, Credential
 from extender.kube.errors import Forbidden, Unavailable
 from extender.kube.port_forward import get_from_pod
 from extender.kube.transport import Transport
@@ -53,9 +53,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @pytest.fixture
 async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
-    access = Access(
-        server=server.url, namespace="default", credentials=FixedCredentials(Credential(authorization="Bearer t"))
-    )
+    access = Access(server=server.url, namespace="default", credentials=Credential(authorization="Bearer t"))
     connected = KubeClient(Transport(access, user_agent="test"), namespace="default")
     yield connected
     await connected.close()

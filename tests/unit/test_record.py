@@ -31,7 +31,7 @@ from extender.inspect.record.recording import (
     read_recording,
 )
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.transport import Transport
 from extender.model import Membership
 from extender.simulate.recorded import NEVER, ObservedPool, calibrate, observed_pool
@@ -184,7 +184,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @pytest.fixture
 async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     connected = KubeClient(Transport(access, user_agent="test"), namespace="default")
     yield connected
     await connected.close()

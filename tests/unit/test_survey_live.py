@@ -16,7 +16,7 @@ from extender.inspect.plan_text import render_table
 from extender.inspect.survey.live_evidence import gather
 from extender.inspect.survey.to_evidence import DoctorOptions
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.lease import LEASE_LABELS
 from extender.kube.transport import Transport
 from extender.settings import Configuration
@@ -37,7 +37,7 @@ async def test_objects_of_warmnode_are_found_wherever_they_are(resource: Resourc
         server.store.create(NODES, "", {"metadata": {"name": "node-a"}})
         server.store.create(resource, "another", {"metadata": {"name": "theirs"}})
         server.store.create(resource, "zone", {"metadata": {"name": "ours", "labels": dict(labels)}})
-        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        access = Access(server=server.url, namespace="default")
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
         assert (await gather(client, DoctorOptions())).namespace == "zone"
         await client.close()
@@ -51,7 +51,7 @@ async def test_plan_finds_the_pauses_wherever_the_reaper_is_installed() -> None:
         note = '{"ducks": {"evicted": 9, "since": "2026-11-01T12:00:00Z", "pausedUntil": "2026-11-01T13:00:00Z"}}'
         metadata = {"name": "my-reaper", "labels": LEASE_LABELS, "annotations": {"warmnode.dev/brakes": note}}
         spec = {"holderIdentity": "reap_1", "renewTime": "2026-11-01T12:00:00.000000Z"}
-        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        access = Access(server=server.url, namespace="default")
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
 
         async def look() -> object:
@@ -83,7 +83,7 @@ async def test_plan_shows_one_namespace_to_somebody_who_may_not_list_more() -> N
                 labels = {"warmnode.dev/pool": "ducks"}
                 server.store.create(PODS, namespace, {"metadata": {"name": name, "labels": labels}})
             server.fail(Where.ANY, *[guarded] * REQUESTS)
-            access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+            access = Access(server=server.url, namespace="default")
             client = KubeClient(Transport(access, user_agent="test"), namespace="default")
             live = await take_snapshot(
                 client, by_label, namespace="default", ledger_name="l", lease_name="r", home="mine"
@@ -114,7 +114,7 @@ async def look_with(answers: Mapping[str, tuple[int, object]]) -> Evidence:
     async with FakeApiServer() as server:
         server.store.create(NODES, "", {"metadata": {"name": "node-a"}})
         server.fail(Where.ANY, *[scripted] * REQUESTS)
-        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        access = Access(server=server.url, namespace="default")
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
         try:
             return await gather(client, DoctorOptions())

@@ -17,7 +17,7 @@ from extender.inspect.live_snapshot import find_ledger
 from extender.inspect.view.following import Following
 from extender.inspect.view.view_model import CellState
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.errors import Forbidden, KubeError, Unavailable
 from extender.kube.transport import Transport
 from extender.kube.watch import PAGE_TIMEOUT
@@ -42,7 +42,7 @@ class Refusing(KubeClient):
     """A client for which requests fail whose path has one of these parts."""
 
     def __init__(self, server: FakeApiServer, errors: dict[str, KubeError]) -> None:
-        access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+        access = Access(server=server.url, namespace="default")
         super().__init__(Transport(access, user_agent="test"), namespace="default")
         self.errors = errors
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from extender.inspect.view.following import Following
 from extender.inspect.view.recalling import ASKED_EVERY, SHOWN
 from extender.kube.api_client import KubeClient
-from extender.kube.credentials import Access, Credential, FixedCredentials
+from extender.kube.credentials import Access
 from extender.kube.transport import Transport
 from extender.policy.decisions import EvictionDecision, encode_decision
 from extender.settings import read_configuration
@@ -79,7 +79,7 @@ def remembering(*names: str) -> Fault:
 
 @asynccontextmanager
 async def followed(server: FakeApiServer) -> AsyncIterator[Following]:
-    access = Access(server=server.url, namespace="default", credentials=FixedCredentials(Credential()))
+    access = Access(server=server.url, namespace="default")
     client = KubeClient(Transport(access, user_agent="test"), namespace="default")
     try:
         made = Following(client, read_configuration(None), "default", None, {})
