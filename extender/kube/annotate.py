@@ -1,12 +1,13 @@
-"""Annotations and labels on pods: one merge patch that names the version it is based on.
+"""One pod on the API server: read as it is now, and annotated by a merge patch that names the version it is based on.
 
-Owns the request. A pod that changed since it was judged is not written; what to do then is the caller's to decide.
+Owns the requests. A pod that changed since it was judged is not written; what to do then is the caller's to decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 import msgspec
 
@@ -27,7 +28,7 @@ from extender.model import Pod
 from extender.policy.deletion_cost import Price, Prices
 from extender.policy.marks import CONFIRMED, MARKED, format_idle_mark
 
-PATCH_TIMEOUT = timedelta(seconds=10)
+POD_TIMEOUT = timedelta(seconds=10)
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -39,8 +40,25 @@ async def annotate(client: KubeClient, pod: Pod, annotations: Mapping[str, str |
         NotFound: it is gone.
         KubeError: the API server refused or was not there.
     """
-    answer = await patch_metadata(client, pod, annotations)
-    return pod_from(decode_pod(answer), classify)
+    return pod_from(await patch_metadata(client, pod, annotations), classify)
+
+
+def pods_path(namespace: str | None) -> str:
+    """Give the path of a namespace's pods, None: of all pods."""
+    return "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+
+
+def pod_path(namespace: str, name: str) -> str:
+    """Give the path of a pod."""
+    return f"{pods_path(namespace)}/{quote(name, safe='')}"
+
+
+async def read_pod(client: KubeClient, namespace: str, name: str) -> PodObject:
+    """Read the pod of this name: what the API server's store holds, not what a cache remembers.
+
+    Raises `NotFound` where there is none, and other `KubeError`.
+    """
+    return decode_pod(await client.get_bytes(pod_path(namespace, name), timeout=POD_TIMEOUT))
 
 
 _POD = msgspec.json.Decoder(PodObject)
@@ -56,21 +74,22 @@ async def patch_metadata(
     pod: Pod,
     annotations: Mapping[str, str | None],
     labels: Mapping[str, str | None] | None = None,
-) -> bytes:
-    """Set annotations and labels, and give the pod as JSON. Otherwise as `annotate`."""
+) -> PodObject:
+    """Set annotations and labels, and give the pod as it is then. Otherwise as `annotate`."""
     metadata = {
         "uid": pod.uid,
         "resourceVersion": pod.resource_version,
         "annotations": dict(annotations),
         **({"labels": dict(labels)} if labels else {}),
     }
-    return await client.send(
+    answer = await client.send(
         "PATCH",
-        f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}",
+        pod_path(pod.namespace, pod.name),
         msgspec.json.encode({"metadata": metadata}),
         content_type=MERGE_PATCH,
-        timeout=PATCH_TIMEOUT,
+        timeout=POD_TIMEOUT,
     )
+    return decode_pod(answer)
 
 
 PRICES = {Price.DELETION: (DELETION_COST, COST_MARK), Price.DISRUPTION: (DISRUPTION_COST, DISRUPTION_MARK)}

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import asdict
 
-from extender.kube.annotate import PATCH_TIMEOUT, cost_annotations, patch_metadata
+from extender.kube.annotate import POD_TIMEOUT, cost_annotations, patch_metadata, pods_path, read_pod
 from extender.kube.api_client import KubeClient
 from extender.kube.api_request import Lane
 from extender.kube.codec import Codec
@@ -27,7 +27,6 @@ from extender.kube.objects import (
     PodObject,
     pod_from,
 )
-from extender.kube.watch_reports import UndecodableObject
 from extender.model import Pod, PodClaim
 from extender.policy.deletion_cost import NO_CHANGE, Prices
 from extender.policy.marks import format_idle_mark
@@ -50,6 +49,7 @@ class ClaimStore:
 
     def __init__(self, client: KubeClient, classify: Classify) -> None:
         self._client = client.on(Lane.CLAIMS)
+        self._classify = classify
         self._codec = Codec(PodObject, lambda raw: _found(raw, classify))
 
     async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]:
@@ -76,10 +76,9 @@ class ClaimStore:
     async def read(self, namespace: str, name: str) -> FoundPod | None:
         """Read a pod as it is now, None where there is none."""
         try:
-            body = await self._client.get_bytes(_path(namespace, name), timeout=PATCH_TIMEOUT)
+            return _found(await read_pod(self._client, namespace, name), self._classify)
         except NotFound:
             return None
-        return self._one(body)
 
     async def hold(self, pod: Pod, claim: PodClaim, key: str, *, cost: Prices = NO_CHANGE) -> FoundPod:
         """Put a claim on the pod in place of one that has expired, or the same one prolonged.
@@ -108,17 +107,11 @@ class ClaimStore:
     async def _write(
         self, pod: Pod, annotations: Mapping[str, str | None], labels: Mapping[str, str | None]
     ) -> FoundPod:
-        return self._one(await patch_metadata(self._client, pod, annotations, labels))
-
-    def _one(self, body: bytes) -> FoundPod:
-        try:
-            return self._codec.item(msgspec.Raw(body))
-        except UndecodableObject as error:
-            raise Unavailable(200, "Unreadable", str(error)) from error
+        return _found(await patch_metadata(self._client, pod, annotations, labels), self._classify)
 
     async def _list(self, namespace: str | None, params: Mapping[str, str]) -> list[FoundPod]:
-        path = "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
-        page = self._codec.page(await self._client.get_bytes(path, params=params, timeout=PATCH_TIMEOUT))
+        path = pods_path(namespace)
+        page = self._codec.page(await self._client.get_bytes(path, params=params, timeout=POD_TIMEOUT))
         if page.skipped:
             raise Unavailable(200, "Unreadable", f"{path}: {page.skipped[0]}")
         return page.items
@@ -126,22 +119,10 @@ class ClaimStore:
 
 def format_claim(claim: PodClaim) -> str:
     """Write a claim as the annotation has it."""
-    record = ClaimRecord(
-        id=claim.id,
-        pool=claim.pool,
-        user=claim.user,
-        claimant=claim.claimant,
-        since=format_idle_mark(claim.since),
-        expires=format_idle_mark(claim.expires),
-        renewals=claim.renewals,
-        protects=claim.protects,
-    )
+    times = {"since": format_idle_mark(claim.since), "expires": format_idle_mark(claim.expires)}
+    record = ClaimRecord(**{**asdict(claim), **times})
     return msgspec.json.encode(record).decode()
 
 
 def _found(raw: PodObject, classify: Classify) -> FoundPod:
     return FoundPod(pod=pod_from(raw, classify), ip=raw.status.pod_ip or None)
-
-
-def _path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"

@@ -13,14 +13,13 @@ from enum import StrEnum
 
 import msgspec
 
-from extender.kube.annotate import decode_pod
+from extender.kube.annotate import POD_TIMEOUT, pod_path, read_pod
 from extender.kube.api_client import KubeClient
-from extender.kube.codec import check_answer, decode_answer
+from extender.kube.codec import check_answer
 from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
 from extender.kube.objects import Classify, labels_of, pod_from
-from extender.model import Expression, Pod, Selector
-
-EVICTION_TIMEOUT = timedelta(seconds=10)
+from extender.kube.pod_disruption_budgets import read_pod_budget
+from extender.model import Pod, Selector
 
 
 class EvictionOutcome(StrEnum):
@@ -68,10 +67,9 @@ class Evictor:
     async def read(self, pod: Pod) -> FreshPod | None:
         """Read a pod anew, None where it is gone or another pod has its name. Raises other `KubeError`."""
         try:
-            body = await self._client.get_bytes(_path(pod), timeout=EVICTION_TIMEOUT)
+            raw = await read_pod(self._client, pod.namespace, pod.name)
         except NotFound:
             return None
-        raw = decode_pod(body)
         if raw.metadata.uid != pod.uid:
             return None
         return FreshPod(pod=pod_from(raw, self._classify), labels=labels_of(raw))
@@ -85,10 +83,8 @@ class Evictor:
             "deleteOptions": {"preconditions": {"uid": pod.uid, "resourceVersion": pod.resource_version}},
         }
         try:
-            answer = await self._client.send(
-                "POST", f"{_path(pod)}/eviction", msgspec.json.encode(body), timeout=EVICTION_TIMEOUT
-            )
-            check_answer(answer)
+            path = f"{pod_path(pod.namespace, pod.name)}/eviction"
+            check_answer(await self._client.send("POST", path, msgspec.json.encode(body), timeout=POD_TIMEOUT))
         except KubeError as error:
             return result_of(error)
         return EvictionResult(outcome=EvictionOutcome.EVICTED)
@@ -96,17 +92,9 @@ class Evictor:
     async def budget_selector(self, namespace: str, name: str) -> Selector | None:
         """Read which pods a PodDisruptionBudget covers, None where it is gone or cannot be read."""
         try:
-            body = await self._client.get_bytes(
-                f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}", timeout=EVICTION_TIMEOUT
-            )
-            spec = decode_answer(body, _BUDGET, "no PodDisruptionBudget").spec
+            return (await read_pod_budget(self._client, namespace, name)).selector
         except KubeError:
             return None
-        return spec.selector.value() if spec is not None and spec.selector is not None else None
-
-
-def _path(pod: Pod) -> str:
-    return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
 
 
 _BUDGET_NAME = re.compile(r"The disruption budget (\S+) ")  # registry/core/pod/storage/eviction.go
@@ -138,37 +126,3 @@ def result_of(error: KubeError) -> EvictionResult:
             return EvictionResult(outcome=EvictionOutcome.REFUSED, detail=detail)
         case _:
             return EvictionResult(outcome=EvictionOutcome.FAILED, detail=detail, retry_after=error.retry_after)
-
-
-class _Requirement(msgspec.Struct):
-    key: str = ""
-    operator: str = ""
-    values: list[str] | None = None
-
-
-class LabelSelectorObject(msgspec.Struct, rename="camel"):
-    """A label selector as it stands in objects."""
-
-    match_labels: dict[str, str] | None = None
-    match_expressions: list[_Requirement] | None = None
-
-    def value(self) -> Selector:
-        """Give it as policies take it."""
-        return Selector(
-            match_labels=tuple((self.match_labels or {}).items()),
-            match_expressions=tuple(
-                Expression(key=each.key, operator=each.operator, values=frozenset(each.values or ()))
-                for each in self.match_expressions or ()
-            ),
-        )
-
-
-class _BudgetSpec(msgspec.Struct):
-    selector: LabelSelectorObject | None = None
-
-
-class _Budget(msgspec.Struct):
-    spec: _BudgetSpec | None = None
-
-
-_BUDGET = msgspec.json.Decoder(_Budget)

@@ -6,7 +6,7 @@ the safe side: a NodeClaim lasts, a NodePool's budget fails closed.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from sys import intern
 
 from msgspec import Struct
@@ -24,6 +24,8 @@ _CONDITIONS = {str(condition): condition for condition in NodeClaimCondition}
 
 
 class NodeClaimSpec(Struct, rename="camel", gc=False, frozen=True):
+    """Its durations are Karpenter's NillableDuration: a Go duration, or "Never", which reads as None."""
+
     expire_after: str = NEVER
 
 
@@ -51,12 +53,8 @@ class Disruption(Struct, rename="camel", gc=False, frozen=True):
     budgets: list[BudgetObject] | None = None
 
 
-class NodeClaimTemplateSpec(Struct, rename="camel", gc=False, frozen=True):
-    expire_after: str = NEVER
-
-
 class NodeClaimTemplate(Struct, rename="camel", gc=False, frozen=True):
-    spec: NodeClaimTemplateSpec = NodeClaimTemplateSpec()
+    spec: NodeClaimSpec = NodeClaimSpec()
 
 
 class NodePoolSpec(Struct, rename="camel", gc=False, frozen=True):
@@ -92,7 +90,7 @@ def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
         deleting=meta.deletion_timestamp is not None,
         has_deadline=TERMINATION_TIMESTAMP in (meta.annotations or {}),
         conditions=frozenset(true),
-        expire_after=_nillable(raw.spec.expire_after),
+        expire_after=parse_go_duration(raw.spec.expire_after),
         quiet_since=utc(raw.status.last_pod_event_time or (initialized.last_transition_time if initialized else None)),
         consolidatable_since=utc(consolidatable.last_transition_time) if consolidatable is not None else None,
     )
@@ -115,9 +113,9 @@ def node_pool_from(raw: NodePoolObject) -> NodePool:
         name=raw.metadata.name,
         uid=raw.metadata.uid,
         replicas=raw.spec.replicas,
-        consolidate_after=_nillable(disruption.consolidate_after),
+        consolidate_after=parse_go_duration(disruption.consolidate_after),
         consolidation_policy=disruption.consolidation_policy,
-        expire_after=_nillable(raw.spec.template.spec.expire_after),
+        expire_after=parse_go_duration(raw.spec.template.spec.expire_after),
         budgets=tuple(
             DisruptionBudget(
                 nodes=each.nodes,
@@ -128,8 +126,3 @@ def node_pool_from(raw: NodePoolObject) -> NodePool:
             for each in budgets
         ),
     )
-
-
-def _nillable(text: str) -> timedelta | None:
-    """Karpenter's NillableDuration: a Go duration, None for "Never" and for what cannot be read."""
-    return parse_go_duration(text)

@@ -109,15 +109,10 @@ async def is_held(client: KubeClient, *, namespace: str, name: str, within: time
 
 
 class LeaseObject(msgspec.Struct, frozen=True):
-    """A Lease as a list has it, not read yet."""
+    """A Lease, not read yet."""
 
     metadata: msgspec.Raw
     spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
-
-
-def stored_lease_of(raw: LeaseObject) -> StoredLease:
-    """Read a Lease of a list."""
-    return stored_lease_from(b'{"metadata":' + bytes(raw.metadata) + b',"spec":' + bytes(raw.spec) + b"}")
 
 
 class _Spec(msgspec.Struct, rename="camel"):
@@ -135,20 +130,19 @@ class _Metadata(msgspec.Struct):
     labels: dict[str, str] | None = None
 
 
-class _Lease(msgspec.Struct):
-    metadata: msgspec.Raw
-    spec: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
-
-
-_LEASE = msgspec.json.Decoder(_Lease)
+_LEASE = msgspec.json.Decoder(LeaseObject)
 _METADATA = msgspec.json.Decoder(_Metadata)
 _FIELDS = msgspec.json.Decoder(dict[str, object])
 _SPEC = msgspec.json.Decoder(_Spec)
 
 
 def stored_lease_from(body: bytes) -> StoredLease:
-    """Read a Lease's JSON. What is absent or makes no sense in its spec is None, empty or 0 in the record."""
-    lease = decode_answer(body, _LEASE, "not a Lease")
+    """Read a Lease's JSON, see `stored_lease_of`. Raises Unavailable where it is none."""
+    return stored_lease_of(decode_answer(body, _LEASE, "not a Lease"))
+
+
+def stored_lease_of(lease: LeaseObject) -> StoredLease:
+    """Read a Lease. What is absent or makes no sense in its spec is None, empty or 0 in the record."""
     spec = decode_part(lease.spec, _SPEC) or _Spec()  # null, or not an object
     seconds = _whole(spec.lease_duration_seconds, _MAX_SECONDS)
     record = LeaseRecord(

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from extender.kube.annotate import MERGE_PATCH
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.errors import Conflict, NotFound
@@ -27,7 +28,6 @@ LEDGER_LABELS = {"app.kubernetes.io/name": "warmnode", COMPONENT_LABEL: "ledger"
 
 _ATTEMPTS = 3
 _CONFIG_MAP = msgspec.json.Decoder(ConfigMapObject)
-_MERGE_PATCH = "application/merge-patch+json"
 
 
 class LedgerFull(Exception):
@@ -108,7 +108,7 @@ class LedgerStore:
     async def _patch(self, data: Mapping[str, str | None], based_on: Ledger) -> Ledger:
         body = {"metadata": {"resourceVersion": based_on.resource_version, "labels": LEDGER_LABELS}, "data": data}
         return _decode(
-            await self._client.send("PATCH", self._path, msgspec.json.encode(body), content_type=_MERGE_PATCH)
+            await self._client.send("PATCH", self._path, msgspec.json.encode(body), content_type=MERGE_PATCH)
         )
 
 

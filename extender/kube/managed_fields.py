@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Raw, Struct
 
+from extender.kube.annotate import pod_path
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer, decode_part
 from extender.kube.objects import DELETION_COST, ObjectMeta
@@ -48,6 +49,6 @@ def writer_of(annotation: str, raw: Raw) -> str | None:
 
 async def is_priced_by_karpenter(client: KubeClient, pod: Pod) -> bool:
     """Read whether Karpenter itself wrote the deletion cost that stands on a pod. Raises `KubeError`."""
-    body = await client.get_bytes(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}")
+    body = await client.get_bytes(pod_path(pod.namespace, pod.name))
     meta = decode_answer(body, _SIGNED, "no pod").metadata
     return meta.uid == pod.uid and writer_of(DELETION_COST, meta.managed_fields) == KARPENTERS_NAME

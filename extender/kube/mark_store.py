@@ -6,9 +6,8 @@ Owns what a mark looks like on the API server. Who may write one, and when to tr
 from __future__ import annotations
 
 from datetime import datetime
-from urllib.parse import quote
 
-from extender.kube.annotate import PATCH_TIMEOUT, annotate, decode_pod
+from extender.kube.annotate import annotate, read_pod
 from extender.kube.api_client import KubeClient
 from extender.kube.objects import IDLE_SINCE, IDLE_SOURCE, Classify, pod_from
 from extender.model import Pod
@@ -27,10 +26,8 @@ class MarkStore:
         self._classify = classify
 
     async def read(self, namespace: str, name: str) -> Pod:
-        """Read the pod as it is now: what the API server's store holds, not what a cache remembers."""
-        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
-        body = await self._client.get_bytes(path, timeout=PATCH_TIMEOUT)
-        return pod_from(decode_pod(body), self._classify)
+        """Read the pod as it is now."""
+        return pod_from(await read_pod(self._client, namespace, name), self._classify)
 
     async def write(self, pod: Pod, idle_since: datetime) -> Pod:
         """Mark the pod idle and give it is then. The mark is the worker's: a note of warmnode's goes."""

@@ -14,6 +14,7 @@ from sys import intern
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from extender.model import (
     FOREVER,
@@ -324,16 +325,7 @@ def claim_from(text: str | None) -> PodClaim | None:
     since, expires = parse_idle_mark(record.since), parse_idle_mark(record.expires)
     if since is None or expires is None:
         return UNREADABLE_CLAIM
-    return PodClaim(
-        id=record.id,
-        pool=record.pool,
-        user=record.user,
-        claimant=record.claimant,
-        since=since,
-        expires=expires,
-        renewals=record.renewals,
-        protects=record.protects,
-    )
+    return PodClaim(**{**asdict(record), "since": since, "expires": expires})
 
 
 _GO_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")

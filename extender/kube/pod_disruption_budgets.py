@@ -1,20 +1,45 @@
-"""PodDisruptionBudgets to values, and one look at all of them.
+"""PodDisruptionBudgets to values, and a look at one or all of them.
 
 Owns what is read of them to know which nodes they hold. Whether an eviction is granted only the API server says.
 """
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 
+from extender.kube.annotate import POD_TIMEOUT
 from extender.kube.api_client import KubeClient
-from extender.kube.eviction import LabelSelectorObject
+from extender.kube.codec import decode_answer
 from extender.kube.listing import list_objects
 from extender.kube.objects import ObjectMeta
-from extender.model import PodBudget
+from extender.model import Expression, PodBudget, Selector
 
 POD_BUDGETS_PATH = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_ALLOW = "AlwaysAllow"
+
+
+class _Requirement(Struct):
+    key: str = ""
+    operator: str = ""
+    values: list[str] | None = None
+
+
+class LabelSelectorObject(Struct, rename="camel"):
+    """A label selector as it stands in objects."""
+
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[_Requirement] | None = None
+
+    def value(self) -> Selector:
+        """Give it as policies take it."""
+        return Selector(
+            match_labels=tuple((self.match_labels or {}).items()),
+            match_expressions=tuple(
+                Expression(key=each.key, operator=each.operator, values=frozenset(each.values or ()))
+                for each in self.match_expressions or ()
+            ),
+        )
 
 
 class PodBudgetSpec(Struct, rename="camel", gc=False, frozen=True):
@@ -41,6 +66,16 @@ def pod_budget_from(raw: PodBudgetObject) -> PodBudget:
         allowed=raw.status.disruptions_allowed,
         unhealthy_may_go=raw.spec.unhealthy_pod_eviction_policy == ALWAYS_ALLOW,
     )
+
+
+_POD_BUDGET = msgspec.json.Decoder(PodBudgetObject)
+
+
+async def read_pod_budget(client: KubeClient, namespace: str, name: str) -> PodBudget:
+    """Read one. Raises `KubeError`."""
+    path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}"
+    body = await client.get_bytes(path, timeout=POD_TIMEOUT)
+    return pod_budget_from(decode_answer(body, _POD_BUDGET, "no PodDisruptionBudget"))
 
 
 async def list_pod_budgets(client: KubeClient) -> list[PodBudget]:

@@ -7,8 +7,6 @@ that begins to lead remembers nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated
 
 import msgspec
 
@@ -22,28 +20,18 @@ LIMIT_BYTES = 8 * 1024
 """The Lease is written every two seconds."""
 
 
-_Time = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class _Record(msgspec.Struct, rename="camel", omit_defaults=True):
-    evicted: int
-    since: _Time
-    paused_until: _Time | None = None
-
-
-_NOTE = msgspec.json.Decoder(dict[str, _Record])
+_NOTE = msgspec.json.Decoder(dict[str, BrakeRecord])
 
 
 def brake_note(brakes: Mapping[str, BrakeRecord]) -> dict[str, str]:
     """Write the note: by pool, paused ones first, then those with the most evictions, as many as there is room for."""
-    noted: dict[str, _Record] = {}
+    noted: dict[str, BrakeRecord] = {}
     room = LIMIT_BYTES
     for pool, record in sorted(brakes.items(), key=lambda each: (each[1].paused_until is None, -each[1].evicted)):
-        noted[pool] = _Record(record.evicted, record.since, record.paused_until)
-        room -= len(msgspec.json.encode({pool: noted[pool]}))
+        room -= len(msgspec.json.encode({pool: record}))
         if room < 0:
-            del noted[pool]
             break
+        noted[pool] = record
     return {BRAKES: msgspec.json.encode(noted).decode()}
 
 
@@ -51,10 +39,4 @@ def brakes_from(lease: StoredLease) -> Mapping[str, BrakeRecord] | None:
     """Read the note. Nobody holds the Lease: nothing is remembered. None: whoever holds it does not say."""
     if not lease.record.holder:
         return {}
-    noted = decode_part(annotations_of(lease).get(BRAKES, "").encode(), _NOTE)
-    if noted is None:
-        return None
-    return {
-        pool: BrakeRecord(evicted=each.evicted, since=each.since, paused_until=each.paused_until)
-        for pool, each in noted.items()
-    }
+    return decode_part(annotations_of(lease).get(BRAKES, "").encode(), _NOTE)

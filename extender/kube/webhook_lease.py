@@ -7,7 +7,6 @@ the last call, the last TLS handshake that failed, when the certificate ends, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from extender.kube.api_client import KubeClient
 from extender.kube.lease import LeaseStore, StoredLease, annotations_of, micro_time
@@ -23,14 +22,6 @@ CERTIFICATE_ENDS = f"{PREFIX}certificate-ends"
 VERSION = f"{PREFIX}version"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredWebhookRecord:
-    """A record as it was read, and the Lease that it stands in."""
-
-    record: WebhookRecord
-    lease: StoredLease
-
-
 class WebhookLease:
     """Reads and writes the Lease ``name`` in ``namespace``. Raises as `LeaseStore`; needs get, create and update."""
 
@@ -38,12 +29,11 @@ class WebhookLease:
         self._notes: Mapping[str, str | None] = {}
         self._store = LeaseStore(client, namespace=namespace, name=name, labels=LABELS, notes=lambda: self._notes)
 
-    async def read(self) -> StoredWebhookRecord | None:
-        """Read it is now, None where there is none."""
-        lease = await self._store.read()
-        return None if lease is None else stored_record_from(lease)
+    async def read(self) -> StoredLease | None:
+        """Read it as it is now, None where there is none: `webhook_record_from` says what it holds."""
+        return await self._store.read()
 
-    async def write(self, record: WebhookRecord, based_on: StoredWebhookRecord | None) -> StoredWebhookRecord:
+    async def write(self, record: WebhookRecord, based_on: StoredLease | None) -> StoredLease:
         """Write it, or create it where ``based_on`` is None. Raises Conflict where others wrote since."""
         spec = LeaseRecord(holder=record.holder, renewed=record.written)
         refusal = record.last_refusal
@@ -53,15 +43,13 @@ class WebhookLease:
             LAST_REFUSAL: None if refusal is None else f"{micro_time(refusal.at)} {refusal.failure}",
             CERTIFICATE_ENDS: None if record.certificate_ends is None else micro_time(record.certificate_ends),
         }
-        if based_on is None:
-            return stored_record_from(await self._store.create(spec))
-        return stored_record_from(await self._store.update(spec, based_on.lease))
+        return await (self._store.create(spec) if based_on is None else self._store.update(spec, based_on))
 
 
-def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
+def webhook_record_from(lease: StoredLease) -> WebhookRecord:
     """Read the record out of a Lease."""
     annotations = annotations_of(lease)
-    record = WebhookRecord(
+    return WebhookRecord(
         holder=lease.record.holder,
         version=annotations.get(VERSION, ""),
         written=lease.record.renewed,
@@ -69,7 +57,6 @@ def stored_record_from(lease: StoredLease) -> StoredWebhookRecord:
         last_refusal=_refusal_from(annotations.get(LAST_REFUSAL, "")),
         certificate_ends=parse_idle_mark(annotations.get(CERTIFICATE_ENDS)),
     )
-    return StoredWebhookRecord(record=record, lease=lease)
 
 
 def _refusal_from(text: str) -> Refusal | None:

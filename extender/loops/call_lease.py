@@ -16,7 +16,8 @@ from typing import Protocol
 
 from extender.clock import Clock, Moment, Steady
 from extender.kube.errors import Conflict, Forbidden, KubeError
-from extender.kube.webhook_lease import StoredWebhookRecord
+from extender.kube.lease import StoredLease
+from extender.kube.webhook_lease import webhook_record_from
 from extender.logs import fields
 from extender.model import Pod
 from extender.policy.scheduler_silence import (
@@ -40,8 +41,8 @@ CLOCK_TOLERANCE = timedelta(seconds=30)
 class Record(Protocol):
     """The part of `kube.webhook_lease.WebhookLease` that is needed here, with the same promises."""
 
-    async def read(self) -> StoredWebhookRecord | None: ...
-    async def write(self, record: WebhookRecord, based_on: StoredWebhookRecord | None) -> StoredWebhookRecord: ...
+    async def read(self) -> StoredLease | None: ...
+    async def write(self, record: WebhookRecord, based_on: StoredLease | None) -> StoredLease: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -147,12 +148,13 @@ class CallWatch:
             stored = await self.record.read()
             if self.clock.is_off:
                 return f"the clock here is {self.clock.told_off}"
-            if stored is not None:
-                self._last_call_anywhere = _latest(limit, self._last_call_anywhere, stored.record.last_call)
-                self._hear_of(stored.record.last_call, now)
-                if (refusal := stored.record.last_refusal) is not None and refusal.at <= limit:
-                    self._last_refusal = more_telling(self._last_refusal, refusal)
-            if self._is_due(stored):
+            known = None if stored is None else webhook_record_from(stored)
+            if known is not None:
+                self._last_call_anywhere = _latest(limit, self._last_call_anywhere, known.last_call)
+                self._hear_of(known.last_call, now)
+                if known.last_refusal is not None and known.last_refusal.at <= limit:
+                    self._last_refusal = more_telling(self._last_refusal, known.last_refusal)
+            if self._is_due(known):
                 record = WebhookRecord(
                     holder=self.identity,
                     version=self.version,
@@ -179,15 +181,14 @@ class CallWatch:
         at = now.steady + min(call - now.now, timedelta(0))
         self._called = at if self._called is None else max(self._called, at)
 
-    def _is_due(self, stored: StoredWebhookRecord | None) -> bool:
+    def _is_due(self, known: WebhookRecord | None) -> bool:
         """Say whether to write: there is none, none for a minute, or it lacks a call or the first refusal for long."""
-        if stored is None or stored.record.written is None:
+        if known is None or known.written is None or abs(self.clock.now() - known.written) >= WRITE_INTERVAL:
             return True
-        if abs(self.clock.now() - stored.record.written) >= WRITE_INTERVAL:
+        if self._is_news(known.last_call):
             return True
-        return self._is_news(stored.record.last_call) or _ends_silence(
-            _time_of(stored.record.last_refusal), _time_of(self._last_refusal)
-        )
+        theirs, ours = known.last_refusal, self._last_refusal
+        return ours is not None and (theirs is None or ours.at - theirs.at > SILENCE)
 
     def _is_news(self, stored: datetime | None) -> bool:
         """Say whether our last call is a minute later than the one that is stored, or was not stored for a minute.
@@ -198,14 +199,6 @@ class CallWatch:
         if ours is None or ours > now or (stored is not None and ours <= stored):
             return False
         return stored is None or max(ours - stored, now - ours) >= WRITE_INTERVAL
-
-
-def _ends_silence(known: datetime | None, ours: datetime | None) -> bool:
-    return ours is not None and (known is None or ours - known > SILENCE)
-
-
-def _time_of(refusal: Refusal | None) -> datetime | None:
-    return None if refusal is None else refusal.at
 
 
 def _latest(limit: datetime, *times: datetime | None) -> datetime | None:

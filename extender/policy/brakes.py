@@ -9,8 +9,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from msgspec import Struct
+
 from extender.clock import Moment, Steady
 from extender.model import OrderKey, Pod, SkipReason
+from extender.policy.decisions import ZonedTime
 
 COME_BACK_WITHIN = timedelta(minutes=1)
 """A replacement is made within the idle timeout, or within this where that is shorter."""
@@ -112,14 +115,13 @@ def paused_until(episodes: Sequence[Episode]) -> Steady | None:
     return ends[-1] + PAUSE if ends else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrakeRecord:
+class BrakeRecord(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What is remembered of a pool: how many workers were evicted ``since`` then, an hour ago at most, and until when
-    it is paused, None where it is not."""
+    it is paused, None where it is not. It is noted on the reapers' Lease as it stands here."""
 
     evicted: int
-    since: datetime
-    paused_until: datetime | None = None
+    since: ZonedTime
+    paused_until: ZonedTime | None = None
 
 
 def brake_record(episodes: Sequence[Episode], now: Moment) -> BrakeRecord | None:

@@ -30,7 +30,7 @@ from extender.kube.listing import list_objects
 from extender.kube.managed_fields import is_priced_by_karpenter
 from extender.kube.mark_store import MarkStore
 from extender.kube.objects import PodObject
-from extender.kube.webhook_lease import StoredWebhookRecord, WebhookLease
+from extender.kube.webhook_lease import WebhookLease
 from extender.policy.election import LeaseRecord
 from extender.policy.scheduler_silence import WebhookRecord
 from extender.web.authorization import Authorization, Verb
@@ -101,7 +101,7 @@ def readers(client: Answers) -> dict[str, Callable[[], Awaitable[object]]]:
         "new lease": lambda: lease.create(LeaseRecord(holder="me", renewed=NOW)),
         "webhook lease": webhook.read,
         "new webhook lease": lambda: webhook.write(RECORD, None),
-        "webhook lease again": lambda: webhook.write(RECORD, StoredWebhookRecord(record=RECORD, lease=EMPTY_LEASE)),
+        "webhook lease again": lambda: webhook.write(RECORD, EMPTY_LEASE),
         "ledger": ledger.read,
         "new ledger": lambda: ledger.record({"uid": NOW}, None),
         "leases of a survey": lambda: list_objects(client, "/leases", LeaseObject, lease_facts),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.cli import main
 from extender.inspect.explain import (
@@ -192,7 +192,7 @@ def test_a_paused_pool_evicts_nobody_and_says_until_when() -> None:
     assert "pool pauses, until 12:50:00 UTC (poolPaused)" in page(seen, found)
     assert "pool pauses, until 12:50:00 UTC (poolPaused)" in page(seen, pool_of(seen))
     assert tree(seen, pool_of(seen))["pool"]["pausedUntil"] == tree(seen, found)["pod"]["pausedUntil"]
-    over = look(*workers, brakes={"pool": replace(brake, paused_until=NOW)})
+    over = look(*workers, brakes={"pool": structs.replace(brake, paused_until=NOW)})
     assert pod_of(over, "b").waits is None
 
 
