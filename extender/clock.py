@@ -49,7 +49,6 @@ class Clock:
     skew: Callable[[], timedelta | None] = lambda: None
 
     def moment(self) -> Moment:
-        """Read both clocks."""
         return Moment(now=self.now(), steady=self.steady())
 
     @property

@@ -325,7 +325,6 @@ def labels_as_text(labels: Mapping[str, str]) -> str:
 
 
 def labels_from_text(text: str) -> dict[str, str]:
-    """Read what `labels_as_text` wrote."""
     return dict(pair.split("=", 1) for pair in text.split(",")) if text else {}
 
 

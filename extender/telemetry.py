@@ -262,7 +262,6 @@ class Metrics:
         self._figures.append(figures)
 
     def exposition(self) -> bytes:
-        """Write the text format."""
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
@@ -307,7 +306,6 @@ class WatchMetrics:
         self._listed: set[str] = set()
 
     def listed(self, name: str, count: int, seconds: float) -> None:
-        """A complete list was taken."""
         first = name not in self._listed
         self._listed.add(name)
         self._metrics.watch_lists.labels(name).inc()
@@ -315,12 +313,10 @@ class WatchMetrics:
         log.log(level, "listed", extra=fields(collection=name, count=count, seconds=round(seconds, 3)))
 
     def relisted(self, name: str, reason: str) -> None:
-        """The list just taken was not the first."""
         level = logging.DEBUG if reason in _ROUTINE else logging.INFO
         log.log(level, "listed again", extra=fields(collection=name, reason=reason))
 
     def watch_failed(self, name: str, error: Exception) -> None:
-        """A list or a watch failed and is tried again."""
         self._metrics.watch_failures.labels(name, type(error).__name__).inc()
         status = getattr(error, "status", 0)
         if name in self._optional and status in (403, 404):
@@ -332,12 +328,10 @@ class WatchMetrics:
         log.log(level, "watch failed", extra=fields(collection=name, error=str(error)))
 
     def undecodable(self, name: str, error: Exception) -> None:
-        """An object could not be read and was left out."""
         self._metrics.watch_undecodable.labels(name).inc()
         log.warning("object cannot be read", extra=fields(collection=name, error=str(error)))
 
     def event(self, name: str) -> None:
-        """One watch event was taken."""
         self._metrics.watch_events.labels(name).inc()
 
 

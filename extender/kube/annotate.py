@@ -49,7 +49,6 @@ def pods_path(namespace: str | None) -> str:
 
 
 def pod_path(namespace: str, name: str) -> str:
-    """Give the path of a pod."""
     return f"{pods_path(namespace)}/{quote(name, safe='')}"
 
 

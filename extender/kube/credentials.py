@@ -36,7 +36,6 @@ class Credential:
     key_file: Path | None = None
 
     async def get(self, *, refresh: bool = False) -> Credential:
-        """The same each time."""
         return self
 
 
@@ -68,7 +67,6 @@ class PrivateFiles:
         return path
 
     def close(self) -> None:
-        """Remove them."""
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
@@ -98,7 +96,6 @@ class Access:
     files: PrivateFiles = field(default_factory=PrivateFiles)
 
     async def credential(self, *, refresh: bool = False) -> Credential:
-        """The credential to use now, as `Credentials.get`."""
         credential = await self.credentials.get(refresh=refresh)
         if self.cert_file is None:
             return credential

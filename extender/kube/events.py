@@ -30,8 +30,6 @@ NOTE_LIMIT = 1024
 
 
 class EventReason(StrEnum):
-    """The reasons that we use."""
-
     EVICTED_IDLE = "EvictedIdleWorker"
     POOL_PAUSED = "ReapingPaused"
     COSTS_GIVEN_UP = "DeletionCostsGivenUp"
@@ -52,17 +50,14 @@ class EventRecorder:
         )
 
     async def evicted(self, pod: Pod, why: str) -> None:
-        """Say that a worker was evicted."""
         await self._record(pod, EventReason.EVICTED_IDLE, "Evict", "Normal", f"Evicted an idle worker: {why}", pod.uid)
 
     async def paused(self, pool: str, pod: Pod, why: str) -> None:
-        """Say that a pool is not reaped for a while, on one of its pods."""
         await self._record(
             pod, EventReason.POOL_PAUSED, "Pause", "Warning", f"Pool {pool} is not reaped: {why}", f"pool {pool}"
         )
 
     async def gave_up(self, pod: Pod, why: str) -> None:
-        """Say that deletion costs are given up, on a pod that somebody else has priced."""
         await self._record(pod, EventReason.COSTS_GIVEN_UP, "GiveUp", "Warning", why, "deletion costs")
 
     async def _record(self, pod: Pod, reason: EventReason, action: str, kind: str, note: str, subject: str) -> None:

@@ -58,8 +58,6 @@ class FreshPod:
 
 
 class Evictor:
-    """Reads and evicts pods."""
-
     def __init__(self, client: KubeClient, classify: Classify) -> None:
         self._client = client
         self._classify = classify

@@ -52,7 +52,6 @@ class ExecConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     interactive_mode: str = "IfAvailable"
 
     def problems(self) -> Iterator[str]:
-        """What cannot be done as it is said."""
         if not self.command:
             yield "exec.command is empty"
         if self.api_version not in _API_VERSIONS:

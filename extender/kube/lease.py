@@ -156,7 +156,6 @@ def stored_lease_of(lease: LeaseObject) -> StoredLease:
 
 
 def annotations_of(lease: StoredLease) -> dict[str, str]:
-    """Read a Lease's annotations."""
     return _metadata_of(lease).annotations or {}
 
 

@@ -26,7 +26,6 @@ class MarkStore:
         self._classify = classify
 
     async def read(self, namespace: str, name: str) -> Pod:
-        """Read the pod as it is now."""
         return pod_from(await read_pod(self._client, namespace, name), self._classify)
 
     async def write(self, pod: Pod, idle_since: datetime) -> Pod:

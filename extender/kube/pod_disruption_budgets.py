@@ -32,7 +32,6 @@ class LabelSelectorObject(Struct, rename="camel"):
     match_expressions: list[_Requirement] | None = None
 
     def value(self) -> Selector:
-        """Give it as policies take it."""
         return Selector(
             match_labels=tuple((self.match_labels or {}).items()),
             match_expressions=tuple(
@@ -72,12 +71,10 @@ _POD_BUDGET = msgspec.json.Decoder(PodBudgetObject)
 
 
 async def read_pod_budget(client: KubeClient, namespace: str, name: str) -> PodBudget:
-    """Read one. Raises `KubeError`."""
     path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}"
     body = await client.get_bytes(path, timeout=POD_TIMEOUT)
     return pod_budget_from(decode_answer(body, _POD_BUDGET, "no PodDisruptionBudget"))
 
 
 async def list_pod_budgets(client: KubeClient) -> list[PodBudget]:
-    """List all of them. Raises `KubeError`."""
     return await list_objects(client, POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from)

@@ -137,7 +137,6 @@ class Transport:
         return error
 
     async def close(self) -> None:
-        """Close all connections and remove credentials from the disk."""
         self._access.files.close()
         for session in self._sessions.values():
             await session.close()

@@ -136,7 +136,6 @@ class Reflector(Generic[S, T]):
 
     @property
     def synced(self) -> bool:
-        """Whether the collection was listed completely at least once."""
         return self.synced_event.is_set()
 
     def relist(self) -> None:

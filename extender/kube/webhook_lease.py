@@ -47,7 +47,6 @@ class WebhookLease:
 
 
 def webhook_record_from(lease: StoredLease) -> WebhookRecord:
-    """Read the record out of a Lease."""
     annotations = annotations_of(lease)
     return WebhookRecord(
         holder=lease.record.holder,

@@ -93,7 +93,6 @@ class CallWatch:
             self._wake.set()
 
     def bound(self, worker: Pod) -> None:
-        """Take note of a worker that got its node."""
         if should_have_called(worker, self.schedulers()):
             self._last_bound = self.clock.steady()
 

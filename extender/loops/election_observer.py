@@ -55,26 +55,21 @@ class ElectionTelemetry:
         metrics.leader.set(0)
 
     def acquired(self) -> None:
-        """Log and count it."""
         self._metrics.leader.set(1)
         self._metrics.leader_changes.labels("acquired").inc()
         log.info("leading", extra=fields(identity=self._identity))
 
     def lost(self, reason: LossReason) -> None:
-        """Log and count it."""
         self._metrics.leader.set(0)
         self._metrics.leader_changes.labels("lost").inc()
         level = logging.INFO if reason is LossReason.RELEASED else logging.WARNING
         log.log(level, "not leading any more", extra=fields(identity=self._identity, reason=reason))
 
     def leader_changed(self, identity: str) -> None:
-        """Log who leads now."""
         log.info("leader", extra=fields(leader=identity or "nobody"))
 
     def failed(self, error: KubeError) -> None:
-        """Log a new problem."""
         log.warning("the Lease cannot be read or written; trying again", extra=fields(problem=str(error)))
 
     def recovered(self) -> None:
-        """Log its end."""
         log.info("the Lease can be read and written again")

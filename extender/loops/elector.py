@@ -69,13 +69,9 @@ class LeaderElector:
     _seen: Sighting | None = field(default=None, init=False)
     _leads_until_seconds: float = field(default=-inf, init=False)
     _is_released: bool = field(default=False, init=False)
-    _leading: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    _lost: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _told_leading: bool = field(default=False, init=False)
     _end_timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _told: type[KubeError] | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self._lost.set()
 
     @property
     def is_leader(self) -> bool:
@@ -87,17 +83,6 @@ class LeaderElector:
         while True:
             asked = await self._attempt()
             await asyncio.sleep(self._pause_seconds(asked))
-
-    async def wait_leading(self) -> None:
-        """Return when this process leads, at once if it does."""
-        while not self.is_leader:
-            self._notice_end()
-            await self._leading.wait()
-
-    async def wait_lost(self) -> None:
-        """Return when leadership ends, at once where there is none; also where it was won back meanwhile."""
-        self._notice_end()
-        await self._lost.wait()
 
     async def release(self) -> None:
         """Give the Lease back for others to take at once, if we hold it. Afterwards this elector never leads again.
@@ -203,9 +188,8 @@ class LeaderElector:
         if not self.is_leader:
             return  # the answer took too long
         self._set_timer()
-        if not self._leading.is_set():
-            self._leading.set()
-            self._lost.clear()
+        if not self._told_leading:
+            self._told_leading = True
             self.observer.acquired()
 
     def _notice_end(self) -> None:
@@ -217,13 +201,12 @@ class LeaderElector:
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
-        if self._leading.is_set():
-            self._leading.clear()
-            self._lost.set()
+        if self._told_leading:
+            self._told_leading = False
             self.observer.lost(reason)
 
     def _set_timer(self) -> None:
-        """Wake those who wait for the end. The timer only tells: `is_leader` does not depend on it."""
+        """Tell of the end when it comes. The timer only tells: `is_leader` does not depend on it."""
         if self._end_timer is not None:
             self._end_timer.cancel()
         left = max(self._leads_until_seconds - self.clock.steady().seconds, 0.001)

@@ -42,8 +42,6 @@ class _Refused:
 
 
 class Holds:
-    """Remembers refusals."""
-
     def __init__(self) -> None:
         self._blocked: dict[tuple[str, str], _Blocked] = {}
         self._held: dict[str, Steady] = {}

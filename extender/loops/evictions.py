@@ -39,8 +39,6 @@ class Pods(Protocol):
 
 
 class Announcer(Protocol):
-    """Tells people: Kubernetes Events."""
-
     async def evicted(self, pod: Pod, why: str) -> None: ...
     async def paused(self, pool: str, pod: Pod, why: str) -> None: ...
 

@@ -24,8 +24,6 @@ READ_AGAIN = timedelta(seconds=1)
 
 @dataclass(slots=True, eq=False)
 class BudgetLook:
-    """Keeps the last look."""
-
     read: Callable[[], Awaitable[Sequence[PodBudget]]]
     clock: Clock
     _read_at: Steady | None = field(default=None, init=False)

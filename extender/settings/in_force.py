@@ -31,7 +31,6 @@ class InForce:
         self.replace(configuration)
 
     def replace(self, configuration: Configuration) -> None:
-        """Put a configuration in force."""
         self.configuration = configuration.with_dry_run() if self._dry_run else configuration
         self._settings = {pool.name: pool for pool in self.configuration.pools or ()}
         self._listed = frozenset(self._settings)
@@ -62,7 +61,6 @@ class InForce:
         return member
 
     def settings(self, pool: str) -> PoolSettings:
-        """Give a pool's settings."""
         found = self._settings.get(pool) or self._defaults.get(pool)
         if found is None:
             if len(self._defaults) >= SHARED_POOLS:
@@ -72,7 +70,6 @@ class InForce:
         return found
 
     def listed(self) -> frozenset[str]:
-        """Name the pools that the configuration lists."""
         return self._listed
 
     def sources(self, pool: str) -> SourceRules:

@@ -15,8 +15,6 @@ from yarl import URL
 
 
 class Method(StrEnum):
-    """How a question is put."""
-
     GET = "GET"
     POST = "POST"
 
@@ -56,7 +54,6 @@ class AskingSession:
             yield response
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._session.close()
 
 

@@ -75,18 +75,15 @@ class NotAuthenticated(Exception):
 
 
 class Callers(Protocol):
-    """Says who calls."""
+    """Says who calls. Raises `NotAuthenticated`, or `KubeError` where nobody can tell now."""
 
-    async def identify(self, request: web.BaseRequest) -> Caller:
-        """Say who sent the request. Raises `NotAuthenticated`, or `KubeError` where nobody can tell now."""
-        ...
+    async def identify(self, request: web.BaseRequest) -> Caller: ...
 
 
 class Sender(Protocol):
     """The part of `KubeClient` that a review needs."""
 
     async def send(self, method: str, path: str, body: bytes, *, timeout: timedelta = ...) -> bytes:  # noqa: ASYNC109
-        """Send, and give the body of a success."""
         ...
 
 
@@ -94,7 +91,6 @@ class Anybody:
     """Lets everybody in: for a listener that only this machine reaches."""
 
     async def identify(self, request: web.BaseRequest) -> Caller:
-        """Say `LOCAL`."""
         return LOCAL
 
 

@@ -100,7 +100,6 @@ class ClaimsApi:
         self._seconds = {verb: metrics.claim_seconds.labels(verb) for verb in Verb}
 
     def routes(self) -> PathRoutes:
-        """Give the templates for `web.http.route`."""
         return {
             ("POST", COLLECTION): self._verb(Verb.CREATE, self._answers.create),
             ("GET", COLLECTION): self._verb(Verb.LIST, self._answers.list_held),

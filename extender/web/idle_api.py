@@ -102,7 +102,6 @@ class IdleApi:
         }
 
     def routes(self) -> PathRoutes:
-        """Give the templates for `web.http.route`."""
         return {("PUT", PATH): self._verb("put", self._put), ("DELETE", PATH): self._verb("delete", self._delete)}
 
     async def _put(self, asked: _Asked) -> tuple[Pod, IdleOutcome]:

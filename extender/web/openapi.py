@@ -67,7 +67,6 @@ _HEADERS["503"] = _HEADERS["429"]
 
 
 def document_handler() -> Handler:
-    """Make the handler of ``GET /openapi.json``."""
     body = msgspec.json.encode(document())
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -77,7 +76,6 @@ def document_handler() -> Handler:
 
 
 def document() -> Json:
-    """Make the document."""
     pool = _parameter("pool", "Name of the pool.", pattern=f"^{api_bodies.LABEL_VALUE.pattern}$")
     claim = _parameter("id", "ID of the claim.", maxLength=claims_api.LONGEST_ID)
     a_name = {"pattern": f"^{OBJECT_NAME.pattern}$"}

@@ -104,7 +104,6 @@ class CallRefused(Exception):
         self.members = members or {}
 
     def response(self) -> web.Response:
-        """Make the answer."""
         members = {"reason": self.reason, **self.members}
         return problem(self.status, str(self), headers=self.headers, members=members)
 

@@ -35,7 +35,6 @@ class Wanted:
 
     @property
     def wanted(self) -> int:
-        """All of them."""
         return self.busy + self.claimed + self.waiting + self.spare
 
 

@@ -39,13 +39,19 @@ class Told:
         self.all: list[str] = []
         self.problems: list[KubeError] = []
         self.on_acquired: Callable[[], None] = lambda: None
+        self.leading = asyncio.Event()
+        self.ended = asyncio.Event()
 
     def acquired(self) -> None:
         self.all.append("acquired")
+        self.leading.set()
+        self.ended.clear()
         self.on_acquired()
 
     def lost(self, reason: LossReason) -> None:
         self.all.append(f"lost: {reason}")
+        self.leading.clear()
+        self.ended.set()
 
     def leader_changed(self, identity: str) -> None:
         self.all.append(f"leader: {identity or 'nobody'}")
@@ -127,7 +133,7 @@ async def test_first_one_leads_at_once(lease: FakeLease) -> None:
     one = Contender("one", lease)
     assert not one.leads()
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         assert asyncio.get_running_loop().time() < 0.001
         assert one.leads()
         assert one.elector.leader == "one"
@@ -159,11 +165,11 @@ async def test_another_takes_over_from_the_dead(lease: FakeLease) -> None:
     """Not before the lease has run out, and soon after; it counts as a transition."""
     one, two = Contender("one", lease), Contender("two", lease)
     async with running(one, two):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await asyncio.sleep(60)
         await one.die()
         died = asyncio.get_running_loop().time()
-        await two.elector.wait_leading()
+        await two.told.leading.wait()
         assert LEASE.total_seconds() - 2 * LONGEST_PAUSE <= asyncio.get_running_loop().time() - died <= TAKEOVER
         assert not one.leads()
     assert (lease.record.holder, lease.record.transitions) == ("two", 1)
@@ -175,21 +181,21 @@ async def test_term_counts_from_when_the_answer_had_come(lease: FakeLease) -> No
     slow = iter((Disturbance(after=2),))
     one = Contender("one", lease, script=lambda op: next(slow, CALM))
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         assert 2 + 15 <= asyncio.get_running_loop().time() <= 2 + 15 + 0.3
 
 
 async def test_released_lease_is_taken_at_the_next_look(lease: FakeLease) -> None:
     one, two = Contender("one", lease), Contender("two", lease)
     async with running(one, two):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await asyncio.sleep(60)
         await one.die()
         await one.elector.release()
         assert not one.leads()
         assert (lease.record.holder, lease.record.duration) == ("", timedelta(seconds=1))
         began = asyncio.get_running_loop().time()
-        await two.elector.wait_leading()
+        await two.told.leading.wait()
         assert asyncio.get_running_loop().time() - began <= LONGEST_PAUSE
     assert one.told.all == ["acquired", "leader: one", "lost: released", "leader: nobody"]
     assert lease.record.transitions == 1
@@ -198,7 +204,7 @@ async def test_released_lease_is_taken_at_the_next_look(lease: FakeLease) -> Non
 async def test_release_leaves_the_lease_of_another_alone(lease: FakeLease) -> None:
     one, two = Contender("one", lease), Contender("two", lease)
     async with running(one, two):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await asyncio.sleep(5)
         await two.die()
         before = lease.record
@@ -212,7 +218,7 @@ async def test_release_leaves_the_lease_of_another_alone(lease: FakeLease) -> No
 async def test_release_is_bounded_and_raises_nothing(lease: FakeLease, disturbance: Disturbance) -> None:
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await one.die()
         one.does(disturbance)
         began = asyncio.get_running_loop().time()
@@ -226,7 +232,7 @@ async def test_released_elector_never_leads_again(lease: FakeLease, under_way: b
     """Also where its loop was left running, in the middle of a renewal even."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         one.store.script = lambda op: Disturbance(after=1) if op is Op.UPDATE else CALM
         while under_way and not one.store.under_way:  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
@@ -242,7 +248,7 @@ async def test_release_wins_against_a_renewal_under_way(lease: FakeLease, delay:
     """The process was told to stop while a renewal was under way: nobody holds the Lease in the end."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         one.store.script = lambda op: delay if op is Op.UPDATE else CALM
         while not one.store.under_way:  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
@@ -260,7 +266,7 @@ async def test_leadership_ends_when_it_cannot_be_renewed(lease: FakeLease, distu
     """Exactly renewDeadline after the last successful renewal was sent, told once, and won back when that is over."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await asyncio.sleep(20)
         one.does(disturbance)
         sent = max(at for at, op in one.store.requests if op is Op.UPDATE)
@@ -281,11 +287,11 @@ async def test_deadline_counts_from_before_the_renewal_was_sent(lease: FakeLease
     """A slow answer does not prolong it."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         one.does(Disturbance(before=0.5, after=1.5))
         await asyncio.sleep(20)
         one.does(DOWN)
-        await one.elector.wait_lost()
+        await one.told.ended.wait()
         sent = [at for at, op in one.store.requests if op is Op.UPDATE]
         ended = asyncio.get_running_loop().time()
         assert ended == pytest.approx(sent[-1] + 10, abs=0.01)
@@ -295,12 +301,9 @@ async def test_process_that_was_stopped_does_not_lead_when_it_wakes(lease: FakeL
     """The clock decides, not a timer: nothing ran between the jump and the question."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         one.clock_ahead += DEADLINE.total_seconds()
         assert not one.leads()
-        async with asyncio.timeout(0.001):
-            await one.elector.wait_lost()
-        assert one.told.all[-1] == "lost: deadline"
 
 
 async def test_write_that_was_answered_too_late_does_not_lead(lease: FakeLease) -> None:
@@ -312,45 +315,32 @@ async def test_write_that_was_answered_too_late_does_not_lead(lease: FakeLease) 
         await asyncio.sleep(0.6)
         assert lease.record.holder == "one"
         assert not one.leads()
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
     assert "lost: deadline" not in one.told.all
 
 
-async def test_those_who_wait_for_the_end_hear_of_it_though_it_was_won_back(lease: FakeLease) -> None:
-    """A pass that ran when leadership lapsed is stopped, even if the same process leads again."""
+async def test_the_end_is_told_though_leadership_is_won_back(lease: FakeLease) -> None:
+    """Who was told that this process leads is told that it did not for a while."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
-        waiting = asyncio.create_task(one.elector.wait_lost())
+        await one.told.leading.wait()
         await asyncio.sleep(1)
-        assert not waiting.done()
         one.clock_ahead += 60
         await asyncio.sleep(LONGEST_PAUSE)
         assert one.leads()
-        assert waiting.done()
     assert one.told.all == ["acquired", "leader: one", "lost: deadline", "acquired"]
-
-
-async def test_waiting_for_leadership_sleeps_through_a_lapse(lease: FakeLease) -> None:
-    """It neither returns nor spins while leadership has lapsed and no timer has noticed."""
-    one = Contender("one", lease)
-    async with running(one):
-        await one.elector.wait_leading()
-        one.clock_ahead += 60
-        await one.elector.wait_leading()
-        assert one.leads()
 
 
 async def test_leader_steps_down_when_another_is_named(lease: FakeLease) -> None:
     """By other hands, as no elector would: at the next look, and it waits for its turn."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         lease.write(replace(lease.record, holder="by hand"))
-        await one.elector.wait_lost()
+        await one.told.ended.wait()
         assert asyncio.get_running_loop().time() <= LONGEST_PAUSE
         assert one.told.all == ["acquired", "leader: one", "lost: taken", "leader: by hand"]
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         assert asyncio.get_running_loop().time() <= TAKEOVER
     assert lease.record.transitions == 1
 
@@ -362,7 +352,7 @@ async def test_deleted_lease_is_made_again_by_its_holder(lease: FakeLease) -> No
     """Leadership goes on, and nobody else takes the chance."""
     one, two = Contender("one", lease), Contender("two", lease)
     async with running(one, two):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await asyncio.sleep(10)
         for _ in range(50):
             lease.delete()
@@ -377,12 +367,12 @@ async def test_deleted_lease_is_made_again_by_its_holder(lease: FakeLease) -> No
 async def test_deleted_lease_of_a_dead_holder_is_taken_when_its_term_is_over(lease: FakeLease) -> None:
     one, two = Contender("one", lease), Contender("two", lease)
     async with running(one, two):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         await asyncio.sleep(10)
         await one.die()
         died = asyncio.get_running_loop().time()
         lease.delete()
-        await two.elector.wait_leading()
+        await two.told.leading.wait()
         assert 10 <= asyncio.get_running_loop().time() - died <= TAKEOVER
 
 
@@ -401,7 +391,7 @@ async def test_nonsense_ends_no_election(lease: FakeLease, record: LeaseRecord) 
     lease.write(record)
     one = Contender("one", lease)
     async with running(one), asyncio.timeout(10 * 15 + TAKEOVER):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
     assert lease.record.holder == "one"
 
 
@@ -417,7 +407,7 @@ async def test_edited_labels_are_no_renewal(lease: FakeLease) -> None:
 
     touching = asyncio.create_task(touch())
     async with running(one), asyncio.timeout(TAKEOVER):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
     touching.cancel()
 
 
@@ -473,7 +463,7 @@ async def test_lost_race_is_no_problem(lease: FakeLease) -> None:
 async def test_lease_that_vanishes_before_the_write_is_no_problem(lease: FakeLease) -> None:
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
 
         def vanish(op: Op) -> Disturbance:
             if op is Op.UPDATE:
@@ -511,7 +501,7 @@ async def test_pause_that_the_server_asks_for_does_not_cost_leadership(lease: Fa
     """It counts up to half of renewDeadline."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         one.does(Disturbance(refusal=Throttled(429, "TooManyRequests", "patience", timedelta(hours=1))))
         await asyncio.sleep(LONGEST_PAUSE)
         one.does(CALM)
@@ -535,7 +525,7 @@ async def test_hanging_server_leaves_time_for_another_try(lease: FakeLease) -> N
     """One request without an answer costs no leadership."""
     one = Contender("one", lease)
     async with running(one):
-        await one.elector.wait_leading()
+        await one.told.leading.wait()
         for op in (Op.READ, Op.UPDATE):
             hung = iter((HANGING,))
             one.store.script = lambda each, op=op, hung=hung: next(hung, CALM) if each is op else CALM  # type: ignore[misc]
