@@ -57,20 +57,20 @@ class FreshPod:
     labels: dict[str, str]
 
 
+@dataclass(slots=True, eq=False)
 class Evictor:
-    def __init__(self, client: KubeClient, classify: Classify) -> None:
-        self._client = client
-        self._classify = classify
+    client: KubeClient
+    classify: Classify
 
     async def read(self, pod: Pod) -> FreshPod | None:
         """Read a pod anew, None where it is gone or another pod has its name. Raises other `KubeError`."""
         try:
-            raw = await read_pod(self._client, pod.namespace, pod.name)
+            raw = await read_pod(self.client, pod.namespace, pod.name)
         except NotFound:
             return None
         if raw.metadata.uid != pod.uid:
             return None
-        return FreshPod(pod=pod_from(raw, self._classify), labels=labels_of(raw))
+        return FreshPod(pod=pod_from(raw, self.classify), labels=labels_of(raw))
 
     async def evict(self, pod: Pod) -> EvictionResult:
         """Evict this version of the pod, and no other. Never raises `KubeError`."""
@@ -82,7 +82,7 @@ class Evictor:
         }
         try:
             path = f"{pod_path(pod.namespace, pod.name)}/eviction"
-            check_answer(await self._client.send("POST", path, msgspec.json.encode(body), timeout=POD_TIMEOUT))
+            check_answer(await self.client.send("POST", path, msgspec.json.encode(body), timeout=POD_TIMEOUT))
         except KubeError as error:
             return result_of(error)
         return EvictionResult(outcome=EvictionOutcome.EVICTED)
@@ -90,7 +90,7 @@ class Evictor:
     async def budget_selector(self, namespace: str, name: str) -> Selector | None:
         """Read which pods a PodDisruptionBudget covers, None where it is gone or cannot be read."""
         try:
-            return (await read_pod_budget(self._client, namespace, name)).selector
+            return (await read_pod_budget(self.client, namespace, name)).selector
         except KubeError:
             return None
 

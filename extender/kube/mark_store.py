@@ -5,6 +5,7 @@ Owns what a mark looks like on the API server. Who may write one, and when to tr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from extender.kube.annotate import annotate, read_pod
@@ -14,6 +15,7 @@ from extender.model import Pod
 from extender.policy.marks import format_idle_mark
 
 
+@dataclass(slots=True, eq=False)
 class MarkStore:
     """Reads and writes idle marks. ``classify`` names a pod's pool.
 
@@ -21,17 +23,16 @@ class MarkStore:
     the pod changed since it was read, or another pod has its name.
     """
 
-    def __init__(self, client: KubeClient, classify: Classify) -> None:
-        self._client = client
-        self._classify = classify
+    client: KubeClient
+    classify: Classify
 
     async def read(self, namespace: str, name: str) -> Pod:
-        return pod_from(await read_pod(self._client, namespace, name), self._classify)
+        return pod_from(await read_pod(self.client, namespace, name), self.classify)
 
     async def write(self, pod: Pod, idle_since: datetime) -> Pod:
         """Mark the pod idle and give it is then. The mark is the worker's: a note of warmnode's goes."""
         marks = {IDLE_SINCE: format_idle_mark(idle_since), IDLE_SOURCE: None}
-        return await annotate(self._client, pod, marks, self._classify)
+        return await annotate(self.client, pod, marks, self.classify)
 
     async def remove(self, pod: Pod) -> Pod:
         """Remove the mark and give the pod as it is then. Its resourceVersion has moved, even where no mark was there.
@@ -44,5 +45,5 @@ class MarkStore:
         """
         if pod.own_mark is None:
             busy = {IDLE_SINCE: f"busy at version {pod.resource_version}"}
-            pod = await annotate(self._client, pod, busy, self._classify)
-        return await annotate(self._client, pod, {IDLE_SINCE: None, IDLE_SOURCE: None}, self._classify)
+            pod = await annotate(self.client, pod, busy, self.classify)
+        return await annotate(self.client, pod, {IDLE_SINCE: None, IDLE_SOURCE: None}, self.classify)

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from aiohttp import web
@@ -59,6 +59,7 @@ CALLS_AT_ONCE = 500
 """Of all users together, and above the burst of one: others would wait for the API server longer than callers do."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class ClaimsApi:
     """Answers callers. ``settings`` gives a pool's settings, None for a pool that is not there. A claim in such a pool,
     from before it was taken out of the configuration, can be released still: ``unlisted`` gives what goes for that.
@@ -66,51 +67,35 @@ class ClaimsApi:
     ``namespace`` is warmnode's own: permissions on pools that span several namespaces are granted there.
     """
 
-    def __init__(
-        self,
-        *,
-        answers: ClaimAnswers,
-        state: ClusterState,
-        callers: Callers,
-        authorization: Authorization,
-        settings: Callable[[str], PoolClaims | None],
-        unlisted: Callable[[str], PoolClaims],
-        namespace: str,
-        metrics: Metrics,
-        clock: Clock,
-        limit: RateLimit | None = None,
-        at_once: int = CALLS_AT_ONCE,
-    ) -> None:
-        self._answers = answers
-        self._state = state
-        self._callers = callers
-        self._authorization = authorization
-        self._settings = settings
-        self._unlisted = unlisted
-        self._namespace = namespace
-        self._clock = clock
-        self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
-        self._at_once = at_once
-        self._under_way = Counter[bool]()
-        self._counters = {
-            (verb, str(outcome)): metrics.claim_requests.labels(verb, outcome)
-            for verb in Verb
-            for outcome in (*ClaimOutcome, *(set(Reason) - WORKERS_ONLY))
-        }
-        self._seconds = {verb: metrics.claim_seconds.labels(verb) for verb in Verb}
+    answers: ClaimAnswers
+    state: ClusterState
+    callers: Callers
+    authorization: Authorization
+    settings: Callable[[str], PoolClaims | None]
+    unlisted: Callable[[str], PoolClaims]
+    namespace: str
+    metrics: Metrics
+    clock: Clock
+    limit: RateLimit = field(default_factory=lambda: RateLimit(per_second=CALLS_PER_SECOND, burst=BURST))
+    at_once: int = CALLS_AT_ONCE
+    _under_way: Counter[bool] = field(default_factory=Counter, init=False)
 
     def routes(self) -> PathRoutes:
         return {
-            ("POST", COLLECTION): self._verb(Verb.CREATE, self._answers.create),
-            ("GET", COLLECTION): self._verb(Verb.LIST, self._answers.list_held),
-            ("GET", WANTED): self._verb(Verb.LIST, self._answers.wanted),
-            ("PUT", ITEM): self._verb(Verb.UPDATE, self._answers.renew),
-            ("DELETE", ITEM): self._verb(Verb.DELETE, self._answers.release),
+            ("POST", COLLECTION): self._verb(Verb.CREATE, self.answers.create),
+            ("GET", COLLECTION): self._verb(Verb.LIST, self.answers.list_held),
+            ("GET", WANTED): self._verb(Verb.LIST, self.answers.wanted),
+            ("PUT", ITEM): self._verb(Verb.UPDATE, self.answers.renew),
+            ("DELETE", ITEM): self._verb(Verb.DELETE, self.answers.release),
         }
 
     # -- before each --------------------------------------------------------------------------------------------------
 
     def _verb(self, verb: Verb, answer: Answer) -> PathHandler:
+        outcomes = (*ClaimOutcome, *(set(Reason) - WORKERS_ONLY))
+        counters = {outcome: self.metrics.claim_requests.labels(verb, outcome) for outcome in outcomes}
+        timed = self.metrics.claim_seconds.labels(verb)
+
         async def answered(request: web.BaseRequest, place: Mapping[str, str]) -> tuple[web.Response, str]:
             body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a claimant and a ttl")
             wait = decode_wait(request.query.get("wait"))
@@ -121,19 +106,19 @@ class ClaimsApi:
                     return await answer(replace(call, wait=wait))
 
         def done(outcome: str, seconds: float) -> None:
-            self._counters[verb, outcome].inc()
-            self._seconds[verb].observe(seconds)
+            counters[outcome].inc()
+            timed.observe(seconds)
 
         return guarded(answered, verb=verb, refused=claim_refusal, done=done, log=log)
 
     async def _identified(self, request: web.BaseRequest) -> Caller:
-        caller = await self._callers.identify(request)
+        caller = await self.callers.identify(request)
         self._count(caller, 1)
         return caller
 
     def _count(self, caller: Caller, calls: int) -> None:
         if caller.authenticated:
-            wait = self._limit.take(caller.user, calls)
+            wait = self.limit.take(caller.user, calls)
             if wait is not None:
                 raise rate_limited(caller.user, CALLS_PER_SECOND, wait)
 
@@ -142,7 +127,7 @@ class ClaimsApi:
         """Count a call while it is under way, and those that wait apart: they keep nobody out who does not. Nor does
         whoever is not known, who is not counted.
         """
-        if self._under_way[waits] >= (WAITING_AT_ONCE if waits else self._at_once):
+        if self._under_way[waits] >= (WAITING_AT_ONCE if waits else self.at_once):
             raise too_many(self._under_way[waits])
         self._under_way[waits] += 1
         try:
@@ -158,9 +143,9 @@ class ClaimsApi:
             raise bad_request(f"{pool[:100]!r} is no name of a pool")
         if len(claim_id) > LONGEST_ID:
             raise bad_request("there is no claim with such a long id")
-        settings = self._settings(pool)
-        namespace = (settings.namespace if settings is not None else None) or self._namespace
-        decision = await self._authorization.decide(caller, verb, pool=pool, namespace=namespace)
+        settings = self.settings(pool)
+        namespace = (settings.namespace if settings is not None else None) or self.namespace
+        decision = await self.authorization.decide(caller, verb, pool=pool, namespace=namespace)
         if not decision.allowed:
             why = f": {decision.reason}" if decision.reason else ""
             raise CallRefused(
@@ -170,11 +155,11 @@ class ClaimsApi:
         if settings is None:
             if verb is not Verb.DELETE:
                 raise unknown_pool(pool, "the configuration lists the pools, and this is none of them")
-            settings = self._unlisted(pool)
-        if not self._state.synced:
+            settings = self.unlisted(pool)
+        if not self.state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Reason.NOT_SYNCED)
-        if verb in (Verb.CREATE, Verb.UPDATE) and self._clock.is_off:
-            raise unavailable(f"the clock here is {self._clock.told_off}, so when claims end is not known")
+        if verb in (Verb.CREATE, Verb.UPDATE) and self.clock.is_off:
+            raise unavailable(f"the clock here is {self.clock.told_off}, so when claims end is not known")
         return ClaimCall(
             caller=caller,
             pool=pool,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -72,49 +72,35 @@ class _Asked:
     is_awaited: Callable[[], bool]
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class IdleApi:
     """Answers workers.
 
     ``is_dry_run`` is asked with a pool's name, and ``takes_marks`` too: whether ``annotation`` is one of its sources.
     """
 
-    def __init__(
-        self,
-        *,
-        marks: MarkStore,
-        callers: Callers,
-        is_dry_run: Callable[[str], bool],
-        takes_marks: Callable[[str], bool],
-        metrics: Metrics,
-        clock: Clock,
-        limit: RateLimit | None = None,
-    ) -> None:
-        self._marks = marks
-        self._callers = callers
-        self._is_dry_run = is_dry_run
-        self._takes_marks = takes_marks
-        self._clock = clock
-        self._limit = limit or RateLimit(per_second=CALLS_PER_SECOND, burst=BURST)
-        self._counters = {
-            (verb, str(outcome)): metrics.idle_requests.labels(verb, outcome)
-            for verb in ("put", "delete")
-            for outcome in (*IdleOutcome, *(set(Reason) - POOLS_ONLY))
-        }
+    marks: MarkStore
+    callers: Callers
+    is_dry_run: Callable[[str], bool]
+    takes_marks: Callable[[str], bool]
+    metrics: Metrics
+    clock: Clock
+    limit: RateLimit = field(default_factory=lambda: RateLimit(per_second=CALLS_PER_SECOND, burst=BURST))
 
     def routes(self) -> PathRoutes:
         return {("PUT", PATH): self._verb("put", self._put), ("DELETE", PATH): self._verb("delete", self._delete)}
 
     async def _put(self, asked: _Asked) -> tuple[Pod, IdleOutcome]:
         """Mark the pod idle. Without a time in the body a mark that is there stays, and else it is now."""
-        if self._clock.is_off:
-            raise unavailable(f"the clock here is {self._clock.told_off}, so since when the pod is idle is not known")
-        now = self._clock.now()
+        if self.clock.is_off:
+            raise unavailable(f"the clock here is {self.clock.told_off}, so since when the pod is idle is not known")
+        now = self.clock.now()
         wanted = _idle_since(asked.body, now)
         for _ in range(ATTEMPTS):
             pod, pool = await self._worker(asked)
-            if self._is_dry_run(pool):
+            if self.is_dry_run(pool):
                 raise _dry_run(pool)
-            if not self._takes_marks(pool):
+            if not self.takes_marks(pool):
                 raise _no_source(pool)
             mark = wanted or (pod.own_mark if is_valid_mark(pod.own_mark, now) else None) or now
             if pod.own_mark is not None and format_idle_mark(pod.own_mark) == format_idle_mark(mark):
@@ -126,7 +112,7 @@ class IdleApi:
                     "the caller has hung up; nothing is written",
                 )
             try:
-                return await self._marks.write(pod, mark), IdleOutcome.MARKED
+                return await self.marks.write(pod, mark), IdleOutcome.MARKED
             except Conflict:
                 continue  # mostly a status update of the kubelet
         raise _changing(pod)
@@ -135,10 +121,10 @@ class IdleApi:
         """Remove the mark, and refuse if the pod is terminating: then the worker must not accept work."""
         for _ in range(ATTEMPTS):
             pod, pool = await self._worker(asked)
-            if pod.own_mark is None and pod.source_mark is None and self._is_dry_run(pool):
+            if pod.own_mark is None and pod.source_mark is None and self.is_dry_run(pool):
                 break  # nothing to remove, and nothing to write for it: in dry-run nobody marks it meanwhile
             try:
-                pod = await self._marks.remove(pod)
+                pod = await self.marks.remove(pod)
                 break
             except Conflict:
                 continue
@@ -164,7 +150,7 @@ class IdleApi:
                 )
             if (bound.namespace, bound.name) != (asked.namespace, asked.name):
                 raise _not_your_pod(f"the token is that of pod {bound.namespace}/{bound.name}")
-        pod = await self._marks.read(asked.namespace, asked.name)
+        pod = await self.marks.read(asked.namespace, asked.name)
         if caller.authenticated and (bound is None or bound.uid != pod.uid):
             raise _not_your_pod("the token is that of an earlier pod of this name")
         if pod.pool is None:
@@ -176,6 +162,9 @@ class IdleApi:
         return pod, pod.pool
 
     def _verb(self, verb: str, answer: Callable[[_Asked], Awaitable[tuple[Pod, IdleOutcome]]]) -> PathHandler:
+        outcomes = (*IdleOutcome, *(set(Reason) - POOLS_ONLY))
+        counters = {outcome: self.metrics.idle_requests.labels(verb, outcome) for outcome in outcomes}
+
         async def answered(request: web.BaseRequest, place: Mapping[str, str]) -> tuple[web.Response, str]:
             body = await read_body(request, limit_bytes=BODY_LIMIT_BYTES, remedy="send a time, or no body")
             async with asyncio.timeout(DEADLINE.total_seconds()):
@@ -183,14 +172,14 @@ class IdleApi:
             return json_response(_shown(pod)), outcome
 
         def done(outcome: str, seconds: float) -> None:
-            self._counters[verb, outcome].inc()
+            counters[outcome].inc()
 
         return guarded(answered, verb=verb, refused=_refusal, done=done, log=log)
 
     async def _asked(self, request: web.BaseRequest, place: Mapping[str, str], body: bytes) -> _Asked:
-        caller = await self._callers.identify(request)
+        caller = await self.callers.identify(request)
         if caller.authenticated:
-            wait = self._limit.take(caller.user if caller.pod is None else caller.pod.uid)
+            wait = self.limit.take(caller.user if caller.pod is None else caller.pod.uid)
             if wait is not None:
                 who = caller.user if caller.pod is None else f"pod {caller.pod.namespace}/{caller.pod.name}"
                 raise rate_limited(who, CALLS_PER_SECOND, wait)

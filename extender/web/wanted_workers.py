@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from extender.clock import Clock, Steady
@@ -38,57 +38,49 @@ class Wanted:
         return self.busy + self.claimed + self.waiting + self.spare
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class WantedWorkers:
     """Counts. ``settings`` gives a pool's settings or None, ``listed`` the names of those that the file lists."""
 
-    def __init__(
-        self,
-        *,
-        state: ClusterState,
-        lines: Lines,
-        settings: Callable[[str], PoolClaims | None],
-        listed: Callable[[], Collection[str]],
-        clock: Clock,
-    ) -> None:
-        self._state = state
-        self._lines = lines
-        self._settings = settings
-        self._listed = listed
-        self._clock = clock
-        self._counts: Counter[tuple[str, SkipReason]] = Counter()
-        self._at: Steady | None = None
+    state: ClusterState
+    lines: Lines
+    settings: Callable[[str], PoolClaims | None]
+    listed: Callable[[], Collection[str]]
+    clock: Clock
+    _counts: Counter[tuple[str, SkipReason]] = field(default_factory=Counter, init=False)
+    _at: Steady | None = field(default=None, init=False)
 
     async def run(self) -> None:
         """Count for ever, for the gauge, once everything is loaded: too few would be wanted before. Ends only by
         cancellation.
         """
         while True:
-            if self._state.synced:
+            if self.state.synced:
                 await self.count()
             await asyncio.sleep((LASTS if self._at is None else EVERY).total_seconds())
 
     async def of(self, pool: str, settings: PoolClaims) -> Wanted:
         """Say how many workers a pool should have now."""
-        if self._at is None or self._clock.steady() - self._at >= LASTS:
+        if self._at is None or self.clock.steady() - self._at >= LASTS:
             await self.count()
         return self._wanted(pool, settings)
 
     async def count(self) -> None:
         """Look at all nodes, a few at a time."""
         counts: Counter[tuple[str, SkipReason]] = Counter()
-        now = self._clock.moment()
-        for position, name in enumerate(list(self._state.nodes), 1):
+        now = self.clock.moment()
+        for position, name in enumerate(list(self.state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-            counts.update(use_on(self._state.where.workers_on(name).values(), now.now))
+            counts.update(use_on(self.state.where.workers_on(name).values(), now.now))
         self._counts, self._at = counts, now.steady
 
     def figures(self, metrics: Metrics) -> Iterator[Figure]:
         """Give what is shown of each pool: the workers as of the last look, the calls that wait as of now."""
         if self._at is None:
             return
-        for pool in sorted({*self._listed(), *self._state.where.pool_names(), *self._lines.pools()}):
-            settings = self._settings(pool)
+        for pool in sorted({*self.listed(), *self.state.where.pool_names(), *self.lines.pools()}):
+            settings = self.settings(pool)
             if settings is not None and settings.rules.enabled:
                 wanted = self._wanted(pool, settings)
                 yield Figure(metrics.pool_wanted, (pool,), wanted.wanted)
@@ -98,6 +90,6 @@ class WantedWorkers:
         return Wanted(
             busy=self._counts[pool, SkipReason.BUSY],
             claimed=self._counts[pool, SkipReason.CLAIMED],
-            waiting=self._lines.waiting(pool),
+            waiting=self.lines.waiting(pool),
             spare=settings.spare,
         )
