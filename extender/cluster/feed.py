@@ -89,16 +89,21 @@ class ClusterFeed:
                 forgets_after=STALE if name == NODE_CLAIMS else None,
             )
 
+        objects = state.objects
         nodes = _Sink(state.replace_nodes, state.upsert_node, state.delete_node)
         claims = _Sink(state.replace_node_claims, state.upsert_node_claim, state.delete_node_claim)
-        node_pools = _Sink(state.replace_node_pools, state.upsert_node_pool, state.delete_node_pool)
+        node_pools = _Sink(objects.replace_node_pools, objects.put_node_pool, objects.take_node_pool)
         pods = _PodSink(state, bound, changed)
         self.nodes = follow(NODES, "/api/v1/nodes", NodeObject, node_from, nodes)
         self.pods = follow(PODS, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, self.classify), pods)
         self.ledger: Reflector[ConfigMapObject, Ledger] | None = None
         if ledger is not None:
             path, selector = f"/api/v1/namespaces/{ledger[0]}/configmaps", f"metadata.name={ledger[1]}"
-            sink = _LedgerSink(state)
+            sink: _Sink[Ledger] = _Sink(
+                lambda ledgers: state.take_ledger(ledgers[0] if ledgers else None),
+                state.take_ledger,
+                lambda ledger: state.take_ledger(None),
+            )
             self.ledger = follow(LEDGER, path, ConfigMapObject, ledger_from, sink, field_selector=selector)
         self.node_claims = follow(NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, claims)
         self.node_pools = follow(NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from, node_pools)
@@ -252,31 +257,17 @@ class _PodSink:
         before = self._state.pods
         self._state.replace_pods(pods)
         for pod in pods:
-            known = before.get(pod.uid)
-            if pod.pool is not None and pod.node is not None and known is not None and known.node is None:
-                self._bound(pod)
+            self._tell_bound(pod, before.get(pod.uid))
 
     def upsert(self, pod: Pod, /) -> None:
-        known = self._state.pods.get(pod.uid)
-        if pod.pool is not None and pod.node is not None and known is not None and known.node is None:
-            self._bound(pod)
+        self._tell_bound(pod, self._state.pods.get(pod.uid))
         self._state.upsert_pod(pod)
         if pod.pool is not None:
             self._changed(pod)
 
-
-class _LedgerSink:
-    def __init__(self, state: ClusterState) -> None:
-        self._state = state
-
-    def replace(self, ledgers: list[Ledger], /) -> None:
-        self._state.take_ledger(ledgers[0] if ledgers else None)
-
-    def upsert(self, ledger: Ledger, /) -> None:
-        self._state.take_ledger(ledger)
-
-    def delete(self, ledger: Ledger, /) -> None:
-        self._state.take_ledger(None)
+    def _tell_bound(self, pod: Pod, known: Pod | None) -> None:
+        if pod.pool is not None and pod.node is not None and known is not None and known.node is None:
+            self._bound(pod)
 
 
 def _because(problem: str | None) -> str:

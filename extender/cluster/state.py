@@ -92,6 +92,12 @@ class ClusterState:
         if known is not None:
             self._observe_named(known.node)
 
+    def take_written(self, before: Pod, after: Pod) -> None:
+        """Take what a write of ours made of a pod, unless a watch has told more of it already."""
+        known = self.pods.get(before.uid)
+        if known is not None and known.resource_version == before.resource_version:
+            self.upsert_pod(after)
+
     def overlay_eviction(self, uid: str) -> None:
         """Take a pod that we evicted as terminating, until the watch shows that it is, or is gone."""
         pod = self.objects.overlay_eviction(uid)
@@ -112,18 +118,6 @@ class ClusterState:
         """Forget a NodeClaim."""
         self.objects.take_node_claim(claim)
         self._rank_node_of(claim)
-
-    def replace_node_pools(self, node_pools: Iterable[NodePool]) -> None:
-        """Take a complete list of NodePools in place of what was known."""
-        self.objects.replace_node_pools(node_pools)
-
-    def upsert_node_pool(self, node_pool: NodePool) -> None:
-        """Take a new or changed NodePool."""
-        self.objects.put_node_pool(node_pool)
-
-    def delete_node_pool(self, node_pool: NodePool) -> None:
-        """Forget a NodePool, unless another one of that name has taken its place already."""
-        self.objects.take_node_pool(node_pool)
 
     def go_by(self, ending_rules: EndingRules) -> None:
         """Take new rules for which nodes are ending."""

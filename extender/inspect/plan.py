@@ -145,7 +145,7 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=configuration.ending)
     state.take_ledger(snapshot.ledger)
     state.replace_node_claims(snapshot.node_claims)
-    state.replace_node_pools(snapshot.node_pools)
+    state.objects.replace_node_pools(snapshot.node_pools)
     state.replace_nodes(snapshot.nodes)
     state.replace_pods(snapshot.pods)
     state.begin()

@@ -104,10 +104,7 @@ async def write_all(
 async def carry_out(
     sent: Awaitable[Pod], pod: Pod, state: ClusterState, *, removes: bool, what: str, log: logging.Logger
 ) -> WriteOutcome:
-    """Wait for a write that was based on ``pod``, and put what the pod is then into the state.
-
-    Not where the watch has brought another version meanwhile. ``what`` names the write in the log line of a failure.
-    """
+    """Wait for a write that was based on ``pod``; the state hears of it. ``what`` names it in the log of a failure."""
     try:
         after = await sent
     except Conflict:
@@ -117,7 +114,5 @@ async def carry_out(
     except KubeError as error:
         log.warning("not written", extra=fields(what=what, pod=pod.name, problem=str(error)))
         return WriteOutcome.REFUSED if error.is_about_the_object else WriteOutcome.FAILED
-    known = state.pods.get(pod.uid)
-    if known is not None and known.resource_version == pod.resource_version:
-        state.upsert_pod(after)
+    state.take_written(pod, after)
     return WriteOutcome.REMOVED if removes else WriteOutcome.WRITTEN

@@ -82,9 +82,7 @@ class ClaimTidier:
                 if error.is_about_the_object:
                     continue
                 break
-            known = self.state.pods.get(worker.uid)
-            if known is not None and known.resource_version == worker.resource_version:
-                self.state.upsert_pod(after.pod)
+            self.state.take_written(worker, after.pod)
             self.metrics.claims_expired.labels(self.metrics.pool_label(pool)).inc()
             log.info("claim expired", extra=fields(pool=pool, pod=worker.name, claimant=claim.claimant))
             removed += 1

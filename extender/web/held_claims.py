@@ -156,7 +156,7 @@ class HeldClaims:
     async def hold(self, worker: Pod, claim: PodClaim, *, cost: Prices = NO_CHANGE) -> FoundPod:
         """Put a claim on exactly this version of a worker. Raises as `ClaimStore.hold`."""
         held = await self._claims.hold(worker, claim, Claimant.of(claim).key, cost=cost)
-        self._take_note(worker, held.pod)
+        self._state.take_written(worker, held.pod)
         return held
 
     async def read(self, worker: Pod) -> Pod | None:
@@ -166,7 +166,7 @@ class HeldClaims:
 
     async def _free(self, worker: Pod, ended: datetime | None) -> Pod:
         freed = await self._claims.free(worker, ended)
-        self._take_note(worker, freed.pod)
+        self._state.take_written(worker, freed.pod)
         return freed.pod
 
     def _known(self, reference: ClaimReference) -> tuple[Pod, PodClaim] | None:
@@ -184,12 +184,6 @@ class HeldClaims:
 
     def _is_meant(self, worker: Pod, reference: ClaimReference) -> bool:
         return worker.claim is not None and reference.means(worker.claim) and is_claimed(worker, self._clock.now())
-
-    def _take_note(self, before: Pod, after: Pod) -> None:
-        """Let the state know what we wrote, unless a watch has told it more already."""
-        known = self._state.pods.get(before.uid)
-        if known is not None and known.resource_version == before.resource_version:
-            self._state.upsert_pod(after)
 
 
 def claim_on(worker: Pod) -> PodClaim:

@@ -34,7 +34,7 @@ def idle(name: str, on: str) -> Pod:
 
 def state_of(*pods: Pod, nodes: str = "abc") -> ClusterState:
     state = ClusterState(clock=lambda: NOW)
-    state.upsert_node_pool(ONE_AT_A_TIME)
+    state.objects.put_node_pool(ONE_AT_A_TIME)
     state.replace_nodes([member(name) for name in nodes])
     state.replace_pods(pods)
     return state
@@ -173,9 +173,9 @@ def test_budget_over_a_daemon_sets_pods_keeps_their_nodes() -> None:
 def test_node_pool_that_is_gone_keeps_its_nodes() -> None:
     """Karpenter takes no node of a NodePool that it does not find. Known only while there is another one."""
     state = state_of(idle("1", "a"))
-    state.delete_node_pool(ONE_AT_A_TIME)
+    state.objects.take_node_pool(ONE_AT_A_TIME)
     assert why_stays(state, "a", NOW) is None
-    state.upsert_node_pool(node_pool("other"))
+    state.objects.put_node_pool(node_pool("other"))
     state.replace_node_claims(claims_of("abc"))
     rooms = counted(state)
     assert rooms.why_not(idle("1", "a"), NOW) is SkipReason.NODE_POOL_UNKNOWN
@@ -205,7 +205,7 @@ def test_machine_that_is_being_terminated_drops_out() -> None:
 def test_nodes_of_a_node_pool_that_gives_none_back_are_not_stuck(given: dict[str, Any]) -> None:
     """Its owner wants them."""
     state = state_of()
-    state.upsert_node_pool(node_pool(**given))
+    state.objects.put_node_pool(node_pool(**given))
     state.replace_node_claims(claims_of("abc"))
     assert stuck(counted(state)) == {}
 
@@ -213,7 +213,7 @@ def test_nodes_of_a_node_pool_that_gives_none_back_are_not_stuck(given: dict[str
 def test_without_karpenter_nothing_limits() -> None:
     """No NodePool is known: absent CRDs, no permission, or another autoscaler."""
     state = state_of(idle("1", "a"), stranger(node="a"))
-    state.replace_node_pools([])
+    state.objects.replace_node_pools([])
     rooms = counted(state)
     assert rooms.left(NOW) == {}
     assert rooms.why_not(idle("1", "a"), NOW) is None
@@ -224,7 +224,7 @@ def test_without_karpenter_nothing_limits() -> None:
 def test_foreign_pod_keeps_a_node_that_karpenter_would_not_clear(policy: str, expected: SkipReason | None) -> None:
     """Workers of other pools are no foreign pods: two pools must not keep each other."""
     state = state_of(idle("1", "a"), structs.replace(idle("2", "a"), pool="other"), idle("3", "b"), stranger(node="b"))
-    state.upsert_node_pool(replace(ONE_AT_A_TIME, consolidation_policy=policy))
+    state.objects.put_node_pool(replace(ONE_AT_A_TIME, consolidation_policy=policy))
     assert why_stays(state, "a", NOW) is None
     assert why_stays(state, "b", NOW) is expected
     assert counted(state).why_not(idle("3", "b"), NOW) is expected
@@ -242,7 +242,7 @@ events = st.lists(
 @given(events)
 def test_count_that_follows_events_is_the_one_from_scratch(events: list[tuple[str, str]]) -> None:
     state = state_of(*(idle(name, name) for name in "abc"), nodes="abcd")
-    state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="60%"),)))
+    state.objects.put_node_pool(node_pool(budgets=(DisruptionBudget(nodes="60%"),)))
     state.replace_node_claims([*claims_of("ab"), *claims_of("cd", since=NOW)])
     seen = Seen()
     with state.ranking.changes() as changed:

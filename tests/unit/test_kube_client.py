@@ -879,7 +879,7 @@ async def test_an_answer_that_is_given_up_leaves_no_connection(authority: Author
         url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         server = asyncio.create_task(asyncio.to_thread(take_and_never_answer, listening))
         credential = Credential(cert_file=authority.cert_file, key_file=authority.key_file)
-        access = Access(server=url, namespace="default", credentials=FixedCredentials(credential), verify=False)
+        access = Access(server=url, namespace="default", credentials=credential, verify=False)
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
         asking = asyncio.create_task(client.get_bytes(NODES_PATH))
         await asyncio.to_thread(asked.wait)

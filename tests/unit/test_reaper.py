@@ -565,7 +565,7 @@ async def test_budget_of_the_node_pool_is_kept_over_passes() -> None:
     }
     for member in members.values():
         scene.state.upsert_node(member)
-    scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1", reasons=frozenset({"Empty"})),)))
+    scene.state.objects.put_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1", reasons=frozenset({"Empty"})),)))
     assert await scene.one_pass() == ["w-new"]
     assert await scene.one_pass() == []
     scene.state.delete_pod(worker("w-new"))
@@ -582,7 +582,7 @@ async def test_budget_that_shrinks_during_a_pass_is_kept() -> None:
     }
     for member in members.values():
         scene.state.upsert_node(member)
-    scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="2"),)))
+    scene.state.objects.put_node_pool(node_pool(budgets=(DisruptionBudget(nodes="2"),)))
     scene.pods.before_answer = lambda pod: scene.state.upsert_node(structs.replace(members["old"], ready=False))
     assert await scene.one_pass() == ["w-new"]
     report = await scene.report()
@@ -593,7 +593,7 @@ async def test_node_that_asks_to_stay_during_a_pass_is_left_alone() -> None:
     scene = Scene(floor=0)
     for name in ("old", "mid", "new"):
         scene.state.upsert_node(structs.replace(node(name), node_pool="workers", initialized=True))
-    scene.state.upsert_node_pool(node_pool(budgets=()))
+    scene.state.objects.put_node_pool(node_pool(budgets=()))
     kept = structs.replace(node("mid"), node_pool="workers", initialized=True, do_not_disrupt=True)
     scene.pods.before_answer = lambda pod: scene.state.upsert_node(kept)
     assert await scene.one_pass() == ["w-new", "w-old"]
@@ -608,7 +608,7 @@ def managed(scene: Scene, *names: str) -> None:
         claim = node_claim(f"claim-{name}", quiet_since=minutes_ago(60), consolidatable_since=minutes_ago(60))
         scene.state.upsert_node_claim(claim)
         scene.state.upsert_node(node(name, node_pool="workers", initialized=True, node_claim=claim.uid))
-    scene.state.upsert_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1"),)))
+    scene.state.objects.put_node_pool(node_pool(budgets=(DisruptionBudget(nodes="1"),)))
 
 
 async def test_budgets_over_other_pods_are_read_before_a_pass() -> None:

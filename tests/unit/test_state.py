@@ -468,8 +468,8 @@ def test_node_pool_of_the_same_name_is_another_one() -> None:
     """A late delete event of the old one does not take the new one."""
     state = new_state()
     old = node_pool("workers")
-    state.upsert_node_pool(replace(old, uid="new"))
-    state.delete_node_pool(old)
+    state.objects.put_node_pool(replace(old, uid="new"))
+    state.objects.take_node_pool(old)
     assert state.node_pools["workers"].uid == "new"
-    state.replace_node_pools([])
+    state.objects.replace_node_pools([])
     assert state.node_pools == {}

@@ -28,7 +28,7 @@ from extender.inspect.survey.survey_objects import LeaseFacts, PodFacts
 from extender.kube.karpenter_events import EventObject, last_words
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.kube.reaper_notes import brakes_from
-from extender.kube.webhook_lease import stored_record_from
+from extender.kube.webhook_lease import webhook_record_from
 from extender.model import Node, NodeClaim, NodePool
 from extender.policy.judging import judge
 from extender.policy.node_pool_budgets import PodBudgets
@@ -148,7 +148,7 @@ def evidence_from(
         scheduler_configs=scheduler_configs,
         scheduler_config_problem=problem,
         scheduler_version=_scheduler_version(programs) or material.server_version,
-        webhook=None if webhook is None else stored_record_from(webhook.stored).record,
+        webhook=None if webhook is None else webhook_record_from(webhook.stored),
         leader=None if leader is None else leader.stored.record,
         brakes=None if leader is None else brakes_from(leader.stored),
         budgets=material.budgets,
@@ -184,7 +184,7 @@ def _kept_nodes(material: Material, now: datetime) -> Sequence[KeptNode]:
         return ()
     state = ClusterState(clock=lambda: now)
     state.replace_node_claims(material.node_claims)
-    state.replace_node_pools(material.node_pools)
+    state.objects.replace_node_pools(material.node_pools)
     state.replace_nodes(material.nodes)
     state.replace_pods(each.pod for each in material.pods if each.pod is not None)
     budgets = PodBudgets(material.budgets)
