@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from extender.logs import fields
 from extender.policy.scheduler_silence import EXPIRES_SOON
-from extender.settings import Accepted, Configuration, ConfigurationFile, ConfigurationRefused, Unchanged
+from extender.settings import Configuration, ConfigurationFile, SettingsError
 from extender.telemetry import Metrics
 from extender.web.tls import ServerTls, TlsProblem
 
@@ -31,18 +31,18 @@ async def follow_files(
     told: str | None = None
     while True:
         await asyncio.sleep(POLL_INTERVAL.total_seconds())
-        match await asyncio.to_thread(file.poll):  # 300 pools take 50 ms, and a scheduler waits for answers meanwhile
-            case Accepted(configuration=new):
+        try:  # in a thread: 300 pools take 50 ms, and a scheduler waits for answers meanwhile
+            new = await asyncio.to_thread(file.poll)
+        except SettingsError as error:
+            metrics.config_valid.set(0)
+            metrics.config_reloads.labels("refused").inc()
+            log.error("configuration refused, the old one stays in force", extra=fields(problem=str(error)))
+        else:
+            if new is not None:
                 metrics.config_valid.set(1)
                 metrics.config_reloads.labels("accepted").inc()
                 take(new)
                 log.info("configuration reloaded", extra=fields(needs_restart=_needs_restart(first, new)))
-            case ConfigurationRefused(error=error):
-                metrics.config_valid.set(0)
-                metrics.config_reloads.labels("refused").inc()
-                log.error("configuration refused, the old one stays in force", extra=fields(problem=str(error)))
-            case Unchanged():
-                pass
         told = _follow_tls(tls, told, now())
 
 

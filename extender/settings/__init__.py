@@ -9,21 +9,17 @@ from extender.settings.load import load_configuration, read_configuration
 from extender.settings.mistakes import Mistake, SettingsError
 from extender.settings.models import Configuration
 from extender.settings.pool_sections import PoolSettings, SelectorSection, to_cache_key_rule, to_model_pool
-from extender.settings.reload import Accepted, ConfigurationFile, ConfigurationRefused, Reload, Unchanged
+from extender.settings.reload import ConfigurationFile
 from extender.settings.schema import configuration_schema
 
 __all__ = [
-    "Accepted",
     "AnnotationSource",
     "Configuration",
     "ConfigurationFile",
-    "ConfigurationRefused",
     "Mistake",
     "PoolSettings",
-    "Reload",
     "SelectorSection",
     "SettingsError",
-    "Unchanged",
     "configuration_schema",
     "format_duration",
     "load_configuration",

@@ -31,38 +31,28 @@ class Document:
     def __init__(self, text: str | bytes, *, source: str) -> None:
         self.source = source
         self.mistakes: list[Mistake] = []
-        self._root = _compose(text.encode(errors="replace") if isinstance(text, str) else text, source)
+        self._places: dict[KeyPath, tuple[int, yaml.Node]] = {}  # the line of its key, in a list of itself
+        root = _compose(text.encode(errors="replace") if isinstance(text, str) else text, source)
         try:
-            self.value = None if self._root is None else self._convert(self._root, ())
+            self.value = None if root is None else self._convert(root, (), _line(root))
         except RecursionError as error:
             raise SettingsError([self.mistake((), "has an alias inside of what it stands for")]) from error
 
     def mistake(self, path: KeyPath, problem: str, *, with_value: bool = False, line: int | None = None) -> Mistake:
         """A mistake at ``path``, on the line of the deepest part of the path that is in the file."""
-        found, node = self._find(path)
-        got = _written(node) if with_value and node is not None else None
+        known = path
+        while known and known not in self._places:
+            known = known[:-1]
+        found, node = self._places.get(known, (1, None))
+        got = _written(node) if with_value and node is not None and known == path else None
         return Mistake(source=self.source, line=line or found, path=path, problem=problem, got=got)
 
     def has(self, path: KeyPath) -> bool:
         """Say whether there is something at ``path``, and be it null."""
-        return self._find(path)[1] is not None
+        return path in self._places
 
-    def _find(self, path: KeyPath) -> tuple[int, yaml.Node | None]:
-        """The node at ``path``, None where there is none, and the line of its key (of itself in a list)."""
-        node = self._root
-        line = 1 if node is None else _line(node)
-        for step in path:
-            match node, step:
-                case yaml.MappingNode(), str():
-                    key, node = next(((key, value) for key, value in node.value if key.value == step), (None, None))
-                case yaml.SequenceNode(), int():
-                    key = node = node.value[step]
-                case _:
-                    return line, None
-            line = line if key is None else _line(key)
-        return line, node
-
-    def _convert(self, node: yaml.Node, path: KeyPath) -> object:
+    def _convert(self, node: yaml.Node, path: KeyPath, line: int) -> object:
+        self._places[path] = line, node
         if node.tag not in _TAGS:
             self._complain(path, node, f"has the tag {shown(node.tag)}; write the value without a tag")
             return None
@@ -70,7 +60,7 @@ class Document:
             case yaml.MappingNode():
                 return self._mapping(node, path)
             case yaml.SequenceNode():
-                return [self._convert(item, (*path, position)) for position, item in enumerate(node.value)]
+                return [self._convert(item, (*path, at), _line(item)) for at, item in enumerate(node.value)]
             case _:
                 return _scalar(node)
 
@@ -90,7 +80,7 @@ class Document:
                 self._complain((*path, key), key_node, f"is already set on line {lines[key]}; keep one of them")
                 continue
             lines[key] = _line(key_node)
-            mapping[key] = self._convert(value_node, (*path, key))
+            mapping[key] = self._convert(value_node, (*path, key), lines[key])
         return mapping
 
     def _complain(self, path: KeyPath, node: yaml.Node, problem: str) -> None:

@@ -113,18 +113,9 @@ class Configuration(Section):
 
     def pool_defaults_for(self, name: str) -> PoolSettings:
         """Settings of a pool that is only known by the label on its pods. ``name`` is any label value: not checked."""
-        defaults = self.pool_defaults
+        selector = SelectorSection.model_construct(match_labels={POOL_LABEL: name})
         return PoolSettings.model_construct(
-            name=name,
-            selector=SelectorSection.model_construct(match_labels={POOL_LABEL: name}),
-            dry_run=self.dry_run,
-            idle=defaults.idle,
-            reap=defaults.reap,
-            deletion_cost=defaults.deletion_cost,
-            preempt=defaults.preempt,
-            claims=defaults.claims,
-            placement=defaults.placement,
-            cache_key=defaults.cache_key,
+            **dict(self.pool_defaults), name=name, selector=selector, dry_run=self.dry_run
         )
 
     def with_dry_run(self) -> Configuration:

@@ -22,7 +22,7 @@ from extender.kube.ledger_store import LIMIT_BYTES
 from extender.kube.transport import Transport
 from extender.model import Ledger
 from extender.policy.election import LeaseRecord
-from extender.settings import Configuration, ConfigurationFile, Reload, Unchanged, load_configuration
+from extender.settings import Configuration, ConfigurationFile, load_configuration
 from extender.telemetry import Metrics
 from extender.web.server import Address
 from tests.builders import NOW, node, worker
@@ -149,12 +149,12 @@ class SlowFile(ConfigurationFile):
         """Let it be read."""
         self._released.set()
 
-    def poll(self) -> Reload:
+    def poll(self) -> Configuration | None:
         """Wait, and read. On the loop nobody could release it."""
         self.is_polled.set()
         if not self._released.wait(5):
             self.was_in_vain = True
-            return Unchanged()
+            return None
         return super().poll()
 
 
