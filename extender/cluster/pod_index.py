@@ -5,8 +5,9 @@ Owns the indexes over pods and nothing else. Finished pods are in none of them.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import TypeVar
 
 from extender.model import Pod
@@ -159,7 +160,7 @@ class PodIndex:
 
     def needed(self, pool: str) -> NeededRoom:
         """Give the room that a pool's workers take."""
-        return self._needed.get(pool) or NeededRoom()
+        return self._needed.get(pool, _NOTHING)
 
     def pool_names(self) -> set[str]:
         """Name the pools that have a worker, placed or not."""
@@ -169,24 +170,39 @@ class PodIndex:
 class NeededRoom:
     """The room that the workers of one pool take, without those that are terminating or finished: by node, and in all.
 
-    ``at_work`` counts those without an idle mark, or with a claim. ``revision`` is another number after each change.
+    ``idle`` are those with an idle mark and no claim, ``at_work`` counts the others. ``revision`` counts changes.
     """
 
     def __init__(self) -> None:
         self.on: Counter[str] = Counter()
+        self.idle: Counter[str] = Counter()
         self.workers = 0
         self.at_work = 0
         self.revision = 0
+        self._changed: deque[str] = deque(maxlen=_MOST_CHANGES)
 
     def add(self, pod: Pod, sign: int) -> None:
         """Add a placed worker, or with -1 take it off."""
         node = pod.node or ""
-        self.on[node] += sign
-        if not self.on[node]:
-            del self.on[node]
+        is_idle = pod.idle_since is not None and pod.claim is None
+        for counts in (self.on, self.idle) if is_idle else (self.on,):
+            counts[node] += sign
+            if not counts[node]:
+                del counts[node]
         self.workers += sign
-        self.at_work += sign * (pod.idle_since is None or pod.claim is not None)
+        self.at_work += sign * (not is_idle)
         self.revision += 1
+        self._changed.append(node)
+
+    def changed_since(self, revision: int) -> set[str] | None:
+        """Name the nodes that have changed since this revision; None where that is too long ago to be known."""
+        changes = self.revision - revision
+        return set(islice(reversed(self._changed), changes)) if changes <= len(self._changed) else None
+
+
+_MOST_CHANGES = 256
+"""So many changes are known: between two requests there are fewer, and else all is looked at anew."""
+_NOTHING = NeededRoom()
 
 
 def _drop(index: dict[_Key, dict[str, Pod]], key: _Key, uid: str) -> bool:

@@ -1,22 +1,34 @@
 """How far the working set of each pool reaches now. Owns what is kept of it between requests; `policy` has the rule.
 
-Kept while nothing that it follows from has changed: a request then costs a comparison and no walk over the nodes.
+What changes moves the end: a request costs a look at what has changed, and no walk over the nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from extender.cluster.pod_index import NeededRoom
 from extender.cluster.state import ClusterState
 from extender.model import Node
 from extender.policy.resources import Resources, fitting
 from extender.policy.scoring import PreferenceKey, Ranking
-from extender.policy.working_set import capacities, working_set_size
+from extender.policy.working_set import Reach, free_room, wanted_room
 
-MOST_POOLS = 1_000
-"""So many pools are kept; then it begins anew, for who names pools by a label may name a million."""
+MOST_POOLS = 64
+"""So many pools are kept, those that were asked for last: who names pools by a label may name a million, and one of
+5,000 nodes takes a third of a MiB."""
+_FEW = 8
+"""To change one node costs about eight times what it costs to walk past one."""
+
+
+class Asks(Protocol):
+    """What a worker asks for: compared with that of the last one, and summed up where it is not equal."""
+
+    def requests(self) -> Resources:
+        """Sum it up."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,60 +40,80 @@ class WorkingSet:
     feasible: frozenset[str]
 
 
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    """What is known of a pool's set. ``basis``: what must be the same for ``fits``, which are in the order of nodes."""
+
+    basis: tuple[object, ...]
+    fits: list[int]
+    reach: Reach
+    feasible: frozenset[str]
+    revision: int
+    told: int = -1
+
+
 class WorkingSets:
     """Finds the working sets of pools by the live state. ``changed`` is told how many nodes a pool's set has."""
 
     def __init__(self, state: ClusterState, changed: Callable[[str, int], None] = lambda pool, nodes: None) -> None:
         self._state = state
         self._changed = changed
-        self._kept: dict[str, tuple[tuple[object, ...], WorkingSet]] = {}
-        self._fits: dict[str, tuple[tuple[object, ...], list[str], list[int]]] = {}
+        self._kept: dict[str, _Kept] = {}
 
-    def reach(
-        self, pool: str, ranking: Ranking, feasible: Collection[str], requests: Resources, slack: float
-    ) -> WorkingSet:
+    def reach(self, pool: str, ranking: Ranking, feasible: Collection[str], asks: Asks, slack: float) -> WorkingSet:
         """Find the set for the next worker of a pool, which has these feasible nodes. No node at all: nothing is in it.
 
         What a node has for pods counts once the order changes, or what is asked for: it stays the same as a rule.
         """
-        names = frozenset(feasible)
-        needed, order = self._state.where.needed(pool), ranking.revision
-        basis = (needed, needed.revision, order, slack, requests, hash(names), len(names))
-        known = self._kept.get(pool)
-        if known is not None and known[0] == basis:
-            return known[1]
-        fits = self._fits.get(pool)
-        if fits is None or fits[0] != (order, requests):
-            fits = self._fits[pool] = (order, requests), *nodes_and_fits(ranking, self._state.nodes, requests)
-        found = working_set(ranking, needed, names, fits[1:], slack)
+        names, needed = frozenset(feasible), self._state.where.needed(pool)
+        kept = self._kept.pop(pool, None)
+        if kept is None or kept.basis != (needed, ranking.revision, asks):
+            fits = fits_by_place(ranking, self._state.nodes, asks.requests())
+            basis = needed, ranking.revision, asks
+            kept = _Kept(basis=basis, fits=fits, reach=Reach(()), feasible=frozenset(), revision=-1)
+        if hash(names) == hash(kept.feasible):
+            names = kept.feasible  # whose names stay in memory, so that those of the request need not
+        _follow(kept, ranking, needed, names)
         if len(self._kept) >= MOST_POOLS:
-            self._kept.clear()
-            self._fits.clear()
-        self._kept[pool] = (basis, found)
-        self._changed(pool, found.nodes)
-        return found
+            del self._kept[next(iter(self._kept))]
+        self._kept[pool] = kept
+        nodes = kept.reach.nodes(wanted_room(needed.workers, slack))
+        if nodes != kept.told:
+            kept.told = nodes
+            self._changed(pool, nodes)
+        return WorkingSet(end=ranking.end(nodes), nodes=nodes, feasible=names)
 
 
-def nodes_and_fits(ranking: Ranking, nodes: Mapping[str, Node], requests: Resources) -> tuple[list[str], list[int]]:
-    """Give the nodes in the order of preference, and how many pods with these requests fit on each when empty."""
+def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> None:
+    """Take in what has changed: node by node where that is little, else all of it."""
+    changed = needed.changed_since(kept.revision)
+    if changed is not None and feasible is not kept.feasible:
+        changed |= feasible ^ kept.feasible
+    fits, on = kept.fits, needed.on
+    if changed is None or len(changed) * _FEW > len(fits):
+        rooms = zip(ranking, fits, strict=True)
+        kept.reach = Reach(free_room(fit, on[name], feasible=name in feasible) for name, fit in rooms)
+    else:
+        for name in changed:
+            if name in ranking:
+                place = ranking.place(name) - 1
+                kept.reach.put(place, free_room(fits[place], on[name], feasible=name in feasible))
+    kept.feasible, kept.revision = feasible, needed.revision
+
+
+def fits_by_place(ranking: Ranking, nodes: Mapping[str, Node], requests: Resources) -> list[int]:
+    """Say how many pods with these requests fit on each node when it is empty, the most preferred node first."""
     known: dict[int, int] = {}  # by the identity of what nodes of one type share
-    names, fits = list(ranking), []
-    for name in names:
+    fits = []
+    for name in ranking:
         allocatable = nodes[name].allocatable
         if id(allocatable) not in known:
             known[id(allocatable)] = fitting(allocatable, requests)
         fits.append(known[id(allocatable)])
-    return names, fits
-
-
-def working_set(
-    ranking: Ranking, needed: NeededRoom, feasible: frozenset[str], nodes: tuple[list[str], list[int]], slack: float
-) -> WorkingSet:
-    """Find the set for the next worker of a pool, from the beginning. ``nodes`` are those of `nodes_and_fits`."""
-    size = working_set_size(capacities(*nodes, needed.on, feasible), needed.workers, slack)
-    return WorkingSet(end=ranking.end(size), nodes=size, feasible=feasible)
+    return fits
 
 
 def end_for_claims(ranking: Ranking, needed: NeededRoom, slack: float) -> PreferenceKey:
-    """Find how far the set for the next claim reaches: workers are there, so a node holds as many as are on it."""
-    return ranking.end(working_set_size((needed.on[name] for name in ranking), needed.at_work, slack))
+    """Find how far the set for the next claim reaches: idle workers are free room, and those at work the pool's."""
+    idle = needed.idle
+    return ranking.end(Reach(idle[name] for name in ranking).nodes(wanted_room(needed.at_work, slack)))

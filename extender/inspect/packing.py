@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from extender.cluster.state import ClusterState
-from extender.policy.working_set import working_set_size
+from extender.policy.working_set import Reach, wanted_room
 
 
 def packed(state: ClusterState, pool: str, now: datetime) -> Sequence[str]:
@@ -42,9 +42,10 @@ class PoolSet:
 
 def working_set_of(state: ClusterState, pool: str, slack: float, now: datetime) -> PoolSet | None:
     """Find the pool's working set (`policy.working_set`), with the same guess of what a node holds; None: no node."""
-    rooms = _rooms(state, pool, now)
-    size = working_set_size(rooms.values(), state.where.needed(pool).workers, slack)
-    return PoolSet(nodes=size, last=list(rooms)[size - 1]) if size else None
+    rooms, needed = _rooms(state, pool, now), state.where.needed(pool)
+    reach = Reach(room - needed.on[name] for name, room in rooms.items())
+    nodes = reach.nodes(wanted_room(needed.workers, slack))
+    return PoolSet(nodes=nodes, last=list(rooms)[nodes - 1]) if nodes else None
 
 
 def _rooms(state: ClusterState, pool: str, now: datetime) -> Mapping[str, int]:

@@ -79,7 +79,8 @@ class KeyHistory:
 
     def by_use(self, key: str) -> Iterator[tuple[float, str]]:
         """Give the nodes where this key ran, with its `use` there, the most used first, at most `MOST_NODES`."""
-        return ((self.use(node, key), node) for node in self._nodes_of.get(key, ())[:MOST_NODES])
+        nodes = self._nodes
+        return ((round(nodes[node][key], _EQUAL_DIGITS), node) for node in self._nodes_of.get(key, ())[:MOST_NODES])
 
     def uses(self, node: str, now: datetime) -> list[KeyUse]:
         """List a node's keys as of ``now``: 1. most used of late first; 2. by name."""

@@ -11,7 +11,7 @@ _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|
 _DECIMAL = {"": Decimal(1), "m": Decimal("0.001")} | {
     suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", 1)
 }
-_BINARY = {f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)}
+_UNITS = _DECIMAL | {f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)}
 UNREADABLE = Decimal("Infinity")
 
 Resources: TypeAlias = Mapping[str, Decimal]
@@ -26,7 +26,7 @@ def quantity(text: object) -> Decimal:
     if match is None:
         return UNREADABLE
     number, suffix = match.groups(default="")
-    return Decimal(number) * (_DECIMAL | _BINARY)[suffix]
+    return Decimal(number) * _UNITS[suffix]
 
 
 def requests_in_all(containers: Iterable[Resources], before_them: Iterable[tuple[Resources, bool]] = ()) -> Resources:

@@ -1,45 +1,62 @@
-"""The working set of a pool: the nodes that it needs anyway, so that a worker may go to any of them at no cost.
+"""The working set of a pool: the oldest nodes that have some room, of which a cache key may choose any at little cost.
 
-Owns how far it reaches; `scoring` says in which order its nodes come. Reads no clock and keeps nothing.
+Owns how far it reaches; `scoring` says in which order its nodes come. Reads no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, repeat
+from collections.abc import Iterable
 
 
-def working_set_size(holds: Iterable[int], workers: int, slack: float) -> int:
-    """Count the nodes of the working set: the shortest prefix that has room for these workers, one more, and the slack.
+def wanted_room(workers: int, slack: float) -> float:
+    """Say for how many workers the set has free room: one, and a share of those of the pool and of twenty more.
 
-    ``holds`` are the workers that each node can hold, in the order in which nodes are preferred. ``workers`` have a
-    node now and are neither terminating nor finished. Room is wanted for (``workers`` + 1) x (1 + ``slack``); all nodes
-    where they have less.
+    ``workers`` have a node and are neither terminating nor finished; ``slack`` is the share.
     """
-    wanted = (workers + 1) * (1 + slack) - _ROUNDING
-    size = 0
-    for reached in accumulate(holds):
-        size += 1
-        if reached >= wanted:
-            break
-    return size
+    return 1 + slack * (workers + SMALL_POOL) - _ROUNDING
 
 
+SMALL_POOL = 20
+"""A tenth of ten workers is one, and a key would hardly ever choose. In simulations two more cost a small pool nothing,
+and a large one does not feel them."""
 _ROUNDING = 1e-6
-"""40 x 1.1 is a little more than 44 where numbers are binary, and must not take one more node."""
+"""30 x 0.1 is a little more than 3 where numbers are binary, and must not take one more node."""
 
 
-def capacities(
-    nodes: Sequence[str], fits: Sequence[int], workers: Mapping[str, int], feasible: Collection[str]
-) -> Iterator[int]:
-    """Say how many workers each node holds when it is full, as far as one can know.
+def free_room(fits: int, on: int, *, feasible: bool) -> int:
+    """Say how many more workers a node takes, as far as one can know.
 
-    1. A node that is not feasible for the next worker is full: the workers on it. 2. Any other: as many as there are in
-    ``fits``, which counts them for an empty one, and at least one more than it has. A wrong number is a wrong slack and
-    nothing worse.
+    1. None where it is not feasible for the next one: it is full. 2. Else as many as fit on an empty one, without those
+    that are ``on`` it, and at least one. A wrong number is a wrong slack and nothing worse.
     """
-    there = map(workers.get, nodes, repeat(0))
-    return (
-        on if name not in feasible else fit if fit > on else on + 1
-        for name, fit, on in zip(nodes, fits, there, strict=True)
-    )
+    return max(fits - on, 1) if feasible else 0
+
+
+class Reach:
+    """How many nodes are in the set: the shortest prefix that has the wanted free room, all where there is less.
+
+    ``rooms`` are the nodes' free rooms, the most preferred node first. Kept while rooms change, so that a change costs
+    as much as the end moves.
+    """
+
+    def __init__(self, rooms: Iterable[int]) -> None:
+        self._rooms = list(rooms)
+        self._nodes = 0
+        self._within = 0  # the room of so many nodes
+
+    def put(self, place: int, room: int) -> None:
+        """Change the free room of the node at this place, counted from 0."""
+        if place < self._nodes:
+            self._within += room - self._rooms[place]
+        self._rooms[place] = room
+
+    def nodes(self, wanted: float) -> int:
+        """Count the nodes of the set that has so much free room."""
+        rooms = self._rooms
+        while self._within < wanted and self._nodes < len(rooms):
+            self._within += rooms[self._nodes]
+            self._nodes += 1
+        while self._nodes and self._within - rooms[self._nodes - 1] >= wanted:
+            self._nodes -= 1
+            self._within -= rooms[self._nodes]
+        return self._nodes

@@ -35,7 +35,7 @@ def _ttl_fits(claims: ClaimRules) -> ClaimRules:
 
 
 class CacheKeySettings(Section):
-    """Whose cache a worker uses: of the nodes that its pool needs anyway, those where this key ran most come first."""
+    """Whose cache a worker uses: of the oldest nodes with room, those where this key ran most come first."""
 
     # A pool may leave the label to poolDefaults: the merged value is checked, a schema sees the parts only.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
@@ -43,11 +43,12 @@ class CacheKeySettings(Section):
     label: LabelKey
     """Label of the worker whose value is the key: a tenant, a data set. Required, here or in `poolDefaults`."""
     window: Window = "auto"
-    """Which nodes the key may reorder. `auto`: the working set, the oldest nodes that hold the pool's workers, one more
-    and the slack. A number: so many of the oldest that fit, whatever the pool needs; `1`: age only."""
+    """Which nodes the key may reorder. `auto`: the working set, the oldest nodes that have room for this worker and the
+    slack. A number: so many of the oldest that fit, whatever the pool needs; `1`: age only."""
     slack: Share = 0.1
-    """How much room more the working set has than its workers need, as a share. More is warmer and costs nodes; `0.1`
-    is warm at about the cost of packing by age alone. Without effect where `window` is a number."""
+    """For how many workers more the working set has free room: a share of those of the pool, and of twenty. `0` is age
+    only, more is warmer and costs nodes; `0.1` is warm at about the cost of age. Without effect where `window` is a
+    number."""
 
 
 class PoolDefaults(Section):

@@ -9,7 +9,6 @@ from 1.35 on, without an extender, it takes the first in its list of nodes, whic
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from extender.model import CacheKeyRule, Node
 from extender.policy.affinity import Affinity, KeyHistory
 from extender.policy.ages import order_key
 from extender.policy.scoring import PreferenceKey, Ranking, preference_key, score_nodes
-from extender.policy.working_set import capacities, working_set_size
+from extender.policy.working_set import Reach, wanted_room
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulation begins. Nothing depends on it."""
@@ -184,10 +183,10 @@ class OldestFirst:
         self._ranking = Ranking()
         self._unseen: dict[str, Node] = {}
         self._history = make_history()
-        self._slots: dict[str, int] = {}
-        self._on: Counter[str] = Counter()
+        self._free: dict[str, int] = {}
         self._running = 0
-        self._in_order: tuple[int, list[str], list[int]] = (-1, [], [])
+        self._reach = Reach(())
+        self._reach_of = -1  # revision of the ranking
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
         """See `Placement`."""
@@ -199,16 +198,19 @@ class OldestFirst:
     def _end(self, room: Mapping[str, int]) -> PreferenceKey:
         if self._rule.slack is None:
             return self._ranking.end_among(room, self._rule.window)
-        if self._in_order[0] != self._ranking.revision:
-            names = list(self._ranking)
-            self._in_order = self._ranking.revision, names, [self._slots[name] for name in names]
-        _, names, slots = self._in_order
-        holds = capacities(names, slots, self._on, room)
-        return self._ranking.end(working_set_size(holds, self._running, self._rule.slack))
+        if self._reach_of != self._ranking.revision:
+            self._reach_of, self._reach = self._ranking.revision, Reach(map(self._free.__getitem__, self._ranking))
+        return self._ranking.end(self._reach.nodes(wanted_room(self._running, self._rule.slack)))
+
+    def _count(self, node: str, change: int) -> None:
+        self._running += change
+        self._free[node] -= change
+        if self._reach_of == self._ranking.revision:
+            self._reach.put(self._ranking.place(node) - 1, self._free[node])
 
     def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
         """See `Placement`."""
-        self._slots[node] = slots
+        self._free[node] = slots
         made = self._unseen[node] = Node(name=node, uid=node, created=_time(now_seconds))
         self._ranking.put(node, preference_key(order_key(made, None), None, None))
 
@@ -217,12 +219,11 @@ class OldestFirst:
         self._unseen.pop(node, None)
         self._ranking.put(node, None)
         self._history.forget_node(node)
-        del self._slots[node]
+        del self._free[node]
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
         """See `Placement`."""
-        self._on[node] += 1
-        self._running += 1
+        self._count(node, 1)
         unseen = self._unseen.pop(node, None)
         if unseen is not None:
             self._ranking.put(node, preference_key(order_key(unseen, _time(now_seconds)), None, None))
@@ -231,8 +232,7 @@ class OldestFirst:
 
     def ended(self, node: str) -> None:
         """See `Placement`."""
-        self._on[node] -= 1
-        self._running -= 1
+        self._count(node, -1)
 
     def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
         """See `Placement`. Ages are in the ledger; counts begin with the jobs that run."""

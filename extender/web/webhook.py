@@ -160,8 +160,8 @@ class Webhook:
         if rule is None or key is None:
             return candidates, None
         if rule.window is None:
-            requests = wire.requests_of(request.pod)
-            found = self._working_sets.reach(pool, ranking, request.node_names, requests, rule.slack)
+            asks = wire.spec_of(request.pod)
+            found = self._working_sets.reach(pool, ranking, request.node_names, asks, rule.slack)
             candidates, end = found.feasible, found.end
         else:
             end = ranking.end_among(candidates, rule.window)

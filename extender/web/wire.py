@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from extender.model import Victims
-from extender.policy.resources import UNREADABLE, Resources, quantity, requests_in_all
+from extender.policy.resources import Resources, quantity, requests_in_all
 
 
 class BadRequest(ValueError):
@@ -50,11 +50,20 @@ class _Container(Struct, rename="camel", gc=False):
     restart_policy: str | None = None
 
 
-class _Spec(Struct, rename="camel", gc=False):
+class PodSpec(Struct, rename="camel", gc=False):
+    """What a pod asks for, as it is written: see `spec_of`. Those of pods of one template are equal."""
+
     containers: list[_Container] | None = None
     init_containers: list[_Container] | None = None
     resources: _Amounts | None = None
     overhead: dict[str, str | int | float] | None = None
+
+    def requests(self) -> Resources:
+        """Sum it up. What cannot be read asks for nothing that is known."""
+        before = ((_amounts(each.resources), each.restart_policy == "Always") for each in self.init_containers or ())
+        found = requests_in_all((_amounts(each.resources) for each in self.containers or ()), before)
+        whole, overhead = _amounts(self.resources), _read(self.overhead)
+        return requests_in_all(({**found, **whole}, overhead))  # requests of the pod as a whole go over its parts'
 
 
 class _Args(Struct, gc=False):
@@ -88,7 +97,7 @@ _NO_SPEC = Raw(b"{}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodReference:
-    """The pod that is being scheduled, as the request describes it. ``spec`` is not decoded: see `requests_of`."""
+    """The pod that is being scheduled, as the request describes it. ``spec`` is not decoded: see `spec_of`."""
 
     namespace: str
     name: str
@@ -115,7 +124,7 @@ class PreemptRequest:
 
 _S = TypeVar("_S", bound=Struct)
 _args = msgspec.json.Decoder(_Args)
-_spec = msgspec.json.Decoder(_Spec | None)
+_spec = msgspec.json.Decoder(PodSpec | None)
 _preemption = msgspec.json.Decoder(_PreemptionArgs)
 _anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
@@ -263,18 +272,12 @@ def _pod(pod: _Pod | _WholePod | UnsetType | None) -> PodReference:
     )
 
 
-def requests_of(pod: PodReference) -> Resources:
-    """Sum up what a pod asks for. What cannot be read asks for nothing that is known: then each node holds one more."""
+def spec_of(pod: PodReference) -> PodSpec:
+    """Read what a pod asks for. One that cannot be read fits nowhere, so that each node holds one more."""
     try:
-        spec = _spec.decode(pod.spec)
+        return _spec.decode(pod.spec) or PodSpec()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {"": UNREADABLE}
-    if spec is None:
-        return {}
-    before = ((_amounts(each.resources), each.restart_policy == "Always") for each in spec.init_containers or ())
-    found = requests_in_all((_amounts(each.resources) for each in spec.containers or ()), before)
-    whole, overhead = _amounts(spec.resources), _read(spec.overhead)
-    return requests_in_all(({**found, **whole}, overhead))  # requests of the pod as a whole go over those of its parts
+        return PodSpec(overhead={"": ""})
 
 
 def _amounts(resources: _Amounts | None) -> Resources:

@@ -116,15 +116,16 @@ def test_a_label_that_changes_on_a_running_worker_counts_and_leaves_nothing_behi
 
 
 def test_a_tenants_worker_lands_on_its_node_of_the_working_set_and_never_outside(ground: Ground) -> None:
-    """Nine nodes of four; the six oldest are full. acme ran on the eighth, which is needed once the seventh is full."""
+    """Nine nodes of four; the six oldest are full, and the seventh has room for three. acme ran on the eighth."""
     nodes = aged_nodes(ground, 9)
     for number, name in enumerate(nodes[:6]):
         for slot in range(4):
             ground.run(f"full-{number}-{slot}", node=name)
+    ground.run("seventh", node=nodes[6])
     ground.run("acme-before", node=nodes[7], labels=of("acme"), cpu="100m")
     serving = serve_by_set(ground)
     ground.wait(lambda: serving.metric("warmnode_cache_keys") == 1, "the placed workers to be counted")
-    # 25 workers: (25 + 1) x 1.1 = 28.6, and seven nodes hold 28: the eighth is in the set, the ninth is not
+    # 26 workers: room for 1 + 4.6 is wanted; the seventh has 3, and the eighth 3 more, so that the ninth is outside
     assert ground.place("acme-again", labels=of("acme")) == nodes[7]
     assert ground.place("without") == nodes[6]
     assert serving.metric("warmnode_working_set_nodes", pool=POOL) == 8
@@ -132,6 +133,6 @@ def test_a_tenants_worker_lands_on_its_node_of_the_working_set_and_never_outside
     ground.delete_pod("acme-again")
     for slot in range(4):
         ground.delete_pod(f"full-0-{slot}")
-    # 21 workers: (21 + 1) x 1.1 = 24.2, which the seven oldest hold: acme's node is outside now
+    # 22 workers: room for 1 + 4.2 is wanted; the oldest has 4, and the seventh 2 more: acme's node is outside now
     ground.wait(lambda: serving.preferred(nodes, {POOL_LABEL: POOL, **of("acme")})[0] == nodes[0], "the set to shrink")
     assert ground.place("acme-later", labels=of("acme")) == nodes[0]

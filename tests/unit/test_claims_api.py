@@ -352,9 +352,9 @@ async def test_a_cache_key_decides_among_the_oldest_nodes_with_an_idle_worker(de
 
 
 async def test_a_cache_key_decides_in_the_working_set_of_those_that_work(desk: Desk) -> None:
-    """Two idle workers on the oldest node hold the first two claims, so acme's nodes are outside; the third needs one.
+    """Without slack a claim takes what age takes: the newest node, which acme used most, only once no other has one.
 
-    The newest, which acme used most, is needed only once three work.
+    With some the newest is in the set for the first claim.
     """
     desk.state.upsert_node(node("newest"))
     for name in ("new", "newest", "newest"):
@@ -366,6 +366,10 @@ async def test_a_cache_key_decides_in_the_working_set_of_those_that_work(desk: D
         *("old", "old", "new", "newest", "newest"),
     ]
     assert desk.state.where.needed("ducks").at_work == 5
+    desk.settings["ducks"] = replace(SETTINGS, cache_key=CacheKeyRule(label="tenant", slack=0.25))
+    for number, on in enumerate(("old", "newest")):
+        desk.worker(f"later{number}", on=on)
+    assert (await desk.claim("late", cacheKey="acme"))[1]["node"] == "newest"
 
 
 async def test_a_worker_that_is_handed_out_counts_for_the_key_once(desk: Desk) -> None:

@@ -88,15 +88,15 @@ def test_what_is_packed_takes_the_oldest_nodes_with_room() -> None:
 
 
 def test_the_working_set_of_a_look_has_room_for_one_more_and_the_slack() -> None:
-    """Seven workers, and three on the fullest node of the type: eight need three nodes, with the slack nine and a half
-    four; those that wait or go need no room."""
+    """Seven workers, and three on the fullest node of the type: the second node has room for one, the third too, the
+    fourth for three; those that wait or go take none."""
     big = [node(f"big-{i}", created=minutes_ago(60 - i), instance_type="big") for i in range(5)]
     on = ["big-0", "big-0", "big-0", "big-1", "big-1", "big-2", "big-2"]
     pods = [worker(f"w-{i}", node=name, ready_since=None) for i, name in enumerate(on)]
     state = synced_state(big, [*pods, worker("waits", node=None), worker("goes", node="big-4", terminating=True)])
     order = list(state.ranking.as_of(NOW))
-    assert working_set_of(state, "pool", 0.0, NOW) == PoolSet(nodes=3, last=order[2])
-    assert working_set_of(state, "pool", 0.2, NOW) == PoolSet(nodes=4, last=order[3])
+    assert working_set_of(state, "pool", 0.0, NOW) == PoolSet(nodes=2, last=order[1])
+    assert working_set_of(state, "pool", 0.1, NOW) == PoolSet(nodes=4, last=order[3])
 
 
 @given(st.lists(names, max_size=12))

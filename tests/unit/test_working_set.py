@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from math import ceil
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
-from extender.cluster.working_sets import WorkingSets, end_for_claims, nodes_and_fits, working_set
+from extender.cluster.working_sets import MOST_POOLS, WorkingSets, end_for_claims
 from extender.model import BusyVictims, CacheKeyRule, Node, Pod
 from extender.policy.pools import POOL_LABEL, PoolsInForce
-from extender.policy.working_set import capacities, working_set_size
+from extender.policy.resources import Resources
+from extender.policy.working_set import Reach, free_room, wanted_room
 from extender.telemetry import Metrics
 from tests.builders import NOW, ledger, minutes_ago, node, worker
 from tests.listening import synced_state, webhook_over
 
-holdings = st.lists(st.integers(0, 9), max_size=30)
+rooms_by_age = st.lists(st.integers(0, 9), max_size=30)
 slacks = st.sampled_from((0.0, 0.1, 0.25, 1.0))
 FOUR_CPU = {"cpu": Decimal(4), "pods": Decimal(110)}
-ONE_CPU = {"cpu": Decimal(1)}
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """What a worker asks for."""
+
+    number: int = 1
+
+    def requests(self) -> Resources:
+        """Sum it up."""
+        return {"cpu": Decimal(self.number)}
+
+
+ONE_CPU = Cpus()
 
 
 def sized(name: str) -> Node:
@@ -47,8 +64,7 @@ def aged(names: Sequence[str], placed: Sequence[tuple[str, str]] = ()) -> Cluste
 def nodes_in(state: ClusterState, feasible: Sequence[str], slack: float = 0.0) -> list[str]:
     """The working set for a worker of one CPU."""
     ranking = state.ranking.as_of(NOW)
-    nodes = nodes_and_fits(ranking, state.nodes, ONE_CPU)
-    found = working_set(ranking, state.where.needed("ducks"), frozenset(feasible), nodes, slack)
+    found = WorkingSets(state).reach("ducks", ranking, feasible, ONE_CPU, slack)
     inside = [name for name, place in ranking.items() if place <= found.end]
     assert len(inside) == found.nodes
     return inside
@@ -57,81 +73,95 @@ def nodes_in(state: ClusterState, feasible: Sequence[str], slack: float = 0.0) -
 # -- the rule ---------------------------------------------------------------------------------------------------------
 
 
-@given(holdings, st.integers(0, 200), slacks)
-def test_the_set_is_the_shortest_prefix_with_enough_room(holds: list[int], workers: int, slack: float) -> None:
-    """It holds the workers, one more, and the slack; one node less would not, unless there are no more nodes."""
-    size = working_set_size(holds, workers, slack)
-    wanted = (workers + 1) * (1 + slack) - 1e-6
-    assert sum(holds[:size]) >= wanted or size == len(holds)
-    assert size == 0 or sum(holds[: size - 1]) < wanted
+@given(rooms_by_age, st.integers(0, 200), slacks)
+def test_the_set_is_the_shortest_prefix_with_enough_room(rooms: list[int], workers: int, slack: float) -> None:
+    """It has free room for one worker and the slack; one node less would not, unless there are no more nodes."""
+    size, wanted = Reach(rooms).nodes(wanted_room(workers, slack)), 1 + slack * (workers + 20) - 1e-6
+    assert sum(rooms[:size]) >= wanted or size == len(rooms)
+    assert size == 0 or sum(rooms[: size - 1]) < wanted
 
 
-@given(holdings, st.integers(0, 200), slacks, holdings)
+@given(rooms_by_age, st.lists(st.tuples(st.integers(0, 29), st.integers(0, 9), st.floats(0.5, 50)), max_size=30))
+def test_an_end_that_is_kept_is_the_one_that_is_found_anew(
+    rooms: list[int], changes: list[tuple[int, int, float]]
+) -> None:
+    """After any rooms have changed, and with any room wanted."""
+    kept = Reach(rooms)
+    for place, room, wanted in changes:
+        if place < len(rooms):
+            rooms[place] = room
+            kept.put(place, room)
+        assert kept.nodes(wanted) == Reach(rooms).nodes(wanted)
+
+
+@given(rooms_by_age, st.integers(0, 200), slacks, rooms_by_age)
 def test_younger_nodes_change_nothing_for_a_pool_that_does_not_need_them(
-    holds: list[int], workers: int, slack: float, young: list[int]
+    rooms: list[int], workers: int, slack: float, young: list[int]
 ) -> None:
     """What stands behind the end is not looked at."""
-    size = working_set_size(holds, workers, slack)
-    if sum(holds[:size]) >= (workers + 1) * (1 + slack):
-        assert working_set_size([*holds, *young], workers, slack) == size
+    wanted = wanted_room(workers, slack)
+    size = Reach(rooms).nodes(wanted)
+    if sum(rooms) >= wanted:
+        assert Reach([*rooms, *young]).nodes(wanted) == size
 
 
-@given(holdings, st.integers(0, 200), st.integers(0, 50), slacks)
-def test_the_set_shrinks_with_the_load(holds: list[int], workers: int, gone: int, slack: float) -> None:
-    """Fewer workers never need more nodes."""
-    fewer = max(0, workers - gone)
-    assert working_set_size(holds, fewer, slack) <= working_set_size(holds, workers, slack)
+@given(rooms_by_age, st.integers(0, 200), st.lists(st.integers(0, 29), max_size=50), slacks)
+def test_the_set_shrinks_with_the_load(rooms: list[int], workers: int, ended: list[int], slack: float) -> None:
+    """Fewer workers, wherever they were, never need more nodes."""
+    size, fewer = Reach(rooms).nodes(wanted_room(workers, slack)), workers
+    for place in ended:
+        if place < len(rooms) and fewer:
+            rooms[place] += 1
+            fewer -= 1
+    assert Reach(rooms).nodes(wanted_room(fewer, slack)) <= size
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 100), st.data())
-def test_a_wrong_capacity_is_a_wrong_slack_and_nothing_worse(
-    holds: list[int], workers: int, data: st.DataObject
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=30), st.integers(0, 100))
+def test_a_wrong_capacity_is_a_wrong_slack_and_nothing_worse(nodes: list[tuple[int, int, bool]], workers: int) -> None:
+    """Whatever nodes are taken to hold: the oldest feasible one is inside, and no more of them than room is wanted."""
+    wanted = wanted_room(workers, 0.1)
+    size = Reach(free_room(fits, on, feasible=feasible) for fits, on, feasible in nodes).nodes(wanted)
+    inside = [feasible for _, _, feasible in nodes[:size]]
+    assert any(inside) or not any(feasible for _, _, feasible in nodes)
+    assert sum(inside) <= ceil(wanted)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=30), st.integers(0, 100))
+def test_without_slack_the_set_ends_with_the_node_that_age_would_choose(
+    nodes: list[tuple[int, bool]], workers: int
 ) -> None:
-    """Where each node is taken to hold between half and twice of what it does, the set is one of some other slack."""
-    wrong = [max(1, round(each * data.draw(st.floats(0.5, 2)))) for each in holds]
-    size = working_set_size(wrong, workers, 0.1)
-    assert working_set_size(holds, workers, -0.7) <= size <= working_set_size(holds, workers, 1.3 * 2 + 0.1)
-
-
-@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 5)), st.sets(st.sampled_from("abcdef")))
-def test_a_full_node_holds_what_is_on_it_and_any_other_one_more(workers: dict[str, int], feasible: set[str]) -> None:
-    """Not feasible: full. Feasible: what fits on it, and in any case one more than there is."""
-    found = dict(zip("abcdef", capacities("abcdef", [3] * 6, workers, feasible), strict=True))
-    for name, holds in found.items():
-        there = workers.get(name, 0)
-        assert holds == (max(3, there + 1) if name in feasible else there)
+    """So a slack of nothing is age alone, and costs what that costs."""
+    size = Reach(free_room(5, on, feasible=feasible) for on, feasible in nodes).nodes(wanted_room(workers, 0.0))
+    assert size == next((place for place, (_, feasible) in enumerate(nodes, 1) if feasible), len(nodes))
 
 
 def test_when_the_load_halves_no_node_stays_busy_that_age_alone_would_have_emptied() -> None:
-    """Forty nodes of four; keys place by random favourites inside the set. A day later only the set, with one node for
-    the slack of a tenth, has workers: as few as with age alone."""
+    """Forty nodes of four; keys place by random favourites inside the set. A day later only the nodes that age alone
+    would need, and three for the slack of a tenth, have workers."""
     random = Random(1)  # noqa: S311 - a model
-    on: Counter[int] = Counter()
-    nodes, room, slack = range(40), 4, 0.1
+    free, places = [4] * 40, range(40)
     running: list[int] = []
     for step in range(4000):
         wanted = 120 if step < 2000 else 60
         while len(running) >= wanted:
-            on[running.pop(random.randrange(len(running)))] -= 1
-        feasible = {each for each in nodes if on[each] < room}
-        there = {str(each): on[each] for each in nodes}
-        holds = capacities(list(there), [room] * len(there), there, set(map(str, feasible)))
-        size = working_set_size(holds, len(running), slack)
-        place = random.choice([each for each in nodes[:size] if each in feasible])
-        on[place] += 1
+            free[running.pop(random.randrange(len(running)))] += 1
+        size = Reach(free).nodes(wanted_room(len(running), 0.1))
+        place = random.choice([each for each in places[:size] if free[each]])
+        free[place] -= 1
         running.append(place)
-    assert max(place for place in nodes if on[place]) < 60 * (1 + slack) / room
+    assert max(place for place in places if free[place] < 4) < 60 / 4 + 3
 
 
 # -- in a cluster -----------------------------------------------------------------------------------------------------
 
 
-def test_the_set_ends_where_the_pool_has_room_for_its_workers_and_one_more() -> None:
-    """Four nodes of four; the first is full with four, the second has three, the third one: eight, and one more, fit on
-    the first three; the slack takes the fourth."""
+def test_the_set_ends_where_there_is_room_for_one_worker_and_the_slack() -> None:
+    """Four nodes of four with eight workers; the first is full, the second has room for one, the third for three. A
+    tenth of 28 is for nearly three more, a quarter for seven."""
     state = aged("abcd", [("a", "")] * 4 + [("b", "")] * 3 + [("c", "")])
-    assert nodes_in(state, "bcd") == ["a", "b", "c"]
-    assert nodes_in(state, "bcd", slack=0.5) == ["a", "b", "c", "d"]
+    assert nodes_in(state, "bcd") == ["a", "b"]
+    assert nodes_in(state, "bcd", slack=0.1) == ["a", "b", "c"]
+    assert nodes_in(state, "bcd", slack=0.25) == ["a", "b", "c", "d"]
 
 
 def test_terminating_and_finished_workers_and_those_of_other_pools_need_no_room() -> None:
@@ -145,13 +175,15 @@ def test_terminating_and_finished_workers_and_those_of_other_pools_need_no_room(
 
 
 def test_nodes_of_two_types_half_of_them_full() -> None:
-    """A full node counts what is on it, and a large one counts as large: the set ends where it should."""
+    """A full node has no room, and a large one has more: the set ends where it should."""
     names = [f"n{number:02}" for number in range(20)]
     state = aged(names, [(name, "") for name in names[::2] for _ in range(2)])
     for name in names[1::4]:
         state.upsert_node(node(name, allocatable={"cpu": Decimal(8), "pods": Decimal(110)}))
-    # full ones hold 2, the others 8 and 4 in turn; 20 workers and one more
-    assert nodes_in(state, names[1::2]) == names[:6]
+    # twenty workers on the full ones; the others have room for 8 and 4 in turn
+    assert nodes_in(state, names[1::2], slack=0.1) == names[:2]
+    assert nodes_in(state, names[1::2], slack=0.25) == names[:4]
+    assert nodes_in(state, names[1::2], slack=0.5) == names[:8]
 
 
 @given(
@@ -200,7 +232,7 @@ def test_a_tenants_worker_finds_its_node_also_as_the_thirtieth_oldest() -> None:
 
 def test_a_spec_that_cannot_be_read_takes_each_node_to_hold_one_more() -> None:
     """What a pod asks for is a hint: a spec of another shape changes the slack and refuses nothing."""
-    state = aged("abc", [("a", ""), ("b", "acme")])
+    state = aged("abc", [("b", "acme")])
     much = {"containers": [{"resources": {"requests": {"cpu": "much"}}}]}
     unreadable: tuple[object, ...] = (5, [], {"containers": 7}, much)
     for spec in unreadable:
@@ -210,6 +242,69 @@ def test_a_spec_that_cannot_be_read_takes_each_node_to_hold_one_more() -> None:
         assert prioritized(state, "abc", {"tenant": "acme"}, spec=spec)[0] == "a"
 
 
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(("worker", "other pool's", "idle", "ends", "node goes", "node comes", "all listed")),
+        st.integers(0, 9),
+        st.sampled_from("abcdef"),
+        st.sets(st.sampled_from("abcdefg")),
+        st.sampled_from((1, 1, 1, 2)),
+        slacks,
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_what_is_kept_of_a_set_is_what_is_found_anew(
+    happened: list[tuple[str, int, str, set[str], int, float]],
+) -> None:
+    """After whatever has happened to workers and nodes, for any feasible nodes, and for workers of any size."""
+    state = aged("abcdef")
+    kept, name = WorkingSets(state), ""
+    for what, number, name, feasible, cpus, slack in happened:
+        if what == "node goes":
+            state.delete_node(sized(name))
+        elif what == "node comes":
+            state.upsert_node(sized(name))
+        elif what == "all listed":
+            state.replace_pods(list(state.pods.values()))
+        else:
+            pool = "geese" if what == "other pool's" else "ducks"
+            idle = minutes_ago(5) if what == "idle" else None
+            state.upsert_pod(duck(f"w{number}", name, pool=pool, idle_since=idle, finished=what == "ends"))
+        ranking = state.ranking.as_of(NOW)
+        found = kept.reach("ducks", ranking, sorted(feasible), Cpus(cpus), slack)
+        assert found == WorkingSets(state).reach("ducks", ranking, sorted(feasible), Cpus(cpus), slack)
+
+
+@pytest.mark.parametrize("number", [1, 20, 255, 256, 257, 300])
+def test_many_changes_between_two_requests_are_seen_too(number: int) -> None:
+    """Also where they are more than are written down one by one."""
+    names = [f"n{place:03}" for place in range(40)]
+    state = aged(names)
+    kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
+    kept.reach("ducks", ranking, names, ONE_CPU, 0.1)
+    for each in range(number):
+        state.upsert_pod(duck(f"w{each}", names[each % 40]))
+    assert kept.reach("ducks", ranking, names, ONE_CPU, 0.1) == WorkingSets(state).reach(
+        "ducks", ranking, names, ONE_CPU, 0.1
+    )
+
+
+def test_the_pools_that_asked_last_are_kept() -> None:
+    """Who names pools by a label may name a million."""
+    state, told = aged("ab"), Counter[str]()
+    sets = WorkingSets(state, lambda pool, nodes: told.update([pool]))
+    ranking = state.ranking.as_of(NOW)
+    for number in range(MOST_POOLS + 1):
+        sets.reach(f"pool-{number}", ranking, "ab", ONE_CPU, 0.1)
+        sets.reach("pool-0", ranking, "ab", ONE_CPU, 0.1)
+    assert told["pool-0"] == 1
+    sets.reach("pool-1", ranking, "ab", ONE_CPU, 0.1)
+    assert told["pool-1"] == 2
+
+
 def test_the_set_is_kept_until_something_changes_and_its_size_is_told() -> None:
     """The same request again costs a look; a worker that comes, and a node that goes, are seen at once."""
     state = aged("abc", [("a", ""), ("a", "")])
@@ -217,14 +312,14 @@ def test_the_set_is_kept_until_something_changes_and_its_size_is_told() -> None:
     ranking = state.ranking.as_of(NOW)
     sets = WorkingSets(state, lambda pool, nodes: told.append(nodes))
     first = sets.reach("ducks", ranking, list("abc"), ONE_CPU, 0.1)
-    assert sets.reach("ducks", ranking, list("abc"), dict(ONE_CPU), 0.1) is first
+    assert sets.reach("ducks", ranking, list("abc"), Cpus(), 0.1) == first
     assert sets.reach("ducks", ranking, list("bc"), ONE_CPU, 0.1) is not first
     for name in "aab":
         state.upsert_pod(duck(f"more on {name} {len(told)}", name))
         sets.reach("ducks", ranking, list("bc"), ONE_CPU, 0.1)
     state.delete_node(sized("a"))
     sets.reach("ducks", ranking, list("bc"), ONE_CPU, 0.1)
-    assert told == [1, 2, 2, 2, 2, 2]
+    assert told == [2, 3, 2]
 
 
 def test_other_feasible_nodes_make_another_set_also_where_they_are_as_many() -> None:
@@ -252,11 +347,11 @@ def test_the_metric_tells_the_size_by_pool() -> None:
 
 
 def test_claims_need_room_for_those_that_work() -> None:
-    """Busy and claimed workers, this one, and the slack; a node holds as many as are on it."""
+    """Idle workers for this claim, and for a share of those at work: one idle and one busy on each of three nodes."""
     state = aged("abc", [("a", ""), ("b", ""), ("c", "")])
     idle = [duck(f"idle-{name}", name, idle_since=minutes_ago(5)) for name in "abc"]
     for each in idle:
         state.upsert_pod(each)
     ranking, needed = state.ranking.as_of(NOW), state.where.needed("ducks")
-    by_slack = {slack: end_for_claims(ranking, needed, slack) for slack in (0.0, 0.25)}
-    assert by_slack == {0.0: ranking["b"], 0.25: ranking["c"]}
+    by_slack = {slack: end_for_claims(ranking, needed, slack) for slack in (0.0, 0.04, 0.25)}
+    assert by_slack == {0.0: ranking["a"], 0.04: ranking["b"], 0.25: ranking["c"]}
