@@ -69,7 +69,7 @@ def test_older_scheduler_is_held_against_its_own_packing() -> None:
         made("jobs2", "set134", 301, after=after, nodes=8),
     ]
     (line,) = goals(measured(*records)).rows
-    assert line[2:5] == ("MostAllocated, kube-scheduler 1.34", "at most 0.85", "0.80 (jobs2 100 s)")
+    assert line[2:5] == ("MostAllocated, scheduler 1.34", "at most 0.85", "0.80 (jobs2 100 s)")
 
 
 def test_report_fills_the_page_and_draws_a_plot_for_each_kind(tmp_path: Path) -> None:

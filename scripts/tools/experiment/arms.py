@@ -71,13 +71,13 @@ ARMS = {
         ),
         Arm(
             name="packing134",
-            title="MostAllocated, kube-scheduler 1.34",
+            title="MostAllocated, scheduler 1.34",
             scheduling=Scheduling.MOST_ALLOCATED,
             binary=OLDER_SCHEDULER,
         ),
         Arm(
             name="set134",
-            title="warmnode, working set, slack 0.1, kube-scheduler 1.34",
+            title="warmnode, working set 0.1, scheduler 1.34",
             scheduling=Scheduling.WARMNODE,
             cache_key={"slack": 0.1},
             binary=OLDER_SCHEDULER,

@@ -41,7 +41,7 @@ def draw(panels: Sequence[Panel]) -> str:
     names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
     if not names:
         raise ValueError("there is nothing to draw")
-    width, height = WIDTH * len(panels), HEIGHT + 20 * math.ceil(len(names) / 3) + 10
+    width, height = WIDTH * len(panels), HEIGHT + 20 * math.ceil(len(names) / len(panels)) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="11" fill="#333">',
@@ -50,7 +50,7 @@ def draw(panels: Sequence[Panel]) -> str:
     for number, panel in enumerate(panels):
         parts += [f'<g transform="translate({number * WIDTH} 0)">', *_panel(panel, names), "</g>"]
     for number, name in enumerate(names):
-        x, y = LEFT + number % 3 * (width - LEFT) / 3, HEIGHT + 16 + number // 3 * 20
+        x, y = LEFT / 2 + number % len(panels) * WIDTH, HEIGHT + 16 + number // len(panels) * 20
         parts += [_mark(x, y - 4, names.index(name)), f'<text x="{x + 10:.1f}" y="{y}">{escape(name)}</text>']
     return "\n".join([*parts, "</svg>", ""])
 
