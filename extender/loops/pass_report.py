@@ -14,6 +14,7 @@ from extender.model import Pod, SkipReason
 from extender.policy.idleness import idle_since
 from extender.policy.judging import PoolJudgement
 from extender.policy.node_pool_budgets import STAYS, Kept
+from extender.policy.reaping import Skips
 from extender.telemetry import Figure, Metrics
 
 log = logging.getLogger("warmnode.reaper")
@@ -27,12 +28,12 @@ class PassReport:
 
     judged: PoolJudgement
     outcomes: Mapping[str, EvictionOutcome]
-    skipped: Mapping[str, SkipReason]
+    skipped: Skips
 
 
 def tell_pass(report: PassReport) -> None:
     """Tell the log of a pass that looked at the cluster and finished."""
-    judged, skips = report.judged, Counter(report.skipped.values())
+    judged = report.judged
     log.info(
         "pass",
         extra=fields(
@@ -43,14 +44,14 @@ def tell_pass(report: PassReport) -> None:
             claimed=judged.counts.claimed,
             planned=len(judged.victims),
             **{str(outcome): count for outcome, count in Counter(report.outcomes.values()).items()},
-            stay={str(reason): count for reason, count in skips.items()},
+            stay={str(reason): count for reason, count in report.skipped.count().items()},
         ),
     )
 
 
 def figures_of_pass(report: PassReport, metrics: Metrics, now: datetime) -> Iterator[Figure]:
     """Give what is shown of a pool until its next pass."""
-    judged, counts, skips = report.judged, report.judged.counts, Counter(report.skipped.values())
+    judged, counts, skips = report.judged, report.judged.counts, report.skipped.count()
     pool = judged.pool
     for reason in SkipReason:
         yield Figure(metrics.reap_skips, (pool, reason), skips[reason])

@@ -27,6 +27,7 @@ from extender.policy.brakes import PAUSE, BrakeRecord, Episode, brake_record, ju
 from extender.policy.judging import PoolJudgement, judging
 from extender.policy.node_pool_budgets import NO_BUDGETS, PodBudgets
 from extender.policy.node_pool_room import Seen
+from extender.policy.reaping import Skips
 from extender.policy.recheck import Circumstances, PoolRules, Standing, WorkersAsKnown, as_marked
 from extender.telemetry import Figure
 
@@ -176,19 +177,19 @@ class Reaper:
     async def _pass(self, judged: PoolJudgement, standing: Standing) -> PassReport:
         pool, metrics = judged.pool, self.hands.metrics
         await self._tell_paused(judged)
-        skipped = dict(judged.skipped)
+        spared: dict[str, SkipReason] = {}
         outcomes: Mapping[str, EvictionOutcome] = {}
         if judged.waits is not None:
-            skipped.update(dict.fromkeys((victim.uid for victim in judged.victims), judged.waits))
+            spared = dict.fromkeys((victim.uid for victim in judged.victims), judged.waits)
         elif judged.dry_run:
             for victim in judged.victims:
                 log.info("would evict", extra=about(victim, pool, self.clock.now()))
         else:
             carried = await self._carry_out(judged, standing)
-            outcomes = carried.outcomes
-            skipped.update(carried.skipped)
-        self.passed(judged.pool, judged.victims, {**skipped, **outcomes})
-        report = PassReport(judged=judged, outcomes=outcomes, skipped=skipped)
+            outcomes, spared = carried.outcomes, carried.skipped
+        self.passed(judged.pool, judged.victims, {**spared, **outcomes})
+        after_all = [(spared[victim.uid], (victim,)) for victim in judged.victims if victim.uid in spared]
+        report = PassReport(judged=judged, outcomes=outcomes, skipped=Skips([*judged.skipped.groups, *after_all]))
         tell_pass(report)
         metrics.reap_passes.labels("dryRun" if judged.dry_run else "done").inc()
         self._shown[pool] = tuple(figures_of_pass(report, metrics, self.clock.now()))

@@ -6,6 +6,7 @@ Nothing else implies idleness.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from extender.clock import MOST_OFF
@@ -89,6 +90,24 @@ def why_idle_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime
     return barred
 
 
+@dataclass(frozen=True, slots=True)
+class ReapTimes:
+    """What a pool's rules ask for at a moment, as times to compare those of workers with: made once for many of them.
+
+    A mark is valid up to ``marks_until``. Who may go is idle since before ``idle_before``, made before ``made_before``.
+    """
+
+    now: datetime
+    marks_until: datetime
+    idle_before: datetime
+    made_before: datetime
+
+    @classmethod
+    def of(cls, rules: ReapRules, now: datetime) -> ReapTimes:
+        """Work them out."""
+        return cls(now, now + FUTURE_TOLERANCE, now - rules.idle_timeout, now - rules.min_pod_age)
+
+
 def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
     """Say why a worker must not be evicted, None where it may be.
 
@@ -97,12 +116,13 @@ def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason
     (`why_owner_keeps`); 8. no ``karpenter.sh/do-not-disrupt``; 9. idle for longer than ``idle_timeout``, counted from
     `idle_since`; 10. older than ``min_pod_age``.
     """
-    return why_idle_not_reapable(worker, rules, now) if reports_idle(worker, now) else SkipReason.BUSY
+    times = ReapTimes.of(rules, now)
+    return why_idle_not_reapable(worker, rules, times) if reports_idle(worker, now) else SkipReason.BUSY
 
 
-def why_idle_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
+def why_idle_not_reapable(worker: Pod, rules: ReapRules, times: ReapTimes) -> SkipReason | None:
     """`why_not_reapable` for a worker that reports idle."""
-    if worker.claim is not None and is_claimed(worker, now):
+    if worker.claim is not None and is_claimed(worker, times.now):
         return SkipReason.CLAIMED
     if worker.terminating or worker.finished:
         return SkipReason.TERMINATING
@@ -118,12 +138,12 @@ def why_idle_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipR
         keeps = why_owner_keeps(worker, rules)
         if keeps is not None:
             return keeps
-    if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, now):
+    if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, times.now):
         return SkipReason.DO_NOT_DISRUPT
     since = idle_since(worker)
-    if since is None or now - since <= rules.idle_timeout:
+    if since is None or since >= times.idle_before:
         return SkipReason.IDLE_TOO_SHORT
-    if now - worker.created <= rules.min_pod_age:
+    if worker.created >= times.made_before:
         return SkipReason.TOO_YOUNG
     return None
 

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import holds_up, why_pool_waits
@@ -24,7 +25,7 @@ from extender.policy.deletion_cost import CostWrite, cost_write, karpenter_on, s
 from extender.policy.departure import why_barred
 from extender.policy.node_pool_budgets import NO_BUDGETS, Kept
 from extender.policy.node_pool_room import why_stays
-from extender.policy.reaping import Assessment, EvictionPlan, assess_node, planning
+from extender.policy.reaping import Assessment, EvictionPlan, Skips, assess_node, planning
 from extender.policy.recheck import Circumstances, PoolRules, Standing, is_held_up
 
 
@@ -55,7 +56,7 @@ class PoolJudgement:
     waits: SkipReason | None
     paused_until: datetime | None
     victims: tuple[Pod, ...]
-    skipped: Mapping[str, SkipReason]
+    skipped: Skips
     counts: PoolCounts
     claimable: tuple[Pod, ...] = ()
     costs: tuple[CostWrite, ...] = ()
@@ -212,8 +213,11 @@ def _assessing(
     return found
 
 
+_POOL = attrgetter("pool")
+
+
 def _by_pool(workers: Collection[Pod], pools: Collection[str]) -> dict[str, list[Pod]]:
-    names = {worker.pool for worker in workers}
+    names = set(map(_POOL, workers))
     if len(names) == 1:  # most nodes
         (name,) = names
         return {name: list(workers)} if name in pools and name is not None else {}

@@ -6,15 +6,47 @@ that a caller who also serves can do something else between nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from math import inf
 from typing import TypeAlias
 
 from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
 from extender.policy.defaults import ReapRules
-from extender.policy.idleness import idle_since, is_claimed, reports_idle, why_idle_not_claimable, why_idle_not_reapable
+from extender.policy.idleness import ReapTimes, idle_since, is_claimed, why_idle_not_claimable, why_idle_not_reapable
+
+
+class Skips(Mapping[str, SkipReason]):
+    """Why idle workers stay, by UID. Kept as who was found for which reason: there may be many, and few are asked for.
+
+    ``groups`` has each worker once.
+    """
+
+    def __init__(self, groups: Iterable[tuple[SkipReason, Sequence[Pod]]] = ()) -> None:
+        self.groups = tuple(groups)
+
+    @cached_property
+    def _by_uid(self) -> dict[str, SkipReason]:
+        return {worker.uid: reason for reason, workers in self.groups for worker in workers}
+
+    def __getitem__(self, uid: str) -> SkipReason:
+        return self._by_uid[uid]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_uid)
+
+    def __len__(self) -> int:
+        return sum(len(workers) for _, workers in self.groups)
+
+    def count(self) -> Counter[SkipReason]:
+        """Count them by reason."""
+        found = Counter[SkipReason]()
+        for reason, workers in self.groups:
+            found[reason] += len(workers)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +54,7 @@ class Assessment:
     """One node as a pass sees it, for one pool.
 
     ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
-    does not count; ``skipped`` the idle ones that must stay, with the reason. ``keeps`` is true where one of the pool's
+    does not count; ``skipped`` the idle ones that must stay, by reason. ``keeps`` is true where one of the pool's
     own workers that are not reapable holds the node, ``others`` counts the pods of no pool or another one that do.
     ``claimable`` counts the workers that the floor counts, ``waiting`` those of them that only have to be idle or alive
     for longer before they may go; ``idle``, ``busy`` and ``claimed`` count them all, each once. ``node_pool`` names the
@@ -36,7 +68,7 @@ class Assessment:
     claimable: int
     waiting: int = 0
     uncounted: frozenset[str] = frozenset()
-    skipped: Mapping[str, SkipReason] = field(default_factory=dict)
+    skipped: Mapping[SkipReason, Sequence[Pod]] = field(default_factory=dict)
     keeps: bool = False
     others: int = 0
     idle: int = 0
@@ -58,7 +90,7 @@ class EvictionPlan:
     """
 
     victims: tuple[Pod, ...]
-    skipped: Mapping[str, SkipReason]
+    skipped: Skips
     emptied: tuple[str, ...] = ()
 
 
@@ -85,20 +117,21 @@ def assess_node(
     barred = barred if departure is None else SkipReason.LEAVING_NODE
     reapable: list[Pod] = []
     uncounted: set[str] = set()
-    skipped: dict[str, SkipReason] = {}
+    skipped: defaultdict[SkipReason, list[Pod]] = defaultdict(list)
     keeps = False
     idle = busy = claimed = claimable = waiting = 0
+    times = ReapTimes.of(rules, now)
     for worker in workers:
         is_held = worker.claim is not None and is_claimed(worker, now)
         claimed += is_held
-        if not reports_idle(worker, now):
+        if worker.idle_since is None or worker.idle_since > times.marks_until:
             busy += not is_held
             keeps = keeps or not worker.terminating
             continue
         idle += not is_held
         is_counted = why_idle_not_claimable(worker, barred, now) is None
         claimable += is_counted
-        reason = why_idle_not_reapable(worker, rules, now)
+        reason = why_idle_not_reapable(worker, rules, times)
         if reason is None and departure is None:
             reason = stays
         if reason is None:
@@ -108,7 +141,7 @@ def assess_node(
             continue
         waiting += is_counted and reason in _BY_TIME
         keeps = keeps or reason is not SkipReason.TERMINATING
-        skipped[worker.uid] = reason
+        skipped[reason].append(worker)
     return Assessment(
         node=node,
         order_key=order_key,
@@ -171,14 +204,14 @@ def planning(
     nodes.sort(key=lambda each: each.departure is None)
     spare = sum(each.claimable for each in nodes) - limits.floor
     victims: list[Pod] = []
-    skipped: dict[str, SkipReason] = {}
+    skipped: list[tuple[SkipReason, Sequence[Pod]]] = []
     emptied: list[str] = []
     for each in nodes:
         yield
-        skipped.update(each.skipped)
+        skipped.extend(each.skipped.items())
         stuck = [worker for worker in each.reapable if worker.uid in held] if held else []
         free = [worker for worker in each.reapable if worker.uid not in held] if stuck else each.reapable
-        skipped.update({worker.uid: held[worker.uid] for worker in stuck})
+        skipped.extend((held[worker.uid], (worker,)) for worker in stuck)
         taken: Sequence[Pod] = ()
         if limits.whole_node and each.departure is None:
             reason = _why_not_whole(each, limits, spare, len(victims), keeps=each.is_kept or bool(stuck))
@@ -189,7 +222,7 @@ def planning(
             reason = _why_none(each, limits, spare, len(victims))
             if reason is None:
                 taken, stay = _one_by_one(each, sorted(free, key=idle_longest), limits, spare, len(victims))
-                skipped.update(stay)
+                skipped.extend(stay)
         if each.node_pool in left and _empties(each, taken):
             if left[each.node_pool] > 0:
                 left[each.node_pool] -= 1
@@ -198,11 +231,11 @@ def planning(
                 spare -= sum(worker.uid not in each.uncounted for worker in taken)
                 taken, reason = (), SkipReason.EMPTY_BUDGET
         if reason is not None:
-            skipped.update(dict.fromkeys([worker.uid for worker in free], reason))
+            skipped.append((reason, free))
         victims.extend(taken)
         spare -= sum(worker.uid not in each.uncounted for worker in taken)
         spare -= min(each.waiting, max(spare, 0))
-    return EvictionPlan(victims=tuple(victims), skipped=skipped, emptied=tuple(emptied))
+    return EvictionPlan(victims=tuple(victims), skipped=Skips(skipped), emptied=tuple(emptied))
 
 
 def _idle_longest(key_use: KeyUse) -> Callable[[Pod], tuple[datetime, float, str]]:
@@ -239,18 +272,18 @@ def _why_none(each: Assessment, limits: ReapRules, spare: int, taken_before: int
 
 def _one_by_one(
     each: Assessment, free: Sequence[Pod], limits: ReapRules, spare: int, taken_before: int
-) -> tuple[list[Pod], dict[str, SkipReason]]:
+) -> tuple[list[Pod], list[tuple[SkipReason, Sequence[Pod]]]]:
     """Take what may go of a node, and say why the rest stays."""
     taken: list[Pod] = []
-    skipped: dict[str, SkipReason] = {}
+    skipped: list[tuple[SkipReason, Sequence[Pod]]] = []
     for worker in free:
         counts = worker.uid not in each.uncounted
         if each.departure is None and (spare < 0 or (counts and spare == 0)):
-            skipped[worker.uid] = SkipReason.FLOOR
+            skipped.append((SkipReason.FLOOR, (worker,)))
         elif limits.max_per_pass and taken_before + len(taken) >= limits.max_per_pass:
-            skipped[worker.uid] = SkipReason.MAX_PER_PASS
+            skipped.append((SkipReason.MAX_PER_PASS, (worker,)))
         elif limits.max_per_node and len(taken) >= limits.max_per_node:
-            skipped[worker.uid] = SkipReason.MAX_PER_NODE
+            skipped.append((SkipReason.MAX_PER_NODE, (worker,)))
         else:
             taken.append(worker)
             spare -= counts

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Collection, Container, Iterator, Mapping, Set
+from collections.abc import Collection, Container, Iterator, Mapping
 from heapq import nsmallest
 from itertools import islice
 from typing import TypeAlias
@@ -92,7 +92,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         enough are not met soon, compare their places.
         """
         places, are_few = self._places(), len(candidates) * _FEW < len(self._ordered)
-        wanted = candidates if isinstance(candidates, Set) else set(candidates)
+        wanted = candidates if isinstance(candidates, frozenset) else set(candidates)
         walk = islice(places, len(places) // _SOON) if are_few else places
         found = list(islice(filter(wanted.__contains__, walk), count))
         if are_few and len(found) < count:
@@ -145,6 +145,6 @@ def score_nodes(
     """
     best = ranking.first(candidates, SCORED_NODES)
     if affinity is not None:
-        wanted = candidates if isinstance(candidates, Set) else set(candidates)
+        wanted = candidates if isinstance(candidates, frozenset) else set(candidates)
         best = list(dict.fromkeys([*islice(key_first(wanted, ranking, affinity), SCORED_NODES), *best]))
     return [(name, MAX_SCORE - position) for position, name in enumerate(best[:SCORED_NODES])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -340,7 +341,7 @@ def test_plan_never_goes_below_the_floor(
 def test_plan_explains_every_idle_worker(
     drawn: list[tuple[list[Pod], int | None, Departure | None, int]], limit: ReapRules
 ) -> None:
-    """Each reapable worker is a victim once, or has a reason; nobody else is a victim."""
+    """Each reapable worker is a victim once, or has a reason, and is counted for it once; nobody else is a victim."""
     found = cluster(drawn)
     decided = plan_evictions(found, limit)
     reapable = {worker.uid for each in found for worker in each.reapable}
@@ -349,6 +350,7 @@ def test_plan_explains_every_idle_worker(
     assert set(victims) <= reapable
     assert reapable - set(victims) <= decided.skipped.keys()
     assert not set(victims) & decided.skipped.keys()
+    assert decided.skipped.count() == Counter(decided.skipped.values())
 
 
 @given(nodes, limits, st.randoms(use_true_random=False))
