@@ -37,7 +37,12 @@ IDLE = {"warmnode.dev/idle-since": "2026-01-01T00:00:00Z"}
 MARKUP = "<img src=x onerror=document.title='hacked'>"
 BIDI = "n\u202egnp.exe"
 REPLICA = {
-    "metadata": {"name": "serve-0", "namespace": "default", "uid": "replica"},
+    "metadata": {
+        "name": "serve-0",
+        "namespace": "default",
+        "uid": "replica",
+        "labels": {"app.kubernetes.io/name": "warmnode"},
+    },
     "spec": {"containers": [{"args": ["serve"]}]},
     "status": {"phase": "Running"},
 }
@@ -172,10 +177,12 @@ async def test_names_are_text_whatever_they_are(program: Path, tmp_path: Path) -
             titles = await page.ask("[...document.querySelectorAll('.node')].map((node) => node.title).join(' ')")
             assert MARKUP in titles
             assert "\u202e" not in titles
+            why = "document.getElementById('why').textContent"
             for selector in (".cell[data-uid]", ".node"):
                 for place in range(3):
+                    told = await page.ask(why)
                     await page.ask(f"document.querySelectorAll('{selector}')[{place}].click()")
-                    await page.wait("document.getElementById('why').textContent.includes('rank')")
+                    await page.wait(why, lambda text, told=told: text != told and "rank" in text)
             await page.wait("document.getElementById('decided').textContent.includes('<img')")
             await page.wait("document.getElementById('pools').textContent.includes('in the shadow: ')")
             leave.set()

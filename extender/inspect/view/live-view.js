@@ -327,9 +327,11 @@ function choose(node, pod) {
 
 async function explain() {
   if (!chosen) return;
+  const meant = chosen;
   const query = chosen.pod ? `pod=${encodeURIComponent(chosen.pod)}` : `node=${encodeURIComponent(chosen.node)}`;
   const answer = await fetch(`explain?${query}`).catch(() => null);
-  $("why").textContent = answer ? await answer.text() : "warmnode page is not reached.";
+  const text = answer ? await answer.text() : "warmnode page is not reached.";
+  if (meant === chosen) $("why").textContent = text; // else something else was chosen meanwhile
 }
 
 grid.addEventListener("click", (event) => {
