@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from scripts.tools.controlplane.binaries import ROOT
 from scripts.tools.controlplane.processes import Spawner
 from scripts.tools.experiment.batches import LATE_SECONDS, START_SECONDS, TRIES, await_ends, repeated
 from scripts.tools.experiment.matrix import Run, plan
@@ -70,3 +73,13 @@ def test_run_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     finally:
         hanging.stop()
         spawner.close()
+
+
+def test_hangup_that_nohup_ignores_ends_nothing() -> None:
+    """Three hours are longer than most terminals stay open; without nohup the end of one is asked to be the end."""
+    say = "from scripts.tools.experiment.command import main; main(['plan', '--seed', '1', '--workload', 'sessions'])\n"
+    say += "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    for before, ignored in ((["nohup"], "True"), ([], "False")):
+        command = [*before, sys.executable, "-P", "-c", say]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+        assert done.stdout.splitlines()[-1] == ignored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,12 @@ def test_report_fills_the_page_and_draws_a_plot_for_each_kind(tmp_path: Path) ->
     page = tmp_path / "experiment.md"
     page.write_text((ROOT / "docs" / "experiment.md").read_text())
     records = [made("jobs4", arm, 301, nodes=nodes) for arm, nodes in (("packing", 2), ("set10", 3))]
+    records[1].run = replace(records[1].run, tries=2)
     written = write(records, tmp_path)
     assert [path.name for path in written] == ["experiment.md", "jobs.svg"]
     assert "| 10 s | warmnode, working set, slack 0.1 | 1 | 1,200 | 1.50 | 10.0 | 1.00 |" in page.read_text()
     assert "2 runs, seeds 301" in page.read_text()
+    assert "Repeated because a program ended by itself: `jobs4-10s-set10-301`" in page.read_text()
 
 
 def test_report_without_records_is_refused(tmp_path: Path) -> None:

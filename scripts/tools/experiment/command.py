@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask_to_stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has a say
+            signal.signal(number, ask_to_stop)
     try:
         return _COMMANDS[options.command](options, stop)
     except Stopped:

@@ -26,8 +26,6 @@ class Figures:
 
     node_seconds: float
     """A node counts from its launch (the boot before the Node object included) to the end of the Node object."""
-    used: float
-    """Of the slots on these nodes, the share of time in which they worked on a task."""
     latency: float
     """From a task's arrival to its end, interruptions included: mean."""
     latency_p95: float
@@ -39,8 +37,6 @@ class Figures:
     pods_created: int
     interrupted: int
     """Tasks whose pod was taken away while they ran."""
-    time_to_place_p95: float
-    """From a pod's creation to its binding."""
     tasks: int
     """Those whose latency counts."""
 
@@ -49,15 +45,12 @@ def figures(record: Record) -> Figures:
     """Compute all of them."""
     begin, end = record.run.warm_up, record.run.seconds
     node_seconds = sum(_overlap(node.added - BOOT_SECONDS, node.deleted, begin, end) for node in record.nodes)
-    busy = sum(_overlap(each.started, each.ended, begin, end) for each in record.attempts)
     starts = [each for each in record.attempts if each.started >= begin]
     tasks = _tasks(record, begin, end - TAIL_SECONDS)
     latencies = [_latency(attempts, end) for attempts in tasks]
     missed = [sum(each.loading for each in attempts if not each.hit) for attempts in tasks]
-    placing = [pod.bound - pod.added for pod in record.pods if pod.bound is not None and begin <= pod.added]
     return Figures(
         node_seconds=node_seconds,
-        used=busy / (record.run.slots * node_seconds) if node_seconds else 0.0,
         latency=_mean(latencies),
         latency_p95=_quantile(latencies, 0.95),
         in_misses=_mean(missed),
@@ -65,7 +58,6 @@ def figures(record: Record) -> Figures:
         nodes_created=sum(node.added >= begin for node in record.nodes),
         pods_created=sum(pod.added >= begin for pod in record.pods),
         interrupted=sum(is_interrupted(each) and (each.ended or 0.0) >= begin for each in record.attempts),
-        time_to_place_p95=_quantile(placing, 0.95),
         tasks=len(tasks),
     )
 
