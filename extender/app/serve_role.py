@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from random import Random
 from typing import Any
@@ -70,6 +70,7 @@ class Serving:
             if files.ends is not None:
                 shared.metrics.certificate_expiry.labels(listener).set_function(partial(_epoch_of_end, files))
         tell_certificates(tls.values(), shared.clock.now())
+        self._loops: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"watch calls": self.calls.run}
         self.listeners: list[Listener] = []
         if options.webhook_listen is not None:
             self.listeners.append(
@@ -82,42 +83,22 @@ class Serving:
                     handshake_failed=self._handshake_failed,
                 )
             )
-        self._tidier: ClaimTidier | None = None
-        self._claiming: Claiming | None = None
-        self._wanted: WantedWorkers | None = None
         if options.claims_listen is not None:
-            store = ClaimStore(shared.client, shared.in_force.classify)
-            callers = callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
-            handler = self._claims_handler(store, callers)
             self.listeners.append(
                 Listener(
                     name=CLAIMS,
                     address=options.claims_listen,
-                    handler=handler,
+                    handler=self._claims_handler(
+                        callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
+                    ),
                     tls=tls.get(CLAIMS),
                     handshake_failed=lambda failure: self._count_handshake(CLAIMS, failure),
                 )
             )
-            self._tidier = ClaimTidier(
-                state=shared.state,
-                claims=store,
-                metrics=shared.metrics,
-                may_write=self._may_tidy,
-                clock=shared.clock,
-                jitter=Random().random,  # noqa: S311 - when to look, no secret
-            )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Give the loops by name, to be run until they are cancelled."""
-        tasks = {"watch calls": self.calls.run()}
-        if self._tidier is not None:
-            tasks["tidy claims"] = self._tidier.run()
-        if self._claiming is not None:
-            tasks["call waiting"] = self._claiming.call_waiting()
-            tasks["end waiting"] = self._end_waiting(self._claiming)
-        if self._wanted is not None:
-            tasks["count wanted"] = self._wanted.run()
-        return tasks
+        return {name: run() for name, run in self._loops.items()}
 
     def bound(self, worker: Pod) -> None:
         """Take note of a worker that got its node."""
@@ -148,8 +129,10 @@ class Serving:
     def _count_handshake(self, listener: str, failure: HandshakeFailure) -> None:
         self._shared.metrics.handshake_failures.labels(listener, failure).inc()
 
-    def _claims_handler(self, store: ClaimStore, callers: Callers) -> Handler:
+    def _claims_handler(self, callers: Callers) -> Handler:
+        """Build what answers claims, with the loops that it needs."""
         shared = self._shared
+        store = ClaimStore(shared.client, shared.in_force.classify)
         idle = IdleApi(
             marks=MarkStore(shared.client, shared.in_force.classify),
             callers=callers,
@@ -161,7 +144,7 @@ class Serving:
         held = HeldClaims(
             state=shared.state, claims=store, clock=shared.clock, lost_race=shared.metrics.claim_lost_races.inc
         )
-        claiming = self._claiming = Claiming(
+        claiming = Claiming(
             state=shared.state,
             held=held,
             clock=shared.clock,
@@ -169,7 +152,7 @@ class Serving:
             replica=secrets.token_hex(NONCE_BYTES),
             knows_now=shared.feed.is_fresh,
         )
-        wanted = self._wanted = WantedWorkers(
+        wanted = WantedWorkers(
             state=shared.state,
             lines=claiming.lines,
             settings=shared.in_force.claims,
@@ -177,6 +160,20 @@ class Serving:
             clock=shared.clock,
         )
         shared.metrics.show(lambda: wanted.figures(shared.metrics))
+        tidier = ClaimTidier(
+            state=shared.state,
+            claims=store,
+            metrics=shared.metrics,
+            may_write=self._may_tidy,
+            clock=shared.clock,
+            jitter=Random().random,  # noqa: S311 - when to look, no secret
+        )
+        self._loops |= {
+            "tidy claims": tidier.run,
+            "call waiting": claiming.call_waiting,
+            "end waiting": lambda: self._end_waiting(claiming),
+            "count wanted": wanted.run,
+        }
         claims = ClaimsApi(
             answers=ClaimAnswers(
                 claiming=claiming,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -35,15 +36,20 @@ NODE_UNKNOWN = "not known, because its node is not"
 def render_explanation(explanation: Explanation, plan: Plan, history: History | None = None) -> str:
     """Write the page. ``history`` None: nobody was asked."""
     match explanation:
-        case PodExplanation():
-            lines = _pod_page(explanation, plan)
+        case PodExplanation(pod=pod):
+            worker = f", a worker of pool {pod.pool}" if explanation.worker is not None else ""
+            title, rows = f"pod {pod.namespace}/{pod.name}{worker}", _pod_rows(explanation, plan)
         case NodeExplanation():
-            lines = _node_page(explanation, plan)
+            title, rows = f"node {explanation.line.name}", _node_rows(explanation, plan)
         case PoolExplanation():
-            lines = _pool_page(explanation, plan)
+            title, rows = f"pool {explanation.line.name}", _pool_rows(explanation)
         case _:
             assert_never(explanation)
-    return page((*lines, *_decided(history, plan.now), *_foot(plan)))
+    lines = list(rows)
+    width = max(len(label) for label, _ in lines)
+    aligned = (f"{label:<{width}}  {text}" for label, text in lines)
+    workers = _workers_table(explanation, plan.now) if isinstance(explanation, NodeExplanation) else ()
+    return page((title, "", *aligned, *workers, *_decided(history, plan.now), *_foot(plan)))
 
 
 def render_history(not_there: str, plan: Plan, history: History) -> str:
@@ -64,14 +70,6 @@ def _foot(plan: Plan) -> Iterator[str]:
 
 
 # -- a pod ------------------------------------------------------------------------------------------------------------
-
-
-def _pod_page(explanation: PodExplanation, plan: Plan) -> Iterator[str]:
-    pod = explanation.pod
-    pool = f", a worker of pool {pod.pool}" if explanation.worker is not None else ""
-    yield f"pod {pod.namespace}/{pod.name}{pool}"
-    yield ""
-    yield from _aligned(_pod_rows(explanation, plan))
 
 
 def _pod_rows(explanation: PodExplanation, plan: Plan) -> Iterator[tuple[str, str]]:
@@ -186,20 +184,12 @@ def _cost_words(cost: CostMeaning, now: datetime, without: str) -> str:
 # -- a node -----------------------------------------------------------------------------------------------------------
 
 
-def _node_page(explanation: NodeExplanation, plan: Plan) -> Iterator[str]:
-    yield f"node {explanation.line.name}"
-    yield ""
-    yield from _aligned(_node_rows(explanation, plan))
+def _workers_table(explanation: NodeExplanation, now: datetime) -> Iterator[str]:
     if explanation.workers:
         yield ""
         rows = [
-            (
-                worker.pod.pool or "",
-                f"{worker.pod.namespace}/{worker.pod.name}",
-                _idle_for(worker.pod, plan.now),
-                _short_fate(worker),
-            )
-            for worker in explanation.workers
+            (each.pod.pool or "", f"{each.pod.namespace}/{each.pod.name}", _idle_for(each.pod, now), _short_fate(each))
+            for each in explanation.workers
         ]
         yield from table(("POOL", "WORKER", "IDLE FOR", "A PASS NOW"), rows)
 
@@ -260,12 +250,6 @@ def _short_fate(worker: WorkerFate) -> str:
 # -- a pool -----------------------------------------------------------------------------------------------------------
 
 
-def _pool_page(explanation: PoolExplanation, plan: Plan) -> Iterator[str]:
-    yield f"pool {explanation.line.name}"
-    yield ""
-    yield from _aligned(_pool_rows(explanation))
-
-
 def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
     line, settings, reap = explanation.line, explanation.settings, explanation.reap
     yield (
@@ -294,7 +278,8 @@ def _pool_rows(explanation: PoolExplanation) -> Iterator[tuple[str, str]]:
         yield "a pass now", f"waits: {words_of(reap.waits)}{until} ({reap.waits})"
     victims = some(f"{pod.namespace}/{pod.name} on {pod.node}" for pod in reap.victims)
     yield "would evict", f"{len(reap.victims):,}, in this order: {victims}" if victims else "nobody"
-    for reason, number in _stays(explanation).items():
+    stays = Counter(reason for _, reason in reap.stays)
+    for reason, number in sorted(stays.items(), key=lambda entry: (-entry[1], entry[0])):
         yield "stays", f"{number:,}: {words_of(reason)} ({reason})"
     yield "costs", f"{count(len(reap.costs), 'deletion cost')} to write"
 
@@ -303,16 +288,3 @@ def _reach_words(key: CacheKeySettings) -> str:
     if isinstance(key.window, int):
         return f"among the {count(key.window, 'oldest node')} that fit"
     return f"in the working set, with a slack of {key.slack:.0%}"
-
-
-def _stays(explanation: PoolExplanation) -> Mapping[SkipReason, int]:
-    counts: dict[SkipReason, int] = {}
-    for _, reason in explanation.reap.stays:
-        counts[reason] = counts.get(reason, 0) + 1
-    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
-
-
-def _aligned(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
-    lines = list(rows)
-    width = max(len(label) for label, _ in lines)
-    return (f"{label:<{width}}  {text}" for label, text in lines)
