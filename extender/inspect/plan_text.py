@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import assert_never
 
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.plan import AgeBasis, NodeLine, Plan, PoolLine, PoolReap, StuckNode
-from extender.inspect.text import count, fill, page, span, table
+from extender.inspect.text import count, fill, page, some, span, table
 from extender.inspect.unnamed_pools import MOST_SHOWN, UnnamedPool
 from extender.model import PlacementMode, Pod, SkipReason
 from extender.policy.deletion_cost import standing
@@ -111,9 +111,15 @@ def _page(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
 
 
 def _order(plan: Plan, *, all_nodes: bool, width: int) -> Iterator[str]:
+    without_score = [line for line in plan.nodes if not line.score and (line.leaving or line.ending)]
+    worth_showing = {line.uid for line in without_score[:SHOWN_WITHOUT_SCORE]}
+    shown = [line for line in plan.nodes if all_nodes or line.score or line.uid in worth_showing]
     yield ""
-    shown = plan.nodes if all_nodes else _worth_showing(plan.nodes)
-    yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), [_node_row(n, plan.now) for n in shown])
+    rows = [
+        (line.rank or "-", line.score or "-", line.name, line.workers, line.idle, why_ranked(line, plan.now))
+        for line in shown
+    ]
+    yield from table(("RANK", "SCORE", "NODE", "WORKERS", "IDLE", "WHY"), rows)
     if hidden := len(plan.nodes) - len(shown):
         leaving = sum(n.leaving is not None for n in plan.nodes) - sum(n.leaving is not None for n in shown)
         of_them = f", {leaving} of them leaving" if leaving else ""
@@ -129,8 +135,8 @@ def _no_pool(unnamed: Sequence[UnnamedPool], width: int) -> Iterator[str]:
     if unnamed:
         yield ""
         yield "What looks like a pool, largest first: is one of these your workers?"
-        rows = [(each.namespace, str(each.pods), str(each.nodes), f"--selector {each.selector}") for each in unnamed]
-        yield from table(("NAMESPACE", "PODS", "ON NODES", "LOOK AT IT WITH"), rows[:MOST_SHOWN])
+        rows = [(each.namespace, each.pods, each.nodes, f"--selector {each.selector}") for each in unnamed[:MOST_SHOWN]]
+        yield from table(("NAMESPACE", "PODS", "ON NODES", "LOOK AT IT WITH"), rows)
         if len(unnamed) > MOST_SHOWN:
             yield f"and {len(unnamed) - MOST_SHOWN} more (--output json lists them)"
 
@@ -179,14 +185,7 @@ def _reap_page(plan: Plan) -> Iterator[str]:
         return
     yield ""
     yield "Idle workers: what a pass of warmnode reap would do"
-    rows: list[Sequence[str]] = []
-    for reap in reaps:
-        rows.extend(_victim_row(reap, pod, plan.now) for pod in reap.victims[:SHOWN_PODS])
-        if len(reap.victims) > SHOWN_PODS:
-            rows.append((reap.pool, f"and {len(reap.victims) - SHOWN_PODS} more", "", "", _fate(reap)))
-        for reason, pods in _by_reason(reap).items():
-            names = pods[0].name + (f" and {len(pods) - 1} more" if len(pods) > 1 else "")
-            rows.append((reap.pool, names, "", "", f"stays: {reason}{_floor(reap, reason)}"))
+    rows = [row for reap in reaps for row in _reap_rows(reap, plan.now)]
     yield from table(("POOL", "WORKER", "NODE", "IDLE FOR", "WHAT HAPPENS"), rows)
     costs = sum(len(reap.costs) for reap in plan.reaps)
     if costs:
@@ -197,51 +196,32 @@ def _reap_page(plan: Plan) -> Iterator[str]:
             yield f"{more} of {reap.pool}: a cost is written after {span(reap.settle)} of idleness"
 
 
-def _victim_row(reap: PoolReap, pod: Pod, now: datetime) -> Sequence[str]:
-    since = idle_since(pod)
-    idle = span(now - since) if since is not None else ""
-    return (reap.pool, pod.name, pod.node or "", idle, _fate(reap))
-
-
-def _fate(reap: PoolReap) -> str:
+def _reap_rows(reap: PoolReap, now: datetime) -> Iterator[Sequence[str]]:
+    """Show each that a pass would evict, then how many stay for each reason."""
+    goes = "would be evicted, but for dry-run" if reap.dry_run else "evicted"
     if reap.waits is not None:
         until = f" until {reap.paused_until:%H:%M:%S} UTC" if reap.paused_until is not None else ""
-        return f"stays for now: {reap.waits}{until}"
-    return "would be evicted, but for dry-run" if reap.dry_run else "evicted"
-
-
-def _floor(reap: PoolReap, reason: SkipReason) -> str:
-    return f" ({reap.floor} claimable to keep)" if reason is SkipReason.FLOOR else ""
-
-
-def _by_reason(reap: PoolReap) -> dict[SkipReason, list[Pod]]:
-    grouped: dict[SkipReason, list[Pod]] = {}
-    for pod, reason in reap.stays:
-        grouped.setdefault(reason, []).append(pod)
-    return grouped
-
-
-def _worth_showing(lines: Sequence[NodeLine]) -> list[NodeLine]:
-    without_score = [line for line in lines if not line.score and (line.leaving or line.ending)]
-    kept = {line.uid for line in without_score[:SHOWN_WITHOUT_SCORE]}
-    return [line for line in lines if line.score or line.uid in kept]
+        goes = f"stays for now: {reap.waits}{until}"
+    for pod in reap.victims[:SHOWN_PODS]:
+        since = idle_since(pod)
+        yield reap.pool, pod.name, pod.node or "", span(now - since) if since is not None else "", goes
+    if len(reap.victims) > SHOWN_PODS:
+        yield reap.pool, f"and {len(reap.victims) - SHOWN_PODS} more", "", "", goes
+    for reason, entries in groupby(reap.stays, key=lambda entry: entry[1]):
+        names = some((pod.name for pod, _ in entries), most=1)
+        floor = f" ({reap.floor} claimable to keep)" if reason is SkipReason.FLOOR else ""
+        yield reap.pool, names, "", "", f"stays: {reason}{floor}"
 
 
 def _pools(pools: Sequence[PoolLine], width: int) -> Iterator[str]:
     """Show the pools; how many workers are claimed, and placement, only where that says something."""
-    columns: dict[str, list[object]] = {
-        "IDLE": [pool.idle for pool in pools],
-        "BUSY": [pool.busy for pool in pools],
-        "CLAIMED": [pool.claimed for pool in pools],
-        "PENDING": [pool.pending for pool in pools],
-        "ON NODES": [pool.nodes for pool in pools],
-    }
-    if not any(columns["CLAIMED"]):
-        del columns["CLAIMED"]
+    columns = {"POOL": "name", "IDLE": "idle", "BUSY": "busy"}
+    if any(pool.claimed for pool in pools):
+        columns["CLAIMED"] = "claimed"
+    columns |= {"PENDING": "pending", "ON NODES": "nodes"}
     if any(pool.placement is not PlacementMode.ACTIVE for pool in pools):
-        columns["PLACEMENT"] = [pool.placement for pool in pools]
-    rows = zip(*columns.values(), strict=True)
-    yield from table(("POOL", *columns), [(pool.name, *map(str, row)) for pool, row in zip(pools, rows, strict=True)])
+        columns["PLACEMENT"] = "placement"
+    yield from table(tuple(columns), [[getattr(pool, field) for field in columns.values()] for pool in pools])
     for pool in pools:
         if 0 < pool.needs < pool.nodes:
             workers = count(pool.workers, "worker")
@@ -257,14 +237,3 @@ def _has_equal_minutes(lines: Sequence[NodeLine]) -> bool:
     """True where a node stands before one that was seen a little earlier, in the same minute."""
     seen = [line.first_seen for line in lines if line.rank is not None and line.ending is None and line.first_seen]
     return any(before > after for before, after in pairwise(seen))
-
-
-def _node_row(line: NodeLine, now: datetime) -> Sequence[str]:
-    return (
-        str(line.rank) if line.rank is not None else "-",
-        str(line.score) if line.score else "-",
-        line.name,
-        str(line.workers),
-        str(line.idle),
-        why_ranked(line, now),
-    )

@@ -30,9 +30,9 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int | None = None) -> Iterator[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int | None = None) -> Iterator[str]:
     """Align columns, one line for the head and one for each row: from ``numbers_from`` on to the right."""
-    lines = [head, *rows]
+    lines = [list(map(str, row)) for row in (head, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     aligned = ["<" if numbers_from is None or column < numbers_from else ">" for column in range(len(head))]
     for line in lines:
