@@ -1,6 +1,7 @@
 """Commands that look once and end: plan, explain and doctor, from the cluster or a snapshot, and cleanup.
 
-Puts parts together, as `app` does for the processes that stay. Starts no loop and listens nowhere.
+Puts parts together, as `app` does for the processes that stay. Starts no loop and listens nowhere. Whatever looks at a
+cluster raises ConfigurationProblem where the API server cannot be addressed, and `KubeError` where it says too little.
 """
 
 from __future__ import annotations
@@ -25,12 +26,7 @@ from extender.settings.in_force import InForce
 
 
 async def look_live(options: ClusterOptions, configuration: Configuration, home: str | None = None) -> Look:
-    """Look at the cluster once. Somebody who may not list all pods sees those of ``home``, else of the context.
-
-    Raises:
-        ConfigurationProblem: the API server cannot be addressed.
-        KubeError: no pods may be listed, or nodes or pods cannot be.
-    """
+    """Look at the cluster once. Somebody who may not list all pods sees those of ``home``, else of the context."""
     async with connected(options) as client:
         live = await take_snapshot(
             client,
@@ -53,10 +49,7 @@ def look_at_snapshot(source: str, configuration: Configuration) -> Look:
 
 
 async def recall_live(options: ClusterOptions, subject: Subject, name: str) -> History:
-    """Ask the replicas what they remember of a pod or a node, or how a pool in the shadow stands.
-
-    Raises ConfigurationProblem.
-    """
+    """Ask the replicas what they remember of a pod or a node, or how a pool in the shadow stands."""
     async with connected(options) as client:
         match subject:
             case Subject.POD:
@@ -68,12 +61,7 @@ async def recall_live(options: ClusterOptions, subject: Subject, name: str) -> H
 
 
 async def diagnose_live(options: ClusterOptions, asked: DoctorOptions) -> Diagnosis:
-    """Look at the cluster once and make every check.
-
-    Raises:
-        ConfigurationProblem: the API server cannot be addressed.
-        KubeError: neither nodes nor pods can be listed.
-    """
+    """Look at the cluster once and make every check."""
     async with connected(options) as client:
         evidence = await gather(client, asked)
     return diagnose(evidence, source=f"the cluster; warmnode's own objects in namespace {evidence.namespace}")
@@ -87,12 +75,7 @@ def diagnose_snapshot(source: str, asked: DoctorOptions) -> Diagnosis:
 
 
 async def clean_up(options: ClusterOptions, configuration: Configuration, *, dry_run: bool) -> list[str]:
-    """Remove what warmnode has written and say what it was.
-
-    Raises:
-        ConfigurationProblem: the API server cannot be addressed.
-        KubeError: something could not be removed, or a reaper still leads and would write it anew.
-    """
+    """Remove what warmnode has written and say what it was, unless a reaper leads that would write it anew."""
     election = configuration.leader_election
     async with connected(options) as client:
         namespace = options.namespace or client.namespace

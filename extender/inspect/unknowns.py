@@ -29,8 +29,7 @@ def what_is_unknown(
         yield "which cache keys ran before and have gone: only the workers that are there count"
     if evicts:
         if snapshot.brakes is None:
-            why = snapshot.unread.get("Lease")
-            yield f"which pools pause because evicted workers came back (no Lease{f': {why}' if why else ''})"
+            yield f"which pools pause because evicted workers came back ({_no('Lease', snapshot)})"
         yield "which evictions a PodDisruptionBudget would refuse (only the API server says)"
     yield from _asked_outside(state, configuration)
 
@@ -42,11 +41,14 @@ def _unknown_of_karpenter(snapshot: Snapshot) -> Iterator[str]:
         ("NodePool", [node.node_pool for node in snapshot.nodes], "which empty nodes Karpenter would take"),
     ):
         if any(owned) and not snapshot.kinds.get(kind):
-            why = snapshot.unread.get(kind)
-            yield f"{what} (no {kind}{f': {why}' if why else ''})"
+            yield f"{what} ({_no(kind, snapshot)})"
     if snapshot.node_pools and "PodDisruptionBudget" not in snapshot.kinds:
-        why = snapshot.unread.get("PodDisruptionBudget")
-        yield f"which nodes a PodDisruptionBudget holds (no PodDisruptionBudget{f': {why}' if why else ''})"
+        yield f"which nodes a PodDisruptionBudget holds ({_no('PodDisruptionBudget', snapshot)})"
+
+
+def _no(kind: str, snapshot: Snapshot) -> str:
+    why = snapshot.unread.get(kind)
+    return f"no {kind}: {why}" if why else f"no {kind}"
 
 
 def _asked_outside(state: ClusterState, configuration: Configuration) -> Iterator[str]:

@@ -11,10 +11,9 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from extender.inspect.doctor.evidence import Kind, WorkerFacts
+from extender.inspect.doctor.evidence import Kind, Needs, WorkerFacts
 from extender.inspect.doctor.findings import Finding, Verdict
-from extender.inspect.doctor.pod_fit import Needs, fits_in_place_of
-from extender.inspect.doctor.waiting_workers import TOLD, check_waiting
+from extender.inspect.doctor.waiting_workers import TOLD, check_waiting, fits_in_place_of
 from extender.inspect.survey.survey_objects import SurveyedPod, pod_facts
 from tests.builders import by_label, minutes_ago, worker
 from tests.evidence import configured, evidence, facts

@@ -86,6 +86,7 @@ def test_it_is_found_in_whatever_holds_it(wrap: Any) -> None:
         ("", "it holds nothing"),
         ("kind: Pod", "it holds Pod"),
         ("a: [", "not YAML"),
+        ("&a {kind: List, items: [*a]}", "cannot be read"),
         ("\x00", "not YAML"),
         (HEAD + "profiles: 7", "cannot be read"),
         (HEAD + "extenders: [{weight: heavy}]", "cannot be read"),

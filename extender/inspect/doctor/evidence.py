@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from extender.inspect.doctor.pod_fit import Needs
 from extender.inspect.doctor.scheduler_config import SchedulerConfig
 from extender.model import Ledger, Node, NodeClaim, NodePool, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
 from extender.policy.election import LeaseRecord
 from extender.policy.node_pool_budgets import Kept
+from extender.policy.resources import Resources
 from extender.policy.scheduler_silence import WebhookRecord
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
@@ -36,6 +36,20 @@ class Kind(StrEnum):
     NODE_EVENTS = "events of nodes"
     NODE_LEASES = "leases of nodes"
     ACCESS_REVIEWS = "access reviews"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a pod needs of a node: what kube-scheduler holds against nodes, as far as its spec says it.
+
+    ``tolerations``, ``affinity`` and ``spread`` are as they stand, empty where there is none.
+    """
+
+    requests: Resources = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: frozenset[bytes] = frozenset()
+    affinity: bytes = b""
+    spread: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

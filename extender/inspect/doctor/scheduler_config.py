@@ -5,7 +5,7 @@ Owns what counts as one, and kube-scheduler's defaults for what it leaves out. D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -172,40 +172,35 @@ def parse_scheduler_configs(text: str, *, source: str) -> list[SchedulerConfig]:
     Raises:
         SchedulerConfigError: it is no YAML, there is none in it, or one has a value of the wrong type.
     """
-    found: list[SchedulerConfig] = []
-    kinds: set[str] = set()
     try:
-        for document in yaml.safe_load_all(text):
-            for where, tree in _configurations(document, source, kinds):
-                found.append(_config_from(tree, where))
+        objects = list(_objects_in(yaml.safe_load_all(text), source))
+        found = [_config_from(tree, where) for where, tree in objects if tree.get("kind") == SCHEDULER_KIND]
     except yaml.YAMLError as error:
         raise SchedulerConfigError(source, f"it is not YAML: {error}") from error
     except (msgspec.ValidationError, RecursionError) as error:
         raise SchedulerConfigError(source, f"it cannot be read: {error}") from error
     if not found:
-        held = ", ".join(sorted(kinds)) or "nothing that has a kind"
+        held = ", ".join(sorted({str(tree["kind"]) for _, tree in objects if tree.get("kind")}))
+        held = held or "nothing that has a kind"
         raise SchedulerConfigError(source, f"there is no {SCHEDULER_KIND} in it (it holds {held})")
     return found
 
 
-def _configurations(tree: object, source: str, kinds: set[str]) -> Iterator[tuple[str, Mapping[object, object]]]:
-    if not isinstance(tree, dict):
-        return
-    kind = tree.get("kind")
-    kinds.add(str(kind)) if kind else None
-    if kind == SCHEDULER_KIND:
-        yield source, tree
-    elif kind == "ConfigMap" and isinstance(data := tree.get("data"), dict):
-        for key, text in data.items():
-            if isinstance(text, str) and SCHEDULER_KIND in text:
-                for document in yaml.safe_load_all(text):
-                    yield from _configurations(document, f"{source} ({key})", kinds)
-    elif isinstance(items := tree.get("items"), list):
-        for item in items:
-            yield from _configurations(item, source, kinds)
+def _objects_in(trees: Iterable[object], source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give objects, with where each stands: those of Lists and of texts in ConfigMaps, too."""
+    for tree in trees:
+        if isinstance(tree, dict):
+            yield source, tree
+            data, items = tree.get("data"), tree.get("items")
+            if tree.get("kind") == "ConfigMap" and isinstance(data, dict):
+                for key, text in data.items():
+                    if isinstance(text, str) and SCHEDULER_KIND in text:
+                        yield from _objects_in(yaml.safe_load_all(text), f"{source} ({key})")
+            elif isinstance(items, list):
+                yield from _objects_in(items, source)
 
 
-def _config_from(tree: Mapping[object, object], source: str) -> SchedulerConfig:
+def _config_from(tree: Mapping[str, Any], source: str) -> SchedulerConfig:
     config = msgspec.convert({**_without_nulls(tree), "source": source}, SchedulerConfig)
     return config if config.profiles else msgspec.structs.replace(config, profiles=(Profile(),))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from decimal import Decimal
 
-from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts, by_pool
+from extender.inspect.doctor.evidence import Evidence, Kind, Needs, WorkerFacts, by_pool
 from extender.inspect.doctor.findings import Finding, needs, warning, well
-from extender.inspect.doctor.pod_fit import fits_in_place_of
 from extender.inspect.text import count, some, span
 from extender.policy.brakes import holds_up
 from extender.policy.idleness import is_claimed, reports_idle
@@ -27,7 +27,9 @@ REMEDY = (
 @needs(Kind.PODS)
 def check_waiting(evidence: Evidence) -> Finding:
     """Does a worker wait for a node that never comes?"""
-    waiting = [each for each in evidence.workers if _waits(each)]
+    waiting = [
+        each for each in evidence.workers if each.pod.node is None and not each.pod.terminating and not each.pod.gated
+    ]
     stuck = [each for each in waiting if evidence.now - each.pod.created > (_pending_for(evidence, each) or TOO_LONG)]
     if not stuck:
         young = f", {len(waiting):,} for a moment" if waiting else ""
@@ -38,11 +40,6 @@ def check_waiting(evidence: Evidence) -> Finding:
     details = tuple(line for each in stuck[:TOLD] for line in _about(each, members[each.pod.pool or ""], evidence))
     summary = f"{count(len(stuck), 'worker')} without a node for up to {longest}: {some(map(str, stuck))}"
     return warning(summary, details, REMEDY)
-
-
-def _waits(worker: WorkerFacts) -> bool:
-    pod = worker.pod
-    return pod.node is None and not pod.terminating and not pod.gated
 
 
 def _pending_for(evidence: Evidence, worker: WorkerFacts) -> timedelta:
@@ -72,4 +69,19 @@ def _would_make_room(standing: WorkerFacts, waiting: WorkerFacts, evidence: Evid
         and standing.needs is not None
         and waiting.needs is not None
         and fits_in_place_of(waiting.needs, standing.needs)
+    )
+
+
+def fits_in_place_of(waiting: Needs, standing: Needs) -> bool:
+    """Say whether a pod would fit on a node with the room that another one on it gives back.
+
+    It asks for 1. no label that the other does not ask for; 2. no more of anything; 3. the same affinity and spread, or
+    none; and 4. it tolerates what the other does. False where that cannot be told: it may fit all the same.
+    """
+    return (
+        waiting.node_selector.items() <= standing.node_selector.items()
+        and all(amount <= standing.requests.get(name, Decimal(0)) for name, amount in waiting.requests.items())
+        and waiting.affinity in (b"", standing.affinity)
+        and waiting.spread in (b"", standing.spread)
+        and waiting.tolerations >= standing.tolerations
     )

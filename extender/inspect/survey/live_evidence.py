@@ -15,7 +15,7 @@ from extender.inspect.doctor.karpenter import NO_KARPENTER
 from extender.inspect.live_snapshot import server_time
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
 from extender.inspect.survey.karpenter_version import BALANCED, parse_version
-from extender.inspect.survey.permissions import PERMISSIONS, ApiVerb, Duty, OwnObject, Permission, accesses
+from extender.inspect.survey.permissions import PERMISSIONS, Duty, OwnObject, accesses
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     PodDisruptionBudgetObject,
@@ -225,26 +225,20 @@ class _Looking:
     async def _missing(
         self, who: str, account: ServiceAccount | None, duties: set[Duty], namespace: str, names: Mapping[str, str]
     ) -> list[MissingAccess]:
-        wanted = self._wanted(duties)
+        has_karpenter = self.unread.get(Kind.NODE_POOLS) != NO_KARPENTER
+        permissions = accesses(*sorted(duties))
+        wanted = [access for access in permissions if has_karpenter or access.group != "karpenter.sh"]
         no = await refused(self.client, wanted, account=account, namespace=namespace, names=names)
         return [
             MissingAccess(
                 who=who,
-                duty=_duty_of(wanted[access], duties),
+                duty=next(duty for duty in sorted(duties) if permissions[access] in PERMISSIONS[duty]),
                 access=str(access),
-                why=wanted[access].why,
-                optional=wanted[access].optional,
+                why=permissions[access].why,
+                optional=permissions[access].optional,
             )
             for access in sorted(no)
         ]
-
-    def _wanted(self, duties: Iterable[Duty]) -> dict[ApiVerb, Permission]:
-        has_karpenter = self.unread.get(Kind.NODE_POOLS) != NO_KARPENTER
-        return {
-            access: permission
-            for access, permission in accesses(*sorted(duties)).items()
-            if has_karpenter or access.group != "karpenter.sh"
-        }
 
 
 def duties_of(programs: Iterable[Program]) -> dict[ServiceAccount, set[Duty]]:
@@ -263,7 +257,3 @@ def _duties(program: Program) -> set[Duty]:
     if Duty.SERVE in duties and (listens or program.environment.get("WARMNODE_CLAIMS_LISTEN", "")):
         duties.add(Duty.CLAIMS)
     return duties
-
-
-def _duty_of(permission: Permission, duties: Iterable[Duty]) -> Duty:
-    return next(duty for duty in sorted(duties) if permission in PERMISSIONS[duty])

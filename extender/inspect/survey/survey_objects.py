@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Raw, Struct
 
-from extender.inspect.doctor.evidence import ClockReading, DisruptionBudgetFacts, Program, WorkerFacts
-from extender.inspect.doctor.pod_fit import Needs
+from extender.inspect.doctor.evidence import ClockReading, DisruptionBudgetFacts, Needs, Program, WorkerFacts
 from extender.kube.codec import decode_answer
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.managed_fields import SignedMeta, managed_fields, writer_of
