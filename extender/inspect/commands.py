@@ -28,7 +28,7 @@ from extender.settings.in_force import InForce
 async def look_live(options: ClusterOptions, configuration: Configuration, home: str | None = None) -> Look:
     """Look at the cluster once. Somebody who may not list all pods sees those of ``home``, else of the context."""
     async with connected(options) as client:
-        live = await take_snapshot(
+        snapshot, ledger = await take_snapshot(
             client,
             InForce(configuration).classify,
             namespace=options.namespace or client.namespace,
@@ -36,7 +36,7 @@ async def look_live(options: ClusterOptions, configuration: Configuration, home:
             lease_name=configuration.leader_election.name,
             home=home or client.namespace,
         )
-    state, plan = look_at(live.snapshot, configuration, source=f"the cluster, {live.ledger_note}")
+    state, plan = look_at(snapshot, configuration, source=f"the cluster, {ledger}")
     return Look(state=state, plan=plan, configuration=configuration)
 
 

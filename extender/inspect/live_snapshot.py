@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from extender.inspect.doctor.evidence import NOT_HERE
 from extender.inspect.snapshot import Snapshot, brakes_among
 from extender.kube.api_client import KubeClient
 from extender.kube.errors import Forbidden, KubeError, NotFound
@@ -32,37 +33,50 @@ from extender.kube.reaper_notes import brakes_from
 from extender.model import Ledger, Pod, PodBudget
 from extender.policy.brakes import BrakeRecord
 
+K = TypeVar("K", bound=str)
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveSnapshot:
-    """A snapshot and, in words, where its ledger was found or why there is none."""
+class Looking(Generic[K]):
+    """Lists collections. Where one cannot be listed it is empty, and ``unread`` says why, by kind."""
 
-    snapshot: Snapshot
-    ledger_note: str
+    def __init__(self, client: KubeClient) -> None:
+        self.client = client
+        self.unread: dict[K, str] = {}
+        self.last_error: KubeError | None = None
+
+    async def look(self, kind: K, path: str, struct: type[S], trim: Callable[[S], T]) -> tuple[T, ...]:
+        """List a collection."""
+        try:
+            return tuple(await list_objects(self.client, path, struct, trim))
+        except KubeError as error:
+            self.unread[kind] = NOT_HERE if isinstance(error, NotFound) else str(error)
+            self.last_error = error
+            return ()
 
 
 async def take_snapshot(
     client: KubeClient, classify: Classify, *, namespace: str, ledger_name: str, lease_name: str, home: str
-) -> LiveSnapshot:
+) -> tuple[Snapshot, str]:
     """List nodes and pods, read the ledger and the reapers' Lease. Where one may not list all pods, those of ``home``.
+
+    The second value says in words where the ledger was found, or why there is none.
 
     Raises:
         KubeError: no pods may be listed, or nodes or pods cannot be.
     """
-    unread: dict[str, str] = {}
+    looking = Looking[str](client)
     pods, only = await _list_pods(client, classify, home)
     try:
         nodes = await list_objects(client, "/api/v1/nodes", NodeObject, node_from)
     except Forbidden as error:
-        nodes, unread["Node"] = [], str(error)
+        nodes, looking.unread["Node"] = [], str(error)
     ledger = await find_ledger(client, namespace=namespace, name=ledger_name)
-    claims = await _list_optional(client, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from, "NodeClaim", unread)
-    node_pools = await _list_optional(client, NODE_POOLS_PATH, NodePoolObject, node_pool_from, "NodePool", unread)
+    claims = await looking.look("NodeClaim", NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from)
+    node_pools = await looking.look("NodePool", NODE_POOLS_PATH, NodePoolObject, node_pool_from)
     beside = await read_beside(client, namespace=namespace, lease_name=lease_name)
-    unread.update(beside.unread)
+    unread = {**looking.unread, **beside.unread}
     counts = {
         "Node": len(nodes),
         "Pod": len(pods),
@@ -70,22 +84,20 @@ async def take_snapshot(
         "NodePool": len(node_pools),
         "PodDisruptionBudget": len(beside.pod_budgets),
     }
-    return LiveSnapshot(
-        snapshot=Snapshot(
-            nodes=tuple(nodes),
-            pods=tuple(pods),
-            ledger=ledger.ledger,
-            node_claims=tuple(claims),
-            node_pools=tuple(node_pools),
-            pod_budgets=beside.pod_budgets,
-            kinds={kind: count for kind, count in counts.items() if kind not in unread},
-            taken=server_time(client),
-            unread=unread,
-            brakes=beside.brakes,
-            only=only,
-        ),
-        ledger_note=ledger.note,
+    snapshot = Snapshot(
+        nodes=tuple(nodes),
+        pods=tuple(pods),
+        ledger=ledger.ledger,
+        node_claims=claims,
+        node_pools=node_pools,
+        pod_budgets=beside.pod_budgets,
+        kinds={kind: count for kind, count in counts.items() if kind not in unread},
+        taken=server_time(client),
+        unread=unread,
+        brakes=beside.brakes,
+        only=only,
     )
+    return snapshot, ledger.note
 
 
 async def _list_pods(client: KubeClient, classify: Classify, home: str) -> tuple[list[Pod], str | None]:
@@ -115,46 +127,28 @@ class ReadBeside:
 
 async def read_beside(client: KubeClient, *, namespace: str, lease_name: str) -> ReadBeside:
     """Read the reapers' Lease and PodDisruptionBudgets, as far as they are there and may be read."""
-    unread: dict[str, str] = {}
-    brakes = await _find_brakes(client, namespace, lease_name, unread)
-    pod_budgets = await _list_optional(
-        client, POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from, "PodDisruptionBudget", unread
-    )
-    return ReadBeside(brakes=brakes, pod_budgets=tuple(pod_budgets), unread=unread)
-
-
-async def _list_optional(
-    client: KubeClient, path: str, struct: type[S], trim: Callable[[S], T], kind: str, unread: dict[str, str]
-) -> list[T]:
-    """List a collection that need not be there. Why it could not be read goes into ``unread``."""
+    looking, brakes = Looking[str](client), None
+    pod_budgets = await looking.look("PodDisruptionBudget", POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from)
     try:
-        return await list_objects(client, path, struct, trim)
+        brakes = await _find_brakes(client, namespace, lease_name)
     except KubeError as error:
-        unread[kind] = "not in this cluster" if isinstance(error, NotFound) else str(error)
-        return []
+        looking.unread["Lease"] = str(error)
+    return ReadBeside(brakes=brakes, pod_budgets=pod_budgets, unread=looking.unread)
 
 
-async def _find_brakes(
-    client: KubeClient, namespace: str, name: str, unread: dict[str, str]
-) -> Mapping[str, BrakeRecord] | None:
+async def _find_brakes(client: KubeClient, namespace: str, name: str) -> Mapping[str, BrakeRecord] | None:
     """Read what the reaper that leads remembers: by the Lease of ``namespace``, else by the one that carries our labels
     in any namespace."""
-    try:
-        lease = await LeaseStore(client, namespace=namespace, name=name).read()
-        if lease is not None:
-            return brakes_from(lease)
-        return brakes_among(
-            await list_objects(
-                client,
-                "/apis/coordination.k8s.io/v1/leases",
-                LeaseObject,
-                stored_lease_of,
-                label_selector=",".join(f"{key}={value}" for key, value in LEASE_LABELS.items()),
-            )
-        )
-    except KubeError as error:
-        unread["Lease"] = str(error)
-        return None
+    lease = await LeaseStore(client, namespace=namespace, name=name).read()
+    if lease is not None:
+        return brakes_from(lease)
+    path, labels = "/apis/coordination.k8s.io/v1/leases", selector_of(LEASE_LABELS)
+    return brakes_among(await list_objects(client, path, LeaseObject, stored_lease_of, label_selector=labels))
+
+
+def selector_of(labels: Mapping[str, str]) -> str:
+    """Write labels as a selector."""
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +172,7 @@ async def find_ledger(client: KubeClient, *, namespace: str, name: str) -> Found
             "/api/v1/configmaps",
             ConfigMapObject,
             lambda raw: (raw.metadata.namespace, raw.metadata.name, ledger_from(raw)),
-            label_selector=",".join(f"{key}={value}" for key, value in LEDGER_LABELS.items()),
+            label_selector=selector_of(LEDGER_LABELS),
         )
     except Forbidden as error:
         return FoundLedger(ledger=None, place=here, note=f"no ledger was read ({error})")

@@ -55,10 +55,10 @@ async def test_plan_finds_the_pauses_wherever_the_reaper_is_installed() -> None:
         client = KubeClient(Transport(access, user_agent="test"), namespace="default")
 
         async def look() -> object:
-            live = await take_snapshot(
+            snapshot, _ = await take_snapshot(
                 client, by_label, namespace="default", ledger_name="l", lease_name="r", home="default"
             )
-            return live.snapshot.brakes
+            return snapshot.brakes
 
         assert await look() == {}
         server.store.create(LEASES, "zone", {"metadata": metadata, "spec": spec})
@@ -85,11 +85,10 @@ async def test_plan_shows_one_namespace_to_somebody_who_may_not_list_more() -> N
             server.fail(Where.ANY, *[guarded] * REQUESTS)
             access = Access(server=server.url, namespace="default")
             client = KubeClient(Transport(access, user_agent="test"), namespace="default")
-            live = await take_snapshot(
+            snapshot, _ = await take_snapshot(
                 client, by_label, namespace="default", ledger_name="l", lease_name="r", home="mine"
             )
             await client.close()
-        snapshot = live.snapshot
         assert ({pod.name for pod in snapshot.pods}, snapshot.only, "Node" in snapshot.unread) == expected
         page = render_table(plan_of(snapshot, Configuration.default(), source="the test"), width=200)
         assert ("not known: the order of nodes" in page) is not is_allowed

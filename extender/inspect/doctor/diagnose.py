@@ -13,7 +13,7 @@ from extender.inspect.doctor import (
     waiting_workers,
     workers,
 )
-from extender.inspect.doctor.evidence import Evidence
+from extender.inspect.doctor.evidence import NOT_HERE, Evidence
 from extender.inspect.doctor.findings import Check, Diagnosis, Judge
 
 CHECKS: Mapping[Check, Judge] = {
@@ -48,7 +48,5 @@ def diagnose(evidence: Evidence, *, source: str) -> Diagnosis:
         source=source,
         namespace=evidence.namespace,
         findings={check: judge(evidence) for check, judge in CHECKS.items()},
-        unread=tuple(
-            sorted((str(kind), why) for kind, why in evidence.unread.items() if why != karpenter.NO_KARPENTER)
-        ),
+        unread=tuple(sorted((str(kind), why) for kind, why in evidence.unread.items() if why != NOT_HERE)),
     )

@@ -21,6 +21,9 @@ from extender.policy.scheduler_silence import WebhookRecord
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
 
+NOT_HERE = "not in this cluster"
+"""What `Evidence.unread` says of a kind that the API server does not know."""
+
 
 class Kind(StrEnum):
     """What is looked at. The values are shown where one cannot be."""

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from functools import wraps
 
-from extender.inspect.doctor.evidence import Evidence, KarpenterFacts, KeptNode, Kind
+from extender.inspect.doctor.evidence import NOT_HERE, Evidence, KarpenterFacts, KeptNode, Kind
 from extender.inspect.doctor.findings import Finding, Judge, Verdict, needs, ok, together, unknown, warning, well
 from extender.inspect.text import count, some, span
 from extender.model import DisruptionBudget, NodePool, SkipReason
 from extender.policy.node_pool_budgets import EMPTY, opens_at, why_kept
 
-NO_KARPENTER = "not in this cluster"
-"""What `Evidence.unread` says of NodePools where their CRD is not installed."""
 BY_PRICE = (1, 14)
 """From this version on candidates are ordered by price per disruption, and lifetime plays no part."""
 OLDEST = (1, 0)
@@ -32,7 +30,7 @@ def where_it_runs(judge: Judge) -> Judge:
     def judged(evidence: Evidence) -> Finding:
         karpenter = evidence.karpenter
         is_seen = karpenter.version is not None or karpenter.is_running or any(n.node_pool for n in evidence.nodes)
-        if evidence.unread.get(Kind.NODE_POOLS) == NO_KARPENTER and not is_seen:
+        if evidence.unread.get(Kind.NODE_POOLS) == NOT_HERE and not is_seen:
             return ok("no Karpenter in this cluster")
         return judge(evidence)
 

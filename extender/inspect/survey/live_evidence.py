@@ -5,14 +5,20 @@ What may not be read is left out and named; nothing here fails for want of a per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from extender.inspect.doctor.evidence import AccessFacts, ClockReading, Evidence, Kind, MissingAccess, Program
-from extender.inspect.doctor.karpenter import NO_KARPENTER
-from extender.inspect.live_snapshot import server_time
+from extender.inspect.doctor.evidence import (
+    NOT_HERE,
+    AccessFacts,
+    ClockReading,
+    Evidence,
+    Kind,
+    MissingAccess,
+    Program,
+)
+from extender.inspect.live_snapshot import Looking, selector_of, server_time
 from extender.inspect.survey.access_reviews import ServiceAccount, refused, who_am_i
 from extender.inspect.survey.karpenter_version import BALANCED, parse_version
 from extender.inspect.survey.permissions import PERMISSIONS, Duty, OwnObject, accesses
@@ -44,9 +50,6 @@ from extender.kube.listing import list_objects
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
 from extender.kube.pod_disruption_budgets import POD_BUDGETS_PATH
 from extender.settings import Configuration
-
-S = TypeVar("S", bound=msgspec.Struct)
-T = TypeVar("T")
 
 KARPENTER_GROUP = "/apis/karpenter.sh"
 KARPENTER_SCHEMA = "/openapi/v3/apis/karpenter.sh/v1"
@@ -114,22 +117,8 @@ async def gather(client: KubeClient, asked: DoctorOptions) -> Evidence:
     return evidence_from(material, chosen, server_time(client), asked, clocks=clocks, access=access)
 
 
-class _Looking:
-    """Lists, and remembers what could not be listed."""
-
-    def __init__(self, client: KubeClient) -> None:
-        self.client = client
-        self.unread: dict[Kind, str] = {}
-        self.last_error: KubeError | None = None
-
-    async def look(self, kind: Kind, path: str, struct: type[S], trim: Callable[[S], T]) -> Sequence[T]:
-        """List a collection. Where it cannot be, it is empty and unread."""
-        try:
-            return await list_objects(self.client, path, struct, trim)
-        except KubeError as error:
-            self.unread[kind] = NO_KARPENTER if isinstance(error, NotFound) else str(error)
-            self.last_error = error
-            return ()
+class _Looking(Looking[Kind]):
+    """Looks at what doctor needs beside collections."""
 
     async def karpenter_events(self) -> list[EventObject]:
         """List what Karpenter said of nodes. It only adds to what is found, so nothing is missing without it."""
@@ -149,7 +138,7 @@ class _Looking:
         ConfigMap with its name, else our own."""
         selectors = (
             ("/api/v1/pods", f"{NAME_LABEL}=warmnode"),
-            ("/api/v1/configmaps", ",".join(f"{key}={value}" for key, value in LEDGER_LABELS.items())),
+            ("/api/v1/configmaps", selector_of(LEDGER_LABELS)),
             ("/apis/coordination.k8s.io/v1/leases", f"{NAME_LABEL}=warmnode"),
             ("/api/v1/configmaps", f"{NAME_LABEL}=warmnode"),
         )
@@ -166,7 +155,7 @@ class _Looking:
 
     async def name_other_versions(self) -> None:
         """Where NodePools are not served as v1: say whether Karpenter is absent, or of a version that is not read."""
-        if self.unread.get(Kind.NODE_POOLS) != NO_KARPENTER:
+        if self.unread.get(Kind.NODE_POOLS) != NOT_HERE:
             return
         try:
             body = await self.client.get_bytes(KARPENTER_GROUP)
@@ -187,7 +176,7 @@ class _Looking:
 
     async def karpenter_schema(self) -> bool | None:
         """Say whether NodePools know the policy Balanced, None where they are not there or nobody says."""
-        if self.unread.get(Kind.NODE_POOLS) == NO_KARPENTER:
+        if self.unread.get(Kind.NODE_POOLS) == NOT_HERE:
             return None
         try:
             schema = await self.client.get_bytes(KARPENTER_SCHEMA)
@@ -225,7 +214,7 @@ class _Looking:
     async def _missing(
         self, who: str, account: ServiceAccount | None, duties: set[Duty], namespace: str, names: Mapping[str, str]
     ) -> list[MissingAccess]:
-        has_karpenter = self.unread.get(Kind.NODE_POOLS) != NO_KARPENTER
+        has_karpenter = self.unread.get(Kind.NODE_POOLS) != NOT_HERE
         permissions = accesses(*sorted(duties))
         wanted = [access for access in permissions if has_karpenter or access.group != "karpenter.sh"]
         no = await refused(self.client, wanted, account=account, namespace=namespace, names=names)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from extender.inspect.doctor.evidence import Evidence, Kind
-from extender.inspect.doctor.karpenter import NO_KARPENTER
+from extender.inspect.doctor.evidence import NOT_HERE, Evidence, Kind
 from extender.inspect.plan import EPOCH
 from extender.inspect.snapshot import NOT_IN_SNAPSHOT, SnapshotObjects, is_ledger, snapshot_of
 from extender.inspect.survey.karpenter_version import BALANCED
@@ -69,7 +68,7 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
         if other_versions := sorted(kind for kind in of_kind if kind.startswith("NodePool karpenter.sh/")):
             unread[Kind.NODE_POOLS] = f"it has {', '.join(other_versions)}, and karpenter.sh/v1 is read"
         elif {"Pod", "Node"} <= of_kind.keys() and not any(node.node_pool for node in material.nodes):
-            unread[Kind.NODE_POOLS] = unread[Kind.NODE_CLAIMS] = NO_KARPENTER
+            unread[Kind.NODE_POOLS] = unread[Kind.NODE_CLAIMS] = NOT_HERE
     now = snapshot_of(objects, classify, source=source).taken or EPOCH
     return evidence_from(material, chosen, now, asked)
 
