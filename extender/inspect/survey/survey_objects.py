@@ -103,41 +103,36 @@ class SurveyedPod(PodObject, rename="camel", gc=False, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodFacts:
-    """A pod that matters here: a worker, one that runs programs, by container, or one that may hold its node.
+    """A pod that matters here: a worker, one that runs programs, by container, or one that may hold its node."""
 
-    ``pod`` is None for one that holds no node.
-    """
-
+    pod: Pod
     worker: WorkerFacts | None
     programs: tuple[Program, ...] = ()
-    pod: Pod | None = None
 
 
 def pod_facts(raw: SurveyedPod, classify: Classify) -> PodFacts | None:
-    """Reduce a pod; None for one that is neither a worker nor a program of ours or Karpenter's, and holds no node."""
-    labels = raw.metadata.labels or {}
-    worker = None
-    pod = pod_from(raw, classify)
-    if pod.pool is not None and not pod.finished:
-        told = next((each for each in raw.status.conditions or () if each.type == "PodScheduled"), None)
-        is_scheduled = told is not None and told.status == "True"
-        is_foreign = cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN)
-        worker = WorkerFacts(
-            pod=pod,
-            labels=labels,
-            idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
-            scheduled=utc(told.last_transition_time) if told is not None and is_scheduled else None,
-            is_seen=told is not None,
-            resources=frozenset(_resources(raw.spec)),
-            unscheduled_message=told.message or None if told is not None and not is_scheduled else None,
-            needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
-            cost_writer=writer_of(DELETION_COST, raw.metadata.managed_fields) if is_foreign else None,
-        )
-    programs = () if pod.finished else tuple(programs_of(raw))
-    holds = pod.node is not None and not pod.finished
-    if worker is None and not programs and not holds:
+    """Reduce a pod; None for one that has ended, or that is no worker, no program and holds no node."""
+    pod, programs = pod_from(raw, classify), tuple(programs_of(raw))
+    if pod.finished or (pod.pool is None and pod.node is None and not programs):
         return None
-    return PodFacts(worker=worker, programs=programs, pod=pod if holds else None)
+    return PodFacts(pod=pod, worker=None if pod.pool is None else _worker(raw, pod), programs=programs)
+
+
+def _worker(raw: SurveyedPod, pod: Pod) -> WorkerFacts:
+    told = next((each for each in raw.status.conditions or () if each.type == "PodScheduled"), None)
+    is_scheduled = told is not None and told.status == "True"
+    is_foreign = cost_state(pod) in (CostState.FOREIGN, CostState.OVERWRITTEN)
+    return WorkerFacts(
+        pod=pod,
+        labels=raw.metadata.labels or {},
+        idle_mark=(raw.metadata.annotations or {}).get(IDLE_SINCE),
+        scheduled=utc(told.last_transition_time) if told is not None and is_scheduled else None,
+        is_seen=told is not None,
+        resources=frozenset(_resources(raw.spec)),
+        unscheduled_message=told.message or None if told is not None and not is_scheduled else None,
+        needs=_needs(raw.spec) if pod.node is None or pod.idle_since is not None else None,
+        cost_writer=writer_of(DELETION_COST, raw.metadata.managed_fields) if is_foreign else None,
+    )
 
 
 def programs_of(raw: SurveyedPod) -> Iterator[Program]:

@@ -186,7 +186,7 @@ def _kept_nodes(material: Material, now: datetime) -> Sequence[KeptNode]:
     state.replace_node_claims(material.node_claims)
     state.objects.replace_node_pools(material.node_pools)
     state.replace_nodes(material.nodes)
-    state.replace_pods(each.pod for each in material.pods if each.pod is not None)
+    state.replace_pods(each.pod for each in material.pods)
     budgets = PodBudgets(material.budgets)
     judgement = judge(state, Circumstances(rules=InForce(Configuration.default()).settings, budgets=budgets), (), now)
     found = {name: (0, kept) for name, kept in judgement.stuck.items()}
