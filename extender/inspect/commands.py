@@ -7,8 +7,7 @@ cluster raises ConfigurationProblem where the API server cannot be addressed, an
 from __future__ import annotations
 
 from extender.inspect import cleanup
-from extender.inspect.doctor.diagnose import diagnose
-from extender.inspect.doctor.findings import Diagnosis
+from extender.inspect.doctor.diagnose import Diagnosis, diagnose
 from extender.inspect.explain import Look, Subject
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan import look_at

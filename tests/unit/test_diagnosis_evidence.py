@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from extender.inspect.doctor.diagnose import CHECKS, diagnose
+from extender.inspect.doctor.diagnose import Check, diagnose
 from extender.inspect.doctor.evidence import Evidence, Kind
-from extender.inspect.doctor.findings import Check, Finding, Verdict
+from extender.inspect.doctor.findings import Finding, Verdict
 from tests.builders import minutes_ago, node, node_pool
 from tests.evidence import called, config, evidence, extender, facts, with_karpenter
 
@@ -132,13 +132,13 @@ def test_a_silence_that_one_node_explains_rests_on_the_nodes() -> None:
     """With them read it is well: a worker that fits on one node only is placed without a call."""
     placed = tuple(facts(scheduled=minutes_ago(5)) for _ in range(3))
     whole = evidence(webhook=called(minutes_ago(60)), workers=placed, nodes=(node("node-a"),))
-    assert CHECKS[Check.SCHEDULER_CALLS](whole).verdict is OK
-    assert CHECKS[Check.SCHEDULER_CALLS](without(Kind.NODES, whole)).verdict is UNKNOWN
+    assert Check.SCHEDULER_CALLS.judge(whole).verdict is OK
+    assert Check.SCHEDULER_CALLS.judge(without(Kind.NODES, whole)).verdict is UNKNOWN
 
 
 @pytest.mark.parametrize("kind", [Kind.PODS, Kind.SETTINGS])
 def test_no_reaper_rests_on_the_pods_and_the_settings(kind: Kind) -> None:
     """One that should lead and does not would be among the pods, and the settings name its Lease."""
     whole = evidence(leader=None)
-    assert CHECKS[Check.REAPER](whole).verdict is OK
-    assert CHECKS[Check.REAPER](without(kind, whole)).verdict is UNKNOWN
+    assert Check.REAPER.judge(whole).verdict is OK
+    assert Check.REAPER.judge(without(kind, whole)).verdict is UNKNOWN

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from extender.inspect.doctor.findings import Check
+from extender.inspect.doctor.diagnose import Check
 from extender.policy.scheduler_silence import HandshakeFailure
 from scripts.tools.manifests.rendering import MANIFESTS, read_objects
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pytest
 from aiohttp import web
 
-from extender.inspect.doctor.diagnose import diagnose
+from extender.inspect.doctor.diagnose import Check, diagnose
 from extender.inspect.doctor.evidence import Evidence, Kind
-from extender.inspect.doctor.findings import Check, Verdict
+from extender.inspect.doctor.findings import Verdict
 from extender.inspect.live_snapshot import take_snapshot
 from extender.inspect.plan_text import render_table
 from extender.inspect.survey.live_evidence import gather

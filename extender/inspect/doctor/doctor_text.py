@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from extender.inspect.doctor.findings import Diagnosis, Verdict
+from extender.inspect.doctor.diagnose import Diagnosis
+from extender.inspect.doctor.findings import Verdict
 from extender.inspect.json_form import all_keys, encode_form, keys
 from extender.inspect.text import fill, page
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from functools import partial, wraps
 
@@ -25,41 +24,6 @@ class Verdict(StrEnum):
 
 
 _WORSE = {verdict: position for position, verdict in enumerate(Verdict)}
-
-
-class Check(StrEnum):
-    """Every check, in the order of the page: its name, a key of the JSON form, and words for people."""
-
-    words: str
-
-    def __new__(cls, name: str, words: str) -> Check:
-        """Make a member: it is its name."""
-        member = str.__new__(cls, name)
-        member._value_ = name
-        member.words = words
-        return member
-
-    SCHEDULER_CALLS = "schedulerCalls", "the scheduler calls"
-    SCHEDULER_EXTENDER = "schedulerExtender", "the scheduler's configuration"
-    SCHEDULER_WEIGHT = "schedulerWeight", "the extender's weight"
-    SCHEDULER_SAMPLE = "schedulerSample", "nodes that are scored"
-    SCHEDULER_NAMES = "schedulerNames", "schedulers of workers"
-    CONFIGURATION = "configuration", "warmnode's configuration"
-    POOLS = "pools", "pools"
-    WAITING_WORKERS = "waitingWorkers", "workers without a node"
-    IDLE_MARKS = "idleMarks", "idle marks"
-    DELETION_COSTS = "deletionCosts", "deletion costs"
-    DISRUPTION_BUDGETS = "disruptionBudgets", "PodDisruptionBudgets"
-    LEDGER = "ledger", "the ledger"
-    REAPER = "reaper", "the reaper"
-    PERMISSIONS = "permissions", "permissions"
-    CLOCKS = "clocks", "clocks"
-    KARPENTER_GENERATION = "karpenterGeneration", "Karpenter's generation"
-    KARPENTER_EXPIRY = "karpenterExpiry", "Karpenter's expireAfter"
-    KARPENTER_NODE_POOLS = "karpenterNodePools", "NodePools"
-    KARPENTER_NODES = "karpenterNodes", "nodes that stay"
-    KARPENTER_PRIORITIES = "karpenterPriorities", "priorities of workers"
-    KARPENTER_FEATURE_GATES = "karpenterFeatureGates", "Karpenter's feature gates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +79,6 @@ def needs(*kinds: Kind) -> Callable[[Judge], Judge]:
 
 
 Judge = Callable[[Evidence], Finding]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """All findings as of ``now``. ``unread`` are kinds that could not be read, each with the reason."""
-
-    now: datetime
-    source: str
-    namespace: str
-    findings: Mapping[Check, Finding]
-    unread: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of all."""
-        return worst(finding.verdict for finding in self.findings.values())
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
