@@ -29,6 +29,7 @@ from extender.model import AgeSource, Pod
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
 from extender.telemetry import Metrics, WatchMetrics
+from extender.web.admission import allow_open_files
 from extender.web.history_api import history_handler
 from extender.web.ops_listener import Readiness, operations
 from extender.web.server import Listener
@@ -92,6 +93,7 @@ class Process:
 
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""
+        allow_open_files()
         ops = Listener(name="ops", address=self.options.ops_listen, handler=operations(self.metrics, self._readiness))
         told = history_handler(self.history, self.serving.shadow if self.serving is not None else None)
         history = Listener(name=HISTORY, address=self.options.history_listen, handler=told)

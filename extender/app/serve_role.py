@@ -21,6 +21,7 @@ from extender.loops.claim_tidier import ClaimTidier
 from extender.loops.elector import make_identity
 from extender.model import Pod
 from extender.policy.scheduler_silence import HandshakeFailure
+from extender.web.admission import MOST_CLAIMS_CONNECTIONS
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claim_answers import ClaimAnswers
@@ -93,6 +94,7 @@ class Serving:
                     ),
                     tls=tls.get(CLAIMS),
                     handshake_failed=lambda failure: self._count_handshake(CLAIMS, failure),
+                    most=MOST_CLAIMS_CONNECTIONS,
                 )
             )
 

@@ -8,29 +8,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import (
-    BadHttpMethod,
-    BadStatusLine,
-    ContentEncodingError,
-    ContentLengthError,
-    HttpProcessingError,
-    InvalidHeader,
-    InvalidURLError,
-    LineTooLong,
-    TransferEncodingError,
-)
 
-from extender.logs import fields, one_line
+from extender.logs import fields
 from extender.policy.scheduler_silence import HandshakeFailure
-from extender.web.requests import Handler, problem
+from extender.web.admission import MOST_CONNECTIONS, Admission
+from extender.web.connections import ConnectionServer, Door, http_log
+from extender.web.requests import Handler
 from extender.web.tls import ServerTls
 
 log = logging.getLogger("warmnode.listener")
@@ -38,7 +27,7 @@ log = logging.getLogger("warmnode.listener")
 KEEP_ALIVE_SECONDS = 180.0
 """kube-scheduler keeps idle connections for 90 s and does not send a POST again that met a closed one."""
 DRAIN = timedelta(seconds=5)
-HANDSHAKE_TOLD_EVERY = timedelta(minutes=1)
+TOLD_EVERY = timedelta(minutes=1)
 """One line for each reason and so long: a scheduler with a wrong CA tries with every pod. The metric counts all."""
 
 
@@ -82,7 +71,7 @@ class Listener:
     """Serves one handler on one address.
 
     ``refused`` is told when bytes that are no HTTP were answered with a 4xx, ``handshake_failed`` why a TLS connection
-    did not come about.
+    did not come about. ``most``: how many connections it takes at a time; further ones are closed at once.
     """
 
     def __init__(
@@ -94,13 +83,15 @@ class Listener:
         tls: ServerTls | None = None,
         refused: Callable[[HTTPStatus], None] = lambda status: None,
         handshake_failed: Callable[[HandshakeFailure], None] = lambda failure: None,
+        most: int = MOST_CONNECTIONS,
     ) -> None:
         self.name = name
         self.address = address
         self.tls = tls
         self._handshake_failed = handshake_failed
         self._refused = refused
-        self._told_handshakes: dict[HandshakeFailure, tuple[float, int]] = {}
+        self._told: dict[str, tuple[float, int]] = {}
+        self._admission = Admission(most)
         self._handler = handler
         self._draining = False
         self._runner: web.ServerRunner | None = None
@@ -113,13 +104,14 @@ class Listener:
         """
         if self.tls is not None:
             self.tls.tell(self._note_handshake)
-        server = _Server(
+        server = ConnectionServer(
             self._handle,
+            door=Door(self._admission, self._note_crowd, self.tls),
             refused=self._refused,
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             auto_decompress=False,
-            logger=_http_log,
+            logger=http_log,
         )
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds() / 2)
         await runner.setup()
@@ -161,93 +153,23 @@ class Listener:
 
     def _note_handshake(self, failure: HandshakeFailure) -> None:
         self._handshake_failed(failure)
-        now, quiet = asyncio.get_running_loop().time(), HANDSHAKE_TOLD_EVERY.total_seconds()
-        told, untold = self._told_handshakes.get(failure, (-quiet, 0))
+        self._warn("TLS handshake failed", failure, failure.meaning)
+
+    def _note_crowd(self, address: str) -> None:
+        self._warn("connection refused", "crowded", f"there are too many, of {address} or of all: see docs/security.md")
+
+    def _warn(self, message: str, reason: str, problem: str) -> None:
+        """Log a warning once a minute for each reason, and how many were left out since."""
+        now, quiet = asyncio.get_running_loop().time(), TOLD_EVERY.total_seconds()
+        told, untold = self._told.get(reason, (-quiet, 0))
         if now - told < quiet:
-            self._told_handshakes[failure] = (told, untold + 1)
+            self._told[reason] = (told, untold + 1)
             return
-        self._told_handshakes[failure] = (now, 0)
-        log.warning(
-            "TLS handshake failed",
-            extra=fields(listener=self.name, reason=failure, problem=failure.meaning, untold=untold),
-        )
+        self._told[reason] = (now, 0)
+        log.warning(message, extra=fields(listener=self.name, reason=reason, problem=problem, untold=untold))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         response = await self._handler(request)
         if self._draining:
             response.force_close()
         return response
-
-
-class _Server(web.Server):
-    """aiohttp's server, with `_Connection` for each connection."""
-
-    def __init__(self, handler: Handler, *, refused: Callable[[HTTPStatus], None], **options: Any) -> None:
-        super().__init__(handler, **options)
-        self._refused = refused
-        self._options = options
-
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, refused=self._refused, loop=asyncio.get_running_loop(), **self._options)
-
-
-class _Connection(web.RequestHandler):
-    """One connection. What cannot be read as HTTP gets the same one-line problem as any other mistake."""
-
-    __slots__ = ("_refused",)
-
-    def __init__(self, server: _Server, *, refused: Callable[[HTTPStatus], None], **options: Any) -> None:
-        super().__init__(server, **options)
-        self._refused = refused
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer in one line; a mistake of our own is aiohttp's to answer and to log, with its traceback."""
-        if not isinstance(exc, HttpProcessingError) or request.writer.output_size > 0:
-            return super().handle_error(request, status, exc, message)
-        detail = f"this is no HTTP request: {_what_is_wrong(exc)}"
-        _http_log.warning("bad HTTP", extra=fields(status=status, problem=detail))
-        self._refused(HTTPStatus(status))
-        response = problem(HTTPStatus(status), detail)
-        response.force_close()
-        return response
-
-
-def _what_is_wrong(error: HttpProcessingError) -> str:
-    """Say it in words of ours: the library's show what was sent, and that may be a token."""
-    match error:
-        case LineTooLong():
-            return "a line is too long"
-        case InvalidHeader():
-            return "a header is not well formed"
-        case BadHttpMethod():
-            return "the method is none"
-        case BadStatusLine() | InvalidURLError():
-            return "the first line is not that of a request"
-        case ContentLengthError() | TransferEncodingError() | ContentEncodingError():
-            return "the body is not encoded as its head says"
-        case _:
-            return "it is not well formed"
-
-
-class _WithoutTraceback(logging.Filter):
-    """What a caller sent wrong is one line; only our own mistakes show a traceback."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError | ConnectionError | ssl.SSLError):
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-            text = _what_is_wrong(error) if isinstance(error, HttpProcessingError) else one_line(error, 200)
-            record.msg, record.args = "bad HTTP", None
-            record.__dict__ |= fields(problem=text)
-            record.exc_info = None
-        return True
-
-
-_http_log = logging.getLogger("warmnode.http")
-_http_log.addFilter(_WithoutTraceback())

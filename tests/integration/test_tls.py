@@ -257,6 +257,26 @@ def test_a_replaced_client_ca_takes_the_place_of_the_old_one(files: Files) -> No
         assert refused(listening, old_caller)
 
 
+def test_a_client_ca_that_is_withdrawn_ends_open_connections(files: Files) -> None:
+    """At their next request: whom it vouched for is trusted no more. A new certificate of our own ends none."""
+    ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    files.trust(before)
+    tls = files.tls(client_ca=True)
+    with (
+        serving(tls) as listening,
+        listening.connect(caller(ca, before.issue_cert(common_name="scheduler"))) as connection,
+    ):
+        assert ask(connection)
+        files.install(ca.issue_cert("localhost"))
+        assert tls.reload() is True
+        assert ask(connection)
+        files.trust(after)
+        assert tls.reload() is True
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            ask(connection)
+
+
 def test_a_session_from_before_does_not_get_an_old_client_past_a_new_client_ca(files: Files) -> None:
     """TLS sessions are resumed without a certificate: that must not outlive the CA that vouched for it."""
     ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -129,3 +130,56 @@ async def test_a_listener_may_be_stopped_at_any_time() -> None:
     await once.start()
     await once.stop()
     await once.stop()
+
+
+async def ask(port: int) -> bytes:
+    """One call over a connection of its own: the first line of the answer, empty where it was closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        return (await reader.read()).partition(b"\r\n")[0]
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_more_connections_than_there_are_places_are_closed_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Those that are there go on, and a place that is free again is given to the next."""
+    crowded = Listener(name="ops", address=Address("127.0.0.1", 0), handler=hello, most=3)
+    await crowded.start()
+    try:
+        port = crowded.address.port
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        assert [await ask(port) for _ in range(5)] == [b""] * 5
+        told = [each for each in caplog.records if each.getMessage() == "connection refused"]
+        assert len(told) == 1
+        held[0][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await held[0][0].readline()).startswith(b"HTTP/1.1 200")
+        held[1][1].close()
+        async with asyncio.timeout(5):
+            while not (answer := await ask(port)):
+                pass
+        assert answer.startswith(b"HTTP/1.1 200")
+        for _, writer in held:
+            writer.close()
+    finally:
+        await crowded.stop()
+
+
+async def test_a_flood_at_one_listener_is_not_felt_at_another() -> None:
+    """Each counts its own connections: whoever fills the operations listener does not stop the scheduler."""
+    crowded = Listener(name="ops", address=Address("127.0.0.1", 0), handler=hello, most=20)
+    other = listener()
+    await crowded.start()
+    await other.start()
+    try:
+        held = [await asyncio.open_connection("127.0.0.1", crowded.address.port) for _ in range(60)]
+        assert (await ask(other.address.port)).startswith(b"HTTP/1.1 200")
+        for _, writer in held:
+            writer.close()
+    finally:
+        await other.stop()
+        await crowded.stop()

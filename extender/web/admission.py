@@ -1,0 +1,55 @@
+"""How many connections a listener takes, of all and of one address. Owns the counting; closes nothing."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from ipaddress import ip_address
+
+MOST_CONNECTIONS = 1024
+"""kube-scheduler has two to the webhook, kubelet and Prometheus one each to the operations listener."""
+MOST_CLAIMS_CONNECTIONS = 8192
+"""Workers and claimants, who may keep theirs open."""
+
+OPEN_FILES = 16_384
+"""What all listeners may take, and what the process itself needs: container runtimes give 1,024 by default."""
+
+
+def allow_open_files() -> None:
+    """Raise the process's own limit of open files to what the listeners may take, as far as it may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Admission:
+    """Takes ``most`` connections, and half as many of one address: who opens as many as it can keeps nobody else out.
+
+    Loopback has no half: in a pod the scheduler comes from there, and every ``port-forward``.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of: Counter[str] = Counter()
+
+    def admits(self, address: str) -> bool:
+        """Take a connection, which is to `leave` later; False where there is no place for it."""
+        most = self._most if _is_loopback(address) else self._most // 2
+        if self._of.total() >= self._most or self._of[address] >= most:
+            return False
+        self._of[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Know that a connection that was admitted has ended."""
+        self._of[address] -= 1
+        if not self._of[address]:
+            del self._of[address]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
