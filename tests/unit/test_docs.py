@@ -66,6 +66,20 @@ def test_each_status_of_the_api_and_each_handshake_has_a_line() -> None:
     assert statuses | set(HandshakeFailure) <= set(re.findall(r"\w+", rows))
 
 
+def test_each_threat_names_tests_that_there_are() -> None:
+    """By file and function: a line whose test was renamed or removed has to be looked at again."""
+    rows = re.findall(r"^\|.*\|$", (DOCS / "security.md").read_text().partition("## What an attacker gains")[2], re.M)
+    tests = {
+        (file.stem, name)
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), flags=re.MULTILINE)
+    }
+    for row in rows[2:]:
+        named = re.findall(r"`(test_\w+)::(test_\w+)`", row)
+        assert named, row
+        assert set(named) <= tests, set(named) - tests
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """To a file that is there, and to a heading in it."""
