@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from scripts.tools.soak.faults import FAULTS
-from scripts.tools.soak.schedule import FIRST_AT, plan_faults
+from scripts.tools.soak.schedule import FIRST_AT, WAVE_SECONDS, plan_faults, plan_jobs
 
 
 def test_the_same_seed_plans_the_same_faults() -> None:
@@ -28,3 +28,12 @@ def test_every_fault_comes_as_often_as_any_other() -> None:
 def test_without_faults_none_is_planned() -> None:
     """Nothing but work: that has to hold first."""
     assert plan_faults(FAULTS, [], seed=1, until=600) == ()
+
+
+def test_jobs_come_in_waves_with_a_burst_in_each() -> None:
+    """By time, each with a number of its own, the same for the same seed."""
+    jobs = plan_jobs(at_once=3, burst=20, seed=1, until=3 * WAVE_SECONDS)
+    assert jobs == plan_jobs(at_once=3, burst=20, seed=1, until=3 * WAVE_SECONDS)
+    assert [each.at for each in jobs] == sorted(each.at for each in jobs)
+    assert len({each.number for each in jobs}) == len(jobs)
+    assert len(jobs) - len(plan_jobs(at_once=3, burst=0, seed=1, until=3 * WAVE_SECONDS)) == 60

@@ -36,7 +36,7 @@ FOREIGN_EACH = 10
 TENANTS = 8
 REMARK_SECONDS, REMARK_AT_ONCE = 1.0, 6
 """Workers that got no answer ask again, and not all at once."""
-MOST_COMING = 8
+MOST_COMING = 16
 """Workers that are made at the same time, for work that finds none idle."""
 
 
@@ -162,13 +162,6 @@ class Crew:
             ]
             for worker in unsure[:REMARK_AT_ONCE]:
                 self._spawn(self._be_idle(worker))
-
-    async def roll_out(self, share: float, told: Any) -> None:
-        """Delete a share of the workers, oldest names first, as a rollout does; ``told`` hears of each before."""
-        doomed = sorted(self.workers.values(), key=lambda each: each.name)
-        for worker in doomed[: int(len(doomed) * share)]:
-            told(worker.name)
-            await self._api("DELETE", f"{self._places.pods}/{worker.name}", None)
 
     # Work
 

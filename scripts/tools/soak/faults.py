@@ -80,10 +80,11 @@ def _stopped(whose: Callable[[Scene], str]) -> Callable[[Scene], End]:
     return begin
 
 
-def _weather(**changed: object) -> Callable[[Scene], End]:
-    """Have bad weather before one replica, the leader as often as any other two."""
+def _weather(**choices: object) -> Callable[[Scene], End]:
+    """Have bad weather before one replica, the leader more often than others. Of a tuple one value is chosen."""
 
     def begin(scene: Scene) -> End:
+        changed = {key: scene.random.choice(each) if isinstance(each, tuple) else each for key, each in choices.items()}
         name = _leader(scene) if scene.random.random() < 0.5 else scene.random.choice(sorted(scene.stage.replicas))
         gate = scene.stage.replicas[name].gate
         gate.set_weather(**changed)
@@ -174,6 +175,18 @@ def _cordoned(scene: Scene) -> End:
     return lambda: set_to(False)
 
 
+def _rolled_out(scene: Scene) -> End:
+    """Somebody deletes a third of the workers, whatever they are at, as a rollout does."""
+    plane, pods = scene.stage.plane, scene.stage.pods
+    names = [each["metadata"]["name"] for each in plane.api("GET", pods)["items"]]
+    workers = sorted(each for each in names if each.startswith("worker-"))
+    for name in workers[: len(workers) // 3]:
+        scene.observer.others_delete(name)
+        with suppress(ApiError):
+            plane.api("DELETE", f"{pods}/{name}")
+    return lambda: None
+
+
 _API = frozenset({Rule.BOUND_IN_TIME})
 _UNHEARD = frozenset({Rule.FLOOR})
 _THROTTLED = Refusal(status=429, retry_after=1)
@@ -197,7 +210,7 @@ FAULTS: Mapping[str, Fault] = {
     "api-500": Fault(begin=_weather(refusal=Refusal(status=500))),
     "api-garbage": Fault(begin=_weather(refusal=Refusal(status=200, body=GARBAGE))),
     "api-silence": Fault(begin=_weather(hangs=True), seconds=(8.0, 14.0)),
-    "latency": Fault(begin=_weather(delay=2.0), seconds=(10.0, 15.0)),
+    "latency": Fault(begin=_weather(delay=(0.5, 2.0)), seconds=(10.0, 15.0)),
     "partition": Fault(begin=_partition, seconds=(8.0, 14.0)),
     "watch-silent": Fault(begin=_weather(silent=True), seconds=(10.0, 20.0), excuses=_UNHEARD),
     "watch-torn": Fault(begin=_weather(torn=True)),
@@ -211,5 +224,6 @@ FAULTS: Mapping[str, Fault] = {
     "config-broken": Fault(begin=_config_broken, seconds=(6.0, 12.0)),
     "crds-removed": Fault(begin=_crds_removed, seconds=(6.0, 12.0)),
     "node-pool-deleted": Fault(begin=_node_pool_deleted, seconds=(6.0, 12.0)),
+    "workers-rolled-out": Fault(begin=_rolled_out, seconds=(1.0, 1.0)),
     "nodes-cordoned": Fault(begin=_cordoned, seconds=(6.0, 12.0)),
 }

@@ -18,7 +18,6 @@ from random import Random
 
 from scripts.tools.benchmarks import machine
 from scripts.tools.controlplane import ApiError, ControlPlaneError
-from scripts.tools.experiment.traffic import Traffic, arrivals
 from scripts.tools.soak import karpenter_objects
 from scripts.tools.soak.crew import Crew, Places
 from scripts.tools.soak.ears import Ears
@@ -27,14 +26,13 @@ from scripts.tools.soak.faults import FAULTS, Scene
 from scripts.tools.soak.gate import FAIR
 from scripts.tools.soak.invariants import Violation, invariants
 from scripts.tools.soak.observer import Observer
-from scripts.tools.soak.schedule import Planned, plan_faults
+from scripts.tools.soak.schedule import Planned, plan_faults, plan_jobs
 from scripts.tools.soak.settling import unsettled
 from scripts.tools.soak.stage import FLOOR, MOST_PER_PASS, Stage
 from scripts.tools.soak.timing import Timing
 
 SETTLE_SECONDS = 60.0
 LOOK_EACH, CHECK_EACH = 3.0, 10.0
-JOB_SECONDS, WAVE_SECONDS = 3.0, 40.0
 KILLED = -9
 NAP_SECONDS, STARVED_SECONDS = 0.02, 0.02
 
@@ -120,8 +118,8 @@ class Soak:
     async def _act(self, crew: Crew, observer: Observer) -> None:
         """Have jobs come and faults happen, then wait until all is quiet."""
         plan = self.plan
-        traffic = Traffic(rate=plan.at_once / JOB_SECONDS, work=JOB_SECONDS, period=WAVE_SECONDS, swing=0.9)
-        jobs = asyncio.create_task(crew.work(arrivals(traffic, plan.seed, plan.disturbed_until)))
+        tasks = plan_jobs(at_once=plan.at_once, burst=plan.workers // 2, seed=plan.seed, until=plan.disturbed_until)
+        jobs = asyncio.create_task(crew.work(tasks))
         planned = plan_faults(FAULTS, plan.faults, seed=plan.seed, until=plan.disturbed_until)
         await asyncio.gather(jobs, *(self._disturb(each, observer) for each in planned), self._until_quiet())
         crew.working = False

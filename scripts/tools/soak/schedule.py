@@ -1,4 +1,4 @@
-"""Which fault comes when: drawn from a seed, so that a run can be repeated. Pure."""
+"""Which fault and which job comes when: drawn from a seed, so that a run can be repeated. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from scripts.tools.experiment.traffic import Task, Traffic, arrivals
 from scripts.tools.soak.faults import Fault
 
 FIRST_AT = 20.0
 """By then workers run, and the reapers have a leader."""
 APART = (1.0, 5.0)
 """Pause after a fault. Every third one does not wait for the end of the one before."""
+JOB_SECONDS, WAVE_SECONDS, BURST_SECONDS = 3.0, 40.0, 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,19 @@ def plan_faults(faults: Mapping[str, Fault], names: Sequence[str], *, seed: int,
         overlaps = number % 3 == 2
         at += seconds * (0.4 if overlaps else 1.0) + random.uniform(*APART)
     return tuple(planned)
+
+
+def plan_jobs(*, at_once: float, burst: int, seed: int, until: float) -> tuple[Task, ...]:
+    """Plan jobs in waves, ``at_once`` at a time on average, and in each wave a burst, for which workers are made."""
+    steady = Traffic(rate=at_once / JOB_SECONDS, work=JOB_SECONDS, period=WAVE_SECONDS, swing=0.9)
+    tasks = list(arrivals(steady, seed, until))
+    random = Random(f"{seed} bursts")
+    for wave in range(int(until / WAVE_SECONDS)):
+        for _ in range(burst):
+            at = (wave + 0.5) * WAVE_SECONDS + random.random() * BURST_SECONDS
+            work = random.uniform(1, 2) * JOB_SECONDS
+            tasks.append(Task(number=len(tasks), at=at, work=work, model=random.randrange(1000)))
+    return tuple(sorted(tasks, key=lambda each: each.at))
 
 
 def _endless(names: Sequence[str], random: Random) -> Iterator[str]:

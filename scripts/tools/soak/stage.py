@@ -124,6 +124,7 @@ class Stage:
         self._defect = defect
         self._launches: dict[str, Launch] = {}
         options = Options(
+            apiserver_flags=("--etcd-compaction-interval=30s",),  # after a restart, watches begin too early: 410
             kwok_flags=("--node-lease-duration-seconds=200",),
             controller_manager_flags=("--node-monitor-grace-period=300s",),
         )
