@@ -50,11 +50,11 @@ class Figure:
 
 
 class Metrics:
-    """Every metric of warmnode, over an injected registry. Counters are bound where they are used."""
+    """Every metric of warmnode. Counters are bound where they are used."""
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, version: str = "") -> None:
+    def __init__(self, *, version: str = "") -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter: nobody reads it
-        self.registry = registry or CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._collected_metrics: list[Collected] = []
         self._figures: list[Callable[[], Iterable[Figure]]] = []
         self.webhook_requests = self._counter(

@@ -18,7 +18,10 @@ _Key = TypeVar("_Key")
 
 
 class PodIndex:
-    """Pods by node and by pool, kept pod by pod: to change one, take the old one out and put the new one in."""
+    """Pods by node and by pool, kept pod by pod: to change one, take the old one out and put the new one in.
+
+    It is a `PodsView`, which says what policies may ask it.
+    """
 
     def __init__(self) -> None:
         self._workers_on: dict[str, dict[str, Pod]] = {}
@@ -85,7 +88,6 @@ class PodIndex:
                     del self._schedulers[pod.pool]
 
     def workers_on(self, node_name: str) -> Mapping[str, Pod]:
-        """Give the workers on a node by UID, terminating ones included, finished ones not."""
         return self._workers_on.get(node_name, {})
 
     def marked_on(self, node_name: str) -> Mapping[str, Pod]:
@@ -102,7 +104,6 @@ class PodIndex:
         yield from self._bound_on.get(node_name, {}).values()
 
     def is_held(self, node_name: str, *, without: str | None = None) -> bool:
-        """True while a pod other than ``without`` holds a node: of any pool or none, and not terminating."""
         for pods in (self.workers_on(node_name), self.strangers_on(node_name)):
             for pod in pods.values():
                 if not pod.terminating and pod.uid != without:
@@ -138,15 +139,12 @@ class PodIndex:
         return self._by_claim_id.get(claim_id, {})
 
     def names_with_workers(self) -> frozenset[str]:
-        """Name the nodes that have a worker."""
         return frozenset(self._workers_on)
 
     def waiting(self, pool: str) -> Mapping[str, Pod]:
-        """Give the workers of a pool that wait for a node by UID, not those that wait for a gate's removal."""
         return self._waiting.get(pool, {})
 
     def schedulers(self, pool: str) -> Collection[str]:
-        """Name the schedulers that placed a worker of the pool that is still there."""
         return self._schedulers.get(pool, {}).keys()
 
     @property
@@ -163,7 +161,6 @@ class PodIndex:
         return self._needed.get(pool, _NOTHING)
 
     def pool_names(self) -> set[str]:
-        """Name the pools that have a worker, placed or not."""
         return self._placed.keys() | self._waiting.keys()
 
 

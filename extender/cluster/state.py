@@ -144,26 +144,22 @@ class ClusterState:
         self.keys.begin(self._clock())
         self.synced = True
 
-    # -- what policies read -------------------------------------------------------------------------------------------
+    # -- what policies read: `policy.cluster_view` says what each is -------------------------------------------------
 
     @property
     def nodes(self) -> Mapping[str, Node]:
-        """Nodes by name."""
         return self.objects.nodes
 
     @property
     def pods(self) -> Mapping[str, Pod]:
-        """Pods by UID."""
         return self.objects.pods
 
     @property
     def node_claims(self) -> Mapping[str, NodeClaim]:
-        """NodeClaims by UID."""
         return self.objects.node_claims
 
     @property
     def node_pools(self) -> Mapping[str, NodePool]:
-        """NodePools by name."""
         return self.objects.node_pools
 
     @property
@@ -173,23 +169,18 @@ class ClusterState:
 
     @property
     def order(self) -> Mapping[str, OrderKey]:
-        """Order keys of all nodes by name."""
         return self.ranking.by_age
 
     def claim_of(self, node: Node) -> NodeClaim | None:
-        """Find the NodeClaim of a node, None where it has none, or none that could be read."""
         return self.objects.claim_of(node)
 
     def preferred(self, now: datetime) -> Iterable[str]:
-        """Name the nodes that are not leaving, most preferred first, as of ``now``."""
         return self.ranking.as_of(now)
 
     def departure(self, node_name: str) -> Departure | None:
-        """Say why a node is leaving, None where it is not, or is not known."""
         return self.objects.departure(node_name)
 
     def key_use(self, worker: Pod) -> float:
-        """Say how much a placed worker's cache key was used on its node; -inf: it has none."""
         return self.keys.use(worker)
 
     # -- upkeep -------------------------------------------------------------------------------------------------------

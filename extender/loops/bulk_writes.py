@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from itertools import chain, islice
 from typing import TypeVar
 
-from extender.clock import Clock, Steady
+from cachetools import TTLCache
+
+from extender.clock import Clock
 from extender.cluster.state import ClusterState
 from extender.kube.errors import Conflict, KubeError, NotFound
 from extender.logs import fields
@@ -23,6 +24,7 @@ AT_ONCE = 8
 BATCH = 500
 """So many writes between two looks: what changes meanwhile is seen before the rest is written."""
 REFUSED_PAUSE = timedelta(minutes=5)
+MOST_REFUSED = 100_000
 REFUSED_IN_A_ROW = 50
 """So many without a success between them are no matter of single pods: a permission is missing."""
 
@@ -41,18 +43,19 @@ class WriteOutcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(slots=True, eq=False)
 class Refusals:
     """Remembers the pods, by UID, whose write was refused: none of them is written again for five minutes."""
 
-    clock: Clock
-    _until: dict[str, Steady] = field(default_factory=dict, init=False)
-    _in_a_row: int = field(default=0, init=False)
+    def __init__(self, clock: Clock) -> None:
+        self._refused: TTLCache[str, None] = TTLCache(
+            MOST_REFUSED, REFUSED_PAUSE.total_seconds(), timer=lambda: clock.steady().seconds
+        )
+        self._in_a_row = 0
 
     def goes_on(self, uid: str, outcome: WriteOutcome) -> bool:
         """Take note of what came of a write. False where others are to wait: after a failure, and many refusals."""
         if outcome is WriteOutcome.REFUSED:
-            self._until[uid] = self.clock.steady() + REFUSED_PAUSE
+            self._refused[uid] = None
             self._in_a_row += 1
             return self._in_a_row % REFUSED_IN_A_ROW != 0
         if outcome in (WriteOutcome.WRITTEN, WriteOutcome.REMOVED):
@@ -61,14 +64,7 @@ class Refusals:
 
     def holds(self, uid: str) -> bool:
         """A write of this pod is not worth a try now."""
-        until = self._until.get(uid)
-        return until is not None and self.clock.steady() < until
-
-    def keep_only(self, living: Container[str]) -> None:
-        """Forget refusals that are over, and those of pods that are gone."""
-        self._until = {
-            uid: until for uid, until in self._until.items() if uid in living and self.clock.steady() < until
-        }
+        return uid in self._refused
 
 
 def batch_of(writes: Sequence[T], is_urgent: Callable[[T], bool]) -> Sequence[T]:

@@ -157,7 +157,6 @@ class CostWriter:
                 writes.extend(self._decide(worker, settings.get))
         writes += self._left_behind()
         self._written = {(uid, price) for uid, price in self._written if uid in self.state.pods}
-        self._refusals.keep_only(self.state.pods)
         self._foreign, self._given_up = foreign, given_up
         await self.contests.look(overwritten, karpenters)
         if self.contests.karpenter_writes is not known:

@@ -166,7 +166,6 @@ class IdleSources:
                 if write is not None and not self._refusals.holds(worker.uid):
                     writes.append(write)
         self.answers.keep_only(looked_at, {source for rules, _ in known.values() for source in rules.outside})
-        self._refusals.keep_only(self.state.pods)
         self._marked &= looked_at
         self._not_before = {uid: time for uid, time in self._not_before.items() if uid in looked_at}
         self._verdicts = {uid: said for uid, said in self._verdicts.items() if uid in looked_at}

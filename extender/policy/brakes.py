@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 
 from extender.clock import Moment, Steady
-from extender.model import OrderKey, Pod, SkipReason
+from extender.model import OrderKey, Pod
 from extender.policy.decisions import ZonedTime
 
 COME_BACK_WITHIN = timedelta(minutes=1)
@@ -146,14 +146,3 @@ def holds_up(waiting: Pod, schedulers: Collection[str], pending_for: timedelta, 
     idle workers makes no room for it.
     """
     return waiting.scheduler in schedulers and (not pending_for or now - waiting.created <= pending_for)
-
-
-def why_pool_waits(*, is_held_up: bool, is_paused: bool) -> SkipReason | None:
-    """Say why nothing of a pool is evicted now, None where nothing forbids it.
-
-    1. a worker that waits for a node holds it up (`holds_up`); 2. it is paused: workers came back after evictions,
-    again and again; something recreates them, and evicting only moves them about.
-    """
-    if is_held_up:
-        return SkipReason.PENDING_WORKERS
-    return SkipReason.POOL_PAUSED if is_paused else None

@@ -17,7 +17,7 @@ from datetime import datetime
 from operator import attrgetter
 
 from extender.model import Pod, SkipReason
-from extender.policy.brakes import holds_up, why_pool_waits
+from extender.policy.brakes import holds_up
 from extender.policy.claims import claimable_on
 from extender.policy.cluster_view import ClusterView
 from extender.policy.defaults import ReapRules
@@ -225,14 +225,20 @@ def _by_pool(workers: Collection[Pod], pools: Collection[str]) -> dict[str, list
 
 
 def _why_waits(standing: Standing, pool: str, reap: ReapRules, now: datetime) -> SkipReason | None:
-    """Say why nothing of a pool is evicted now: a clock that is off, its own brakes, or budgets that nobody knows."""
-    given = standing.circumstances
+    """Say why nothing of a pool is evicted now, None where nothing forbids it.
+
+    1. the clock here is off; 2. a worker that waits for a node holds it up (`brakes.holds_up`); 3. it is paused:
+    workers came back after evictions, again and again; something recreates them, and evicting only moves them about;
+    4. nobody knows which nodes budgets keep.
+    """
+    given, until = standing.circumstances, standing.circumstances.paused.get(pool)
     if given.is_clock_off:
         return SkipReason.CLOCK_OFF
-    held_up = is_held_up(standing.view, pool, reap, now)
-    until = given.paused.get(pool)
-    waits = why_pool_waits(is_held_up=held_up, is_paused=until is not None and now < until)
-    return SkipReason.BACKING_OFF if waits is None and given.budgets is None else waits
+    if is_held_up(standing.view, pool, reap, now):
+        return SkipReason.PENDING_WORKERS
+    if until is not None and now < until:
+        return SkipReason.POOL_PAUSED
+    return SkipReason.BACKING_OFF if given.budgets is None else None
 
 
 def _counts(standing: Standing, pool: str, assessed: Iterable[Assessment], now: datetime) -> PoolCounts:

@@ -7,8 +7,6 @@ exists; RBAC answers all the same. Both answers are remembered for some seconds.
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,11 +43,9 @@ class Decision:
 class Authorization:
     """Asks the API server whether a caller may."""
 
-    def __init__(self, client: Sender, *, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: Sender) -> None:
         self._client = client
-        self._known: TTLCache[bytes, Decision] = TTLCache(
-            maxsize=REMEMBERED_ANSWERS, ttl=REMEMBERED.total_seconds(), timer=timer
-        )
+        self._known: TTLCache[bytes, Decision] = TTLCache(REMEMBERED_ANSWERS, REMEMBERED.total_seconds())
 
     async def decide(self, caller: Caller, verb: Verb, *, pool: str, namespace: str) -> Decision:
         """Say whether ``caller`` may do this with the claims of ``pool``. Raises `KubeError` where nobody can tell now.

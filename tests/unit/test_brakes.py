@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from extender.model import OrderKey, Pod, SkipReason
+from extender.model import OrderKey, Pod
 from extender.policy.ages import order_key
 from extender.policy.brakes import (
     BrakeRecord,
@@ -19,7 +19,6 @@ from extender.policy.brakes import (
     holds_up,
     judge_episodes,
     paused_until,
-    why_pool_waits,
     with_pass,
 )
 from tests.builders import NOW, claim, minutes_ago, moment, node, steady, worker
@@ -162,7 +161,6 @@ def test_pool_pauses_after_three_strikes_in_a_row() -> None:
     assert paused_until([struck[0], quiet[1], struck[2], struck[3]]) is None
     assert paused_until(struck[:3]) == steady(minutes_ago(10)) + timedelta(hours=1)
     assert paused_until([*struck[:3], quiet[3]]) == steady(minutes_ago(10)) + timedelta(hours=1)
-    assert why_pool_waits(is_held_up=False, is_paused=True) is SkipReason.POOL_PAUSED
 
 
 def test_what_is_remembered_is_summed_up() -> None:
@@ -174,12 +172,6 @@ def test_what_is_remembered_is_summed_up() -> None:
     until = minutes_ago(10) + timedelta(hours=1)
     assert brake_record(struck, now) == BrakeRecord(evicted=3, since=EVICTED.began.now, paused_until=until)
     assert brake_record(struck, moment(NOW + timedelta(hours=1))) is None
-
-
-def test_pool_waits_while_a_worker_has_no_node() -> None:
-    """A pending worker may take the room of the idle ones."""
-    assert why_pool_waits(is_held_up=True, is_paused=False) is SkipReason.PENDING_WORKERS
-    assert why_pool_waits(is_held_up=False, is_paused=False) is None
 
 
 def pending(minutes: float, scheduler: str = "warmnode") -> Pod:
