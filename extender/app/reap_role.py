@@ -20,10 +20,10 @@ from extender.loops.cost_contests import Contests
 from extender.loops.costs import CostWriter
 from extender.loops.election_observer import ElectionTelemetry
 from extender.loops.elector import LeaderElector, make_identity
-from extender.loops.eviction_history import EvictionHistory
 from extender.loops.evictions import Hands
 from extender.loops.idle_answers import Answers
 from extender.loops.idle_sources import IdleSources
+from extender.loops.pass_report import EvictionHistory
 from extender.loops.reaper import Reaper
 from extender.model import Pod
 from extender.policy.deletion_cost import CostWrite
@@ -63,7 +63,7 @@ class Reaping:
             write=self._write_cost,
             contests=Contests(
                 is_priced_by_karpenter=lambda pod: is_priced_by_karpenter(shared.client, pod),
-                announcer=announcer,
+                gave_up=announcer.gave_up,
                 clock=clock,
             ),
             metrics=shared.metrics,

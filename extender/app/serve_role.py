@@ -164,7 +164,7 @@ class Serving:
         shared.metrics.show(lambda: wanted.figures(shared.metrics))
         tidier = ClaimTidier(
             state=shared.state,
-            claims=store,
+            free=store.free,
             metrics=shared.metrics,
             may_write=self._may_tidy,
             clock=shared.clock,

@@ -36,7 +36,6 @@ class ClusterObjects:
     # -- what comes in ------------------------------------------------------------------------------------------------
 
     def replace_nodes(self, nodes: Iterable[Node]) -> None:
-        """Take a complete list of nodes."""
         self.nodes = {node.name: node for node in nodes}
         self._claimed = {node.node_claim: node.name for node in self.nodes.values() if node.node_claim is not None}
 
@@ -60,7 +59,6 @@ class ClusterObjects:
         return True
 
     def replace_pods(self, pods: Iterable[Pod]) -> None:
-        """Take a complete list of pods."""
         self.pods = {pod.uid: pod for pod in map(self._overlaid, pods)}
         self.where = PodIndex()
         for pod in self.pods.values():
@@ -94,23 +92,18 @@ class ClusterObjects:
         return pod
 
     def replace_node_claims(self, claims: Iterable[NodeClaim]) -> None:
-        """Take a complete list of NodeClaims; an empty one where they cannot be read."""
         self.node_claims = {claim.uid: claim for claim in claims}
 
     def put_node_claim(self, claim: NodeClaim) -> None:
-        """Take a new or changed NodeClaim."""
         self.node_claims[claim.uid] = claim
 
     def take_node_claim(self, claim: NodeClaim) -> None:
-        """Forget a NodeClaim."""
         self.node_claims.pop(claim.uid, None)
 
     def replace_node_pools(self, node_pools: Iterable[NodePool]) -> None:
-        """Take a complete list of NodePools."""
         self.node_pools = {node_pool.name: node_pool for node_pool in node_pools}
 
     def put_node_pool(self, node_pool: NodePool) -> None:
-        """Take a new or changed NodePool."""
         self.node_pools[node_pool.name] = node_pool
 
     def take_node_pool(self, node_pool: NodePool) -> None:

@@ -12,12 +12,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from extender.clock import Clock, Moment, Steady
 from extender.kube.errors import Conflict, Forbidden, KubeError
-from extender.kube.lease import StoredLease
-from extender.kube.webhook_lease import webhook_record_from
+from extender.kube.webhook_lease import WebhookLease, webhook_record_from
 from extender.logs import fields
 from extender.model import Pod
 from extender.policy.scheduler_silence import (
@@ -38,13 +36,6 @@ WRITE_INTERVAL = timedelta(minutes=1)
 CLOCK_TOLERANCE = timedelta(seconds=30)
 
 
-class Record(Protocol):
-    """The part of `kube.webhook_lease.WebhookLease` that is needed here, with the same promises."""
-
-    async def read(self) -> StoredLease | None: ...
-    async def write(self, record: WebhookRecord, based_on: StoredLease | None) -> StoredLease: ...
-
-
 @dataclass(slots=True, eq=False)
 class CallWatch:
     """Counts on `called` at each call, `refused` at each failed handshake and `bound` at each worker; `run` keeps the
@@ -53,7 +44,7 @@ class CallWatch:
     ``schedulable_nodes`` counts nodes that a worker could be scored on; ``schedulers`` names those that should call.
     """
 
-    record: Record
+    lease: WebhookLease
     identity: str
     version: str
     metrics: Metrics
@@ -144,7 +135,7 @@ class CallWatch:
         if self._last_refusal is not None and self._last_refusal.at > limit:
             self._last_refusal = None
         try:
-            stored = await self.record.read()
+            stored = await self.lease.read()
             if self.clock.is_off:
                 return f"the clock here is {self.clock.told_off}"
             known = None if stored is None else webhook_record_from(stored)
@@ -162,7 +153,7 @@ class CallWatch:
                     last_refusal=self._last_refusal,
                     certificate_ends=self.certificate_ends(),
                 )
-                await self.record.write(record, stored)
+                await self.lease.write(record, stored)
                 self.metrics.webhook_lease_writes.labels("written").inc()
         except Conflict:  # another replica wrote: that is as good
             self.metrics.webhook_lease_writes.labels("conflict").inc()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from extender.clock import Clock
 from extender.cluster.state import ClusterState
@@ -29,18 +28,12 @@ PATIENCE = timedelta(seconds=2)
 """A worker that is claimed again soon needs no tidying in between."""
 
 
-class Freeing(Protocol):
-    """The part of `kube.claims.ClaimStore` that tidying needs."""
-
-    async def free(self, pod: Pod, ended: datetime | None) -> FoundPod: ...
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class ClaimTidier:
-    """Removes claims that ran out. ``jitter`` gives 0..1, so that replicas do not all come at once."""
+    """Removes claims that ran out. ``free`` does, ``jitter`` gives 0..1, so that replicas do not all come at once."""
 
     state: ClusterState
-    claims: Freeing
+    free: Callable[[Pod, datetime | None], Awaitable[FoundPod]]
     metrics: Metrics
     may_write: Callable[[str], bool]
     clock: Clock
@@ -74,7 +67,7 @@ class ClaimTidier:
             if claim is None or not self.may_write(pool := worker.pool or claim.pool):
                 continue
             try:
-                after = await self.claims.free(worker, claim.expires)
+                after = await self.free(worker, claim.expires)
             except (Conflict, NotFound):
                 continue  # claimed again, or tidied by another replica
             except KubeError as error:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from typing import Protocol
 
 from extender.clock import Clock, Steady
 from extender.kube.errors import KubeError
@@ -35,18 +34,13 @@ GIVEN_UP = (
 )
 
 
-class ContestAnnouncer(Protocol):
-    """What is said of it in the cluster: `EventRecorder`."""
-
-    async def gave_up(self, pod: Pod, why: str) -> None: ...
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Contests:
-    """Remembers who yields to whom. ``is_priced_by_karpenter`` reads who wrote the deletion cost of a pod."""
+    """Remembers who yields to whom. ``is_priced_by_karpenter`` reads who wrote the deletion cost of a pod, ``gave_up``
+    says in the cluster why ours are given up."""
 
     is_priced_by_karpenter: Callable[[Pod], Awaitable[bool]]
-    announcer: ContestAnnouncer
+    gave_up: Callable[[Pod, str], Awaitable[None]]
     clock: Clock
     karpenter_writes: bool = field(default=False, init=False)
     _contested: set[str] = field(default_factory=set, init=False)
@@ -108,7 +102,7 @@ class Contests:
                 self.karpenter_writes = True
                 self._contested.clear()
                 log.warning("Karpenter writes deletion costs, ours are given up", extra=fields(pool=pool, pod=pod.name))
-                await self.announcer.gave_up(pod, GIVEN_UP)
+                await self.gave_up(pod, GIVEN_UP)
                 return
 
     def _judge(self, pool: str, overwritten: int) -> None:

@@ -1,16 +1,19 @@
-"""What a pass of the reaper leaves behind: its report, and the figures and the log line made of it. Decides nothing."""
+"""What a pass of the reaper leaves behind: its report, the figures and the log line made of it, and what is remembered
+of each worker that it wanted to evict. Decides nothing."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from extender.cluster.history import DecisionHistory
 from extender.kube.eviction import EvictionOutcome
 from extender.logs import fields
 from extender.model import Pod, SkipReason
+from extender.policy.decisions import EvictionDecision
 from extender.policy.idleness import idle_since
 from extender.policy.judging import PoolJudgement
 from extender.policy.node_pool_budgets import STAYS, Kept
@@ -76,3 +79,33 @@ def about(pod: Pod, pool: str, now: datetime) -> dict[str, object]:
     since = idle_since(pod)
     idle_for = int((now - since).total_seconds()) if since is not None else None
     return fields(pool=pool, namespace=pod.namespace, pod=pod.name, node=pod.node, idle_seconds=idle_for)
+
+
+@dataclass(slots=True, eq=False)
+class EvictionHistory:
+    """Puts the victims of passes into a history. One that stays is told once, for as long as the reason is the same."""
+
+    history: DecisionHistory
+    _told: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+
+    def passed(self, pool: str, victims: Sequence[Pod], outcomes: Mapping[str, str]) -> None:
+        """Take note of a pass: its victims, in order, and what came of each, by UID."""
+        before = self._told.pop(pool, {})
+        now = {victim.uid: outcomes[victim.uid] for victim in victims if victim.uid in outcomes}
+        if now:  # else nothing is kept of a pool: their names may be anybody's
+            self._told[pool] = now
+        for victim in victims:
+            outcome = now.get(victim.uid)
+            if outcome is not None and outcome != before.get(victim.uid):
+                self.history.add(
+                    EvictionDecision(
+                        at=self.history.now(),
+                        namespace=victim.namespace,
+                        pod=victim.name,
+                        uid=victim.uid,
+                        pool=pool,
+                        node=victim.node,
+                        outcome=outcome,
+                        idle_since=idle_since(victim),
+                    )
+                )

@@ -99,9 +99,11 @@ class IdleApi:
         for _ in range(ATTEMPTS):
             pod, pool = await self._worker(asked)
             if self.is_dry_run(pool):
-                raise _dry_run(pool)
+                detail = f"pool {pool} is in dry-run: nothing is written and nothing is evicted"
+                raise CallRefused(Reason.DRY_RUN, detail)
             if not self.takes_marks(pool):
-                raise _no_source(pool)
+                detail = f"the mark of a worker does not count in pool {pool}: add annotation to its idle.sources"
+                raise CallRefused(Reason.NO_SOURCE, f"{detail}, or mark nothing")
             mark = wanted or (pod.own_mark if is_valid_mark(pod.own_mark, now) else None) or now
             if pod.own_mark is not None and format_idle_mark(pod.own_mark) == format_idle_mark(mark):
                 return pod, IdleOutcome.KEPT
@@ -224,20 +226,6 @@ def _shown(pod: Pod) -> WorkerBody:
         resource_version=pod.resource_version,
         idle_since=None if pod.own_mark is None else format_idle_mark(pod.own_mark),
         terminating=pod.terminating,
-    )
-
-
-def _dry_run(pool: str) -> CallRefused:
-    return CallRefused(
-        Reason.DRY_RUN,
-        f"pool {pool} is in dry-run: nothing is written and nothing is evicted",
-    )
-
-
-def _no_source(pool: str) -> CallRefused:
-    return CallRefused(
-        Reason.NO_SOURCE,
-        f"the mark of a worker does not count in pool {pool}: add annotation to its idle.sources, or mark nothing",
     )
 
 

@@ -37,7 +37,7 @@ class Freed:
 def tidier(freed: Freed, *workers: Pod, dry_run: bool = False, metrics: Metrics | None = None) -> ClaimTidier:
     return ClaimTidier(
         state=synced_state([node()], workers),
-        claims=freed,
+        free=freed.free,
         metrics=metrics or Metrics(),
         may_write=lambda pool: not dry_run,
         clock=clock_of(lambda: NOW),

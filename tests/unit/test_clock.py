@@ -242,7 +242,7 @@ async def test_no_claim_is_tidied_by_a_clock_that_is_off() -> None:
     freed, off = Freed(), [2 * HOUR]
     tidier = ClaimTidier(
         state=synced_state([node()], [worker(claim=claim(expires=NOW + timedelta(minutes=10)))]),
-        claims=freed,
+        free=freed.free,
         metrics=Metrics(),
         may_write=lambda pool: True,
         clock=clock_of(lambda: NOW, lambda: off[0]),

@@ -49,7 +49,7 @@ class Scene:
             state=self.state,
             write=self.write,
             contests=Contests(
-                is_priced_by_karpenter=self.is_priced_by_karpenter, announcer=self, clock=clock_of(self.clock)
+                is_priced_by_karpenter=self.is_priced_by_karpenter, gave_up=self.gave_up, clock=clock_of(self.clock)
             ),
             metrics=self.metrics,
             rules=lambda pool: self.settings,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.cluster.history import MOST_BYTES, MOST_DECISIONS, DecisionHistory
-from extender.loops.eviction_history import EvictionHistory
+from extender.loops.pass_report import EvictionHistory
 from extender.policy.decisions import (
     EvictionDecision,
     KeptPlacement,
