@@ -24,6 +24,7 @@ from extender.model import (
     SkipReason,
     labels_from_text,
 )
+from extender.policy.cluster_view import ClusterView
 from extender.policy.idleness import NODE, asks_not_to_be_disturbed, is_bound_to_its_node
 from extender.policy.pools import selects
 from extender.policy.schedules import BadSchedule, parse_schedule
@@ -211,32 +212,24 @@ def opens_at(
     return None
 
 
-def why_node_stays(
-    node: Node,
-    node_pool: NodePool | None,
-    others: Iterable[Pod],
-    now: datetime,
-    *,
-    claim: NodeClaim | None = None,
-    knows_node_pools: bool = True,
-    knows_claims: bool = False,
-    budgets: PodBudgets = NO_BUDGETS,
-) -> Kept | None:
-    """Say why a node would stay although all workers on it were gone, None where it would go or nobody knows.
+def what_keeps(view: ClusterView, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> Kept | None:
+    """Say what would keep a node although all workers on it were gone, None where it would go or nobody knows.
 
-    ``others`` are the pods on it that are of no pool, DaemonSets' and static ones included. It is what Karpenter asks
-    (state/statenode.go, ValidateNodeDisruptable and ValidatePodsDisruptable): 1. it is not Karpenter's, or NodePools
-    are not known: nobody knows; 2. its NodePool is gone; 3. that is static; 4. or never consolidates; 5. it has no
-    NodeClaim, where they are known; 6. it is not initialized; 7. it asks not to be disrupted; 8. a pod on it asks not
-    to be disturbed; 9. ``budgets`` forbid the eviction of one that would have to be evicted; 10. under WhenEmpty, a pod
-    that is not bound to the node. What Karpenter keeps in memory only, a nomination or a CapacityBuffer, nobody sees.
+    It is what Karpenter asks (state/statenode.go, ValidateNodeDisruptable and ValidatePodsDisruptable): 1. it is not
+    Karpenter's, or NodePools are not known: nobody knows; 2. its NodePool is gone; 3. that is static; 4. or never
+    consolidates; 5. it has no NodeClaim, where they are known; 6. it is not initialized; 7. it asks not to be
+    disrupted; 8. a pod on it that is no worker, DaemonSets' and static ones included, asks not to be disturbed; 9.
+    ``budgets`` forbid the eviction of one that would have to be evicted; 10. under WhenEmpty, a pod that is not bound
+    to the node. What Karpenter keeps in memory only, a nomination or a CapacityBuffer, nobody sees.
     """
-    if node.node_pool is None or not knows_node_pools:
+    node = view.nodes.get(node_name)
+    if node is None or node.node_pool is None or not view.node_pools:
         return None
-    reason = _why_node_itself_stays(node, node_pool, claim, knows_claims=knows_claims)
+    node_pool = view.node_pools.get(node.node_pool)
+    reason = _why_node_itself_stays(node, node_pool, lacks_claim=bool(view.node_claims) and view.claim_of(node) is None)
     if reason is not None:
         return Kept(reason=reason)
-    active = [pod for pod in others if not pod.terminating and not pod.finished]
+    active = [pod for pod in view.where.others_on(node_name) if not pod.terminating]
     for pod in active:
         if asks_not_to_be_disturbed(pod, now):
             return Kept(reason=SkipReason.OTHER_POD_DO_NOT_DISRUPT, pod=pod)
@@ -250,16 +243,14 @@ def why_node_stays(
     return None
 
 
-def _why_node_itself_stays(
-    node: Node, node_pool: NodePool | None, claim: NodeClaim | None, *, knows_claims: bool
-) -> SkipReason | None:
+def _why_node_itself_stays(node: Node, node_pool: NodePool | None, *, lacks_claim: bool) -> SkipReason | None:
     if node_pool is None:
         return SkipReason.NODE_POOL_UNKNOWN
     if node_pool.replicas is not None:
         return SkipReason.STATIC_NODE_POOL
     if node_pool.consolidate_after is None:
         return SkipReason.NEVER_CONSOLIDATED
-    if knows_claims and claim is None:
+    if lacks_claim:
         return SkipReason.NO_NODE_CLAIM
     if not node.initialized:
         return SkipReason.NODE_NOT_INITIALIZED

@@ -21,27 +21,11 @@ from extender.policy.node_pool_budgets import (
     room_to_disrupt,
     share_of,
     takeable_from,
-    why_node_stays,
+    what_keeps,
 )
 
 BY_CHOICE = frozenset({SkipReason.STATIC_NODE_POOL, SkipReason.NEVER_CONSOLIDATED})
 """A node that stays empty for these is not stuck: its NodePool is set so."""
-
-
-def what_keeps(state: ClusterView, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> Kept | None:
-    """Say what would keep a node without its workers, None where it would go or nobody knows."""
-    node = state.nodes.get(node_name)
-    if node is None or node.node_pool is None or not state.node_pools:
-        return None
-    return why_node_stays(
-        node,
-        state.node_pools.get(node.node_pool),
-        state.where.others_on(node_name),
-        now,
-        claim=state.claim_of(node),
-        knows_claims=bool(state.node_claims),
-        budgets=budgets,
-    )
 
 
 def why_stays(state: ClusterView, node_name: str, now: datetime, budgets: PodBudgets = NO_BUDGETS) -> SkipReason | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from extender.model import (
 )
 from extender.policy.node_pool_budgets import (
     SOON,
+    Kept,
     PodBudgets,
     Share,
     allowed_disruptions,
@@ -34,9 +36,10 @@ from extender.policy.node_pool_budgets import (
     room_to_disrupt,
     share_of,
     takeable_from,
-    why_node_stays,
+    what_keeps,
 )
 from tests.builders import NOW, daemon, minutes_ago, node, node_claim, node_pool, pod_budget, stranger
+from tests.listening import synced_state
 
 HOUR = timedelta(hours=1)
 
@@ -262,11 +265,29 @@ GONE = structs.replace(GUARD, terminating=True)
 DAEMON = daemon()
 DAEMON_GUARD = structs.replace(DAEMON, do_not_disrupt_until=FOREVER)
 PASSED = structs.replace(DAEMON, do_not_disrupt_until=minutes_ago(1))
+ANOTHER = replace(node_pool(), name="another", uid="uid-of-another")
 WHEN_EMPTY = node_pool(consolidation_policy="WhenEmpty")
 
 
+def kept_by(
+    of: Node,
+    pool: NodePool | None,
+    others: list[Pod],
+    *,
+    claims: Sequence[NodeClaim] = (),
+    budgets: Sequence[PodBudget] = (),
+    knows_node_pools: bool = True,
+) -> Kept | None:
+    """What keeps a node with these pods; ``pool`` is its NodePool, None: that is gone, and another one is there."""
+    state = synced_state([of], others)
+    if knows_node_pools:
+        state.objects.put_node_pool(pool or ANOTHER)
+    state.replace_node_claims(claims)
+    return what_keeps(state, of.name, NOW, PodBudgets(budgets))
+
+
 def why_stays(of: Node, pool: NodePool | None, others: list[Pod], **known: Any) -> SkipReason | None:
-    kept = why_node_stays(of, pool, others, NOW, **known)
+    kept = kept_by(of, pool, others, **known)
     return kept.reason if kept is not None else None
 
 
@@ -304,8 +325,8 @@ def test_nobody_knows_without_node_pools() -> None:
 
 def test_node_without_a_node_claim_stays_where_they_are_known() -> None:
     """To Karpenter it does not exist."""
-    assert why_stays(member(), node_pool(), [], knows_claims=True) is SkipReason.NO_NODE_CLAIM
-    assert why_stays(member(), node_pool(), [], knows_claims=True, claim=CLAIM) is None
+    assert why_stays(member(), node_pool(), [], claims=[CLAIM]) is SkipReason.NO_NODE_CLAIM
+    assert why_stays(member(node_claim=CLAIM.uid), node_pool(), [], claims=[CLAIM]) is None
 
 
 ONE = pod_budget("one", allowed=1)
@@ -334,7 +355,7 @@ SICK = pod_budget("sick", unhealthy_may_go=True)
 def test_budgets_that_forbid_a_node_to_go(pod: Pod, budgets: list[PodBudget], expected: tuple[str, ...]) -> None:
     """Over a pod that Karpenter would evict: one that allows none, or two, which the API server never grants."""
     assert budgets_that_forbid(pod, PodBudgets(budgets)) == expected
-    kept = why_node_stays(member(), node_pool(), [pod], NOW, budgets=PodBudgets(budgets))
+    kept = kept_by(member(), node_pool(), [pod], budgets=budgets)
     assert (kept is None) == (not expected)
     if kept is not None:
         assert (kept.reason, kept.pod, kept.budgets) == (SkipReason.OTHER_POD_BUDGET, pod, expected)
@@ -343,4 +364,4 @@ def test_budgets_that_forbid_a_node_to_go(pod: Pod, budgets: list[PodBudget], ex
 def test_pod_that_terminates_holds_no_node() -> None:
     """Its eviction is over, whatever a budget allows."""
     going = structs.replace(DAEMON, terminating=True)
-    assert why_stays(member(), node_pool(), [going], budgets=PodBudgets([NONE])) is None
+    assert why_stays(member(), node_pool(), [going], budgets=[NONE]) is None

@@ -15,8 +15,8 @@ from msgspec import structs
 
 from extender.cluster.state import ClusterState
 from extender.model import FOREVER, DisruptionBudget, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason
-from extender.policy.node_pool_budgets import NO_BUDGETS, SOON, PodBudgets
-from extender.policy.node_pool_room import DisruptionRoom, Seen, what_keeps, why_stays
+from extender.policy.node_pool_budgets import NO_BUDGETS, SOON, PodBudgets, what_keeps
+from extender.policy.node_pool_room import DisruptionRoom, Seen, why_stays
 from tests.builders import NOW, daemon, minutes_ago, node, node_claim, node_pool, pod_budget, stranger, worker
 
 ONE_AT_A_TIME = node_pool(budgets=(DisruptionBudget(nodes="1"),))

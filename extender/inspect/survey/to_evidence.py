@@ -31,8 +31,7 @@ from extender.kube.reaper_notes import brakes_from
 from extender.kube.webhook_lease import webhook_record_from
 from extender.model import Node, NodeClaim, NodePool
 from extender.policy.judging import judge
-from extender.policy.node_pool_budgets import PodBudgets
-from extender.policy.node_pool_room import what_keeps
+from extender.policy.node_pool_budgets import PodBudgets, what_keeps
 from extender.policy.recheck import Circumstances
 from extender.settings import Configuration, SettingsError, load_configuration
 from extender.settings.in_force import InForce
