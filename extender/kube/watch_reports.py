@@ -34,22 +34,19 @@ class UndecodableObject(Exception):
 
 
 class WatchObserver(Protocol):
-    """Is told what a reflector sees; ``name`` is the reflector's. Called on the loop, so it must not block."""
+    """Is told what a reflector sees; ``name`` is the reflector's. Called on the loop, so it must not block.
 
-    def listed(self, name: str, count: int, seconds: float) -> None:
-        """A complete list of ``count`` objects took ``seconds``."""
+    ``listed``: a complete list of so many objects took so long. ``relisted``: it was not the first. ``watch_failed``: a
+    list or a watch failed and will be retried; a missing collection is told once, not at each retry. ``undecodable``:
+    an object was skipped, told once for each, until it changes to something that can be read. ``event``: an added,
+    modified or deleted object came.
+    """
 
-    def relisted(self, name: str, reason: RelistReason) -> None:
-        """The list just completed was not the first."""
-
-    def watch_failed(self, name: str, error: KubeError) -> None:
-        """A list or a watch failed and will be retried. A missing collection is told once, not at each retry."""
-
-    def undecodable(self, name: str, error: UndecodableObject) -> None:
-        """An object was skipped. Told once for each object, until it changes to something that can be read."""
-
-    def event(self, name: str) -> None:
-        """An added, modified or deleted object came."""
+    def listed(self, name: str, count: int, seconds: float) -> None: ...
+    def relisted(self, name: str, reason: RelistReason) -> None: ...
+    def watch_failed(self, name: str, error: KubeError) -> None: ...
+    def undecodable(self, name: str, error: UndecodableObject) -> None: ...
+    def event(self, name: str) -> None: ...
 
 
 class NullObserver:

@@ -40,10 +40,7 @@ class ClaimTidier:
     jitter: Callable[[], float]
 
     async def run(self) -> None:
-        """Tidy up for ever. Ends only by cancellation.
-
-        The one guard: a bug is logged with its traceback and counted, and tidying goes on.
-        """
+        """Tidy up for ever. Ends only by cancellation."""
         while True:
             await asyncio.sleep(INTERVAL.total_seconds() * (0.5 + self.jitter()))
             if not self.state.synced:

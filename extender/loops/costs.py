@@ -84,10 +84,7 @@ class CostWriter:
             )
 
     async def run(self) -> None:
-        """Look and write for ever. Ends only by cancellation.
-
-        The one guard: a bug is logged with its traceback and counted, and a while later all is looked at anew.
-        """
+        """Look and write for ever. Ends only by cancellation."""
         while True:
             try:
                 await self._keep()

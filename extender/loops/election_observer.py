@@ -28,22 +28,17 @@ class LossReason(StrEnum):
 
 
 class ElectionObserver(Protocol):
-    """Is told of changes, once each and never at each try. Called on the loop, so it must not block."""
+    """Is told of changes, once each and never at each try. Called on the loop, so it must not block.
 
-    def acquired(self) -> None:
-        """We lead."""
+    ``leader_changed``: the Lease names another holder than before, empty for nobody. ``failed``: the Lease cannot be
+    read or written, for another sort of reason than told before; it is tried again. ``recovered``: it can again.
+    """
 
-    def lost(self, reason: LossReason) -> None:
-        """We led, and do not any more."""
-
-    def leader_changed(self, identity: str) -> None:
-        """The Lease names another holder than before; empty for nobody."""
-
-    def failed(self, error: KubeError) -> None:
-        """The Lease cannot be read or written, for another sort of reason than told before. It is tried again."""
-
-    def recovered(self) -> None:
-        """It can again."""
+    def acquired(self) -> None: ...
+    def lost(self, reason: LossReason) -> None: ...
+    def leader_changed(self, identity: str) -> None: ...
+    def failed(self, error: KubeError) -> None: ...
+    def recovered(self) -> None: ...
 
 
 class ElectionTelemetry:

@@ -67,10 +67,7 @@ class IdleSources:
                 yield Figure(self.metrics.source_workers, (pool, source, said), counts[said])
 
     async def run(self) -> None:
-        """Ask and write for ever. Ends only by cancellation.
-
-        The one guard: a bug in a look is logged with its traceback and counted, and the next look is made all the same.
-        """
+        """Ask and write for ever. Ends only by cancellation."""
         async with asyncio.TaskGroup() as group:
             for number in range(AT_ONCE):
                 group.create_task(self.answers.work(), name=f"ask sources {number}")

@@ -211,8 +211,3 @@ def _consolidate_after(recording: Recording, lives: Sequence[_Life]) -> timedelt
         if node.gone is not None and not node.gone_about and node.name in last
     ]
     return timedelta(seconds=max(0, round(median(found), 3))) if found else None
-
-
-def scheduler_names(recording: Recording) -> str:
-    """Name the schedulers that the workers asked for, the most frequent first."""
-    return ", ".join(name for name, _ in Counter(each.scheduler for each in recording.workers.values()).most_common(3))

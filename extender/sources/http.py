@@ -16,7 +16,7 @@ from extender.clock import Clock, Steady
 from extender.policy.defaults import HttpProbe
 from extender.policy.marks import parse_idle_mark
 from extender.policy.sources import Answer, Said
-from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
+from extender.sources.session import AskingSession, BodyTooLarge, read_body
 
 BODY_LIMIT_BYTES = 4096
 
@@ -44,7 +44,7 @@ async def _ask(session: AskingSession, probe: HttpProbe, address: str | None, as
     url = _url(address, probe) if address else None
     if url is None:
         return Answer(asked=asked, said=Said.NO_ADDRESS)
-    async with session.ask(Method.GET, url) as response:
+    async with session.ask(url) as response:
         match response.status:
             case 200:
                 return _read(await read_body(response, limit_bytes=BODY_LIMIT_BYTES), asked)

@@ -18,7 +18,7 @@ from yarl import URL
 from extender.clock import Clock, Steady
 from extender.logs import one_line
 from extender.policy.sources import Answer, PrometheusQuery, Said, Series, series_answer
-from extender.sources.session import AskingSession, BodyTooLarge, Method, read_body
+from extender.sources.session import AskingSession, BodyTooLarge, read_body
 
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """A series of an answer is about 200 bytes: room for 100,000 pods."""
@@ -84,7 +84,7 @@ async def _ask(session: AskingSession, query: PrometheusQuery) -> tuple[int, byt
         "lookback_delta": _milliseconds(query.max_age),
     }
     url = URL(f"{query.url.rstrip('/')}/api/v1/query", encoded=True)
-    async with session.ask(Method.POST, url, form=form) as response:
+    async with session.ask(url, form) as response:
         return response.status, await read_body(response, limit_bytes=BODY_LIMIT_BYTES)
 
 

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from enum import StrEnum
 
 import aiohttp
 from yarl import URL
-
-
-class Method(StrEnum):
-    GET = "GET"
-    POST = "POST"
 
 
 class BodyTooLarge(Exception):
@@ -41,16 +35,18 @@ class AskingSession:
         )
 
     @asynccontextmanager
-    async def ask(
-        self, method: Method, url: URL, *, form: Mapping[str, str] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a question: the answer's head, whatever its status. A redirect is an answer like others.
+    async def ask(self, url: URL, form: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a question, by GET or with a ``form`` by POST: the answer's head, whatever its status.
+
+        A redirect is an answer like others.
 
         Raises:
             aiohttp.ClientError, OSError: no answer, or none that is HTTP.
             ValueError: the URL is none.
         """
-        async with self._session.request(method, url, data=form, allow_redirects=False) as response:
+        async with self._session.request(
+            "GET" if form is None else "POST", url, data=form, allow_redirects=False
+        ) as response:
             yield response
 
     async def close(self) -> None:
