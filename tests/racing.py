@@ -119,7 +119,7 @@ class Race:
         state.begin()
 
         def hear(change: Change) -> None:
-            (state.delete_pod if change.deleted else state.upsert_pod)(_read(change.after.raw))
+            (state.delete_pod if change.deleted else state.take_event)(_read(change.after.raw))
             heard(change.after.version)
 
         self.store.listeners.append(self.stepper.tell_late(hear))

@@ -261,8 +261,7 @@ class _PodSink:
 
     def upsert(self, pod: Pod, /) -> None:
         self._tell_bound(pod, self._state.pods.get(pod.uid))
-        self._state.upsert_pod(pod)
-        if pod.pool is not None:
+        if self._state.take_event(pod) and pod.pool is not None:
             self._changed(pod)
 
     def _tell_bound(self, pod: Pod, known: Pod | None) -> None:

@@ -40,6 +40,7 @@ class ClusterState:
         self.ranking = NodeRanking(self.objects, self.ages, age=age, ending_rules=ending_rules)
         self.keys = PlacedKeys(self.objects)
         self.synced = False
+        self._written: dict[str, list[str]] = {}  # by UID, versions that our writes made and no event showed yet
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -73,6 +74,7 @@ class ClusterState:
         """Take a complete list of pods in place of what was known."""
         before = self.pods
         self.objects.replace_pods(pods)
+        self._written.clear()
         now = self._clock()
         for pod in self.pods.values():
             self.keys.count(pod, before.get(pod.uid), now)
@@ -88,6 +90,7 @@ class ClusterState:
 
     def delete_pod(self, pod: Pod) -> None:
         """Forget a pod. What it showed about its node's age stays."""
+        self._written.pop(pod.uid, None)
         known = self.objects.take_pod(pod)
         if known is not None:
             self._observe_named(known.node)
@@ -96,7 +99,18 @@ class ClusterState:
         """Take what a write of ours made of a pod, unless a watch has told more of it already."""
         known = self.pods.get(before.uid)
         if known is not None and known.resource_version == before.resource_version:
+            self._written.setdefault(before.uid, []).append(after.resource_version)
             self.upsert_pod(after)
+
+    def take_event(self, pod: Pod) -> bool:
+        """Take a pod as a watch shows it; False where it shows what a later write of ours has changed already."""
+        written = self._written.get(pod.uid, [])
+        if pod.resource_version in written:
+            if pod.resource_version != written[-1]:
+                return False
+            del self._written[pod.uid]
+        self.upsert_pod(pod)
+        return True
 
     def overlay_eviction(self, uid: str) -> None:
         """Take a pod that we evicted as terminating, until the watch shows that it is, or is gone."""

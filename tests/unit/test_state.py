@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.cluster.state import ClusterState
-from extender.model import AgeSource, Departure, Ending, Node, NodeClaimCondition
+from extender.model import AgeSource, Departure, Ending, Node, NodeClaimCondition, Pod
 from extender.policy.defaults import EndingRules
 from extender.policy.scoring import score_nodes
 from tests.builders import NOW, ledger, minutes_ago, node, node_claim, node_pool, stranger, worker
@@ -241,6 +242,43 @@ def test_overlay_keeps_an_evicted_pod_terminating_until_the_watch_shows_it() -> 
     state.delete_pod(worker("w", node="a"))
     state.upsert_pod(worker("w", node="a"))
     assert not state.where.workers_on("a")[worker("w").uid].terminating
+
+
+def at_version(number: int, *, idle: bool) -> Pod:
+    made = worker("w", node="a", idle_since=NOW if idle else None)
+    return structs.replace(made, resource_version=str(number))
+
+
+def test_event_of_a_write_that_a_later_one_of_ours_followed_changes_nothing() -> None:
+    """A watch is some milliseconds behind: a worker that was claimed and released meanwhile is not claimed again."""
+    state = new_state()
+    first, claimed, released = at_version(1, idle=True), at_version(2, idle=False), at_version(3, idle=True)
+    state.upsert_pod(first)
+    state.take_written(first, claimed)
+    state.take_written(claimed, released)
+    assert not state.take_event(claimed)
+    assert state.pods[first.uid] == released
+    assert state.take_event(released)
+    somebody = at_version(4, idle=False)
+    assert state.take_event(somebody)
+    assert state.take_event(released), "nothing is kept of writes that events have shown"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_event_of_a_write_that_a_list_had_not_is_taken(gone: bool) -> None:
+    """A list may be older than what we wrote while it was read: then the events tell it, one after the other."""
+    state = new_state()
+    first, claimed, released = at_version(1, idle=True), at_version(2, idle=False), at_version(3, idle=True)
+    state.upsert_pod(first)
+    state.take_written(first, claimed)
+    state.take_written(claimed, released)
+    if gone:
+        state.delete_pod(released)
+        state.upsert_pod(first)
+    else:
+        state.replace_pods([first])
+    assert state.take_event(claimed)
+    assert state.pods[first.uid] == claimed
 
 
 def test_holders_are_pods_that_keep_a_node() -> None:
