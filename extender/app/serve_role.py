@@ -189,7 +189,7 @@ class Serving:
             callers=callers,
             authorization=Authorization(shared.client),
             settings=shared.in_force.claims,
-            unlisted=shared.in_force.unlisted_claims,
+            unlisted=lambda: shared.in_force.unlisted_claims,
             namespace=shared.namespace,
             metrics=shared.metrics,
             clock=shared.clock,

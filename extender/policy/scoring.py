@@ -48,7 +48,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         return self._keys[name]
 
     def __iter__(self) -> Iterator[str]:
-        return (name for _, name in self._ordered)
+        return iter(self._places())
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -38,6 +38,8 @@ class InForce:
         self._defaults: dict[str, PoolSettings] = {}
         self._sources: dict[str, SourceRules] = {}
         self._members: dict[tuple[str, str | None], Membership] = {}
+        self.unlisted_claims = self._pool_claims(self.configuration.pool_defaults_for(""))
+        """What goes for claims in a pool that is not listed, or no more: the defaults, whatever its name is."""
         self.asks_anybody = any(source_rules(each, dry_run=False).outside for each in self._idle_settings())
         """A pool has, or one that is known by its label would have, a source outside."""
 
@@ -83,16 +85,8 @@ class InForce:
     def claims(self, pool: str) -> PoolClaims | None:
         """Say how a pool is claimed, None where pools are listed and this is none of them. Remembers no name."""
         if self.configuration.pools is None:
-            settings = self.configuration.pool_defaults_for(pool)
-        elif pool in self._listed:
-            settings = self._settings[pool]
-        else:
-            return None
-        return self._pool_claims(settings)
-
-    def unlisted_claims(self, pool: str) -> PoolClaims:
-        """Say what goes for claims in a pool that is listed no more: the defaults. Remembers no name."""
-        return self._pool_claims(self.configuration.pool_defaults_for(pool))
+            return self.unlisted_claims
+        return self._pool_claims(self._settings[pool]) if pool in self._listed else None
 
     def _pool_claims(self, settings: PoolSettings) -> PoolClaims:
         namespaces = settings.namespaces or ()

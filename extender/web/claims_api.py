@@ -72,7 +72,7 @@ class ClaimsApi:
     callers: Callers
     authorization: Authorization
     settings: Callable[[str], PoolClaims | None]
-    unlisted: Callable[[str], PoolClaims]
+    unlisted: Callable[[], PoolClaims]
     namespace: str
     metrics: Metrics
     clock: Clock
@@ -155,7 +155,7 @@ class ClaimsApi:
         if settings is None:
             if verb is not Verb.DELETE:
                 raise unknown_pool(pool, "the configuration lists the pools, and this is none of them")
-            settings = self.unlisted(pool)
+            settings = self.unlisted()
         if not self.state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Reason.NOT_SYNCED)
         if verb in (Verb.CREATE, Verb.UPDATE) and self.clock.is_off:

@@ -157,7 +157,7 @@ class Desk:
             callers=Names(),
             authorization=Authorization(self.rbac),
             settings=lambda pool: self.settings.get(pool, SETTINGS),
-            unlisted=lambda pool: self.unlisted,
+            unlisted=lambda: self.unlisted,
             namespace="warmnode",
             metrics=self.metrics,
             clock=replace(clock_of(lambda: self.now), skew=lambda: self.skew),
