@@ -138,19 +138,46 @@ class Client:
             Refused, Unreachable
         """
         optional = {"ttl": ttl, "cacheKey": cache_key}
+        return _claim(*self._ask(pool, claimant, optional, retry=retry, wait=wait))
+
+    def claim_several(
+        self,
+        pool: str,
+        claimant: str,
+        count: int,
+        *,
+        at_least: int | None = None,
+        ttl: str | None = None,
+        cache_key: str | None = None,
+        retry: bool = False,
+        wait: int = 0,
+    ) -> list[Claim]:
+        """Get ``count`` workers at once, each with a claim of its own: for ``claimant/1``, ``claimant/2`` and so on.
+
+        ``at_least`` is how many are enough, None: all. With fewer none is claimed, and that is `NothingIdle`. The same
+        call again gets the same workers, and those that were missing. All else is as of `claim`.
+        """
+        optional = {"ttl": ttl, "cacheKey": cache_key, "count": count, "atLeast": at_least}
+        tree, at = self._ask(pool, claimant, optional, retry=retry, wait=wait)
+        return [_claim(each, at) for each in tree["claims"]]
+
+    def _ask(
+        self, pool: str, claimant: str, optional: Mapping[str, str | int | None], *, retry: bool, wait: int
+    ) -> _Answer:
+        """Ask for a claim, or several, and remember of whom no answer came."""
         body = {"claimant": claimant} | {name: value for name, value in optional.items() if value is not None}
         asked = (pool, claimant)
         repeats = retry or asked in self._unanswered
         self._unanswered.add(asked)
         try:
             path = _path(pool) + (f"?wait={wait}s" if wait else "")
-            claim = _claim(*self._call("POST", path, body, repeats=repeats, wait=wait))
+            answer = self._call("POST", path, body, repeats=repeats, wait=wait)
         except Refused as error:
             if error.status not in _TRY_AGAIN:
                 self._unanswered.discard(asked)
             raise
         self._unanswered.discard(asked)
-        return claim
+        return answer
 
     def renew(self, claim: Claim, *, ttl: str | None = None) -> Claim:
         """Keep the worker for ``ttl`` from now, at least. Raises `ClaimLost`, `Refused`, `Unreachable`."""
@@ -215,7 +242,7 @@ class Client:
                 ends, wanted = time.monotonic() + whole, 0.0
 
     def _call(
-        self, method: str, path: str, body: Mapping[str, str] | None = None, *, repeats: bool = False, wait: int = 0
+        self, method: str, path: str, body: _Body | None = None, *, repeats: bool = False, wait: int = 0
     ) -> _Answer:
         """Call, and call again while that may help, and say so then: every call of the API may be repeated."""
         deadline = time.monotonic() + self.patience
@@ -241,9 +268,7 @@ class Client:
                 raise Unreachable(f"{method} {self.url}{path}: {problem}") from problem
             time.sleep(rest)
 
-    def _attempt(
-        self, method: str, path: str, body: Mapping[str, str] | None, *, repeats: bool = False, wait: int = 0
-    ) -> _Answer:
+    def _attempt(self, method: str, path: str, body: _Body | None, *, repeats: bool = False, wait: int = 0) -> _Answer:
         """Call once. Gives the answer, and when it was given. Raises `Refused`, OSError, HTTPException."""
         headers = {"Accept": "application/json"} | ({"Idempotency-Key": "repeated"} if repeats else {})
         if self.token_file is not None:
@@ -281,6 +306,7 @@ class Client:
 
 
 _Answer = tuple[dict[str, Any], datetime | None]
+_Body = Mapping[str, str | int]
 
 _TRY_AGAIN = (429, 503)
 _KINDS: Mapping[str, type[Refused]] = {"noneIdle": NothingIdle, "noClaim": ClaimLost, "terminating": ClaimLost}

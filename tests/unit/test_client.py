@@ -183,6 +183,23 @@ def test_a_claim_that_may_have_been_made_is_said_to_be_repeated(server: Server) 
     assert server.repeated == [True, False, True]
 
 
+def test_several_claims_are_asked_for_at_once(server: Server) -> None:
+    """One call, and each worker has a claim of its own. A call without an answer is repeated for the same claimant."""
+    client = Client(server.url, patience=0.0)
+    both = {"claims": [GRANTED, {**GRANTED, "id": "default.v.n1", "claimant": "query-1/2", "pod": "v"}]}
+    server.answers = [problem(503, "unavailable"), (201, both, {}), problem(404, "noneIdle")]
+    with pytest.raises(Refused):
+        client.claim_several("ducks", "query-1", 3, at_least=2, ttl="60s")
+    found = client.claim_several("ducks", "query-1", 3, at_least=2, ttl="60s")
+    assert [(each.pod, each.id) for each in found] == [("w", "default.w.n0"), ("v", "default.v.n1")]
+    asked = {"claimant": "query-1", "ttl": "60s", "count": 3, "atLeast": 2}
+    assert [(path, body) for _, path, body, _ in server.seen] == [("/v1/pools/ducks/claims", asked)] * 2
+    assert server.repeated == [False, True]
+    with pytest.raises(NothingIdle):
+        client.claim_several("ducks", "query-1", 3)
+    assert server.seen[-1][2] == {"claimant": "query-1", "count": 3}
+
+
 def test_a_claim_may_wait_and_so_does_its_connection(server: Server) -> None:
     """For longer than any other call: the answer is to come after ``wait`` seconds, and not to be given up before."""
     server.delay = 0.4
