@@ -359,7 +359,9 @@ class Selector:
 class PodBudget:
     """A PodDisruptionBudget: how many of the pods that ``selector`` selects (None: none) may be evicted now.
 
-    ``unhealthy_may_go``: pods that are not Ready may be evicted whatever it allows.
+    ``unhealthy_may_go``: pods that are not Ready may be evicted whatever it allows. ``min_available`` and
+    ``max_unavailable`` are what it asks for. What the disruption controller has counted is None where it has not looked
+    yet: how many pods are ``healthy`` of those that are ``expected``, and how many are ``desired`` to be.
     """
 
     namespace: str
@@ -367,6 +369,14 @@ class PodBudget:
     selector: Selector | None
     allowed: int = 0
     unhealthy_may_go: bool = False
+    min_available: str | None = None
+    max_unavailable: str | None = None
+    expected: int | None = None
+    healthy: int | None = None
+    desired: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

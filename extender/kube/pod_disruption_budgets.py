@@ -44,10 +44,15 @@ class LabelSelectorObject(Struct, rename="camel"):
 class PodBudgetSpec(Struct, rename="camel", gc=False, frozen=True):
     selector: LabelSelectorObject | None = None
     unhealthy_pod_eviction_policy: str = ""
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
 
 
 class PodBudgetStatus(Struct, rename="camel", gc=False, frozen=True):
     disruptions_allowed: int = 0
+    expected_pods: int | None = None
+    current_healthy: int | None = None
+    desired_healthy: int | None = None
 
 
 class PodBudgetObject(Struct, rename="camel", gc=False, frozen=True):
@@ -58,12 +63,18 @@ class PodBudgetObject(Struct, rename="camel", gc=False, frozen=True):
 
 def pod_budget_from(raw: PodBudgetObject) -> PodBudget:
     """Reduce a PodDisruptionBudget. One without a status allows none, as Karpenter reads it too."""
+    spec, status = raw.spec, raw.status
     return PodBudget(
         namespace=raw.metadata.namespace,
         name=raw.metadata.name,
-        selector=raw.spec.selector.value() if raw.spec.selector is not None else None,
-        allowed=raw.status.disruptions_allowed,
-        unhealthy_may_go=raw.spec.unhealthy_pod_eviction_policy == ALWAYS_ALLOW,
+        selector=spec.selector.value() if spec.selector is not None else None,
+        allowed=status.disruptions_allowed,
+        unhealthy_may_go=spec.unhealthy_pod_eviction_policy == ALWAYS_ALLOW,
+        min_available=None if spec.min_available is None else str(spec.min_available),
+        max_unavailable=None if spec.max_unavailable is None else str(spec.max_unavailable),
+        expected=status.expected_pods,
+        healthy=status.current_healthy,
+        desired=status.desired_healthy,
     )
 
 

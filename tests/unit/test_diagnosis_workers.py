@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, WorkerFacts
+from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts
 from extender.inspect.doctor.findings import Verdict
 from extender.inspect.doctor.workers import (
     check_deletion_costs,
@@ -15,7 +15,7 @@ from extender.inspect.doctor.workers import (
     check_idle_marks,
     check_pools,
 )
-from extender.model import Selector
+from extender.model import PodBudget, Selector
 from tests.builders import NOW, minutes_ago, worker
 from tests.evidence import NAMESPACE, configured, evidence, facts
 
@@ -179,7 +179,7 @@ def test_a_busy_worker_that_karpenter_takes_for_nothing_is_named() -> None:
 LABELS = {"app": "duck"}
 
 
-def budget(name: str = "ducks", **given: Any) -> DisruptionBudgetFacts:
+def budget(name: str = "ducks", **given: Any) -> PodBudget:
     wanted: dict[str, Any] = {
         "namespace": "default",
         "selector": Selector(match_labels=tuple(LABELS.items())),
@@ -188,7 +188,7 @@ def budget(name: str = "ducks", **given: Any) -> DisruptionBudgetFacts:
         "desired": 2,
         "expected": 3,
     }
-    return DisruptionBudgetFacts(name=name, **(wanted | given))
+    return PodBudget(name=name, **(wanted | given))
 
 
 def covered(owner: str | None = None) -> WorkerFacts:

@@ -123,24 +123,6 @@ class ClockReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DisruptionBudgetFacts(PodBudget):
-    """A PodDisruptionBudget with what it asks for.
-
-    What the disruption controller says of it is None where it has not looked yet: how many of how many pods are
-    healthy, and how many have to be. Then ``allowed`` means nothing.
-    """
-
-    min_available: str | None = None
-    max_unavailable: str | None = None
-    expected: int | None = None
-    healthy: int | None = None
-    desired: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MissingAccess:
     """A request that the API server would refuse. ``who`` is a service account, or "you"."""
 
@@ -228,7 +210,7 @@ class Evidence:
     webhook: WebhookRecord | None = None
     leader: LeaseRecord | None = None
     brakes: Mapping[str, BrakeRecord] | None = None
-    budgets: Sequence[DisruptionBudgetFacts] = ()
+    budgets: Sequence[PodBudget] = ()
     node_pools: Sequence[NodePool] = ()
     kept_nodes: Sequence[KeptNode] = ()
     node_claims: Mapping[str, NodeClaim] = field(default_factory=dict)

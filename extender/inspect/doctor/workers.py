@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from extender.inspect.doctor.evidence import DisruptionBudgetFacts, Evidence, Kind, WorkerFacts, by_pool
+from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts, by_pool
 from extender.inspect.doctor.findings import Finding, needs, problem, together, unknown, warning, well
 from extender.inspect.text import count, some
-from extender.model import PlacementMode
+from extender.model import PlacementMode, PodBudget
 from extender.policy.deletion_cost import KARPENTERS_NAME, CostState, cost_state
 from extender.policy.idleness import (
     FUTURE_TOLERANCE,
@@ -181,7 +181,7 @@ def check_disruption_budgets(evidence: Evidence) -> Finding:
     return well(evidence, told, Kind.DISRUPTION_BUDGETS, Kind.PODS, Kind.SETTINGS)
 
 
-def _blocks(budget: DisruptionBudgetFacts, workers: list[WorkerFacts]) -> Finding | None:
+def _blocks(budget: PodBudget, workers: list[WorkerFacts]) -> Finding | None:
     """Say why a budget lets none of these workers be evicted, ever or now; None where it does.
 
     1. it cannot count pods without an owner; 2. it asks that all of them stay; 3. nobody has counted its pods; 4. too
@@ -216,17 +216,17 @@ def _blocks(budget: DisruptionBudgetFacts, workers: list[WorkerFacts]) -> Findin
     return None
 
 
-def _keeps_all(budget: DisruptionBudgetFacts) -> bool:
+def _keeps_all(budget: PodBudget) -> bool:
     """By what it says, or because as many have to be healthy as there are."""
     if budget.max_unavailable in ("0", "0%") or (budget.max_unavailable is None and budget.min_available == "100%"):
         return True
     return bool(budget.expected and budget.desired is not None and budget.desired >= budget.expected)
 
 
-def _covers(budget: DisruptionBudgetFacts, worker: WorkerFacts) -> bool:
+def _covers(budget: PodBudget, worker: WorkerFacts) -> bool:
     return budget.selector is not None and not worker.pod.finished and selects(budget.selector, worker.labels)
 
 
-def _counts_bare_pods(budget: DisruptionBudgetFacts) -> bool:
+def _counts_bare_pods(budget: PodBudget) -> bool:
     """pkg/controller/disruption: only minAvailable as a number needs no controller that says how many there are."""
     return budget.max_unavailable is None and budget.min_available is not None and budget.min_available.isdigit()

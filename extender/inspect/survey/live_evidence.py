@@ -24,9 +24,7 @@ from extender.inspect.survey.karpenter_version import BALANCED, parse_version
 from extender.inspect.survey.permissions import PERMISSIONS, Duty, OwnObject, accesses
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
-    PodDisruptionBudgetObject,
     SurveyedPod,
-    budget_facts,
     clocks_of,
     lease_facts,
     pod_facts,
@@ -48,7 +46,7 @@ from extender.kube.lease import LeaseObject
 from extender.kube.ledger_store import LEDGER_LABELS
 from extender.kube.listing import list_objects
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
-from extender.kube.pod_disruption_budgets import POD_BUDGETS_PATH
+from extender.kube.pod_disruption_budgets import POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from
 from extender.settings import Configuration
 
 KARPENTER_GROUP = "/apis/karpenter.sh"
@@ -98,7 +96,7 @@ async def gather(client: KubeClient, asked: DoctorOptions) -> Evidence:
         nodes=nodes,
         pods=[each for each in pods if each is not None],
         leases=await look(Kind.LEASES, leases.format(namespace), LeaseObject, lease_facts),
-        budgets=await look(Kind.DISRUPTION_BUDGETS, POD_BUDGETS_PATH, PodDisruptionBudgetObject, budget_facts),
+        budgets=await look(Kind.DISRUPTION_BUDGETS, POD_BUDGETS_PATH, PodBudgetObject, pod_budget_from),
         node_pools=await look(Kind.NODE_POOLS, NODE_POOLS_PATH, NodePoolObject, node_pool_from),
         node_claims=await look(Kind.NODE_CLAIMS, NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from),
         unread=looking.unread,

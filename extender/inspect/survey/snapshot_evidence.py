@@ -9,9 +9,7 @@ from extender.inspect.survey.karpenter_version import BALANCED
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     LeaseFacts,
-    PodDisruptionBudgetObject,
     SurveyedPod,
-    budget_facts,
     lease_facts,
     pod_facts,
 )
@@ -20,6 +18,7 @@ from extender.kube.karpenter_events import EventObject
 from extender.kube.karpenter_objects import NodeClaimObject, NodePoolObject, node_claim_from, node_pool_from
 from extender.kube.lease import LeaseObject, is_ours
 from extender.kube.objects import ConfigMapObject, NodeObject, ObjectMeta, node_from
+from extender.kube.pod_disruption_budgets import PodBudgetObject, pod_budget_from
 
 NODE_POOLS_CRD = "nodepools.karpenter.sh"
 _KINDS = {
@@ -57,7 +56,7 @@ def evidence_of_snapshot(content: bytes, asked: DoctorOptions, *, source: str) -
         pods=[facts for raw in pods if (facts := pod_facts(raw, classify)) is not None],
         config_maps=own,
         leases=[lease for lease in leases if lease.namespace == namespace],
-        budgets=read("PodDisruptionBudget", PodDisruptionBudgetObject, budget_facts),
+        budgets=read("PodDisruptionBudget", PodBudgetObject, pod_budget_from),
         node_pools=read("NodePool", NodePoolObject, node_pool_from),
         node_claims=read("NodeClaim", NodeClaimObject, node_claim_from),
         events=read("Event", EventObject, lambda raw: raw),

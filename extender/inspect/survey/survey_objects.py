@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Raw, Struct
 
-from extender.inspect.doctor.evidence import ClockReading, DisruptionBudgetFacts, Needs, Program, WorkerFacts
+from extender.inspect.doctor.evidence import ClockReading, Needs, Program, WorkerFacts
 from extender.kube.codec import decode_answer
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.managed_fields import SignedMeta, managed_fields, writer_of
@@ -27,7 +27,6 @@ from extender.kube.objects import (
     pod_from,
     utc,
 )
-from extender.kube.pod_disruption_budgets import PodBudgetObject, PodBudgetSpec, PodBudgetStatus, pod_budget_from
 from extender.model import Pod
 from extender.policy.deletion_cost import CostState, cost_state
 from extender.policy.resources import Resources, quantity, requests_in_all
@@ -198,44 +197,6 @@ def _resources(spec: SurveyedPodSpec) -> set[str]:
         if container.resources is not None:
             found |= (container.resources.requests or {}).keys() | (container.resources.limits or {}).keys()
     return found
-
-
-# -- PodDisruptionBudgets ---------------------------------------------------------------------------------------------
-
-
-class BudgetSpec(PodBudgetSpec, rename="camel", gc=False, frozen=True):
-    min_available: int | str | None = None
-    max_unavailable: int | str | None = None
-
-
-class BudgetStatus(PodBudgetStatus, rename="camel", gc=False, frozen=True):
-    """All of them are always there once the disruption controller has looked."""
-
-    expected_pods: int | None = None
-    current_healthy: int | None = None
-    desired_healthy: int | None = None
-
-
-class PodDisruptionBudgetObject(PodBudgetObject, rename="camel", gc=False, frozen=True):
-    spec: BudgetSpec = BudgetSpec()
-    status: BudgetStatus = BudgetStatus()
-
-
-def budget_facts(raw: PodDisruptionBudgetObject) -> DisruptionBudgetFacts:
-    """Reduce a PodDisruptionBudget."""
-    spec, status, budget = raw.spec, raw.status, pod_budget_from(raw)
-    return DisruptionBudgetFacts(
-        namespace=budget.namespace,
-        name=budget.name,
-        selector=budget.selector,
-        allowed=budget.allowed,
-        unhealthy_may_go=budget.unhealthy_may_go,
-        min_available=None if spec.min_available is None else str(spec.min_available),
-        max_unavailable=None if spec.max_unavailable is None else str(spec.max_unavailable),
-        expected=status.expected_pods,
-        healthy=status.current_healthy,
-        desired=status.desired_healthy,
-    )
 
 
 # -- Leases -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from extender.inspect.doctor.evidence import (
     AccessFacts,
     ChosenConfiguration,
     ClockReading,
-    DisruptionBudgetFacts,
     Evidence,
     KeptNode,
     Kind,
@@ -29,7 +28,7 @@ from extender.kube.karpenter_events import EventObject, last_words
 from extender.kube.objects import ConfigMapObject, ledger_from
 from extender.kube.reaper_notes import brakes_from
 from extender.kube.webhook_lease import webhook_record_from
-from extender.model import Node, NodeClaim, NodePool
+from extender.model import Node, NodeClaim, NodePool, PodBudget
 from extender.policy.judging import judge
 from extender.policy.node_pool_budgets import PodBudgets, what_keeps
 from extender.policy.recheck import Circumstances
@@ -60,7 +59,7 @@ class Material:
     nodes: Sequence[Node] = ()
     pods: Sequence[PodFacts] = ()
     leases: Sequence[LeaseFacts] = ()
-    budgets: Sequence[DisruptionBudgetFacts] = ()
+    budgets: Sequence[PodBudget] = ()
     node_pools: Sequence[NodePool] = ()
     node_claims: Sequence[NodeClaim] = ()
     events: Sequence[EventObject] = ()
