@@ -25,7 +25,6 @@ from extender.inspect.survey.permissions import PERMISSIONS, Duty, OwnObject, ac
 from extender.inspect.survey.survey_objects import (
     NAME_LABEL,
     SurveyedPod,
-    clocks_of,
     lease_facts,
     pod_facts,
 )
@@ -110,8 +109,10 @@ async def gather(client: KubeClient, asked: DoctorOptions) -> Evidence:
     skew = client.clock_skew
     clocks = [] if skew is None else [ClockReading(whose="this machine", ahead=-skew, is_ours=True)]
     names = {settings.webhook.lease_name: "warmnode serve", settings.leader_election.name: "warmnode reap"}
-    clocks += clocks_of(material.leases, lambda lease: names.get(lease))
-    clocks += clocks_of(node_leases, lambda lease: f"node {lease}")
+    ours = [(names[lease.name], lease) for lease in material.leases if lease.name in names]
+    for whose, lease in (*ours, *((f"node {lease.name}", lease) for lease in node_leases)):
+        if lease.ahead is not None:
+            clocks.append(ClockReading(whose=whose, ahead=lease.ahead))
     return evidence_from(material, chosen, server_time(client), asked, clocks=clocks, access=access)
 
 

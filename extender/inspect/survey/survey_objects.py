@@ -5,14 +5,14 @@ Owns the structs of those fields. Reads only, decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 from msgspec import Raw, Struct
 
-from extender.inspect.doctor.evidence import ClockReading, Needs, Program, WorkerFacts
+from extender.inspect.doctor.evidence import Needs, Program, WorkerFacts
 from extender.kube.codec import decode_answer
 from extender.kube.lease import LeaseObject, StoredLease, stored_lease_of
 from extender.kube.managed_fields import SignedMeta, managed_fields, writer_of
@@ -204,38 +204,21 @@ def _resources(spec: SurveyedPodSpec) -> set[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseFacts:
-    """A Lease, and when the API server took its last renewal, None where it does not say."""
+    """A Lease, and how far its writer's clock is ``ahead`` of the API server's, None where nothing tells."""
 
     namespace: str
     name: str
     stored: StoredLease
-    taken: datetime | None
-
-    def clock(self, whose: str) -> ClockReading | None:
-        """Compare the writer's clock with the API server's: a renewal has one time from each."""
-        renewed = self.stored.record.renewed
-        if renewed is None or self.taken is None:
-            return None
-        ahead = renewed.replace(microsecond=0) - self.taken
-        return ClockReading(whose=whose, ahead=ahead if abs(ahead) > timedelta(seconds=1) else timedelta(0))
+    ahead: timedelta | None
 
 
 def lease_facts(raw: LeaseObject) -> LeaseFacts:
-    """Reduce a Lease."""
-    meta = decode_answer(raw.metadata, _META, "a Lease without metadata")
-    taken = max(
-        (
-            entry.time
-            for entry in managed_fields(meta.managed_fields)
-            if entry.time is not None and b'"f:renewTime"' in bytes(entry.fields_v1)
-        ),
-        default=None,
-    )
-    return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored_lease_of(raw), taken=utc(taken))
-
-
-def clocks_of(leases: Iterable[LeaseFacts], whose: Callable[[str], str | None]) -> list[ClockReading]:
-    """Read the clocks of those who renew Leases: ``whose`` says in words who renews the one of a name, None: nobody
-    of ours."""
-    found = [lease.clock(named) for lease in leases if (named := whose(lease.name)) is not None]
-    return [reading for reading in found if reading is not None]
+    """Reduce a Lease. A renewal has one time from each of the two clocks; what differs by a second is one time."""
+    meta, stored = decode_answer(raw.metadata, _META, "a Lease without metadata"), stored_lease_of(raw)
+    renewals = (each for each in managed_fields(meta.managed_fields) if b'"f:renewTime"' in bytes(each.fields_v1))
+    taken = utc(max((each.time for each in renewals if each.time is not None), default=None))
+    ahead, renewed = None, stored.record.renewed
+    if taken is not None and renewed is not None:
+        ahead = renewed.replace(microsecond=0) - taken
+        ahead = ahead if abs(ahead) > timedelta(seconds=1) else timedelta(0)
+    return LeaseFacts(namespace=meta.namespace, name=meta.name, stored=stored, ahead=ahead)
