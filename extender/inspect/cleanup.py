@@ -47,8 +47,6 @@ async def clean_up(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ours:
-    """What is ours on one pod."""
-
     pod: Pod
     annotations: tuple[str, ...]
     labels: tuple[str, ...]

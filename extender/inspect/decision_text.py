@@ -44,7 +44,6 @@ def tell_history(history: History, now: datetime) -> Iterator[str]:
 
 
 def tell_standing(told: ShadowStanding) -> str:
-    """Tell how a pool in the shadow stands."""
     verdicts = told.verdicts
     asked = sum(verdicts.values())
     fewer = f"{told.spared:,} nodes fewer would be in use (estimated)"

@@ -24,8 +24,6 @@ from extender.settings.in_force import InForce
 
 
 class Subject(StrEnum):
-    """What may be explained."""
-
     POD = "pod"
     NODE = "node"
     POOL = "pool"
@@ -155,7 +153,6 @@ def explain(look: Look, subject: Subject, name: str) -> Explanation:
 
 
 def explain_pod(look: Look, name: str) -> PodExplanation:
-    """Explain a pod."""
     pod = _find_pod(look.state, name)
     node = next((line for line in look.plan.nodes if line.name == pod.node), None)
     if pod.pool is None:
@@ -266,7 +263,6 @@ def _number(text: str | None) -> int | None:
 
 
 def explain_node(look: Look, name: str) -> NodeExplanation:
-    """Explain a node."""
     state, plan = look.state, look.plan
     node = state.nodes.get(name)
     if node is None:
@@ -307,7 +303,6 @@ def explain_node(look: Look, name: str) -> NodeExplanation:
 
 
 def explain_pool(look: Look, name: str) -> PoolExplanation:
-    """Explain a pool."""
     state, plan = look.state, look.plan
     line = next((each for each in plan.pools if each.name == name), None)
     configured = {pool.name for pool in look.configuration.pools or ()}

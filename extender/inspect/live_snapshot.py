@@ -47,7 +47,6 @@ class Looking(Generic[K]):
         self.last_error: KubeError | None = None
 
     async def look(self, kind: K, path: str, struct: type[S], trim: Callable[[S], T]) -> tuple[T, ...]:
-        """List a collection."""
         try:
             return tuple(await list_objects(self.client, path, struct, trim))
         except KubeError as error:
@@ -147,7 +146,6 @@ async def _find_brakes(client: KubeClient, namespace: str, name: str) -> Mapping
 
 
 def selector_of(labels: Mapping[str, str]) -> str:
-    """Write labels as a selector."""
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 

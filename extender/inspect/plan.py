@@ -85,7 +85,6 @@ class PoolLine:
 
     @property
     def workers(self) -> int:
-        """All of them."""
         return self.idle + self.busy + self.claimed + self.pending
 
 

@@ -55,7 +55,6 @@ def render_json(plan: Plan) -> str:
 
 
 def node_form(line: NodeLine, now: datetime) -> dict[str, object]:
-    """Tell of a node."""
     cache_keys = [{"key": use.key, "workers": round(use.workers, 3)} for use in line.cache_keys]
     return {**all_keys(line), "cacheKeys": cache_keys, "why": why_ranked(line, now)}
 

@@ -45,5 +45,4 @@ REASONS = {
 
 
 def words_of(reason: SkipReason) -> str:
-    """Say in words what a reason means."""
     return REASONS.get(reason, str(reason))

@@ -221,12 +221,10 @@ class Evidence:
 
     @property
     def settings(self) -> Configuration:
-        """The settings that the checks go by."""
         return self.configuration.in_force.configuration
 
     @property
     def schedulers(self) -> frozenset[str]:
-        """The schedulers that should call."""
         return frozenset(self.settings.webhook.schedulers)
 
     @property
@@ -235,7 +233,6 @@ class Evidence:
         return None if self.webhook is None else self.webhook.last_call
 
     def of_pool(self, name: str | None) -> PoolSettings:
-        """Give the settings of a pool."""
         return self.configuration.in_force.settings(name or "")
 
     def why_unread(self, *kinds: Kind) -> str | None:

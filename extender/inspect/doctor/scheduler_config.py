@@ -71,7 +71,6 @@ class Profile(msgspec.Struct, rename="camel", frozen=True):
 
     @property
     def preemption_percentage(self) -> int:
-        """What minCandidateNodesPercentage of DefaultPreemption is."""
         given = [each.args.get("minCandidateNodesPercentage") for each in self.plugin_config if each.name == PREEMPTION]
         return next((each for each in given if isinstance(each, int)), DEFAULT_PREEMPTION_PERCENTAGE)
 

@@ -31,7 +31,6 @@ class ServiceAccount:
 
     @property
     def user(self) -> str:
-        """Its user name."""
         return f"system:serviceaccount:{self.namespace}:{self.name}"
 
     @property

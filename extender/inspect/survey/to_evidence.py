@@ -69,7 +69,6 @@ class Material:
 
     @property
     def programs(self) -> list[Program]:
-        """The containers of warmnode and of Karpenter."""
         return [program for each in self.pods for program in each.programs]
 
 
