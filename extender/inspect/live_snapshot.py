@@ -75,14 +75,6 @@ async def take_snapshot(
     claims = await looking.look("NodeClaim", NODE_CLAIMS_PATH, NodeClaimObject, node_claim_from)
     node_pools = await looking.look("NodePool", NODE_POOLS_PATH, NodePoolObject, node_pool_from)
     beside = await read_beside(client, namespace=namespace, lease_name=lease_name)
-    unread = {**looking.unread, **beside.unread}
-    counts = {
-        "Node": len(nodes),
-        "Pod": len(pods),
-        "NodeClaim": len(claims),
-        "NodePool": len(node_pools),
-        "PodDisruptionBudget": len(beside.pod_budgets),
-    }
     snapshot = Snapshot(
         nodes=tuple(nodes),
         pods=tuple(pods),
@@ -90,9 +82,8 @@ async def take_snapshot(
         node_claims=claims,
         node_pools=node_pools,
         pod_budgets=beside.pod_budgets,
-        kinds={kind: count for kind, count in counts.items() if kind not in unread},
         taken=server_time(client),
-        unread=unread,
+        unread={**looking.unread, **beside.unread},
         brakes=beside.brakes,
         only=only,
     )

@@ -72,15 +72,13 @@ class _List(Struct, rename="camel"):
 class Snapshot:
     """One look at a cluster. ``taken`` is the newest time in it that can be believed, None where it holds no time.
 
-    ``ledger`` is None where the snapshot has none; ``kinds`` counts the objects of every kind that it holds.
-    ``unread`` is why a kind could not be read, by kind, where something is known of that. ``brakes`` is what the reaper
-    that leads remembers of its pools, None where nobody says.
+    ``ledger`` is None where the snapshot has none. ``unread`` is why a kind could not be read, by kind, where something
+    is known of that. ``brakes`` is what the reaper that leads remembers of its pools, None where nobody says.
     """
 
     nodes: tuple[Node, ...]
     pods: tuple[Pod, ...]
     ledger: Ledger | None
-    kinds: dict[str, int]
     taken: datetime | None
     node_claims: tuple[NodeClaim, ...] = ()
     node_pools: tuple[NodePool, ...] = ()
@@ -142,7 +140,7 @@ class SnapshotObjects:
 def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapshot:
     """Read Nodes, Pods, the ledger, the reapers' Lease, NodeClaims, NodePools and PodDisruptionBudgets out of a List.
 
-    Other kinds are counted and left out. Without Nodes it is what somebody has who may list pods of one namespace.
+    Other kinds are left out. Without Nodes it is what somebody has who may list pods of one namespace.
 
     Raises:
         SnapshotError: it is no JSON, no list, holds neither Node nor Pod, or an object in it cannot be read.
@@ -152,11 +150,11 @@ def parse_snapshot(content: bytes, classify: Classify, *, source: str) -> Snapsh
 
 def snapshot_of(objects: SnapshotObjects, classify: Classify, *, source: str) -> Snapshot:
     """Make a snapshot of objects. Raises `SnapshotError` where there is neither Node nor Pod, or one cannot be read."""
-    kinds = {kind: len(items) for kind, items in objects.of_kind.items()}
     nodes = objects.read("Node", NodeObject, node_from)
     pods = objects.read("Pod", PodObject, lambda raw: pod_from(raw, classify))
     if not nodes and not pods:
-        raise SnapshotError(source, f"no Node and no Pod is in it (it holds {', '.join(sorted(kinds)) or 'nothing'})")
+        held = ", ".join(sorted(objects.of_kind)) or "nothing"
+        raise SnapshotError(source, f"no Node and no Pod is in it (it holds {held})")
     config_maps = objects.read("ConfigMap", ConfigMapObject, lambda raw: raw)
     leases = objects.read("Lease", LeaseObject, stored_lease_of)
     server = [time for items in objects.of_kind.values() for item in items for time in server_times(item.raw)]
@@ -176,11 +174,10 @@ def snapshot_of(objects: SnapshotObjects, classify: Classify, *, source: str) ->
         node_claims=tuple(objects.read("NodeClaim", NodeClaimObject, node_claim_from)),
         node_pools=tuple(objects.read("NodePool", NodePoolObject, node_pool_from)),
         pod_budgets=tuple(objects.read("PodDisruptionBudget", PodBudgetObject, pod_budget_from)),
-        kinds=kinds,
         brakes=brakes_among(leases) if leases else None,
         taken=taken.at,
         doubts=taken.doubts,
-        unread={} if nodes else {"Node": NOT_IN_SNAPSHOT},
+        unread=dict.fromkeys({"Node", "PodDisruptionBudget"} - objects.of_kind.keys(), NOT_IN_SNAPSHOT),
         only=namespaces.pop() if not nodes and len(namespaces) == 1 else None,
     )
 

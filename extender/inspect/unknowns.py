@@ -22,9 +22,9 @@ def what_is_unknown(
         yield f"the order of nodes, and so what a pass does with a worker (no Node: {why})"
     if snapshot.only is not None:
         yield f"workers of other namespaces than {snapshot.only} (none were read): counts are of this one alone"
-    if not snapshot.kinds.get("Pod"):
+    if not state.pods:
         yield "which workers run where (no Pod)"
-    yield from _unknown_of_karpenter(snapshot)
+    yield from _unknown_of_karpenter(snapshot, state)
     if any(pool.cache_key is not None for pool in (configuration.pool_defaults, *(configuration.pools or ()))):
         yield "which cache keys ran before and have gone: only the workers that are there count"
     if evicts:
@@ -34,15 +34,13 @@ def what_is_unknown(
     yield from _asked_outside(state, configuration)
 
 
-def _unknown_of_karpenter(snapshot: Snapshot) -> Iterator[str]:
+def _unknown_of_karpenter(snapshot: Snapshot, state: ClusterState) -> Iterator[str]:
     """Name what is not known without Karpenter's objects, where there are nodes of Karpenter's."""
-    for kind, owned, what in (
-        ("NodeClaim", [node.node_claim for node in snapshot.nodes], "which nodes Karpenter has begun to take"),
-        ("NodePool", [node.node_pool for node in snapshot.nodes], "which empty nodes Karpenter would take"),
-    ):
-        if any(owned) and not snapshot.kinds.get(kind):
-            yield f"{what} ({_no(kind, snapshot)})"
-    if snapshot.node_pools and "PodDisruptionBudget" not in snapshot.kinds:
+    if any(node.node_claim for node in state.nodes.values()) and not state.node_claims:
+        yield f"which nodes Karpenter has begun to take ({_no('NodeClaim', snapshot)})"
+    if any(node.node_pool for node in state.nodes.values()) and not state.node_pools:
+        yield f"which empty nodes Karpenter would take ({_no('NodePool', snapshot)})"
+    if state.node_pools and "PodDisruptionBudget" in snapshot.unread:
         yield f"which nodes a PodDisruptionBudget holds ({_no('PodDisruptionBudget', snapshot)})"
 
 

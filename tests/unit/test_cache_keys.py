@@ -151,7 +151,7 @@ def test_a_placed_worker_has_the_use_of_its_key_on_its_node() -> None:
 def test_plan_shows_the_keys_of_each_node() -> None:
     """Most used of late first, in words and in JSON; what a look at one moment cannot know is said."""
     pods = [worker(f"w{number}", node="n0", cache_key=key, created=NOW) for number, key in enumerate("yxyy")]
-    snapshot = Snapshot(nodes=(node("n0"), node("n1")), pods=tuple(pods), ledger=None, kinds={"Pod": 4}, taken=NOW)
+    snapshot = Snapshot(nodes=(node("n0"), node("n1")), pods=tuple(pods), ledger=None, taken=NOW)
     made = plan_of(snapshot, configuration("poolDefaults: {cacheKey: {label: tenant}}"), source="given")
     tree = json.loads(render_json(made))
     assert [each["cacheKeys"] for each in tree["nodes"]] == [
@@ -168,7 +168,7 @@ def test_explain_tells_the_key_of_a_worker_and_the_rule_of_its_pool() -> None:
     pods = [worker("with", node="n0", cache_key="acme"), worker("without", node="n0")]
 
     def pages(text: str) -> list[str]:
-        snapshot = Snapshot(nodes=(node("n0"),), pods=tuple(pods), ledger=None, kinds={"Pod": 2}, taken=NOW)
+        snapshot = Snapshot(nodes=(node("n0"),), pods=tuple(pods), ledger=None, taken=NOW)
         rules = configuration(text)
         state, made = look_at(snapshot, rules, source="given")
         seen = Look(state=state, plan=made, configuration=rules)

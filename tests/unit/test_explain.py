@@ -70,12 +70,10 @@ def look(
 ) -> Look:
     head = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
     configuration = load_configuration(head + config, source="f") if config else Configuration.default()
-    kinds = {"Node": len(nodes), "Pod": len(pods), "NodeClaim": len(claims), "NodePool": len(pools)}
     snapshot = Snapshot(
         nodes=nodes,
         pods=pods,
         ledger=recorded,
-        kinds=kinds,
         taken=NOW,
         node_claims=claims,
         node_pools=pools,

@@ -64,10 +64,7 @@ class Cluster:
     pools: tuple[PoolSettings, ...] = ()
 
     def snapshot(self) -> Snapshot:
-        kinds = {"Node": len(self.nodes), "Pod": len(self.pods)}
-        return Snapshot(
-            nodes=self.nodes, pods=self.pods, node_pools=self.node_pools, ledger=ledger({}), kinds=kinds, taken=NOW
-        )
+        return Snapshot(nodes=self.nodes, pods=self.pods, node_pools=self.node_pools, ledger=ledger({}), taken=NOW)
 
     def configuration(self) -> Configuration:
         settings = Configuration.default()

@@ -39,8 +39,7 @@ def pool_form(name: str, **counts: int) -> dict[str, object]:
 def plan(
     *nodes: Node, pods: tuple[Pod, ...] = (), recorded: Ledger | None = None, age: AgeSource = AgeSource.FIRST_SEEN
 ) -> Plan:
-    kinds = {"Node": len(nodes), "Pod": len(pods)}
-    snapshot = Snapshot(nodes=nodes, pods=pods, ledger=recorded, kinds=kinds, taken=NOW)
+    snapshot = Snapshot(nodes=nodes, pods=pods, ledger=recorded, taken=NOW)
     return plan_of(snapshot, Configuration.default().model_copy(update={"age": age}), source="the test")
 
 
@@ -53,8 +52,7 @@ def test_paused_pool_evicts_nobody_and_says_until_when() -> None:
         ({}, "evicted", True),
         ({"pool": BrakeRecord(evicted=9, since=minutes_ago(9), paused_until=until)}, "poolPaused until 12:50", True),
     ):
-        kinds = {"Node": 1, "Pod": 2}
-        snapshot = Snapshot(nodes=(NEW,), pods=pods, ledger=AN_HOUR, kinds=kinds, taken=NOW, brakes=brakes)
+        snapshot = Snapshot(nodes=(NEW,), pods=pods, ledger=AN_HOUR, taken=NOW, brakes=brakes)
         made = plan_of(snapshot, Configuration.default(), source="the test")
         page = render_table(made)
         assert fate in page
@@ -447,8 +445,7 @@ def test_where_the_working_set_of_a_pool_ends_is_said_where_a_key_chooses_in_it(
     pools = [{"name": name, "selector": {"matchLabels": {"a": "b"}}, "cacheKey": key} for name, key in keys.items()]
     given = {"apiVersion": "warmnode.dev/v1alpha1", "kind": "Configuration", "pools": pools}
     configuration = Configuration.model_validate(given)
-    kinds = {"Node": len(nodes), "Pod": len(pods)}
-    snapshot = Snapshot(nodes=tuple(nodes), pods=tuple(pods), ledger=None, kinds=kinds, taken=NOW)
+    snapshot = Snapshot(nodes=tuple(nodes), pods=tuple(pods), ledger=None, taken=NOW)
     made = plan_of(snapshot, configuration, source="the test")
     told = {pool["name"]: pool["workingSet"] for pool in as_json(made)["pools"]}
     assert told == {"age": None, "set": {"nodes": 4, "last": "n-3"}, "window": None}

@@ -206,7 +206,7 @@ async def test_the_listener_tells_how_a_pool_stands() -> None:
 
 def test_a_plan_names_placement_where_a_pool_is_in_the_shadow() -> None:
     """So that nobody waits for scores to matter."""
-    snapshot = Snapshot(nodes=tuple(NODES), pods=(worker("w", node="a"),), ledger=AGES, kinds={}, taken=NOW)
+    snapshot = Snapshot(nodes=tuple(NODES), pods=(worker("w", node="a"),), ledger=AGES, taken=NOW)
     for text, is_shown in (("poolDefaults: {placement: shadow}\n", True), ("", False)):
         configuration = load_configuration(HEAD + text, source="test")
         table = render_table(look_at(snapshot, configuration, source="test")[1])
@@ -216,7 +216,7 @@ def test_a_plan_names_placement_where_a_pool_is_in_the_shadow() -> None:
 @pytest.mark.parametrize(("text", "is_told"), [("poolDefaults: {placement: shadow}\n", True), ("", False)])
 def test_an_explanation_says_that_a_worker_is_placed_in_the_shadow(text: str, is_told: bool) -> None:
     """Among the settings that concern it."""
-    snapshot = Snapshot(nodes=tuple(NODES), pods=(worker("w", node="a"),), ledger=AGES, kinds={}, taken=NOW)
+    snapshot = Snapshot(nodes=tuple(NODES), pods=(worker("w", node="a"),), ledger=AGES, taken=NOW)
     configuration = load_configuration(HEAD + text, source="test")
     state, plan = look_at(snapshot, configuration, source="test")
     seen = Look(state=state, plan=plan, configuration=configuration)

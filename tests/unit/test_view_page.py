@@ -50,7 +50,7 @@ class Still:
 
     def look(self) -> Look:
         configuration = read_configuration(None)
-        snapshot = Snapshot(nodes=(), pods=(), ledger=None, kinds={}, taken=NOW)
+        snapshot = Snapshot(nodes=(), pods=(), ledger=None, taken=NOW)
         plan = plan_for(self.state, snapshot, configuration, source="a test")
         return Look(state=self.state, plan=plan, configuration=configuration)
 

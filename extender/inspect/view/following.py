@@ -116,7 +116,6 @@ class Following:
             pods=(),
             node_pools=tuple(self._state.node_pools.values()),
             ledger=self._state.ages.ledger,
-            kinds=self._kinds(),
             taken=now,
             pod_budgets=self._read.pod_budgets,
             unread=self._unread(),
@@ -186,19 +185,6 @@ class Following:
     async def _read_beside(self) -> None:
         lease = self._configuration.leader_election.name
         self._read = await read_beside(self._client, namespace=self._namespace, lease_name=lease)
-
-    def _kinds(self) -> dict[str, int]:
-        """Count what could be read, by kind."""
-        state, feed = self._state, self._feed
-        counts = {
-            "Node": len(state.nodes),
-            "Pod": len(state.pods),
-            "NodeClaim": len(state.node_claims),
-            "NodePool": len(state.node_pools),
-            "PodDisruptionBudget": len(self._read.pod_budgets),
-        }
-        missing = {_KINDS[each.name] for each in feed.reflectors if each.missing and each.name in _KINDS}
-        return {kind: count for kind, count in counts.items() if kind not in missing | self._read.unread.keys()}
 
     def _unread(self) -> dict[str, str]:
         """Say why kinds that are not there, or may not be read, are unknown."""
