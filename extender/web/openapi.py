@@ -58,7 +58,8 @@ _OF_WORKERS = (
 _BODY_STATUSES = (400, 408, 413, 415)
 """With which a body is refused: all of them are a bad request."""
 
-_WAIT = {"examples": ["10s", "1m"]}
+_WAIT = {"pattern": "^(1m|(60|[1-5]?[0-9])s|[0-9]{1,4}ms)$", "examples": ["10s", "1m"]}
+"""What is taken beside it, such as 0m30s, nobody has to know."""
 _HEADERS = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "What to send, as in RFC 6750."}},
     "429": {"Retry-After": {"schema": {"type": "integer"}, "description": "How many seconds to wait."}},
@@ -112,6 +113,7 @@ def _claims() -> Json:
         where = "Path of the claim; with count that of all claims."
         given["headers"] = {"Location": {"schema": {"type": "string"}, "description": where}}
         given["content"]["application/json"]["schema"] = {"oneOf": [_reference("Claim"), _reference("ClaimList")]}
+        given["links"] = {each: _link(each) for each in ("renewClaim", "releaseClaim")}
     refusals = (
         *_OF_POOLS,
         Reason.NONE_IDLE,
@@ -144,6 +146,11 @@ def _claims() -> Json:
             },
         },
     }
+
+
+def _link(operation: str) -> Json:
+    """Say that the claim in the answer is what ``operation`` is for."""
+    return {"operationId": operation, "parameters": {"pool": "$request.path.pool", "id": "$response.body#/id"}}
 
 
 def _wanted() -> Json:

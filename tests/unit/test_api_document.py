@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import ValidationError
 
 from extender.policy.claims import PoolClaims
 from extender.policy.defaults import ClaimRules, PoolCosts
-from extender.web.claim_wire import decode_claim
+from extender.web.claim_wire import LONGEST_WAIT, decode_claim, decode_wait
+from extender.web.claims_api import COLLECTION
 from extender.web.refusals import CallRefused, Reason
 from scripts.tools.api_document import COMMITTED
 from tests.documented import DOCUMENT, holds
 
 SETTINGS = PoolClaims(rules=ClaimRules(), costs=PoolCosts(), dry_run=False, is_by_label=True)
+CLAIM_CALL = DOCUMENT["paths"][COLLECTION]["post"]
 
 
 def test_the_committed_document_is_the_one_that_is_served() -> None:
@@ -57,3 +62,24 @@ def test_what_the_document_says_of_a_claim_is_what_is_taken(key: str, value: obj
     except CallRefused:
         is_taken = False
     assert is_taken == is_valid
+
+
+@given(st.from_regex(CLAIM_CALL["parameters"][1]["schema"]["pattern"], fullmatch=True))
+def test_what_the_document_says_of_a_wait_is_taken(wait: str) -> None:
+    """Whoever makes calls from the document makes none that is refused."""
+    assert timedelta(0) <= decode_wait(wait) <= LONGEST_WAIT
+
+
+def test_a_new_claim_is_linked_to_what_is_done_with_it() -> None:
+    """Each link names an operation that there is, with parameters that it takes."""
+    takes = {
+        operation["operationId"]: {each["name"] for each in path["parameters"]}
+        for path in DOCUMENT["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+    }
+    answers = CLAIM_CALL["responses"]
+    for status in ("200", "201"):
+        links = answers[status]["links"]
+        assert set(links) == {"renewClaim", "releaseClaim"}
+        assert all(set(each["parameters"]) == takes[each["operationId"]] for each in links.values())
