@@ -39,6 +39,14 @@ def test_each_defect_names_faults_that_there_are() -> None:
     assert all(set(each.faults) <= set(FAULTS) for each in DEFECTS.values())
 
 
+@pytest.mark.parametrize("name", DEFECTS)
+def test_each_defect_can_be_built_in(name: str) -> None:
+    """What it replaces is still there."""
+    code = f"from scripts.tools.soak.defects import DEFECTS; DEFECTS[{name!r}].build_in()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_the_report_says_which_rules_held_and_what_broke_the_others() -> None:
     """As text and as JSON, with how often each fault came and how long pods waited."""
     record = Record()

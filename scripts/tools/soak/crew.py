@@ -24,13 +24,14 @@ from scripts.tools.controlplane import Json
 from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.experiment.traffic import Task
 from scripts.tools.soak.facts import Record, Told
+from scripts.tools.soak.invariants import PLAIN_SCHEDULER, WORKERS_SCHEDULER
 from scripts.tools.soak.stage import POOL, plain_pod, worker_pod
 from scripts.tools.soak.timing import Timing
 
 ANSWER_SECONDS = 10.0
 """How long a worker and a claimant wait for an answer, as the documentation has it."""
 GIVE_UP_SECONDS = 30.0
-PLAIN_SECONDS = 2.5
+PLAIN, PLAIN_SECONDS = "plain-", 2.5
 TTL_SECONDS = 15
 FOREIGN_EACH = 10
 TENANTS = 8
@@ -96,7 +97,7 @@ class Crew:
     def heard(self, kind: str, item: Json) -> None:
         """Take an event of a pod. In the loop."""
         name, uid = item["metadata"]["name"], item["metadata"]["uid"]
-        if name.startswith("plain-"):
+        if name.startswith(PLAIN):
             if kind != "DELETED" and item["spec"].get("nodeName") and name in self._plain:
                 self._plain.discard(name)
                 self._spawn(self._remove_plain(name))
@@ -143,12 +144,13 @@ class Crew:
             self._spawn(self._claimed(task) if self._random.random() < 0.5 else self._handed(task))
 
     async def compare(self) -> None:
-        """Create pods of the stock scheduler, one after the other. Ends by cancellation."""
+        """Create a pod for each scheduler, again and again. They are deleted once bound. Ends by cancellation."""
         for number in itertools.count():
-            name = f"plain-{number}"
-            self._plain.add(name)
-            if await self._api("POST", self._places.pods, plain_pod(name)) is None:
-                self._plain.discard(name)
+            for scheduler in (PLAIN_SCHEDULER, WORKERS_SCHEDULER):
+                name = f"{PLAIN}{number}-{scheduler}"
+                self._plain.add(name)
+                if await self._api("POST", self._places.pods, plain_pod(name, scheduler)) is None:
+                    self._plain.discard(name)
             await asyncio.sleep(PLAIN_SECONDS)
 
     async def remark(self) -> None:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
+import msgspec
+
 from scripts.tools.soak.facts import Rule
 
 DEFECT = "SOAK_DEFECT"
@@ -74,7 +76,7 @@ def _claim_without_version() -> None:
 
     def wrapped(patch_metadata: Any) -> object:
         async def patch(client: Any, pod: Any, *given: Any, **named: Any) -> Any:
-            return await patch_metadata(client, replace(pod, resource_version=""), *given, **named)
+            return await patch_metadata(client, msgspec.structs.replace(pod, resource_version=""), *given, **named)
 
         return patch
 

@@ -235,4 +235,4 @@ class Soak:
         self._read[name] = self._read.get(name, 0) + len(whole)
         if b"Traceback" in whole:
             line = next(each for each in whole.splitlines() if b"Traceback" in each)
-            self.record.add(Mishap(at=at, program=name, what=line.decode(errors="replace")[:600]))
+            self.record.add(Mishap(at=at, program=name, what=line.decode(errors="replace")[-400:]))

@@ -24,6 +24,7 @@ from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 from scripts.tools.shifted import SetClock
 from scripts.tools.soak.defects import DEFECT, DEFECTS
 from scripts.tools.soak.gate import Gate
+from scripts.tools.soak.invariants import WORKERS_SCHEDULER
 from scripts.tools.soak.observer import COST, FOREIGN, FOREIGN_KEY
 
 SYSTEM, LEDGER, LEASE = "warmnode", "warmnode-first-seen", "warmnode-reaper"
@@ -125,7 +126,7 @@ class Stage:
         self._launches: dict[str, Launch] = {}
         options = Options(
             apiserver_flags=("--etcd-compaction-interval=30s",),  # after a restart, watches begin too early: 410
-            kwok_flags=("--node-lease-duration-seconds=200",),
+            kwok_flags=("--node-lease-duration-seconds=12",),  # so long it waits for the nodes of one that was killed
             controller_manager_flags=("--node-monitor-grace-period=300s",),
         )
         self.plane = ControlPlane(options)
@@ -254,12 +255,12 @@ def worker_pod(name: str, tenant: int, *, is_foreign: bool) -> Json:
         "labels": {"warmnode.dev/pool": POOL, TENANT_LABEL: f"tenant-{tenant}"},
         "annotations": {FOREIGN: name, COST: "7"} if is_foreign else {},
     }
-    return _pod(metadata, "warmnode", WORKER_CPU)
+    return _pod(metadata, WORKERS_SCHEDULER, WORKER_CPU)
 
 
-def plain_pod(name: str) -> Json:
-    """Return a pod for the stock scheduler."""
-    return _pod({"name": name}, "default-scheduler", "10m")
+def plain_pod(name: str, scheduler: str) -> Json:
+    """Return a pod of no pool."""
+    return _pod({"name": name}, scheduler, "10m")
 
 
 def _pod(metadata: Json, scheduler: str, cpu: str) -> Json:
