@@ -9,7 +9,9 @@ import asyncio
 import json
 import ssl
 
-from scripts.tools.controlplane import ControlPlaneError, Json
+from scripts.tools.controlplane import ControlPlane, ControlPlaneError, Json
+
+MERGE_PATCH = "application/merge-patch+json"
 
 
 class Caller:
@@ -23,6 +25,13 @@ class Caller:
     async def connect(cls, port: int, context: ssl.SSLContext | None = None) -> Caller:
         """Open the connection."""
         return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
+
+    @classmethod
+    async def at_api_server(cls, plane: ControlPlane) -> Caller:
+        """Open a connection to the API server, with the administrator's certificate."""
+        context = ssl.create_default_context(cafile=str(plane.ca_file))
+        context.load_cert_chain(plane.client_certificate, plane.client_key)
+        return await cls.connect(int(plane.server_url.rpartition(":")[2]), context)
 
     async def call(
         self, method: str, path: str, body: Json | None = None, kind: str = "application/json"

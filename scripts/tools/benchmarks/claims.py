@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from statistics import quantiles
 
 from scripts.tools.benchmarks import cluster, machine
-from scripts.tools.benchmarks.asking import Caller
+from scripts.tools.benchmarks.asking import MERGE_PATCH, Caller
+from scripts.tools.benchmarks.claim_waits import Waits, WaitSize, measure_waits
+from scripts.tools.benchmarks.claims_report import Crowd, Size, Step, report
 from scripts.tools.benchmarks.cluster import NAMESPACE
-from scripts.tools.benchmarks.figures import ratios, shown, spread
-from scripts.tools.benchmarks.report import Report, Table, Target
+from scripts.tools.benchmarks.report import Report
 from scripts.tools.controlplane import ControlPlane, Json, Options, wait_for
 from scripts.tools.serving import Serve, serving
 
@@ -32,52 +30,28 @@ POOL = "duckdb"
 _CLAIMS = f"/v1/pools/{POOL}/claims"
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _SYNC_SECONDS = 60.0
-_MERGE_PATCH = "application/merge-patch+json"
 _COLDEST = cluster.pod_name(0)
 """No claim gets as far as this one: pods that are patched are changed under a claim's hand."""
 
 
-class Step(StrEnum):
-    """What one call does."""
-
-    PATCH = "one patch of a pod at the API server"
-    CLAIM = "claim"
-    AGAIN = "the same claimant again"
-    RENEW = "renew"
-    RELEASE = "release"
-    NOTHING = "claim, nothing idle"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much is measured. ``crowds`` are (replicas, clients)."""
-
-    nodes: int
-    workers: int
-    rounds: int
-    calls: int
-    seconds: float
-    crowds: tuple[tuple[int, int], ...]
-
-
 FULL = Size(
-    nodes=500, workers=2000, rounds=5, calls=200, seconds=4.0, crowds=((1, 1), (1, 8), (1, 32), (3, 1), (3, 8), (3, 32))
+    nodes=500,
+    workers=2000,
+    rounds=5,
+    calls=200,
+    seconds=4.0,
+    waits=WaitSize(clients=1000, workers=100),
+    crowds=((1, 1), (1, 8), (1, 32), (3, 1), (3, 8), (3, 32)),
 )
-QUICK = Size(nodes=20, workers=100, rounds=1, calls=20, seconds=1.0, crowds=((1, 1), (1, 8), (3, 8)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
-    """One round of many clients: claims with their releases a second, and raw patches by as many clients just before;
-    the latency of a claim in milliseconds, writes that lost a race and CPU of warmnode for each.
-    """
-
-    per_second: float
-    patches: float
-    p50: float
-    p99: float
-    lost_races: float
-    cpu_ms: float
+QUICK = Size(
+    nodes=20,
+    workers=100,
+    rounds=1,
+    calls=20,
+    seconds=1.0,
+    waits=WaitSize(clients=50, workers=10),
+    crowds=((1, 1), (1, 8), (3, 8)),
+)
 
 
 def measure(size: Size, note: Note) -> Report:
@@ -91,6 +65,7 @@ def measure(size: Size, note: Note) -> Report:
         cluster.each(lambda number: _create_worker(plane, number, nodes[number % len(nodes)]), range(size.workers))
         steps: dict[Step, list[float]] = {}
         crowds: dict[tuple[int, int], list[Crowd]] = {}
+        waits: list[Waits] = []
         names = (f"query-{number}" for number in count())
         with _replicas(plane, Path(temporary), max(replicas for replicas, _ in size.crowds), size.workers) as running:
             for turn in range(size.rounds):
@@ -103,19 +78,18 @@ def measure(size: Size, note: Note) -> Report:
                         f"round {turn + 1} of {size.rounds}, {replicas} replicas, {clients} clients: "
                         f"{found.per_second:.0f} claims/s, p50 {found.p50:.1f} ms, {found.patches:.0f} patches/s"
                     )
+                waits.append(measure_waits(plane, running[0][1], size.waits, nodes, turn))
+                note(f"round {turn + 1} of {size.rounds}, clients that wait: {waits[-1].longest:.0f} ms at most")
         versions = {"kube-apiserver": plane.api("GET", "/version")["gitVersion"]}
-    return _report(
-        size, steps, crowds, machine.conditions(neighbours=neighbours, versions=versions, rounds=size.rounds)
+    return report(
+        size, steps, crowds, waits, machine.conditions(neighbours=neighbours, versions=versions, rounds=size.rounds)
     )
 
 
 def _create_worker(plane: ControlPlane, number: int, node: str) -> None:
     pod = cluster.running_pod(number, node)
-    status = pod["status"]
-    plane.create({"apiVersion": "v1", "kind": "Pod", **{key: pod[key] for key in ("metadata", "spec")}})
-    path = f"{_PODS}/{pod['metadata']['name']}"
-    plane.api("PATCH", f"{path}/status", {"status": status})
-    plane.api("PATCH", path, {"metadata": {"annotations": {"warmnode.dev/idle-since": "2026-01-01T00:00:00Z"}}})
+    annotations = {**pod["metadata"].get("annotations", {}), "warmnode.dev/idle-since": "2026-01-01T00:00:00Z"}
+    cluster.create_running(plane, {**pod, "metadata": {**pod["metadata"], "annotations": annotations}})
 
 
 @contextmanager
@@ -137,12 +111,6 @@ def _replicas(plane: ControlPlane, folder: Path, number: int, workers: int) -> I
         yield running
 
 
-def _api_server(plane: ControlPlane) -> tuple[int, ssl.SSLContext]:
-    context = ssl.create_default_context(cafile=str(plane.ca_file))
-    context.load_cert_chain(plane.client_certificate, plane.client_key)
-    return int(plane.server_url.rpartition(":")[2]), context
-
-
 def _patch(pod: str, name: str | None) -> tuple[str, Json]:
     """Give a write like that of a claim, with a name, or of a release."""
     text = None if name is None else f"{name}, and as much text as a claim has. ".ljust(250, "-")
@@ -154,7 +122,7 @@ async def _steps(
 ) -> dict[Step, list[float]]:
     """Time each sort of call, one after the other, in milliseconds."""
     found: dict[Step, list[float]] = {step: [] for step in Step}
-    direct, ours = await Caller.connect(*_api_server(plane)), await Caller.connect(replica[1])
+    direct, ours = await Caller.at_api_server(plane), await Caller.connect(replica[1])
 
     async def timed(step: Step, call: Awaitable[bytes]) -> bytes:
         started = time.perf_counter()
@@ -169,7 +137,7 @@ async def _steps(
         path = f"{_CLAIMS}/{claim['id']}"
         await timed(Step.RENEW, ours.must(200, "PUT", path))
         await timed(Step.RELEASE, ours.must(204, "DELETE", path))
-        await timed(Step.PATCH, direct.must(200, "PATCH", *_patch(_COLDEST, asked["claimant"]), _MERGE_PATCH))
+        await timed(Step.PATCH, direct.must(200, "PATCH", *_patch(_COLDEST, asked["claimant"]), MERGE_PATCH))
         await timed(Step.NOTHING, ours.must(404, "POST", "/v1/pools/none/claims", asked))
     direct.close()
     ours.close()
@@ -180,13 +148,13 @@ async def _crowd(
     plane: ControlPlane, replicas: Sequence[tuple[Serve, int]], clients: int, seconds: float, names: Iterator[str]
 ) -> Crowd:
     """Let clients patch, and then claim and release, as fast as they can."""
-    patching = [await Caller.connect(*_api_server(plane)) for _ in range(clients)]
+    patching = [await Caller.at_api_server(plane) for _ in range(clients)]
     claiming = [await Caller.connect(replicas[number % len(replicas)][1]) for number in range(clients)]
     latencies: list[float] = []
 
     async def patch(number: int) -> None:
         for name in (next(names), None):
-            await patching[number].must(200, "PATCH", *_patch(cluster.pod_name(number), name), _MERGE_PATCH)
+            await patching[number].must(200, "PATCH", *_patch(cluster.pod_name(number), name), MERGE_PATCH)
 
     async def claim(number: int) -> None:
         started = time.perf_counter()
@@ -229,92 +197,3 @@ async def _per_second(work: Callable[[int], Awaitable[None]], clients: int, seco
 
 def _median(values: Sequence[float]) -> float:
     return quantiles(values, n=2)[0]
-
-
-def _report(
-    size: Size,
-    steps: dict[Step, list[float]],
-    crowds: dict[tuple[int, int], list[Crowd]],
-    conditions: tuple[str, ...],
-) -> Report:
-    alone = Table(
-        title=f"One client, one call after the other, {size.workers:,} workers on {size.nodes:,} nodes",
-        head=("call", "p50 ms", "over one patch"),
-        rows=tuple(
-            (str(step), shown(values), "1" if step is Step.PATCH else shown(ratios(values, steps[Step.PATCH])))
-            for step, values in steps.items()
-        ),
-    )
-    many = Table(
-        title="Clients that claim and release as fast as they can",
-        head=(
-            "replicas",
-            "clients",
-            "claims/s",
-            "raw patches/s",
-            "two writes a claim / raw patches",
-            "p50 ms",
-            "p99 ms",
-            "lost races a claim",
-            "CPU ms of warmnode a claim",
-        ),
-        rows=tuple(
-            (
-                str(replicas),
-                str(clients),
-                shown([each.per_second for each in found], 0),
-                shown([each.patches for each in found], 0),
-                shown(_writes_over_patches(found)),
-                shown([each.p50 for each in found], 1),
-                shown([each.p99 for each in found], 1),
-                shown([each.lost_races for each in found]),
-                shown([each.cpu_ms for each in found], 1),
-            )
-            for (replicas, clients), found in crowds.items()
-        ),
-        labels=2,
-    )
-    note = (
-        "etcd, the API server, the replicas and the clients share the machine's cores, and the rates are what that "
-        "allows. A claim is one patch and a release another; as many clients send patches of that size to the API "
-        "server just before. CPU is that of all replicas, for a claim and its release, with following their events."
-    )
-    wanted = {(1, 8): 0.75, (1, 32): 0.85, (3, 32): 0.75}
-    shares = {crowd: _writes_over_patches(found) for crowd, found in crowds.items() if crowd in wanted}
-    first = ratios(steps[Step.CLAIM], steps[Step.PATCH])
-    lost = [each.lost_races for each in crowds.get((3, 32), ())]
-    cpu = [each.cpu_ms for (replicas, _), found in crowds.items() if replicas == 1 for each in found]
-    targets = (
-        *(
-            _target(
-                f"claims and releases over raw patches, {replicas} replicas, {clients} clients",
-                shares[replicas, clients],
-                wanted[replicas, clients],
-                at_least=True,
-            )
-            for replicas, clients in shares
-        ),
-        _target("claim p50, one client, over one patch", first, 1.25),
-        *([_target("lost races a claim, 3 replicas, 32 clients", lost, 0.1)] if lost else []),
-        _target("CPU ms of warmnode for a claim and its release, one replica", cpu, 2.5),
-    )
-    raw: dict[str, object] = {str(step): values for step, values in steps.items()}
-    raw |= {
-        f"{replicas} replicas, {clients} clients": [each.per_second for each in found]
-        for (replicas, clients), found in crowds.items()
-    }
-    return Report(name="claims", conditions=conditions, tables=(alone, many), targets=targets, notes=(note,), raw=raw)
-
-
-def _writes_over_patches(found: Sequence[Crowd]) -> list[float]:
-    return ratios([2 * each.per_second for each in found], [each.patches for each in found])
-
-
-def _target(what: str, values: Sequence[float], wanted: float, *, at_least: bool = False) -> Target:
-    median = spread(values).median
-    return Target(
-        what=what,
-        wanted=f"{'>=' if at_least else '<='} {wanted:g}",
-        measured=shown(values),
-        met=median >= wanted if at_least else median <= wanted,
-    )
