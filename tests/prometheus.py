@@ -27,7 +27,7 @@ from scripts.tools.controlplane.processes import Process, Spawner, free_ports, l
 
 REQUIRED = "WARMNODE_REQUIRE_PROMETHEUS"
 APT_SECONDS = 300
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 REMEDY = "put a prometheus program into PATH (https://prometheus.io/download, or your distribution's package)"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from scripts.tools.controlplane.client import wait_for
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 SCHEDULER_CONFIG = Path(__file__).parents[2] / "manifests" / "base" / "kube-scheduler-config.yaml"
 """The shipped one: tests run a scheduler with this very file."""
 

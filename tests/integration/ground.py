@@ -21,7 +21,7 @@ from scripts.tools.serving import Serve
 
 T = TypeVar("T")
 
-SECONDS = 30.0
+SECONDS = 60.0
 LEDGER = "warmnode-first-seen"
 POOL_LABEL = "warmnode.dev/pool"
 POOL = "ducks"

@@ -27,7 +27,7 @@ from tests.integration.reapers import COST, ELECTION, IDLE, LONG_AGO
 
 T = TypeVar("T")
 
-SECONDS = 180.0
+SECONDS = 300.0
 REAP = {"floor": 0, "idleTimeout": "1s", "interval": "1s", "minPodAge": "0s"}
 
 

@@ -200,5 +200,5 @@ def test_processes_that_claim_and_reap_at_once_leave_each_worker_to_one(ground: 
     assert replica.call("DELETE", f"/v1/pools/{POOL}/claims/{mine['id']}")[0] == 204
     workers.wait_names({claim["pod"] for claim in rest})
     assert now() - released >= timedelta(seconds=3), "idle since the end of the claim, not since January"
-    wait_for(lambda: workers.skipped(reaper, "claimed") == 3, 20, "the reaper's figures")
+    wait_for(lambda: workers.skipped(reaper, "claimed") == 3, 60, "the reaper's figures")
     assert CLAIM in ground.pod(rest[0]["pod"])["metadata"]["annotations"]

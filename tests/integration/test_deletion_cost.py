@@ -224,7 +224,7 @@ def prices(ground: Ground) -> dict[str, int]:
 def clean_up(reapers: Reapers, *arguments: str) -> str:
     command = [sys.executable, "-m", "extender", "cleanup", "--kubeconfig", str(reapers.control_plane.kubeconfig)]
     command += ["--namespace", reapers.ground.namespace, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def claim_by_hand(reapers: Reapers, name: str) -> None:

@@ -57,7 +57,7 @@ def doctor(ground: Ground, *arguments: str, kubeconfig: Path | None = None) -> t
     """Run it: the exit code, and the findings by check."""
     command = [sys.executable, "-m", "extender", "doctor", "--output", "json", "--namespace", ground.namespace]
     command += ["--kubeconfig", str(kubeconfig or ground.control_plane.kubeconfig), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     tree = json.loads(done.stdout)
     return done.returncode, {each["check"]: each for each in tree["checks"]} | {"unread": tree["unread"]}

@@ -108,7 +108,7 @@ def test_explain_of_ones_own_pod_needs_rights_in_its_namespace_only(
         done = run("explain", "pod", f"{namespace}/duck-1")
         return done if done.returncode == 0 else None
 
-    done = wait_for(explained, 20.0, "the right to list pods")
+    done = wait_for(explained, 60.0, "the right to list pods")
     assert f"pod {namespace}/duck-1, a worker of pool ducks" in done.stdout
     assert "a pass now     keeps it: tooYoung" in done.stdout
     assert (

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 
-from scripts.tools.controlplane import Json
+from scripts.tools.controlplane import ApiError, ControlPlane, Json
 from scripts.tools.controlplane.fixtures import RequireBinaries
 from scripts.tools.controlplane.karpenter import (
     NODE_POOLS,
@@ -156,6 +157,17 @@ def test_karpenters_writer_is_noticed_once(stage: Stage) -> None:
         assert any(cost < -100_000 for cost in stage.costs(pool).values()) is not is_beside
 
 
+def created(control_plane: ControlPlane, pod: Json) -> bool:
+    """Create a pod, if the API server's admission has seen its PriorityClass by now."""
+    try:
+        control_plane.create(pod)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return False
+    return True
+
+
 def of_low_priority(stage: Stage) -> dict[str, Any]:
     """Busy workers of two priorities at which one without a price is free to Karpenter, each on a node of its own."""
     for pool, value in (("low", LOW), ("lowest", LOWEST)):
@@ -170,7 +182,7 @@ def of_low_priority(stage: Stage) -> dict[str, Any]:
         create_node_pool(stage.control_plane, pool, consolidate_after="20s", budgets=EMPTY_AT_ONCE)
         pod = worker(f"{pool}-busy", namespace=stage.namespace, pool=pool, node_pool=pool)
         pod["spec"]["priorityClassName"] = pool
-        stage.control_plane.create(pod)
+        stage.wait(partial(created, stage.control_plane, pod), f"the API server to know PriorityClass {pool}")
     nodes = {pool: stage.wait_running(pool, 1)[f"{pool}-busy"] for pool in ("low", "lowest")}
     stage.wait(lambda: stage.prices("low") and stage.prices("lowest"), "prices")
     said = doctor(stage)

@@ -260,7 +260,7 @@ def test_all_of_a_thousand_nodes_are_candidates(require_binaries: RequireBinarie
             }
             alone.create(pod)
             path = "/api/v1/namespaces/default/pods/worker"
-            placed = alone.wait_for(lambda: alone.api("GET", path)["spec"].get("nodeName"), 30, "the worker placed")
+            placed = alone.wait_for(lambda: alone.api("GET", path)["spec"].get("nodeName"), 60, "the worker placed")
             assert placed == oldest["name"]
             assert [line["candidates"] for line in decisions(serve, "prioritize")] == [1000]
         finally:

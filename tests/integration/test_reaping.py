@@ -107,9 +107,10 @@ def test_order_and_floor_survive_a_kill(ground: Ground, reapers: Reapers) -> Non
 def test_a_worker_that_fits_nowhere_holds_its_pool_for_pending_for_only(ground: Ground, reapers: Reapers) -> None:
     """Then the pool goes on, a gauge counts it, and doctor says what the real scheduler says of it."""
     nodes = aged_nodes(ground, 2)
-    reapers.run_workers({"old": nodes[0], "new": nodes[1]})
+    reapers.run_workers({"old": nodes[0], "new": nodes[1]}, busy=["old", "new"])
+    reaper = reapers.start(floor=1, pendingFor="10s")
     ground.create_pod("never", cpu="64")
-    reaper = reapers.start(floor=1, pendingFor="5s")
+    reapers.mark_idle("old", "new", since=LONG_AGO)
     ground.wait(lambda: reaper.metric("warmnode_reap_skipped", pool=POOL, reason="pendingWorkers") == 1, "the brake")
     reapers.wait_names({"old", "never"})
     ground.wait(lambda: reaper.metric("warmnode_reap_unplaced_workers", pool=POOL) == 1, "the pass that evicted to end")
