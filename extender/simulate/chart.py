@@ -9,21 +9,26 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from textwrap import wrap
 
 from extender.policy.durations import format_duration
 from extender.simulate.picture import Dot, Line, Mark, Picture, Point, Text
 from extender.simulate.rules import Order, Rule
-from extender.simulate.run import RunOutcome
+from extender.simulate.session_rules import SessionRule
 from extender.simulate.study import Trial
+from extender.simulate.tally import RunOutcome
 
 WIDTH, HEIGHT = 900, 540
 LEFT, TOP, RIGHT, BOTTOM = 80, 84, 660, 470
 """Edges of the plot; the legend is right of it."""
+LEGEND_CHARACTERS = 30
+"""So many fit into a line of it."""
 
 INK, GREY, PALE = "#1f2933", "#52606d", "#e4e7eb"
 COLOURS = {Order.SPREAD: "#7b8794", Order.MOST_ALLOCATED: "#d55e00", Order.MOST_ALLOCATED_LISTED: "#e69f00"}
 AGE_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#6a3d9a", "#cc79a7", "#8c6d00")
 """Oldest first, then each rule with keys. After Okabe and Ito: told apart by people who do not see all colours."""
+SESSION_COLOURS = (COLOURS[Order.SPREAD], COLOURS[Order.MOST_ALLOCATED], *AGE_COLOURS)
 SMALLEST_DOT, DOT_STEP, LARGEST_DOT = 4.5, 1.75, 13.0
 
 
@@ -147,7 +152,7 @@ def _same_age_lines(trials: Sequence[Trial], x: _Axis, y: _Axis) -> Iterator[Mar
     """Join what differs by the window or the slack only."""
     place = _places(x, y)
     for after in sorted({trial.consolidate_after for trial in trials}):
-        own = [trial for trial in trials if trial.rule.order is Order.OLDEST and trial.consolidate_after == after]
+        own = [trial for trial in trials if _goes_by_age(trial.rule) and trial.consolidate_after == after]
         own.sort(key=lambda trial: trial.outcome.hit_ratio)
         if len(own) > 1:
             yield Line(points=tuple(map(place, own)), colour="#9aa5b1", dash=4)
@@ -169,14 +174,18 @@ def _legend(trials: Sequence[Trial], better: str) -> Iterator[Mark]:
         y += 24
         yield Line(points=((left, y - 4), (left + 26, y - 4)), colour=colour, width=2)
         yield Dot(centre=(left + 13, y - 4), radius=5, colour=colour)
-        yield Text(at=(left + 36, y), text=rule.words)
+        first, *others = wrap(rule.words, LEGEND_CHARACTERS)
+        yield Text(at=(left + 36, y), text=first)
+        for each in others:
+            y += 14
+            yield Text(at=(left + 36, y), text=each)
     y += 40
     yield Text(at=(left, y), text="consolidateAfter", size=12, bold=True)
     for after, radius in _radii(trials).items():
         y += 26
         yield Dot(centre=(left + 13, y - 4), radius=radius, colour=GREY)
         yield Text(at=(left + 36, y), text=format_duration(after))
-    if any(trial.rule.by_key for trial in trials):
+    if any(_goes_by_age(trial.rule) and trial.rule.by_key for trial in trials):
         y += 34
         yield Line(points=((left, y - 4), (left + 26, y - 4)), colour="#9aa5b1", dash=4)
         yield Text(at=(left + 36, y), text="only the key's reach differs")
@@ -187,13 +196,19 @@ def _places(x: _Axis, y: _Axis) -> Callable[[Trial], Point]:
     return lambda trial: (x.at(x.of(trial.outcome)), y.at(y.of(trial.outcome)))
 
 
-def _colours(trials: Sequence[Trial]) -> dict[Rule, str]:
+def _goes_by_age(rule: Rule | SessionRule) -> bool:
+    return isinstance(rule, Rule) and rule.order is Order.OLDEST
+
+
+def _colours(trials: Sequence[Trial]) -> dict[Rule | SessionRule, str]:
     """Give each rule its colour, in the order of the study. More than five with keys share colours."""
-    found: dict[Rule, str] = {}
+    found: dict[Rule | SessionRule, str] = {}
     keyed = list(dict.fromkeys(trial.rule for trial in trials if trial.rule.by_key))
     for trial in trials:
         rule = trial.rule
-        if rule.order is Order.OLDEST:
+        if isinstance(rule, SessionRule):
+            found.setdefault(rule, SESSION_COLOURS[len(found) % len(SESSION_COLOURS)])
+        elif rule.order is Order.OLDEST:
             place = keyed.index(rule) + 1 if rule.by_key else 0
             found.setdefault(rule, AGE_COLOURS[place % len(AGE_COLOURS)])
         else:

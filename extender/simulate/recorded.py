@@ -17,8 +17,9 @@ from statistics import median
 from extender.inspect.record.recording import RecordedWorker, Recording, RecordingError
 from extender.policy.resources import fitting, quantity
 from extender.simulate.cache import BlockCache
+from extender.simulate.pool import PoolShape
 from extender.simulate.rules import Rule, placement
-from extender.simulate.run import PoolShape, simulate
+from extender.simulate.run import simulate
 from extender.simulate.workload import HOUR_SECONDS, BlockDrawer, Job
 
 CLOSE = 0.1

@@ -180,9 +180,9 @@ class OldestFirst:
     def __init__(self, rule: Rule, make_history: Callable[[], KeyHistory] = KeyHistory) -> None:
         self._rule = rule
         self._make_history = make_history
-        self._ranking = Ranking()
+        self.ranking = Ranking()
         self._unseen: dict[str, Node] = {}
-        self._history = make_history()
+        self.history = make_history()
         self._free: dict[str, int] = {}
         self._running = 0
         self._reach = Reach(())
@@ -191,34 +191,34 @@ class OldestFirst:
     def choose(self, room: Mapping[str, int], key: str) -> str:
         """See `Placement`."""
         if not key or not self._rule.by_key:
-            return score_nodes(room, self._ranking)[0][0]
-        affinity = Affinity(key=key, end=self._end(room), history=self._history)
-        return score_nodes(room, self._ranking, affinity)[0][0]
+            return score_nodes(room, self.ranking)[0][0]
+        affinity = Affinity(key=key, end=self._end(room), history=self.history)
+        return score_nodes(room, self.ranking, affinity)[0][0]
 
     def _end(self, room: Mapping[str, int]) -> PreferenceKey:
         if self._rule.slack is None:
-            return self._ranking.end_among(room, self._rule.window)
-        if self._reach_of != self._ranking.revision:
-            self._reach_of, self._reach = self._ranking.revision, Reach(map(self._free.__getitem__, self._ranking))
-        return self._ranking.end(self._reach.nodes(wanted_room(self._running, self._rule.slack)))
+            return self.ranking.end_among(room, self._rule.window)
+        if self._reach_of != self.ranking.revision:
+            self._reach_of, self._reach = self.ranking.revision, Reach(map(self._free.__getitem__, self.ranking))
+        return self.ranking.end(self._reach.nodes(wanted_room(self._running, self._rule.slack)))
 
     def _count(self, node: str, change: int) -> None:
         self._running += change
         self._free[node] -= change
-        if self._reach_of == self._ranking.revision:
-            self._reach.put(self._ranking.place(node) - 1, self._free[node])
+        if self._reach_of == self.ranking.revision:
+            self._reach.put(self.ranking.place(node) - 1, self._free[node])
 
     def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
         """See `Placement`."""
         self._free[node] = slots
-        made = self._unseen[node] = Node(name=node, uid=node, created=_time(now_seconds))
-        self._ranking.put(node, preference_key(order_key(made, None), None, None))
+        made = self._unseen[node] = Node(name=node, uid=node, created=as_time(now_seconds))
+        self.ranking.put(node, preference_key(order_key(made, None), None, None))
 
     def node_gone(self, node: str) -> None:
         """See `Placement`."""
         self._unseen.pop(node, None)
-        self._ranking.put(node, None)
-        self._history.forget_node(node)
+        self.ranking.put(node, None)
+        self.history.forget_node(node)
         del self._free[node]
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
@@ -226,9 +226,9 @@ class OldestFirst:
         self._count(node, 1)
         unseen = self._unseen.pop(node, None)
         if unseen is not None:
-            self._ranking.put(node, preference_key(order_key(unseen, _time(now_seconds)), None, None))
+            self.ranking.put(node, preference_key(order_key(unseen, as_time(now_seconds)), None, None))
         if key and self._rule.by_key:
-            self._history.record(node, key, _time(now_seconds))
+            self.history.record(node, key, as_time(now_seconds))
 
     def ended(self, node: str) -> None:
         """See `Placement`."""
@@ -236,11 +236,12 @@ class OldestFirst:
 
     def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
         """See `Placement`. Ages are in the ledger; counts begin with the jobs that run."""
-        self._history = self._make_history()
+        self.history = self._make_history()
         for node, key, since_seconds in running:
             if key and self._rule.by_key:
-                self._history.record(node, key, _time(since_seconds))
+                self.history.record(node, key, as_time(since_seconds))
 
 
-def _time(seconds: float) -> datetime:
+def as_time(seconds: float) -> datetime:
+    """Give the time, so many seconds after the beginning."""
     return BEGINNING + timedelta(seconds=seconds)

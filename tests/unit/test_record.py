@@ -34,9 +34,9 @@ from extender.kube.api_client import KubeClient
 from extender.kube.credentials import Access
 from extender.kube.transport import Transport
 from extender.model import Membership
+from extender.simulate.pool import PoolShape
 from extender.simulate.recorded import NEVER, ObservedPool, calibrate, observed_pool
 from extender.simulate.rules import Order, Rule
-from extender.simulate.run import PoolShape
 from extender.simulate.workload import BlockDrawer, DataSets
 from tests.builders import by_label, minutes_ago, worker
 from tests.fakes.apiserver import FakeApiServer

@@ -9,6 +9,7 @@ import pytest
 
 from extender import cli
 from extender.simulate.rules import RULES
+from extender.simulate.session_rules import SESSION_RULES
 
 SMALL = ("simulate", "--jobs", "400", "--consolidate-after", "1m,10m")
 
@@ -127,3 +128,42 @@ def test_what_cannot_be_done_is_told_in_one_line(
     written = capsys.readouterr()
     assert written.out == ""
     assert told in written.err.splitlines()[-1]
+
+
+def test_sessions_have_rules_of_their_own_and_tell_how_many_workers_were_started(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Table, picture and JSON form; how workers live is told in all."""
+    flags = ("--sessions", "--idle-timeout", "2m", "--floor", "3", "--quiet")
+    out, _ = simulate(capsys, *flags, "--svg", str(tmp_path / "a.svg"))
+    assert "sessions of" in out
+    assert "go after 2m of idleness but for 3" in out
+    for rule in SESSION_RULES:
+        assert sum(line.startswith(f"{rule.words} ") for line in out.splitlines()) == 2
+        assert f"{rule.words}, consolidateAfter 10m" in (tmp_path / "a.svg").read_text()
+    form, _ = simulate(capsys, *flags, "-o", "json", "--rules", "most-allocated+last-used+longest-idle")
+    tree = json.loads(form)
+    assert tree["workers"] == {"startSeconds": 5.0, "idleTimeoutSeconds": 120.0, "floor": 3}
+    trial = tree["trials"][0]
+    assert [trial[key] for key in ("placement", "claims", "reaping")] == ["most-allocated", "last-used", "longest-idle"]
+    assert 0 < trial["workers"] < tree["workload"]["jobs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--sessions", "--rules", "oldest"), "go with --sessions and with no other rule"),
+        (("--rules", "oldest+oldest+newest-node"), "go with --sessions"),
+        (("--sessions", "--restart-every", "1h"), "--sessions goes with neither"),
+        (("--sessions", "--rules", "oldest+newest"), "must be PLACEMENT+CLAIMS+REAPING"),
+    ],
+)
+def test_what_does_not_go_with_sessions_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    """In one line, with exit code 2."""
+    try:
+        code = cli.main((*SMALL, *arguments))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert (code, words in capsys.readouterr().err) == (2, True)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from extender.simulate.chart import BOTTOM, LEFT, RIGHT, TOP, draw_frontier
 from extender.simulate.picture import Dot, Line, Picture, to_svg
 from extender.simulate.rules import Rule, parse_rule
-from extender.simulate.run import RunOutcome
 from extender.simulate.study import Trial
+from extender.simulate.tally import RunOutcome
 
 RULES = tuple(map(parse_rule, ("spread", "most-allocated", "most-allocated-listed", "oldest", "window:3", "set:0.1")))
 

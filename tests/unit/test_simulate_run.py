@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.simulate.pool import PoolShape
 from extender.simulate.rules import RULES, Order, Placement, Rule, parse_rule, placement
-from extender.simulate.run import PoolShape, RunOutcome, simulate
+from extender.simulate.run import simulate
 from extender.simulate.study import run_study
+from extender.simulate.tally import RunOutcome
 from extender.simulate.workload import Arrivals, DataSets, Job, Traffic, make_jobs
 
 OLDEST = Rule(order=Order.OLDEST)

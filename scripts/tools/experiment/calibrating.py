@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from extender.inspect.record.recording import RecordedNode, RecordedWorker, Recording
+from extender.simulate.pool import PoolShape
 from extender.simulate.recorded import NEVER, Calibration, calibrate, observed_pool
 from extender.simulate.rules import parse_rule
-from extender.simulate.run import PoolShape
 from extender.simulate.workload import BlockDrawer, DataSets
 from scripts.tools.experiment.record import Record
 from scripts.tools.experiment.scene import POOL, worker_cpu

@@ -19,8 +19,10 @@ from random import Random
 
 from extender.policy.affinity import HALF_LIFE, KEYS_PER_NODE, KeyHistory
 from extender.settings import format_duration
+from extender.simulate.pool import PoolShape
 from extender.simulate.rules import OldestFirst, Order, Rule, parse_rule, placement
-from extender.simulate.run import PoolShape, RunOutcome, simulate
+from extender.simulate.run import simulate
+from extender.simulate.tally import RunOutcome
 from extender.simulate.workload import Arrivals, DataSets, Job, Traffic, make_jobs
 from scripts.tools.benchmarks.report import with_section
 
