@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 10.0  # longer than warmnode takes for one request (8 s), so that nothing is done after we gave up
 TRY_AGAIN_SECONDS = 5.0
+LATE_SECONDS = 60.0  # by then a request that got no answer is done, or never will be
 SILENCE_SECONDS = 30.0  # a client that sends or takes nothing for so long is hung up on
 
 
@@ -84,10 +85,12 @@ class Warmnode:
 class Worker:
     """One job at a time."""
 
-    def __init__(self, warmnode: Warmnode) -> None:
+    def __init__(self, warmnode: Warmnode, *, late_seconds: float = LATE_SECONDS) -> None:
         self.draining = threading.Event()
         self.turn = threading.Lock()  # held while a job is done, and while something is said to warmnode
         self._warmnode = warmnode
+        self._late_seconds = late_seconds
+        self._may_be_late = False  # a busy that got no good answer may still remove the mark
         self._looking = threading.Event()
         self._said = "nothing"  # "idle" and "busy" are certain; a container that restarted may have said anything
 
@@ -101,6 +104,7 @@ class Worker:
             if self._said != "busy":
                 self._said = "nothing"
                 if not self._warmnode.say_busy():
+                    self._may_be_late = True
                     return 503, b"not certain that this pod stays\n"
                 self._said = "busy"
             return 200, do(job)
@@ -117,8 +121,10 @@ class Worker:
                 if self._said != "idle" and not self.draining.is_set():
                     self._said = "nothing"
                     if self._warmnode.say_idle():
-                        self._said = "idle"
-            self._looking.wait(None if self._said == "idle" else TRY_AGAIN_SECONDS)
+                        self._said = "perhaps idle" if self._may_be_late else "idle"
+                        self._may_be_late = False
+            waits = {"idle": None, "perhaps idle": self._late_seconds}
+            self._looking.wait(waits.get(self._said, TRY_AGAIN_SECONDS))
             self._looking.clear()
 
     def drain(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -117,3 +119,34 @@ def test_a_sigterm_that_another_thread_gets_ends_the_worker(warmnode: Warmnode, 
     threads = [int(each.name) for each in Path(f"/proc/{worker.process.pid}/task").iterdir()]
     os.kill(max(threads), signal.SIGTERM)  # kill(2): to the process, and this thread is asked first
     assert worker.process.wait(SECONDS) == 0
+
+
+def test_after_a_busy_without_an_answer_idle_is_said_twice() -> None:
+    """The removal may be done after the first mark was found in its place: then only the second one marks the pod."""
+    spec = importlib.util.spec_from_file_location("example_worker", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    class Unanswered:
+        def say_idle(self) -> bool:
+            said.put("idle")
+            return True
+
+        def say_busy(self) -> bool:
+            said.put("busy")
+            return False
+
+    made = example.Worker(Unanswered(), late_seconds=0.01)
+    marking = threading.Thread(target=made.stay_marked)
+    marking.start()
+    try:
+        assert said.get(timeout=SECONDS) == "idle"
+        assert made.offer(b"0")[0] == 503
+        assert [said.get(timeout=SECONDS) for _ in range(3)] == ["busy", "idle", "idle"]
+    finally:
+        made.drain()
+        marking.join(SECONDS)
+    assert said.empty(), "and no third time"
