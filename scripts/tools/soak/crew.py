@@ -35,6 +35,7 @@ PLAIN, PLAIN_SECONDS = "plain-", 2.5
 TTL_SECONDS = 15
 FOREIGN_EACH = 10
 TENANTS = 8
+LATE_SECONDS = 20.0
 REMARK_SECONDS, REMARK_AT_ONCE = 1.0, 6
 """Workers that got no answer ask again, and not all at once."""
 MOST_COMING = 16
@@ -43,13 +44,17 @@ MOST_COMING = 16
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's own view of itself. ``is_marked`` None: nobody knows. ``lock``: it says one thing at a time."""
+    """One worker's own view of itself. ``is_marked`` None: nobody knows. ``lock``: it says one thing at a time.
+
+    ``sure_at``: by then a removal that got no answer is done, or never will be: the mark is said once more.
+    """
 
     name: str
     uid: str
     is_marked: bool | None = False
     is_busy: bool = False
     is_going: bool = False
+    sure_at: float | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -157,6 +162,9 @@ class Crew:
         """Have workers that are not sure of their mark say it again. Ends by cancellation."""
         while True:
             await asyncio.sleep(REMARK_SECONDS)
+            for worker in self.workers.values():
+                if worker.sure_at is not None and self._timing.now() >= worker.sure_at and not worker.is_busy:
+                    worker.is_marked, worker.sure_at = None, None
             unsure = [
                 each
                 for each in self.workers.values()
@@ -216,6 +224,7 @@ class Crew:
             status, _ = await self._call("DELETE", f"/v1/pods/{self._namespace}/{worker.name}/idle")
             if status != 200:
                 self.counts[f"refused{status}"] += 1
+                worker.sure_at = self._timing.now() + LATE_SECONDS
                 return False
             worker.is_marked = False
             worker.is_busy = True

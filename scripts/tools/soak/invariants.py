@@ -32,6 +32,8 @@ NOISE_SECONDS = 0.1
 """What one watch hears later than another, and an event that came in the same moment as another."""
 COMPARED_WITHIN = 10.0
 """A worker's wait is compared with the longest of the stock scheduler's pods within so many seconds of it."""
+MORE = 2.0
+"""What takes the API server and the scheduler long may take them longer for the next pod."""
 STEPS = 8
 """Between a pod's creation and the news of its binding at most so many processes have to be woken one after another:
 each may be kept waiting by a busy machine as long as the longest that was measured."""
@@ -104,7 +106,7 @@ def bound_in_time(record: Record) -> Iterator[Violation]:
             continue
         own = max((one.waited for one in plain if abs(one.at - each.at) <= COMPARED_WITHIN), default=None)
         late = max((one.seconds for one in starved if abs(one.at - each.at) <= COMPARED_WITHIN), default=0.0)
-        if own is not None and each.waited > own + allowed + STEPS * late:
+        if own is not None and each.waited > MORE * own + allowed + STEPS * late:
             machine = f", and this machine kept threads waiting for {late:.2f} s"
             what = f"{each.pod} waited {each.waited:.2f} s, the stock scheduler's pods {own:.2f} s{machine}"
             yield Violation(rule=Rule.BOUND_IN_TIME, at=each.at, what=what)
