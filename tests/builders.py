@@ -281,4 +281,4 @@ def clock_of(now: Callable[[], datetime], ahead: Callable[[], timedelta] = timed
 
 def plan_of(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:
     """Plan for a snapshot."""
-    return look_at(snapshot, configuration, source=source)[1]
+    return look_at(snapshot, configuration, source=source).plan

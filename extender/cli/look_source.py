@@ -12,7 +12,7 @@ from extender.cli.flags import cluster_options, path, variable_of
 from extender.cli.outcome import BadUsage, fail, refuse
 from extender.inspect import commands
 from extender.inspect.doctor.scheduler_config import SchedulerConfigError
-from extender.inspect.explain import Look
+from extender.inspect.plan import Look
 from extender.inspect.snapshot import SnapshotError
 from extender.kube.errors import ConfigurationProblem, KubeError
 from extender.settings import Configuration, SettingsError, load_configuration, read_configuration

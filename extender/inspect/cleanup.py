@@ -5,9 +5,10 @@ Owns what "ours" means on the API server. Can be run again after it failed half-
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from extender.kube.annotate import PRICES, decode_pod, patch_metadata
+from extender.kube.annotate import PRICES, patch_metadata, pods_path, read_pod
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import check_answer
 from extender.kube.errors import Conflict, NotFound
@@ -24,7 +25,7 @@ async def clean_up(
 ) -> list[str]:
     """Remove all of it and say what was removed, one line each. Raises `KubeError` where something stays."""
     removed: list[str] = []
-    for ours in await list_objects(client, "/api/v1/pods", PodObject, _ours_on):
+    for ours in await list_objects(client, pods_path(None), PodObject, _ours_on):
         if ours:
             keys = ", ".join(sorted((*ours.annotations, *ours.labels)))
             removed.append(f"pod {ours.pod.namespace}/{ours.pod.name}: {keys}")
@@ -72,18 +73,13 @@ def _ours_on(raw: PodObject) -> _Ours:
 async def _strip(client: KubeClient, ours: _Ours) -> None:
     """Remove what is ours; where the pod changed meanwhile, it is judged anew."""
     pod = ours.pod
-    for _ in range(ATTEMPTS):
-        try:
-            await patch_metadata(client, ours.pod, dict.fromkeys(ours.annotations), dict.fromkeys(ours.labels))
-            return
-        except NotFound:
-            return
-        except Conflict:
-            try:
-                body = await client.get_bytes(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}")
-            except NotFound:
-                return
-            ours = _ours_on(decode_pod(body))
+    with suppress(NotFound):
+        for _ in range(ATTEMPTS):
             if ours.pod.uid != pod.uid or not ours:
                 return
-    raise Conflict(409, "Conflict", f"pod {pod.namespace}/{pod.name} changes all the time")
+            try:
+                await patch_metadata(client, ours.pod, dict.fromkeys(ours.annotations), dict.fromkeys(ours.labels))
+                return
+            except Conflict:
+                ours = _ours_on(await read_pod(client, pod.namespace, pod.name))
+        raise Conflict(409, "Conflict", f"pod {pod.namespace}/{pod.name} changes all the time")

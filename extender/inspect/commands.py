@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from extender.inspect import cleanup
 from extender.inspect.doctor.diagnose import Diagnosis, diagnose
-from extender.inspect.explain import Look, Subject
+from extender.inspect.explain import Subject
 from extender.inspect.live_snapshot import take_snapshot
-from extender.inspect.plan import look_at
+from extender.inspect.plan import Look, look_at
 from extender.inspect.reading import read_source, source_name
 from extender.inspect.recall import History, recall, recall_shadow
 from extender.inspect.snapshot import SnapshotError, parse_snapshot
@@ -35,16 +35,14 @@ async def look_live(options: ClusterOptions, configuration: Configuration, home:
             lease_name=configuration.leader_election.name,
             home=home or client.namespace,
         )
-    state, plan = look_at(snapshot, configuration, source=f"the cluster, {ledger}")
-    return Look(state=state, plan=plan, configuration=configuration)
+    return look_at(snapshot, configuration, source=f"the cluster, {ledger}")
 
 
 def look_at_snapshot(source: str, configuration: Configuration) -> Look:
     """Look at a snapshot file, or standard input for ``-``. Raises `SnapshotError`."""
     name = source_name(source)
     snapshot = parse_snapshot(read_source(source, SnapshotError), InForce(configuration).classify, source=name)
-    state, plan = look_at(snapshot, configuration, source=name)
-    return Look(state=state, plan=plan, configuration=configuration)
+    return look_at(snapshot, configuration, source=name)
 
 
 async def recall_live(options: ClusterOptions, subject: Subject, name: str) -> History:

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from extender.cluster.state import ClusterState
 from extender.inspect.packing import PoolSet
-from extender.inspect.plan import NodeLine, Plan, PoolLine, PoolReap
+from extender.inspect.plan import Look, NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
 from extender.policy.deletion_cost import CostState, Price, as_deletion_cost, cost_state, node_seen_of, standing
@@ -31,15 +31,6 @@ class Subject(StrEnum):
 
 class NotThere(Exception):
     """There is nothing of that name, or more than one. The message is one line with what there is instead."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One look at a cluster: the state, the plan that was made from it, the configuration."""
-
-    state: ClusterState
-    plan: Plan
-    configuration: Configuration
 
 
 class Fate(StrEnum):

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Generic, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
 from extender.inspect.doctor.evidence import NOT_HERE
 from extender.inspect.snapshot import Snapshot, brakes_among
+from extender.kube.annotate import pods_path
 from extender.kube.api_client import KubeClient
 from extender.kube.errors import Forbidden, KubeError, NotFound
 from extender.kube.karpenter_objects import (
@@ -92,13 +93,11 @@ async def take_snapshot(
 
 async def _list_pods(client: KubeClient, classify: Classify, home: str) -> tuple[list[Pod], str | None]:
     """List all pods, or those of ``home`` for somebody who may not: then its name is the second value."""
-    for namespace in (None, home):
-        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods" if namespace else "/api/v1/pods"
-        try:
-            return await list_objects(client, path, PodObject, lambda raw: pod_from(raw, classify)), namespace
-        except Forbidden as error:
-            refused = error
-    raise refused
+    trim = partial(pod_from, classify=classify)
+    try:
+        return await list_objects(client, pods_path(None), PodObject, trim), None
+    except Forbidden:
+        return await list_objects(client, pods_path(home), PodObject, trim), home
 
 
 def server_time(client: KubeClient) -> datetime:

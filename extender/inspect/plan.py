@@ -138,8 +138,17 @@ class Plan:
     unnamed: tuple[UnnamedPool, ...] = ()
 
 
-def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) -> tuple[ClusterState, Plan]:
-    """Give the state that a snapshot shows, and the plan for it, as of when it was taken: for a live one now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at a cluster: the state, the plan that was made from it, the configuration."""
+
+    state: ClusterState
+    plan: Plan
+    configuration: Configuration
+
+
+def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) -> Look:
+    """Look at what a snapshot shows, as of when it was taken: for a live one now."""
     now = snapshot.taken or EPOCH
     state = ClusterState(clock=lambda: now, age=configuration.age, ending_rules=configuration.ending)
     state.take_ledger(snapshot.ledger)
@@ -148,7 +157,7 @@ def look_at(snapshot: Snapshot, configuration: Configuration, *, source: str) ->
     state.replace_nodes(snapshot.nodes)
     state.replace_pods(snapshot.pods)
     state.begin()
-    return state, plan_for(state, snapshot, configuration, source=source)
+    return Look(state=state, plan=plan_for(state, snapshot, configuration, source=source), configuration=configuration)
 
 
 def plan_for(state: ClusterState, snapshot: Snapshot, configuration: Configuration, *, source: str) -> Plan:

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from extender.cluster.state import ClusterState
-from extender.inspect.explain import Look, PodExplanation, explain_pod
-from extender.inspect.plan import Plan, look_at
+from extender.inspect.explain import PodExplanation, explain_pod
+from extender.inspect.plan import Look, Plan, look_at
 from extender.inspect.snapshot import parse_snapshot
 from extender.kube.objects import ENDING_TAINTS, LEAVING_TAINTS, NodeObject, node_from
 from extender.model import Departure, Ending, Pod, SkipReason
@@ -65,9 +65,7 @@ def pod_item(
 
 def look(*items: dict[str, Any]) -> Look:
     content = json.dumps({"kind": "List", "items": items}).encode()
-    configuration = Configuration.default()
-    state, plan = look_at(parse_snapshot(content, by_label, source="test"), configuration, source="test")
-    return Look(state=state, plan=plan, configuration=configuration)
+    return look_at(parse_snapshot(content, by_label, source="test"), Configuration.default(), source="test")
 
 
 def order(plan: Plan) -> list[tuple[str, int | None, str | None]]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
-from extender.inspect.explain import Look, Subject, explain
+from extender.inspect.explain import Subject, explain
 from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
 from extender.inspect.plan_text import render_json
@@ -169,9 +169,7 @@ def test_explain_tells_the_key_of_a_worker_and_the_rule_of_its_pool() -> None:
 
     def pages(text: str) -> list[str]:
         snapshot = Snapshot(nodes=(node("n0"),), pods=tuple(pods), ledger=None, taken=NOW)
-        rules = configuration(text)
-        state, made = look_at(snapshot, rules, source="given")
-        seen = Look(state=state, plan=made, configuration=rules)
+        seen = look_at(snapshot, configuration(text), source="given")
         asked = ((Subject.POD, "with"), (Subject.POD, "without"), (Subject.POOL, "pool"), (Subject.NODE, "n0"))
         return [render_explanation(explain(seen, subject, name), seen.plan) for subject, name in asked]
 

@@ -18,7 +18,6 @@ from extender.cli import main
 from extender.inspect.explain import (
     Explanation,
     Fate,
-    Look,
     NodeExplanation,
     NotThere,
     PodExplanation,
@@ -28,7 +27,7 @@ from extender.inspect.explain import (
 )
 from extender.inspect.explain_json import encode_explanation
 from extender.inspect.explain_text import render_explanation
-from extender.inspect.plan import look_at
+from extender.inspect.plan import Look, look_at
 from extender.inspect.reason_words import REASONS, words_of
 from extender.inspect.snapshot import Snapshot
 from extender.model import (
@@ -79,8 +78,7 @@ def look(
         node_pools=pools,
         brakes=brakes,
     )
-    state, plan = look_at(snapshot, configuration, source="the test")
-    return Look(state=state, plan=plan, configuration=configuration)
+    return look_at(snapshot, configuration, source="the test")
 
 
 def idle(name: str, node_name: str = "node-new", minutes: float = 20, **given: Any) -> Pod:

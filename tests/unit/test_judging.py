@@ -78,7 +78,7 @@ def planned(cluster: Cluster) -> Plan:
 
 async def first_pass(cluster: Cluster) -> tuple[list[str], dict[str, PassReport]]:
     """The workers that a reaper evicts in its first pass, in order, and what it reports of each pool."""
-    state = look_at(cluster.snapshot(), cluster.configuration(), source="the test")[0]
+    state = look_at(cluster.snapshot(), cluster.configuration(), source="the test").state
     pods = Obliging(state)
     reaper = Reaper(
         state=state,
@@ -174,7 +174,7 @@ async def test_node_that_somebody_moved_to_keeps_its_workers_with_whole_node() -
         pods=(idle("wa", "a", "n1"), idle("wb", "b", "n1")),
         pools=(pool("a"), pool("b", whole_node=True)),
     )
-    state = look_at(shared.snapshot(), shared.configuration(), source="the test")[0]
+    state = look_at(shared.snapshot(), shared.configuration(), source="the test").state
     pods = Obliging(state)
 
     class Refusing(Obliging):
@@ -203,7 +203,7 @@ def judged(state: ClusterState, **given: Any) -> PoolJudgement:
 
 
 def state_of(*pods: Pod, nodes: tuple[Node, ...]) -> ClusterState:
-    return look_at(Cluster(nodes=nodes, pods=pods).snapshot(), Configuration.default(), source="the test")[0]
+    return look_at(Cluster(nodes=nodes, pods=pods).snapshot(), Configuration.default(), source="the test").state
 
 
 def test_pool_waits_while_the_clock_is_off_or_budgets_are_not_known_or_it_is_paused() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extender.cluster.history import DecisionHistory
 from extender.cluster.shadow import ShadowScore, ShadowVerdict, shadow_verdict
-from extender.inspect.explain import Look, Subject, explain
+from extender.inspect.explain import Subject, explain
 from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
 from extender.inspect.plan_text import render_table
@@ -209,7 +209,7 @@ def test_a_plan_names_placement_where_a_pool_is_in_the_shadow() -> None:
     snapshot = Snapshot(nodes=tuple(NODES), pods=(worker("w", node="a"),), ledger=AGES, taken=NOW)
     for text, is_shown in (("poolDefaults: {placement: shadow}\n", True), ("", False)):
         configuration = load_configuration(HEAD + text, source="test")
-        table = render_table(look_at(snapshot, configuration, source="test")[1])
+        table = render_table(look_at(snapshot, configuration, source="test").plan)
         assert ("PLACEMENT" in table and "shadow" in table) == is_shown
 
 
@@ -218,6 +218,5 @@ def test_an_explanation_says_that_a_worker_is_placed_in_the_shadow(text: str, is
     """Among the settings that concern it."""
     snapshot = Snapshot(nodes=tuple(NODES), pods=(worker("w", node="a"),), ledger=AGES, taken=NOW)
     configuration = load_configuration(HEAD + text, source="test")
-    state, plan = look_at(snapshot, configuration, source="test")
-    seen = Look(state=state, plan=plan, configuration=configuration)
-    assert ("in the shadow" in render_explanation(explain(seen, Subject.POD, "w"), plan)) == is_told
+    seen = look_at(snapshot, configuration, source="test")
+    assert ("in the shadow" in render_explanation(explain(seen, Subject.POD, "w"), seen.plan)) == is_told

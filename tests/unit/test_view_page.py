@@ -13,8 +13,7 @@ from importlib.resources import files
 import aiohttp
 import pytest
 
-from extender.inspect.explain import Look
-from extender.inspect.plan import plan_for
+from extender.inspect.plan import Look, plan_for
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.view.frames import Past
 from extender.inspect.view.view_model import Beside, View, view_of

@@ -13,9 +13,8 @@ from datetime import timedelta
 
 from extender.cluster.feed import FRESH, NODE_CLAIMS, NODE_POOLS, NODES, PODS, ClusterFeed, Optional, Required
 from extender.cluster.state import ClusterState
-from extender.inspect.explain import Look
 from extender.inspect.live_snapshot import FoundLedger, ReadBeside, find_ledger, read_beside, server_time
-from extender.inspect.plan import Plan, plan_for
+from extender.inspect.plan import Look, Plan, plan_for
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.view.frames import Past
 from extender.inspect.view.happenings import with_happenings

@@ -18,8 +18,9 @@ from typing import Protocol
 
 from aiohttp import web
 
-from extender.inspect.explain import Look, NotThere, Subject, explain
+from extender.inspect.explain import NotThere, Subject, explain
 from extender.inspect.explain_text import render_explanation
+from extender.inspect.plan import Look
 from extender.inspect.text import printable
 from extender.inspect.view.frames import Past, frame_of
 from extender.inspect.view.view_model import View
