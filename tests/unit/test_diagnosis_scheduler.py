@@ -15,7 +15,7 @@ from extender.inspect.doctor.scheduler import check_extender, check_sample, chec
 from extender.inspect.doctor.scheduler_calls import check_calls, check_names
 from extender.policy.scheduler_silence import HandshakeFailure, Refusal
 from tests.builders import minutes_ago, node, node_claim, worker
-from tests.evidence import called, config, evidence, extender, facts, profile
+from tests.evidence import called, config, configured, evidence, extender, facts, profile
 
 CA = {"caFile": "/ca"}
 HTTPS = {"urlPrefix": "https://127.0.0.1:8888"}
@@ -178,10 +178,11 @@ def test_a_lease_that_nobody_writes_is_a_problem() -> None:
 
 
 def test_without_a_lease_serve_is_not_installed_or_may_not_write() -> None:
-    """Which of the two, its pods tell."""
+    """Which of the two, its pods tell; ``run`` serves too."""
     assert check_calls(evidence(webhook=None)).verdict is UNKNOWN
-    serve = Program(namespace="warmnode", name="serve-1", program="warmnode", arguments=("serve",))
-    assert check_calls(evidence(webhook=None, programs=(serve,))).verdict is PROBLEM
+    for role, verdict in (("serve", PROBLEM), ("run", PROBLEM), ("reap", UNKNOWN)):
+        program = Program(namespace="warmnode", name="a", program="warmnode", arguments=(role,))
+        assert check_calls(evidence(webhook=None, programs=(program,))).verdict is verdict
 
 
 def test_leases_that_may_not_be_read_are_not_known() -> None:
@@ -458,6 +459,16 @@ def test_a_weight_is_measured_by_the_profile_that_the_workers_use() -> None:
     """With one plugin of weight 1 left, 11 is enough."""
     bare = config(extender(weight=11), profiles=[profile(plugins={"score": ONLY_FIT})])
     assert check_weight(evidence(scheduler_configs=(bare,))).verdict is OK
+
+
+def test_of_two_profiles_the_worse_is_told_first() -> None:
+    """Both call, and plugins of one outweigh age."""
+    both = configured(webhook={"schedulers": ["bare", "warmnode"]})
+    mixed = config(extender(weight=11), profiles=[profile("bare", plugins={"score": ONLY_FIT}), profile()])
+    finding = check_weight(evidence(configuration=both, scheduler_configs=(mixed,)))
+    assert finding.verdict is PROBLEM
+    assert "plugins can outweigh every score" in finding.summary
+    assert finding.details == ("weight 11, and age decides from 11 on (profile bare)",)
 
 
 def test_another_extender_that_scores_deserves_a_look() -> None:
