@@ -91,13 +91,14 @@ def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozens
         changed |= feasible ^ kept.feasible
     fits, on = kept.fits, needed.on
     if changed is None or len(changed) * _FEW > len(fits):
-        rooms = zip(ranking, fits, strict=True)
-        kept.reach = Reach(free_room(fit, on[name], feasible=name in feasible) for name, fit in rooms)
+        kept.reach = Reach(
+            free_room(fit, on.get(name, 0)) if name in feasible else 0 for name, fit in zip(ranking, fits, strict=True)
+        )
     else:
         for name in changed:
             if name in ranking:
                 place = ranking.place(name) - 1
-                kept.reach.put(place, free_room(fits[place], on[name], feasible=name in feasible))
+                kept.reach.put(place, free_room(fits[place], on.get(name, 0)) if name in feasible else 0)
     kept.feasible, kept.revision = feasible, needed.revision
 
 

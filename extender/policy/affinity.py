@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -77,10 +77,10 @@ class KeyHistory:
         used = keys.get(key) if keys is not None else None
         return -math.inf if used is None else round(used, _EQUAL_DIGITS)
 
-    def by_use(self, key: str) -> Iterator[tuple[float, str]]:
-        """Give the nodes where this key ran, with its `use` there, the most used first, at most `MOST_NODES`."""
-        nodes = self._nodes
-        return ((round(nodes[node][key], _EQUAL_DIGITS), node) for node in self._nodes_of.get(key, ())[:MOST_NODES])
+    def by_use(self, key: str, among: Container[str]) -> Iterator[tuple[float, str]]:
+        """Give those nodes where this key ran, with its `use` there, the most used first: of at most `MOST_NODES`."""
+        found, nodes = self._nodes_of.get(key, ())[:MOST_NODES], self._nodes
+        return ((round(nodes[node][key], _EQUAL_DIGITS), node) for node in filter(among.__contains__, found))
 
     def uses(self, node: str, now: datetime) -> list[KeyUse]:
         """List a node's keys as of ``now``: 1. most used of late first; 2. by name."""

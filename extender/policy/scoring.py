@@ -122,12 +122,12 @@ def key_first(candidates: Container[str], ranking: Ranking, affinity: Affinity) 
     """
     equals: list[tuple[PreferenceKey, str]] = []
     last = math.inf
-    for use, name in affinity.history.by_use(affinity.key):
+    for use, name in affinity.history.by_use(affinity.key, candidates):
         if use != last:
             yield from (each for _, each in sorted(equals))
             equals, last = [], use
         place = ranking.get(name)
-        if place is not None and not place[0] and place <= affinity.end and name in candidates:
+        if place is not None and not place[0] and place <= affinity.end:
             equals.append((place, name))
     yield from (each for _, each in sorted(equals))
 

@@ -23,13 +23,13 @@ _ROUNDING = 1e-6
 """30 x 0.1 is a little more than 3 where numbers are binary, and must not take one more node."""
 
 
-def free_room(fits: int, on: int, *, feasible: bool) -> int:
-    """Say how many more workers a node takes, as far as one can know.
+def free_room(fits: int, on: int) -> int:
+    """Say how many more workers a feasible node takes, as far as one can know. One that is not feasible takes none.
 
-    1. None where it is not feasible for the next one: it is full. 2. Else as many as fit on an empty one, without those
-    that are ``on`` it, and at least one. A wrong number is a wrong slack and nothing worse.
+    As many as fit on an empty one, without those that are ``on`` it, and at least one. A wrong number is a wrong slack
+    and nothing worse.
     """
-    return max(fits - on, 1) if feasible else 0
+    return fits - on if fits > on else 1
 
 
 class Reach:

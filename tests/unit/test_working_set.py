@@ -120,7 +120,7 @@ def test_the_set_shrinks_with_the_load(rooms: list[int], workers: int, ended: li
 def test_a_wrong_capacity_is_a_wrong_slack_and_nothing_worse(nodes: list[tuple[int, int, bool]], workers: int) -> None:
     """Whatever nodes are taken to hold: the oldest feasible one is inside, and no more of them than room is wanted."""
     wanted = wanted_room(workers, 0.1)
-    size = Reach(free_room(fits, on, feasible=feasible) for fits, on, feasible in nodes).nodes(wanted)
+    size = Reach(free_room(fits, on) if feasible else 0 for fits, on, feasible in nodes).nodes(wanted)
     inside = [feasible for _, _, feasible in nodes[:size]]
     assert any(inside) or not any(feasible for _, _, feasible in nodes)
     assert sum(inside) <= ceil(wanted)
@@ -131,7 +131,7 @@ def test_without_slack_the_set_ends_with_the_node_that_age_would_choose(
     nodes: list[tuple[int, bool]], workers: int
 ) -> None:
     """So a slack of nothing is age alone, and costs what that costs."""
-    size = Reach(free_room(5, on, feasible=feasible) for on, feasible in nodes).nodes(wanted_room(workers, 0.0))
+    size = Reach(free_room(5, on) if feasible else 0 for on, feasible in nodes).nodes(wanted_room(workers, 0.0))
     assert size == next((place for place, (_, feasible) in enumerate(nodes, 1) if feasible), len(nodes))
 
 
