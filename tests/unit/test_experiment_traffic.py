@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -59,6 +60,16 @@ def test_swing_moves_work_from_the_trough_to_the_crest() -> None:
     tasks = arrivals(Traffic(rate=10, work=10, period=100, swing=0.8), 1, 1000)
     crest = sum(each.at % 100 < 50 for each in tasks)
     assert 0.72 < crest / len(tasks) < 0.79
+    later = arrivals(Traffic(rate=10, work=10, period=100, swing=0.8, rises=50), 1, 1000)
+    assert 0.21 < sum(each.at % 100 < 50 for each in later) / len(later) < 0.28
+
+
+def test_little_work_comes_while_runs_start() -> None:
+    """No workload is above its average in the first hundred seconds, and those of one batch differ in their crests."""
+    for workload in WORKLOADS.values():
+        early = [task for task in arrivals(replace(workload.traffic, rate=50), 1, 100) if task.at < 100]
+        assert len(early) < 0.8 * 50 * 100
+    assert WORKLOADS["jobs1"].traffic.rises != WORKLOADS["jobs2"].traffic.rises
 
 
 def test_models_are_as_popular_as_those_of_the_service() -> None:

@@ -33,13 +33,15 @@ class Task:
 class Traffic:
     """How tasks arrive: ``rate`` a second on average, of ``work`` seconds on average.
 
-    The rate goes up and down by the part ``swing`` of itself, in waves of ``period`` seconds that begin upwards.
+    The rate goes up and down by the part ``swing`` of itself, in waves of ``period`` seconds. ``rises`` is a second at
+    which it is average and goes up.
     """
 
     rate: float
     work: float
     period: float
     swing: float = 0.0
+    rises: float = 0.0
 
 
 def arrivals(traffic: Traffic, seed: int, seconds: float) -> tuple[Task, ...]:
@@ -58,6 +60,6 @@ def _times(traffic: Traffic, random: Random, seconds: float) -> Iterator[float]:
     highest = traffic.rate * (1 + traffic.swing)
     now = 0.0
     while (now := now + random.expovariate(highest)) < seconds:
-        rate = traffic.rate * (1 + traffic.swing * math.sin(2 * math.pi * now / traffic.period))
+        rate = traffic.rate * (1 + traffic.swing * math.sin(2 * math.pi * (now - traffic.rises) / traffic.period))
         if random.random() * highest < rate:
             yield now

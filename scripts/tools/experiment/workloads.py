@@ -14,7 +14,9 @@ PERIOD = 400.0
 """Seconds from one wave to the next: long against Karpenter's 10 s poll and 15 s validation."""
 WORK = 17.0 / TIMES_FASTER
 """Seconds of a task on average, without the loading."""
-SWING = 0.6
+SWING = 0.5
+EARLY, LATE = 100.0, 200.0
+"""When the waves rise: there is little work while runs start, and not all side by side have their crest at once."""
 
 
 class Kind(StrEnum):
@@ -49,30 +51,36 @@ class Workload:
         return self.slots + 1
 
 
-def _jobs(slots: int, rate: float) -> Workload:
+def _traffic(rate: float, rises: float) -> Traffic:
+    return Traffic(rate=rate, work=WORK, period=PERIOD, swing=SWING, rises=rises)
+
+
+def _jobs(slots: int, rate: float, rises: float) -> Workload:
     return Workload(
         name=f"jobs{slots}",
         title=f"Jobs, {slots} a node",
         kind=Kind.JOBS,
         slots=slots,
-        traffic=Traffic(rate=rate, work=WORK, period=PERIOD, swing=SWING),
+        traffic=_traffic(rate, rises),
         policy="WhenEmpty",
         # Jobs end by themselves and none is ever idle: reaper and deletion cost would have nothing to do.
         arms=("default", "packing", "placement", "window5", "set10", "set25"),
     )
 
 
-_POOL = Traffic(rate=0.9, work=WORK, period=PERIOD, swing=SWING)
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        *(_jobs(slots, rate) for slots, rate in ((1, 0.8), (2, 0.9), (4, 1.1), (8, 1.6))),
+        _jobs(1, 0.7, EARLY),
+        _jobs(2, 0.8, LATE),
+        _jobs(4, 0.9, EARLY),
+        _jobs(8, 1.2, LATE),
         Workload(
             name="sessions",
             title="Long-lived workers that serve sessions",
             kind=Kind.SESSIONS,
             slots=4,
-            traffic=_POOL,
+            traffic=_traffic(0.8, EARLY),
             policy="WhenEmpty",
             arms=("default", "packing", "keyed"),
         ),
@@ -81,7 +89,7 @@ WORKLOADS = {
             title="A Deployment that is scaled up and down",
             kind=Kind.DEPLOYMENT,
             slots=4,
-            traffic=_POOL,
+            traffic=_traffic(0.8, LATE),
             policy="WhenEmptyOrUnderutilized",
             arms=("default", "packing", "warmnode"),
         ),
