@@ -199,7 +199,7 @@ def _report(
     }
     note = (
         "Each worker has a key, and the request's key ran on about 100 of the nodes; it chooses in the working set. "
-        "Requests of one size have the same feasible nodes, as those of a pool do from one moment to the next. CPU times "
+        "Requests of one size have the same feasible nodes, as those of a pool have as a rule. CPU times "
         "are the best of many calls in one process, without HTTP."
     )
     return Report(
