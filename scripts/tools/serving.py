@@ -188,10 +188,11 @@ def serving(**arguments: Any) -> Iterator[Serve]:
         serve.close()
 
 
-def scheduler_config(source: Path, webhook_port: int) -> dict[str, Any]:
+def scheduler_config(source: Path, webhook_port: int, *, http_timeout: str | None = None) -> dict[str, Any]:
     """Read the shipped scheduler configuration and point it at a port here; nothing else is changed.
 
-    Leader election is off: it names a namespace that exists only where warmnode is installed.
+    ``http_timeout`` is for a machine that may not answer within the shipped one. Leader election is off: it names a
+    namespace that exists only where warmnode is installed.
     """
     import yaml
 
@@ -199,4 +200,5 @@ def scheduler_config(source: Path, webhook_port: int) -> dict[str, Any]:
     config["leaderElection"] = {"leaderElect": False}
     for extender in config["extenders"]:
         extender["urlPrefix"] = f"http://127.0.0.1:{webhook_port}"
+        extender["httpTimeout"] = http_timeout or extender["httpTimeout"]
     return config

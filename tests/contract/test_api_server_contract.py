@@ -195,7 +195,7 @@ async def test_bookmark_has_a_version_and_no_content(client: KubeClient, space: 
     """It comes two seconds before the end at the latest, if something has happened that the selection does not show."""
     path = f"/api/v1/namespaces/{space}/pods"
     start = version(decoded(await client.get_bytes(path)))
-    params = {"allowWatchBookmarks": "true", "timeoutSeconds": "4", "resourceVersion": start, "labelSelector": "none"}
+    params = {"allowWatchBookmarks": "true", "timeoutSeconds": "8", "resourceVersion": start, "labelSelector": "none"}
     (bookmark,) = await events(client, path, 1, then=lambda: create_pod(client, path), **params)
     assert bookmark["type"] == "BOOKMARK"
     assert bookmark["object"]["kind"] == "Pod"

@@ -10,7 +10,7 @@ import pytest
 from scripts.tools.controlplane import ControlPlane, Process
 from scripts.tools.controlplane.processes import free_ports
 from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
-from tests.integration.ground import Ground
+from tests.integration.ground import HTTP_TIMEOUT, Ground
 
 PRIORITIES = {"placeholder": -10, "low": 10, "middle": 100, "high": 1000}
 
@@ -23,13 +23,14 @@ def webhook_port() -> int:
 
 @pytest.fixture(scope="session")
 def scheduler(control_plane: ControlPlane, webhook_port: int) -> Process:
-    """A stock kube-scheduler with the shipped configuration. It ends with the control plane."""
+    """A stock kube-scheduler with the shipped configuration and more patience. It ends with the control plane."""
     for name, value in PRIORITIES.items():
         metadata = {"name": name}
         control_plane.create(
             {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": value}
         )
-    return control_plane.start_scheduler("warmnode", scheduler_config(SCHEDULER_CONFIG, webhook_port))
+    config = scheduler_config(SCHEDULER_CONFIG, webhook_port, http_timeout=f"{HTTP_TIMEOUT}s")
+    return control_plane.start_scheduler("warmnode", config)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from scripts.tools.serving import Serve
 T = TypeVar("T")
 
 SECONDS = 60.0
+HTTP_TIMEOUT = 2.0
+"""Seconds in which the scheduler wants an answer. Shipped is an eighth of it; here control planes share a machine."""
 LEDGER = "warmnode-first-seen"
 POOL_LABEL = "warmnode.dev/pool"
 POOL = "ducks"

@@ -22,7 +22,7 @@ from scripts.tools.controlplane.karpenter import create_node_class, karpenter_op
 from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.controlplane.processes import free_ports
 from scripts.tools.serving import SCHEDULER_CONFIG, Serve, scheduler_config
-from tests.integration.ground import LEDGER, epoch
+from tests.integration.ground import HTTP_TIMEOUT, LEDGER, epoch
 from tests.integration.reapers import COST, ELECTION, IDLE, LONG_AGO
 
 T = TypeVar("T")
@@ -66,7 +66,8 @@ class Stage:
             create_node_class(self.control_plane)
             create_node_class(self.control_plane, "slow", delay="2m")
             (port,) = free_ports(1)
-            self.control_plane.start_scheduler("warmnode", scheduler_config(SCHEDULER_CONFIG, port))
+            config = scheduler_config(SCHEDULER_CONFIG, port, http_timeout=f"{HTTP_TIMEOUT}s")
+            self.control_plane.start_scheduler("warmnode", config)
             self.warmnode = Serve(
                 kubeconfig=self.control_plane.kubeconfig,
                 log=self._folder / "warmnode.log",

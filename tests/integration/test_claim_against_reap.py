@@ -40,7 +40,7 @@ from tests.racing import REAPING, SETTINGS, Silent
 
 pytestmark = pytest.mark.controlplane
 
-ROUNDS, WORKERS, CLAIMANTS = 60, 5, 3
+ROUNDS, WORKERS, CLAIMANTS = 10, 5, 3
 
 
 def now() -> datetime:
@@ -133,11 +133,14 @@ class Round:
                 continue
 
 
+@pytest.mark.parametrize("part", range(6))
 async def test_no_claimed_worker_is_evicted_and_no_worker_is_lost_to_both(
-    control_plane: ControlPlane, namespace: str, client: KubeClient
+    control_plane: ControlPlane, namespace: str, client: KubeClient, part: int
 ) -> None:
     """Sixty pools of five workers, three claims and a reaper for each at the same time: whoever was told of a claim has
     a worker that is not going, and that nobody else was told of.
+
+    In parts: Kubernetes deletes the pods of a node that it has missed for forty seconds.
     """
     await asyncio.to_thread(create_workers, control_plane, namespace)
     path = f"/api/v1/namespaces/{namespace}/pods"
@@ -147,7 +150,7 @@ async def test_no_claimed_worker_is_evicted_and_no_worker_is_lost_to_both(
         by_pool.setdefault(pod.pool or "", []).append(pod)
     outcomes = Counter[str]()
     told: set[str] = set()
-    for number, found in enumerate(by_pool.values()):
+    for number, found in enumerate(by_pool.values(), part * ROUNDS):
         one = Round(client, f"{namespace}-gone", found, Random(number))  # noqa: S311 - the same in every run
         *claims, _, _ = await asyncio.gather(
             *(one.claim(each) for each in range(CLAIMANTS)), one.reap(), one.change_status()
@@ -162,8 +165,7 @@ async def test_no_claimed_worker_is_evicted_and_no_worker_is_lost_to_both(
     assert len(told) == outcomes["claimed"], "each worker for one claimant"
     assert held & going == set()
     outcomes["evicted"] = len(going)
-    assert outcomes["claimed"] > 20, outcomes
-    assert outcomes["evicted"] > 20, outcomes
+    assert min(outcomes["claimed"], outcomes["evicted"]) > 2, outcomes
     names = [pod.name for pod in after]
     with ThreadPoolExecutor(4) as threads:
         gone = {"gracePeriodSeconds": 0}

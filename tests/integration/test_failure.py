@@ -13,12 +13,10 @@ from contextlib import contextmanager
 import pytest
 
 from scripts.tools.controlplane import ControlPlane, Process
-from tests.integration.ground import Ground, epoch
+from tests.integration.ground import HTTP_TIMEOUT, Ground, epoch
 
 pytestmark = pytest.mark.controlplane
 
-HTTP_TIMEOUT = 0.25
-"""As in the shipped scheduler configuration."""
 BOUND = HTTP_TIMEOUT + 2.0
 JSON = b"Content-Type: application/json\r\n"
 

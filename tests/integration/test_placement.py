@@ -16,7 +16,7 @@ from scripts.tools.controlplane import ControlPlane, Options, wait_for
 from scripts.tools.controlplane.fixtures import RequireBinaries
 from scripts.tools.controlplane.processes import free_ports
 from scripts.tools.serving import SCHEDULER_CONFIG, Serve, scheduler_config
-from tests.integration.ground import POOL, POOL_LABEL, SECONDS, TOLERATE_ALL, Ground, decisions, settled
+from tests.integration.ground import HTTP_TIMEOUT, POOL, POOL_LABEL, SECONDS, TOLERATE_ALL, Ground, decisions, settled
 
 pytestmark = pytest.mark.controlplane
 
@@ -201,7 +201,7 @@ def test_managed_resources_keep_other_pods_off_the_webhook(ground: Ground, tmp_p
     assert commented in shipped
     changed = tmp_path / "scheduler.yaml"
     changed.write_text(shipped.replace(commented, commented.replace("    # ", "    ")))
-    config = scheduler_config(changed, port)
+    config = scheduler_config(changed, port, http_timeout=f"{HTTP_TIMEOUT}s")
     assert config["extenders"][0]["managedResources"] == [{"name": "warmnode.dev/worker", "ignoredByScheduler": False}]
     config["profiles"][0]["schedulerName"] = "managed"  # the session's scheduler goes by the shipped name
 
@@ -245,7 +245,8 @@ def test_all_of_a_thousand_nodes_are_candidates(require_binaries: RequireBinarie
         serve = Serve(
             kubeconfig=alone.kubeconfig, log=tmp_path / "log", arguments=["--log-level", "debug"], webhook_port=port
         )
-        alone.start_scheduler("warmnode", scheduler_config(SCHEDULER_CONFIG, port))
+        config = scheduler_config(SCHEDULER_CONFIG, port, http_timeout=f"{HTTP_TIMEOUT}s")
+        alone.start_scheduler("warmnode", config)
         try:
             serve.start()
             pod = {

@@ -16,7 +16,7 @@ from scripts.tools.controlplane import ControlPlane, Json, Options, wait_for
 from scripts.tools.controlplane.fixtures import RequireBinaries
 from scripts.tools.controlplane.processes import free_ports
 from scripts.tools.serving import SCHEDULER_CONFIG, Serve, scheduler_config
-from tests.integration.ground import POOL, POOL_LABEL
+from tests.integration.ground import HTTP_TIMEOUT, POOL, POOL_LABEL
 
 pytestmark = pytest.mark.controlplane
 
@@ -92,7 +92,7 @@ def test_nothing_changes_and_the_counts_are_what_happened(require_binaries: Requ
         )
         try:
             serve.start()
-            asking = scheduler_config(SCHEDULER_CONFIG, port)
+            asking = scheduler_config(SCHEDULER_CONFIG, port, http_timeout=f"{HTTP_TIMEOUT}s")
             score = {"disabled": [{"name": "NodeAffinity"}], "enabled": [{"name": "NodeAffinity", "weight": NO_TIES}]}
             asking["profiles"][0].setdefault("plugins", {})["score"] = score
             without = plane.start_scheduler("without", {key: asking[key] for key in asking if key != "extenders"})
