@@ -24,8 +24,6 @@ from extender.loops.election_observer import ElectionObserver, LossReason
 from extender.policy.election import (
     LeaseRecord,
     Sighting,
-    leads_until_seconds,
-    may_take,
     next_record,
     released,
     sight,
@@ -114,12 +112,7 @@ class LeaderElector:
     async def _contend(self) -> None:
         lease = await self._bounded(self.store.read())
         self._look_at(lease)
-        if self._is_released or not may_take(
-            self._seen,
-            identity=self.identity,
-            lease_duration=self.lease_duration,
-            now_seconds=self.clock.steady().seconds,
-        ):
+        if self._is_released or self.clock.steady().seconds < self._takeable_at_seconds:
             return
         record = next_record(
             None if lease is None else lease.record,
@@ -163,10 +156,12 @@ class LeaderElector:
         pause = retry * (1 + JITTER * self.random.random())
         if asked is not None:
             return max(pause, min(asked, self.renew_deadline / 2).total_seconds())
-        takeable = takeable_at_seconds(self._seen, identity=self.identity, lease_duration=self.lease_duration)
-        if takeable > self.clock.steady().seconds:
-            pause = min(pause, max(takeable - self.clock.steady().seconds, retry / 10))
-        return pause
+        left = self._takeable_at_seconds - self.clock.steady().seconds
+        return min(pause, max(left, retry / 10)) if left > 0 else pause
+
+    @property
+    def _takeable_at_seconds(self) -> float:
+        return takeable_at_seconds(self._seen, identity=self.identity, lease_duration=self.lease_duration)
 
     # -- what changes -------------------------------------------------------------------------------------------------
 
@@ -184,7 +179,7 @@ class LeaderElector:
         self._notice_end()
         if self._is_released:
             return
-        self._leads_until_seconds = leads_until_seconds(sent_seconds, self.renew_deadline)
+        self._leads_until_seconds = sent_seconds + self.renew_deadline.total_seconds()
         if not self.is_leader:
             return  # the answer took too long
         self._set_timer()

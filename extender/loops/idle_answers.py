@@ -89,7 +89,8 @@ class Answers:
 
     def of(self, rules: SourceRules) -> list[SourceMemory]:
         """Give what the sources of a pool were asked and said. Pools with the same source share it."""
-        return [self._asked.get(source) or self._begin(source) for source in rules.outside]
+        now = self.clock.steady()
+        return [self._asked.setdefault(source, SourceMemory(source, now)) for source in rules.outside]
 
     def ask_due(self, sources: Sequence[SourceMemory], worker: Pod, now: Steady) -> None:
         """Queue the questions about a worker whose interval is over, unless they are under way."""
@@ -120,10 +121,6 @@ class Answers:
         self._asked.clear()
         while not self._queue.empty():
             self._queue.get_nowait()
-
-    def _begin(self, source: Source) -> SourceMemory:
-        asked = self._asked[source] = SourceMemory(source, self.clock.steady())
-        return asked
 
     async def _ask(self, asked: SourceMemory, worker: Pod) -> None:
         source = asked.source

@@ -107,15 +107,19 @@ def is_not_heard_of(node: Node, now: datetime) -> bool:
 def _silent_from(node: Node) -> datetime:
     if node.not_ready_since is None:
         return FOREVER
-    return node.not_ready_since if node.unreachable else _later(node.not_ready_since, NOT_READY_FOR)
+    return node.not_ready_since if node.unreachable else later(node.not_ready_since, NOT_READY_FOR)
 
 
 def _hangs(worker: Pod, now: datetime) -> bool:
-    return worker.terminating and worker.going_until is not None and _later(worker.going_until, STUCK_AFTER) <= now
+    return worker.terminating and worker.going_until is not None and later(worker.going_until, STUCK_AFTER) <= now
 
 
-def _later(time: datetime, by: timedelta) -> datetime:
-    return time + by if time < FOREVER - by else FOREVER
+def later(time: datetime, by: timedelta) -> datetime:
+    """Add, up to the end of time."""
+    try:
+        return time + by
+    except OverflowError:
+        return FOREVER
 
 
 def turns_at(
@@ -123,7 +127,7 @@ def turns_at(
 ) -> datetime:
     """Say when `ending_of` may next say something else because of the time alone, `FOREVER` where it will not."""
     turns = [_silent_from(node), expiry_nears_at(claim, rules) if claim is not None else FOREVER]
-    turns += [_later(worker.going_until, STUCK_AFTER) for worker in workers if worker.going_until is not None]
+    turns += [later(worker.going_until, STUCK_AFTER) for worker in workers if worker.going_until is not None]
     return min((turn for turn in turns if turn > now), default=FOREVER)
 
 
@@ -136,7 +140,4 @@ def expiry_nears_at(claim: NodeClaim, rules: EndingRules) -> datetime:
     if claim.expire_after is None or not rules.expiry_horizon:
         return FOREVER
     horizon = min(rules.expiry_horizon, claim.expire_after / EXPIRY_SHARE)
-    try:
-        return claim.created + (claim.expire_after - horizon)
-    except OverflowError:
-        return FOREVER
+    return later(claim.created, claim.expire_after - horizon)

@@ -72,16 +72,6 @@ def takeable_at_seconds(seen: Sighting | None, *, identity: str, lease_duration:
     return seen.at_seconds + term.total_seconds()
 
 
-def may_take(seen: Sighting | None, *, identity: str, lease_duration: timedelta, now_seconds: float) -> bool:
-    """Tell whether ``identity`` may write itself into the Lease now: see `takeable_at_seconds`."""
-    return now_seconds >= takeable_at_seconds(seen, identity=identity, lease_duration=lease_duration)
-
-
-def leads_until_seconds(sent_seconds: float, renew_deadline: timedelta) -> float:
-    """Tell when leadership ends by itself. ``sent_seconds`` was read before the last successful write was sent."""
-    return sent_seconds + renew_deadline.total_seconds()
-
-
 def next_record(before: LeaseRecord | None, *, identity: str, lease_duration: timedelta, now: datetime) -> LeaseRecord:
     """Write ``identity`` into the record, as a renewal where it is there already. ``before`` None: no Lease yet.
 

@@ -25,6 +25,7 @@ from extender.model import (
     labels_from_text,
 )
 from extender.policy.cluster_view import ClusterView
+from extender.policy.departure import later
 from extender.policy.idleness import NODE, asks_not_to_be_disturbed, is_bound_to_its_node
 from extender.policy.pools import selects
 from extender.policy.schedules import BadSchedule, parse_schedule
@@ -150,7 +151,7 @@ def takeable_from(claim: NodeClaim | None, consolidate_after: timedelta, emptied
     consolidatable = claim.consolidatable_since if claim is not None else None
     if not began:
         return consolidatable
-    ready = _later(max(began), consolidate_after)
+    ready = later(max(began), consolidate_after)
     return ready if consolidatable is None else max(ready, consolidatable)
 
 
@@ -160,15 +161,7 @@ def is_next(takeable: datetime | None, free: datetime | None, now: datetime) -> 
     ``free`` is since when the budget is not used up, None: for as long as is known. While it was, the node only waited.
     """
     since = takeable if free is None or takeable is None else max(takeable, free)
-    return since is None or now < _later(since, SOON)
-
-
-def _later(time: datetime, by: timedelta) -> datetime:
-    """Add, up to the end of time."""
-    try:
-        return time + by
-    except OverflowError:
-        return FOREVER
+    return since is None or now < later(since, SOON)
 
 
 def room_to_disrupt(node_pool: NodePool, share: Share, now: datetime) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -20,7 +20,7 @@ from extender.logs import fields
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.decisions import ClaimDecision
 from extender.policy.marks import format_idle_mark
-from extender.web.api_bodies import ClaimBody, ClaimListBody, WantedBody
+from extender.web.api_bodies import ClaimBody, ClaimListBody
 from extender.web.callers import Caller
 from extender.web.claim_values import ClaimRequest, Granted, NothingToClaim
 from extender.web.claim_wire import (
@@ -152,8 +152,7 @@ class ClaimAnswers:
 
     async def wanted(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
         """Say how many workers the pool should have."""
-        found = await self._wanted.of(call.pool, call.settings)
-        return json_response(WantedBody(pool=call.pool, wanted=found.wanted, **asdict(found))), ClaimOutcome.LISTED
+        return json_response(await self._wanted.of(call.pool, call.settings)), ClaimOutcome.LISTED
 
     def _shown(self, granted: Granted) -> ClaimBody:
         node = self._state.nodes.get(granted.worker.node or "")

@@ -16,26 +16,13 @@ from extender.cluster.state import ClusterState
 from extender.model import SkipReason
 from extender.policy.claims import PoolClaims, use_on
 from extender.telemetry import Figure, Metrics
+from extender.web.api_bodies import WantedBody
 from extender.web.waiting_claims import Lines
 
 NODES_BETWEEN_YIELDS = 50
 EVERY = timedelta(seconds=15)
 """A look at 100,000 workers takes a tenth of a second."""
 LASTS = timedelta(seconds=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The workers that a pool should have. ``waiting`` is of this replica only: others do not tell it of theirs."""
-
-    busy: int
-    claimed: int
-    waiting: int
-    spare: int
-
-    @property
-    def wanted(self) -> int:
-        return self.busy + self.claimed + self.waiting + self.spare
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -59,7 +46,7 @@ class WantedWorkers:
                 await self.count()
             await asyncio.sleep((LASTS if self._at is None else EVERY).total_seconds())
 
-    async def of(self, pool: str, settings: PoolClaims) -> Wanted:
+    async def of(self, pool: str, settings: PoolClaims) -> WantedBody:
         """Say how many workers a pool should have now."""
         if self._at is None or self.clock.steady() - self._at >= LASTS:
             await self.count()
@@ -86,10 +73,9 @@ class WantedWorkers:
                 yield Figure(metrics.pool_wanted, (pool,), wanted.wanted)
                 yield Figure(metrics.claims_waiting, (pool,), wanted.waiting)
 
-    def _wanted(self, pool: str, settings: PoolClaims) -> Wanted:
-        return Wanted(
-            busy=self._counts[pool, SkipReason.BUSY],
-            claimed=self._counts[pool, SkipReason.CLAIMED],
-            waiting=self.lines.waiting(pool),
-            spare=settings.spare,
-        )
+    def _wanted(self, pool: str, settings: PoolClaims) -> WantedBody:
+        """``waiting`` is of this replica only: others do not tell it of theirs."""
+        busy, claimed = self._counts[pool, SkipReason.BUSY], self._counts[pool, SkipReason.CLAIMED]
+        waiting = self.lines.waiting(pool)
+        wanted = busy + claimed + waiting + settings.spare
+        return WantedBody(pool=pool, wanted=wanted, busy=busy, claimed=claimed, waiting=waiting, spare=settings.spare)
