@@ -76,8 +76,9 @@ def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
     """
     meta = raw.metadata
     pool = (meta.labels or {}).get(NODE_POOL_LABEL)
-    true = {_CONDITIONS[each.type]: each for each in raw.status.conditions or () if _is_true_and_known(each)}
-    reboot = next((each for each in raw.status.conditions or () if each.type == NodeClaimCondition.REBOOTING), None)
+    stated = raw.status.conditions or ()
+    true = {_CONDITIONS[each.type]: each for each in stated if each.status == "True" and each.type in _CONDITIONS}
+    reboot = next((each for each in stated if each.type == NodeClaimCondition.REBOOTING), None)
     if reboot is not None and not _is_later(true.get(NodeClaimCondition.DISRUPTION_REASON), reboot):
         true.pop(NodeClaimCondition.DISRUPTION_REASON, None)
     initialized = true.get(NodeClaimCondition.INITIALIZED)
@@ -94,10 +95,6 @@ def node_claim_from(raw: NodeClaimObject) -> NodeClaim:
         quiet_since=utc(raw.status.last_pod_event_time or (initialized.last_transition_time if initialized else None)),
         consolidatable_since=utc(consolidatable.last_transition_time) if consolidatable is not None else None,
     )
-
-
-def _is_true_and_known(condition: Condition) -> bool:
-    return condition.status == "True" and condition.type in _CONDITIONS
 
 
 def _is_later(condition: Condition | None, other: Condition) -> bool:

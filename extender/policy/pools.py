@@ -43,21 +43,17 @@ def cache_key_of(labels: Mapping[str, str], rule: CacheKeyRule | None) -> str | 
 
 
 def pool_of(namespace: str, labels: Mapping[str, str], pools: Sequence[Pool] | None) -> str | None:
-    """Name the pool of a pod, None for a pod of no pool. The first pool that matches wins.
+    """Name the pool of a pod, None for a pod of no pool. The first pool that matches wins: 1. its namespace is listed,
+    or none is; 2. the selector.
 
     ``pools`` None means that no pool is configured: then the label ``warmnode.dev/pool`` names the pool.
     """
     if pools is None:
         return labels.get(POOL_LABEL) or None
     for pool in pools:
-        if is_member(namespace, labels, pool):
+        if (not pool.namespaces or namespace in pool.namespaces) and selects(pool.selector, labels):
             return pool.name
     return None
-
-
-def is_member(namespace: str, labels: Mapping[str, str], pool: Pool) -> bool:
-    """Match a pod against a pool: 1. namespace listed, or none listed; 2. the selector."""
-    return (not pool.namespaces or namespace in pool.namespaces) and selects(pool.selector, labels)
 
 
 def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
