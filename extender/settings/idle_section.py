@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, model_serializ
 
 from extender.policy.defaults import HttpProbe, PrometheusSource
 from extender.policy.durations import PositiveDuration, format_duration
-from extender.settings.mistakes import FieldConflict, refuse
+from extender.settings.mistakes import FieldMistake, refuse
 from extender.settings.section import NOT_EMPTY, Section
 
 
@@ -28,7 +28,7 @@ def _timeout_fits(source: _Source) -> _Source:
     if source.timeout > source.interval:
         timeout, interval = format_duration(source.timeout), format_duration(source.interval)
         problem = f"timeout ({timeout}) must not be longer than interval ({interval})"
-        refuse([FieldConflict(fields=(("timeout",), ("interval",)), problem=problem)])
+        refuse([FieldMistake(fields=(("timeout",), ("interval",)), problem=problem)])
     return source
 
 
@@ -81,13 +81,13 @@ class IdleSettings(Section):
     stale_after: PositiveDuration = timedelta(seconds=30)
     """An older answer of `http` or `prometheus` counts as busy. Longer than the interval of each source."""
 
-    def _conflicts(self) -> Iterator[FieldConflict]:
+    def _conflicts(self) -> Iterator[FieldMistake]:
         for position, source in enumerate(self.sources):
             choice = source.choice
             if isinstance(choice, AnnotationSource) or self.stale_after > choice.interval:
                 continue
             kind = "http" if source.http else "prometheus"
-            yield FieldConflict(
+            yield FieldMistake(
                 fields=(("staleAfter",), ("sources", position, kind, "interval"), ("sources",)),
                 problem=f"staleAfter ({format_duration(self.stale_after)}) must be longer than the interval of each"
                 f" source ({format_duration(choice.interval)}), or workers turn busy between two answers",

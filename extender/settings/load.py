@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from extender.settings.document import Document
-from extender.settings.mistake_texts import WordedMistake, findings
-from extender.settings.mistakes import Mistake, SettingsError
+from extender.settings.mistake_texts import findings
+from extender.settings.mistakes import FieldMistake, Mistake, SettingsError
 from extender.settings.models import Configuration
 
 
@@ -63,7 +63,7 @@ def _repeated_names(raw: dict[str, object], document: Document) -> Iterator[Mist
             yield document.mistake(("pools", position, "name"), problem, with_value=True)
 
 
-def _mistakes(found: Iterable[WordedMistake], document: Document) -> Iterator[Mistake]:
+def _mistakes(found: Iterable[FieldMistake], document: Document) -> Iterator[Mistake]:
     """Findings with their places, without inherited ones, and without those about what the text has wrong already.
 
     A finding in a pool is inherited when the pool's own text has none of the fields, and ``poolDefaults`` has it too.

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from extender.settings.mistakes import Inconsistent, KeyPath
+from extender.settings.mistakes import FieldMistake, Inconsistent, KeyPath
 
 _MAPPING_WANTED = frozenset({"model_type", "model_attributes_type", "dataclass_type", "dict_type", "mapping_type"})
 _LIST_WANTED = frozenset({"tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"})
@@ -22,16 +22,7 @@ _UNKNOWN_KEY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _KEY_MARK = "[key]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WordedMistake:
-    """What is wrong. ``fields`` are all paths that take part; ``with_value``: the value at the path helps to see it."""
-
-    fields: tuple[KeyPath, ...]
-    problem: str
-    with_value: bool = False
-
-
-def findings(error: ValidationError, model: type) -> Iterator[WordedMistake]:
+def findings(error: ValidationError, model: type) -> Iterator[FieldMistake]:
     """Each single mistake in a validation of ``model``."""
     for details in error.errors(include_url=False):
         path: KeyPath = tuple(details["loc"])
@@ -40,15 +31,15 @@ def findings(error: ValidationError, model: type) -> Iterator[WordedMistake]:
             continue  # a default made from another field, whose own mistake is reported
         if isinstance(cause, Inconsistent):
             for conflict in cause.conflicts:
-                yield WordedMistake(fields=tuple(path + field for field in conflict.fields), problem=conflict.problem)
+                yield replace(conflict, fields=tuple(path + field for field in conflict.fields))
         elif path and path[-1] == _KEY_MARK:
-            yield WordedMistake(fields=(path[:-1],), problem=f"the key {_problem(details)}")
+            yield FieldMistake(fields=(path[:-1],), problem=f"the key {_problem(details)}")
         elif details["type"] == "missing":
-            yield WordedMistake(fields=(path,), problem=_missing(model, path))
+            yield FieldMistake(fields=(path,), problem=_missing(model, path))
         elif details["type"] in _UNKNOWN_KEY:
-            yield WordedMistake(fields=(path,), problem=_unknown_key(model, path))
+            yield FieldMistake(fields=(path,), problem=_unknown_key(model, path))
         else:
-            yield WordedMistake(fields=(path,), problem=_problem(details), with_value=True)
+            yield FieldMistake(fields=(path,), problem=_problem(details), with_value=True)
 
 
 def _problem(details: ErrorDetails) -> str:

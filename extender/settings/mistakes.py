@@ -49,22 +49,27 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FieldConflict:
-    """Values that do not fit together. ``fields`` are all that take part, below the model that found it."""
+class FieldMistake:
+    """What is wrong with a value, or with several that do not fit together.
+
+    ``fields`` are all that take part, below the model that found it; ``with_value``: the first one's value helps to see
+    it.
+    """
 
     fields: tuple[KeyPath, ...]
     problem: str
+    with_value: bool = False
 
 
 class Inconsistent(ValueError):
     """Raised by a model whose fields are right one by one and wrong together: all conflicts at once."""
 
-    def __init__(self, conflicts: Iterable[FieldConflict]) -> None:
+    def __init__(self, conflicts: Iterable[FieldMistake]) -> None:
         self.conflicts = tuple(conflicts)
         super().__init__("; ".join(conflict.problem for conflict in self.conflicts))
 
 
-def refuse(conflicts: Iterable[FieldConflict]) -> None:
+def refuse(conflicts: Iterable[FieldMistake]) -> None:
     """Raise `Inconsistent` when there are conflicts, else do nothing."""
     found = tuple(conflicts)
     if found:

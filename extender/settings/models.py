@@ -16,7 +16,7 @@ from extender.policy.defaults import EndingRules
 from extender.policy.durations import PositiveDuration, format_duration
 from extender.policy.pools import POOL_LABEL
 from extender.policy.value_kinds import ObjectName
-from extender.settings.mistakes import FieldConflict
+from extender.settings.mistakes import FieldMistake
 from extender.settings.pool_defaults import PoolDefaults
 from extender.settings.pool_sections import PoolSettings, SelectorSection
 from extender.settings.section import NOT_EMPTY, Section
@@ -57,15 +57,15 @@ class LeaderElectionSettings(Section):
     retry_period: PositiveDuration = timedelta(seconds=2)
     """Time between two attempts to get or renew the Lease."""
 
-    def _conflicts(self) -> Iterator[FieldConflict]:
+    def _conflicts(self) -> Iterator[FieldMistake]:
         lease, renew, retry = map(format_duration, (self.lease_duration, self.renew_deadline, self.retry_period))
         if self.lease_duration <= self.renew_deadline:
-            yield FieldConflict(
+            yield FieldMistake(
                 fields=(("leaseDuration",), ("renewDeadline",)),
                 problem=f"leaseDuration ({lease}) must be longer than renewDeadline ({renew}), or two may lead at once",
             )
         if self.renew_deadline <= _JITTER_FACTOR * self.retry_period:
-            yield FieldConflict(
+            yield FieldMistake(
                 fields=(("renewDeadline",), ("retryPeriod",)),
                 problem=f"renewDeadline ({renew}) must be longer than 1.2 times retryPeriod ({retry}),"
                 " or the leader cannot try twice",

@@ -14,7 +14,7 @@ from extender.policy.defaults import ClaimRules, PoolCosts, ReapRules
 from extender.policy.durations import format_duration
 from extender.policy.value_kinds import LabelKey, Share, Window
 from extender.settings.idle_section import IdleSettings
-from extender.settings.mistakes import FieldConflict, Inconsistent
+from extender.settings.mistakes import FieldMistake, Inconsistent
 from extender.settings.section import Section
 
 
@@ -30,7 +30,7 @@ def _ttl_fits(claims: ClaimRules) -> ClaimRules:
     if claims.ttl > claims.max_ttl:
         ttl, longest = format_duration(claims.ttl), format_duration(claims.max_ttl)
         problem = f"ttl ({ttl}) must not be longer than maxTtl ({longest})"
-        raise Inconsistent([FieldConflict(fields=(("ttl",), ("maxTtl",)), problem=problem)])
+        raise Inconsistent([FieldMistake(fields=(("ttl",), ("maxTtl",)), problem=problem)])
     return claims
 
 

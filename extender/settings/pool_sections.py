@@ -15,7 +15,7 @@ from extender import model
 from extender.model import CacheKeyRule, Pool
 from extender.policy.pools import POOL_LABEL
 from extender.policy.value_kinds import DnsLabel, LabelKey, LabelValue, WorkerNamespace
-from extender.settings.mistakes import FieldConflict, Inconsistent
+from extender.settings.mistakes import FieldMistake, Inconsistent
 from extender.settings.pool_defaults import CacheKeySettings, PoolDefaults
 from extender.settings.section import NOT_EMPTY, Section
 
@@ -38,14 +38,14 @@ class MatchExpression(Section):
     values: tuple[LabelValue, ...] = ()
     """Label values: at least one with `In` and `NotIn`, none with the others."""
 
-    def _conflicts(self) -> Iterator[FieldConflict]:
+    def _conflicts(self) -> Iterator[FieldMistake]:
         wants_values = self.operator in ("In", "NotIn")
         if wants_values and not self.values:
-            yield FieldConflict(
+            yield FieldMistake(
                 fields=(("values",),), problem=f"must have at least one value with operator {self.operator}"
             )
         if not wants_values and self.values:
-            yield FieldConflict(fields=(("values",),), problem=f"must be left out with operator {self.operator}")
+            yield FieldMistake(fields=(("values",),), problem=f"must be left out with operator {self.operator}")
 
 
 class SelectorSection(Section):
@@ -83,7 +83,7 @@ class PoolSettings(PoolDefaults):
         """Checked with the field, not with the whole pool, so that other mistakes do not hide this one."""
         if not selector.match_labels and not selector.match_expressions and info.data.get("namespaces", ()) is None:
             problem = "would make every pod of the cluster a worker; name a label, or namespaces"
-            raise Inconsistent([FieldConflict(fields=((),), problem=problem)])
+            raise Inconsistent([FieldMistake(fields=((),), problem=problem)])
         return selector
 
 

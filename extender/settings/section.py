@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from extender.settings.mistakes import FieldConflict, refuse
+from extender.settings.mistakes import FieldMistake, refuse
 
 
 def _has_items(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -41,6 +41,6 @@ class Section(BaseModel):
         refuse(self._conflicts())
         return self
 
-    def _conflicts(self) -> Iterable[FieldConflict]:
+    def _conflicts(self) -> Iterable[FieldMistake]:
         """What does not fit together, where each value is right by itself."""
         return ()
