@@ -151,6 +151,17 @@ def test_a_process_may_warm_up_and_not_grow() -> None:
     assert broken(*files) == {Rule.FLAT}
 
 
+def test_a_process_that_grows_on_is_the_same_violation() -> None:
+    """Looked at later it grew more; that is no second one."""
+    keys = []
+    for count in (20, 30):
+        record = Record()
+        record.add(*samples(*[100.0 + 5.0 * number for number in range(count)]))
+        keys.append([(each.rule, each.at) for each in invariants.flat(record)])
+    assert keys[0] == keys[1]
+    assert len(keys[0]) == 1
+
+
 def test_a_restart_begins_a_new_life() -> None:
     """Two processes of one program are not compared."""
     assert broken(*samples(*[50.0] * 20), *samples(*[150.0] * 20, pid=8)) == set()

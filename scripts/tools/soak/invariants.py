@@ -47,7 +47,7 @@ GROWTH_MIB, GROWTH_FILES = 24.0, 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A rule that did not hold."""
+    """A rule that did not hold. Rule and time stay the same whenever the record is asked; ``what`` may grow."""
 
     rule: Rule
     at: float
@@ -135,7 +135,8 @@ def converged(record: Record) -> Iterator[Violation]:
 def flat(record: Record) -> Iterator[Violation]:
     """A process does not grow: once it is warm, neither its memory nor its open files do.
 
-    The first third after the warm-up is compared with the last third, by the least that each holds.
+    The first third after the warm-up is compared with the last third, by the least that each holds. What is told is
+    when its life began.
     """
     lives: dict[tuple[str, int], list[Sample]] = defaultdict(list)
     for each in record.of(Sample):
@@ -150,7 +151,7 @@ def flat(record: Record) -> Iterator[Violation]:
         files = min(each.files for each in late) - min(each.files for each in early)
         if memory > GROWTH_MIB or files > GROWTH_FILES:
             what = f"{program} grew by {memory:.0f} MiB and {files} open files"
-            yield Violation(rule=Rule.FLAT, at=late[-1].at, what=what)
+            yield Violation(rule=Rule.FLAT, at=samples[0].at, what=what)
 
 
 def alive(record: Record) -> Iterator[Violation]:

@@ -21,7 +21,7 @@ from scripts.tools.controlplane import ApiError, ControlPlaneError
 from scripts.tools.soak import karpenter_objects
 from scripts.tools.soak.crew import Crew, Places
 from scripts.tools.soak.ears import Ears
-from scripts.tools.soak.facts import Mishap, Record, Sample, Span, Starved, Unsettled
+from scripts.tools.soak.facts import Mishap, Record, Rule, Sample, Span, Starved, Unsettled
 from scripts.tools.soak.faults import FAULTS, Scene
 from scripts.tools.soak.gate import FAIR
 from scripts.tools.soak.invariants import Violation, invariants
@@ -66,7 +66,7 @@ class Soak:
     counts: Counter[str] = field(default_factory=Counter)
     _under_way: set[str] = field(default_factory=set)
     _read: dict[str, int] = field(default_factory=dict)
-    _suspected: set[Violation] = field(default_factory=set)
+    _suspected: set[tuple[Rule, float]] = field(default_factory=set)
 
     def violations(self) -> list[Violation]:
         """Ask all rules."""
@@ -141,7 +141,7 @@ class Soak:
             await asyncio.sleep(planned.seconds)
             await asyncio.to_thread(end)
         except (ApiError, ControlPlaneError, OSError, TimeoutError, http.client.HTTPException) as error:
-            self.tell(f"fault {planned.name} went wrong by itself: {error}")
+            self.tell(f"fault {planned.name} went wrong by itself: {str(error).partition(chr(10))[0]}")
             self.counts["faultsThatFailed"] += 1
         finally:
             self._under_way.discard(planned.name)
@@ -196,16 +196,16 @@ class Soak:
 
     async def _check(self, stop: asyncio.Event) -> None:
         """Ask the rules now and then: what they say twice is told, and ends a run with a defect."""
-        told: set[Violation] = set()
+        told: set[tuple[Rule, float]] = set()
         while True:
             await asyncio.sleep(CHECK_EACH)
-            found = set(await asyncio.to_thread(self.violations))
-            for each in sorted((found & self._suspected) - told, key=lambda one: one.at):
-                self.tell(f"BROKEN {each.rule} at {each.at:.1f} s: {each.what}")
-                told.add(each)
+            found = {(each.rule, each.at): each for each in await asyncio.to_thread(self.violations)}
+            for key in sorted((found.keys() & self._suspected) - told, key=lambda one: one[1]):
+                self.tell(f"BROKEN {found[key].rule} at {found[key].at:.1f} s: {found[key].what}")
+                told.add(key)
             if told and self.plan.defect is not None:
                 stop.set()
-            self._suspected = found
+            self._suspected = set(found)
 
     def _sample(self) -> None:
         at = self.timing.now()
