@@ -327,6 +327,17 @@ async def test_delete_without_a_mark_moves_the_version_all_the_same(scene: Scene
         await scene.marks.write(on_its_way, NOW)
 
 
+async def test_a_removal_that_comes_late_takes_the_mark_that_a_put_kept(scene: Scene) -> None:
+    """Nothing was written for the PUT, so nothing stops it: that is why a worker says PUT once more a while later."""
+    scene.worker(mark=EARLIER)
+    on_its_way = await scene.marks.read("default", "worker-1")
+    assert (await scene.call("PUT"))[0] == 200
+    await scene.marks.remove(on_its_way)
+    assert scene.mark() is None
+    assert (await scene.call("PUT"))[0] == 200
+    assert scene.mark() is not None
+
+
 async def test_delete_on_a_terminating_pod_is_refused_and_the_mark_removed(scene: Scene) -> None:
     """Whoever looks at the status alone refuses the work, as it must."""
     uid = scene.worker(mark=EARLIER)
