@@ -27,7 +27,7 @@ Measures warmnode and writes the numbers in docs/benchmarks.md.
   scheduler  pods a second of a real kube-scheduler without and with extenders; preemption     about 15 minutes
   memory     resident memory, first sync and CPU at 5,000 nodes and 100,000 pods               about 5 minutes
   claims     latency of a claim and claims a second, before a real API server                  about 5 minutes
-  keys       memory and prioritize with cache keys, beside the same without                    about 5 minutes
+  keys       memory and prioritize with cache keys, beside the same without                    about 7 minutes
   page       time of a frame of `warmnode page` at 1,000 nodes, in a Chromium               about 3 minutes
   reap       CPU of a pass of the reaper over 100,000 workers, and how long others wait        about 1 minute
 
