@@ -11,6 +11,8 @@ import pytest
 
 from tests.racing import races
 
+pytestmark = pytest.mark.no_cover  # nothing but CPU, which that doubles; the same code is covered by the unit test
+
 PARTS = int(os.environ.get("WARMNODE_RACES", "10000")) // 1000
 
 
