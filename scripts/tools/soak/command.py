@@ -94,7 +94,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/soak", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--for", dest="seconds", type=_seconds, default=USUAL, metavar="TIME", help="such as 1h (default 4m)")
+    parser.add_argument(
+        "--for", dest="seconds", type=_seconds, default=USUAL, metavar="TIME", help="such as 1h (usual: 4m)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="decides jobs and faults (default 1)")
     parser.add_argument("--faults", type=_faults, default=None, metavar="A,B", help=f"these only: {', '.join(FAULTS)}")
     parser.add_argument("--workers", type=int, default=60, help="workers to begin with; twice as many at most")
