@@ -78,8 +78,9 @@ def test_run_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
 def test_hangup_that_nohup_ignores_ends_nothing() -> None:
     """Three hours are longer than most terminals stay open; without nohup the end of one is asked to be the end."""
     say = "from scripts.tools.experiment.command import main; main(['plan', '--seed', '1', '--workload', 'sessions'])\n"
-    say += "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
-    for before, ignored in ((["nohup"], "True"), ([], "False")):
-        command = [*before, sys.executable, "-P", "-c", say]
+    say += "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    for at_start, ignored in (("SIG_IGN", "True"), ("SIG_DFL", "False")):
+        before = f"import signal; signal.signal(signal.SIGHUP, signal.{at_start})\n"
+        command = [sys.executable, "-P", "-c", before + say]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
         assert done.stdout.splitlines()[-1] == ignored
