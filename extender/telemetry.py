@@ -82,6 +82,9 @@ class Metrics:
             "TLS connections that did not come about, by who would not go on and why.",
             *("listener", "reason"),
         )
+        self.connections_refused = self._counter(
+            "warmnode_connections_refused", "Connections that were closed because a listener had no place.", "listener"
+        )
         self.certificate_expiry = self._gauge(
             "warmnode_tls_certificate_expiry_timestamp_seconds",
             "When the certificate that a listener shows ends, epoch seconds.",

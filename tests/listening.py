@@ -18,8 +18,9 @@ from extender.model import BusyVictims, Ledger, Node, Pod
 from extender.policy.pools import PoolsInForce
 from extender.policy.scheduler_silence import HandshakeFailure
 from extender.telemetry import Metrics
+from extender.web.admission import PLACES, Places
 from extender.web.requests import Handler
-from extender.web.server import Address, Listener
+from extender.web.server import Address, Listener, TurnedAway
 from extender.web.tls import ServerTls
 from extender.web.webhook import Webhook
 from tests.builders import NOW, clock_of
@@ -61,6 +62,7 @@ class Listening:
         *,
         tls: ServerTls | None = None,
         refused: Callable[[HTTPStatus], None] = lambda status: None,
+        places: Places = PLACES,
     ) -> None:
         self.handshake_failures: list[HandshakeFailure] = []
         self.listener = Listener(
@@ -68,8 +70,8 @@ class Listening:
             address=Address("127.0.0.1", 0),
             handler=handler,
             tls=tls,
-            refused=refused,
-            handshake_failed=self.handshake_failures.append,
+            turned_away=TurnedAway(refused=refused, handshake_failed=self.handshake_failures.append),
+            places=places,
         )
         self.logged: list[logging.LogRecord] = []
         self._loop = asyncio.new_event_loop()

@@ -32,7 +32,8 @@ from extender.telemetry import Metrics, WatchMetrics
 from extender.web.admission import allow_open_files
 from extender.web.history_api import history_handler
 from extender.web.ops_listener import Readiness, operations
-from extender.web.server import Listener
+from extender.web.requests import Handler
+from extender.web.server import Address, Listener, TurnedAway
 from extender.web.tls import ServerTls
 
 log = logging.getLogger("warmnode")
@@ -94,9 +95,9 @@ class Process:
     async def run(self) -> None:
         """Start, work until a signal comes, stop."""
         allow_open_files()
-        ops = Listener(name="ops", address=self.options.ops_listen, handler=operations(self.metrics, self._readiness))
+        ops = self._listener("ops", self.options.ops_listen, operations(self.metrics, self._readiness))
         told = history_handler(self.history, self.serving.shadow if self.serving is not None else None)
-        history = Listener(name=HISTORY, address=self.options.history_listen, handler=told)
+        history = self._listener(HISTORY, self.options.history_listen, told)
         callers = self.serving.listeners if self.serving is not None else []
         try:
             for listener in (ops, history, *callers):
@@ -125,6 +126,10 @@ class Process:
                 await self.reaping.close()
             await history.stop()
             await ops.stop()
+
+    def _listener(self, name: str, address: Address, handler: Handler) -> Listener:
+        crowded = self.metrics.connections_refused.labels(name).inc
+        return Listener(name=name, address=address, handler=handler, turned_away=TurnedAway(crowded=crowded))
 
     def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         tasks: dict[str, Coroutine[Any, Any, None]] = {

@@ -21,7 +21,7 @@ from extender.loops.claim_tidier import ClaimTidier
 from extender.loops.elector import make_identity
 from extender.model import Pod
 from extender.policy.scheduler_silence import HandshakeFailure
-from extender.web.admission import MOST_CLAIMS_CONNECTIONS
+from extender.web.admission import CLAIMS_PLACES
 from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claim_answers import ClaimAnswers
@@ -31,7 +31,7 @@ from extender.web.held_claims import HeldClaims
 from extender.web.idle_api import IdleApi
 from extender.web.openapi import DOCUMENT_PATH, document_handler
 from extender.web.requests import Handler, route
-from extender.web.server import Listener
+from extender.web.server import Listener, TurnedAway
 from extender.web.tls import ServerTls
 from extender.web.wanted_workers import WantedWorkers
 from extender.web.webhook import Webhook
@@ -80,8 +80,11 @@ class Serving:
                     address=options.webhook_listen,
                     handler=self.webhook.handler(),
                     tls=tls.get(WEBHOOK),
-                    refused=self.webhook.count_garbled,
-                    handshake_failed=self._handshake_failed,
+                    turned_away=TurnedAway(
+                        refused=self.webhook.count_garbled,
+                        handshake_failed=self._handshake_failed,
+                        crowded=shared.metrics.connections_refused.labels(WEBHOOK).inc,
+                    ),
                 )
             )
         if options.claims_listen is not None:
@@ -93,8 +96,11 @@ class Serving:
                         callers_for(shared.client, address=options.claims_listen, has_tls=CLAIMS in tls)
                     ),
                     tls=tls.get(CLAIMS),
-                    handshake_failed=lambda failure: self._count_handshake(CLAIMS, failure),
-                    most=MOST_CLAIMS_CONNECTIONS,
+                    turned_away=TurnedAway(
+                        handshake_failed=lambda failure: self._count_handshake(CLAIMS, failure),
+                        crowded=shared.metrics.connections_refused.labels(CLAIMS).inc,
+                    ),
+                    places=CLAIMS_PLACES,
                 )
             )
 

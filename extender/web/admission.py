@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
+from dataclasses import dataclass
 from ipaddress import ip_address
 
-MOST_CONNECTIONS = 1024
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many connections a listener takes at a time, without and with TLS.
+
+    By memory: all listeners filled, on the largest cluster, are to stay well below the limit of the manifests. asyncio
+    gives each TLS connection a buffer of 256 KiB for as long as it is open (`SSLProtocol.max_size`).
+    """
+
+    plain: int
+    tls: int
+
+    @property
+    def kib(self) -> int:
+        """What they take when all are held, whichever costs more."""
+        return max(self.plain * PLAIN_KIB, self.tls * TLS_KIB)
+
+
+PLAIN_KIB, TLS_KIB = 12, 300
+"""What a place takes at most that is held in silence; 7 and 285 were seen."""
+
+PLACES = Places(plain=1024, tls=128)
 """kube-scheduler has two to the webhook, kubelet and Prometheus one each to the operations listener."""
-MOST_CLAIMS_CONNECTIONS = 8192
-"""Workers and claimants, who may keep theirs open."""
+CLAIMS_PLACES = Places(plain=8192, tls=512)
+"""Workers and claimants, who may keep theirs open. Without TLS they are in the same pod."""
 
 OPEN_FILES = 16_384
 """What all listeners may take, and what the process itself needs: container runtimes give 1,024 by default."""

@@ -1,13 +1,23 @@
-"""When a certificate ends. Reads that one thing out of X.509, because Python's `ssl` tells it of peers only."""
+"""Which certificates a PEM file has, and when one ends: Python's `ssl` tells the end of peers' only."""
 
 from __future__ import annotations
 
+import re
 import ssl
 from datetime import UTC, datetime
 
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0x17, 0x18
 _FORMATS = {_UTC_TIME: "%y%m%d%H%M%SZ", _GENERALIZED_TIME: "%Y%m%d%H%M%SZ"}
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_BLOCKS = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.*?)-----END", re.DOTALL)
+
+
+def certificates_in(pem: str) -> frozenset[str]:
+    """Give each certificate of the file, in base64. Order, line ends and what stands between them do not matter.
+
+    `SSLContext.get_ca_certs` leaves out those that are no CA, and one that is an anchor all the same can be withdrawn.
+    """
+    return frozenset("".join(block.split()) for block in _BLOCKS.findall(pem))
 
 
 def end_of(pem: str) -> datetime | None:

@@ -42,7 +42,7 @@ class Door:
 
     @property
     def client_ca_version(self) -> int:
-        """Goes up when other clients than before are trusted."""
+        """Goes up when clients that were trusted are so no more."""
         return 0 if self.tls is None else self.tls.client_ca_version
 
 
@@ -76,21 +76,21 @@ class _Connection(web.RequestHandler):
         self._refused = refused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let it in, or close it at once."""
+        """Let it in, or end it at once."""
         super().connection_made(transport)
         address = str((transport.get_extra_info("peername") or ("",))[0])
         if self._door.admission.admits(address):
             self._place = address
         else:
             self._door.turned_away(address)
-            self.force_close()
+            self._end()
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes, unless the client CA that vouched for the caller was replaced since: then it is over."""
+        """Take what comes, unless a client CA was withdrawn since, which may have vouched for the caller."""
         if self._client_ca_version == self._door.client_ca_version:
             super().data_received(data)
         else:
-            self.force_close()
+            self._end()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give its place to another one."""
@@ -98,6 +98,12 @@ class _Connection(web.RequestHandler):
         if self._place is not None:
             self._door.admission.leave(self._place)
             self._place = None
+
+    def _end(self) -> None:
+        """End it now: over TLS a close waits for the peer's, for half a minute, and keeps the buffers until then."""
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
+        self.force_close()
 
     def handle_error(
         self,

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from extender.logs import fields
 from extender.policy.scheduler_silence import HandshakeFailure
-from extender.web.admission import MOST_CONNECTIONS, Admission
+from extender.web.admission import PLACES, Admission, Places
 from extender.web.connections import ConnectionServer, Door, http_log
 from extender.web.requests import Handler
 from extender.web.tls import ServerTls
@@ -67,12 +67,21 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Listener:
-    """Serves one handler on one address.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """Who is told of what does not become a request, once for each.
 
-    ``refused`` is told when bytes that are no HTTP were answered with a 4xx, ``handshake_failed`` why a TLS connection
-    did not come about. ``most``: how many connections it takes at a time; further ones are closed at once.
+    ``refused``: bytes that are no HTTP were answered with a 4xx. ``handshake_failed``: why a TLS connection did not
+    come about. ``crowded``: there was no place for a connection.
     """
+
+    refused: Callable[[HTTPStatus], None] = lambda status: None
+    handshake_failed: Callable[[HandshakeFailure], None] = lambda failure: None
+    crowded: Callable[[], None] = lambda: None
+
+
+class Listener:
+    """Serves one handler on one address. Connections for which there is no place any more are ended at once."""
 
     def __init__(
         self,
@@ -81,17 +90,15 @@ class Listener:
         address: Address,
         handler: Handler,
         tls: ServerTls | None = None,
-        refused: Callable[[HTTPStatus], None] = lambda status: None,
-        handshake_failed: Callable[[HandshakeFailure], None] = lambda failure: None,
-        most: int = MOST_CONNECTIONS,
+        turned_away: TurnedAway = TurnedAway(),
+        places: Places = PLACES,
     ) -> None:
         self.name = name
         self.address = address
         self.tls = tls
-        self._handshake_failed = handshake_failed
-        self._refused = refused
+        self._turned_away = turned_away
         self._told: dict[str, tuple[float, int]] = {}
-        self._admission = Admission(most)
+        self._admission = Admission(places.plain if tls is None else places.tls)
         self._handler = handler
         self._draining = False
         self._runner: web.ServerRunner | None = None
@@ -107,7 +114,7 @@ class Listener:
         server = ConnectionServer(
             self._handle,
             door=Door(self._admission, self._note_crowd, self.tls),
-            refused=self._refused,
+            refused=self._turned_away.refused,
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             auto_decompress=False,
@@ -152,10 +159,11 @@ class Listener:
         self._runner = None
 
     def _note_handshake(self, failure: HandshakeFailure) -> None:
-        self._handshake_failed(failure)
+        self._turned_away.handshake_failed(failure)
         self._warn("TLS handshake failed", failure, failure.meaning)
 
     def _note_crowd(self, address: str) -> None:
+        self._turned_away.crowded()
         self._warn("connection refused", "crowded", f"there are too many, of {address} or of all: see docs/security.md")
 
     def _warn(self, message: str, reason: str, problem: str) -> None:

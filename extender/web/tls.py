@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from extender.policy.scheduler_silence import HandshakeFailure
-from extender.web.certificates import end_of
+from extender.web.certificates import certificates_in, end_of
 
 
 class TlsProblem(Exception):
@@ -36,9 +36,9 @@ class ServerTls:
         self._stamp = self._read_stamp()
         self.ends: datetime | None = None
         """When the server certificate that is in force ends, None where that cannot be read."""
-        self._client_ca = b""
+        self._client_cas: frozenset[str] = frozenset()
         self.client_ca_version = 0
-        """Goes up with each client CA that is not the one before: whoever connected until then showed an old one's."""
+        """Goes up with each client CA that is withdrawn: whoever connected until then may have shown one of its own."""
         self._current = self._load()
         self.context = self._load()
         self.context.sni_callback = self._use_current
@@ -71,7 +71,7 @@ class ServerTls:
         # an anchor.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        client_ca = b""
+        client_cas: frozenset[str] = frozenset()
         try:
             context.load_cert_chain(cert_file, key_file)
             ends = end_of(cert_file.read_text("ascii", errors="replace"))
@@ -80,16 +80,16 @@ class ServerTls:
                 # Only TLS 1.3 lets Python turn sessions off; every kube-scheduler speaks it.
                 context.minimum_version = ssl.TLSVersion.TLSv1_3
                 context.num_tickets = 0
-                client_ca = client_ca_file.read_bytes()
+                client_cas = certificates_in(client_ca_file.read_text("ascii", errors="replace"))
                 context.load_verify_locations(client_ca_file)
                 context.verify_mode = self._verify_mode
         except OSError as error:
             names = ", ".join(str(file) for file in self._files if file is not None)
             raise TlsProblem(f"TLS files do not load ({names}): {_why(error)}") from error
         self.ends = ends
-        if client_ca != self._client_ca:
-            self._client_ca = client_ca
+        if self._client_cas - client_cas:
             self.client_ca_version += 1
+        self._client_cas = client_cas
         return context
 
     def _read_stamp(self) -> tuple[tuple[int, int, int], ...]:

@@ -18,6 +18,7 @@ INTERFACE: dict[str, tuple[str, set[str]]] = {
     "warmnode_webhook_not_called": ("gauge", set()),
     "warmnode_webhook_lease_writes": ("counter", {"outcome"}),
     "warmnode_tls_handshake_failures": ("counter", {"listener", "reason"}),
+    "warmnode_connections_refused": ("counter", {"listener"}),
     "warmnode_tls_certificate_expiry_timestamp_seconds": ("gauge", {"listener"}),
     "warmnode_workers_bound": ("counter", {"pool"}),
     "warmnode_api_server_silent": ("gauge", set()),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.web import admission
-from extender.web.admission import Admission
+from extender.web.admission import CLAIMS_PLACES, PLACES, PLAIN_KIB, Admission
 
+ROOT = Path(__file__).parents[2]
 ADDRESSES = st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1", "127.0.0.1", "::1", "", "a socket"])
 
 
@@ -37,6 +40,16 @@ def test_a_place_is_free_again_after_its_connection() -> None:
     assert not door.admits("10.0.0.1")
     door.leave("10.0.0.1")
     assert door.admits("10.0.0.1")
+
+
+def test_all_listeners_filled_stay_well_below_the_limit_of_memory() -> None:
+    """A quarter of what the manifests allow is left, on the largest cluster that is measured (docs/benchmarks.md)."""
+    manifest = (ROOT / "manifests/base/scheduler.yaml").read_text()
+    (limit,) = (int(mib) for mib in re.findall(r"limits:\s+memory: (\d+)Mi", manifest))
+    budget = re.search(r"resident memory, at its peak \| <= (\d+) MiB", (ROOT / "docs/benchmarks.md").read_text())
+    assert budget is not None
+    without_tls = 2 * PLACES.plain * PLAIN_KIB  # operations and history
+    assert int(budget[1]) + (CLAIMS_PLACES.kib + PLACES.kib + without_tls) / 1024 <= 0.75 * limit
 
 
 @given(st.lists(st.tuples(st.booleans(), ADDRESSES)))

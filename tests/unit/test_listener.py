@@ -10,7 +10,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.web.server import Address, Listener, ListenerProblem
+from extender.web.admission import Places
+from extender.web.server import Address, Listener, ListenerProblem, TurnedAway
 
 
 async def hello(request: web.BaseRequest) -> web.StreamResponse:
@@ -147,8 +148,15 @@ async def ask(port: int) -> bytes:
 async def test_more_connections_than_there_are_places_are_closed_and_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Those that are there go on, and a place that is free again is given to the next."""
-    crowded = Listener(name="ops", address=Address("127.0.0.1", 0), handler=hello, most=3)
+    """Those that are there go on, and a place that is free again is given to the next. Each that is refused counts."""
+    refused: list[None] = []
+    crowded = Listener(
+        name="ops",
+        address=Address("127.0.0.1", 0),
+        handler=hello,
+        turned_away=TurnedAway(crowded=lambda: refused.append(None)),
+        places=Places(plain=3, tls=0),
+    )
     await crowded.start()
     try:
         port = crowded.address.port
@@ -156,6 +164,7 @@ async def test_more_connections_than_there_are_places_are_closed_and_told_of_onc
         assert [await ask(port) for _ in range(5)] == [b""] * 5
         told = [each for each in caplog.records if each.getMessage() == "connection refused"]
         assert len(told) == 1
+        assert len(refused) == 5
         held[0][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await held[0][0].readline()).startswith(b"HTTP/1.1 200")
         held[1][1].close()
@@ -171,7 +180,7 @@ async def test_more_connections_than_there_are_places_are_closed_and_told_of_onc
 
 async def test_a_flood_at_one_listener_is_not_felt_at_another() -> None:
     """Each counts its own connections: whoever fills the operations listener does not stop the scheduler."""
-    crowded = Listener(name="ops", address=Address("127.0.0.1", 0), handler=hello, most=20)
+    crowded = Listener(name="ops", address=Address("127.0.0.1", 0), handler=hello, places=Places(plain=20, tls=0))
     other = listener()
     await crowded.start()
     await other.start()
