@@ -28,8 +28,8 @@ Follows the workers of the pools, or of a selector, and all nodes, and writes wh
 warmnode simulate --recorded replays. Lists and watches only; nothing is written into the cluster, and nothing has to be
 installed. Ends after --for, or with Ctrl-C; started again with the same file it goes on. Examples:
 
-  warmnode record --for 24h week.jsonl
-  warmnode record --selector app=x --cache-key tenant --anonymize week.jsonl
+  warmnode record --for 24h day.jsonl
+  warmnode record --selector app=x --cache-key tenant --anonymize day.jsonl
 """
 
 TOLD_EVERY = timedelta(minutes=1)

@@ -21,7 +21,7 @@ from extender.web.server import Address, ListenerProblem
 _TOP = """\
 Shows the nodes from oldest to newest in the terminal, a cell for each worker: busy, claimed, idle, starting, going.
 Follows the cluster by list and watch, and writes nothing. Without a terminal it prints once. Keys: p or Tab takes the
-next pool, a all pools, q ends. Needs rich: pip install 'warmnode[top]'.
+next pool, a all pools, q ends. Needs rich: pip install 'rich>=14'.
 """
 
 _PAGE = """\
@@ -62,7 +62,7 @@ def _view_flags(parser: argparse.ArgumentParser) -> None:
 
 def _top(options: argparse.Namespace) -> int:
     if find_spec("rich") is None:
-        raise BadUsage("top needs rich: pip install 'warmnode[top]'; warmnode page needs nothing")
+        raise BadUsage("top needs rich: pip install 'rich>=14'; warmnode page needs nothing")
     from extender.inspect.view.top import show_top  # rich is an extra
 
     return _show(options, show_top)

@@ -5,6 +5,7 @@ Owns the tables of docs/configuration.md, docs/configuration.example.yaml down t
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import textwrap
@@ -140,6 +141,7 @@ def _written(value: object) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     made = configuration_schema()
     SCHEMA.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     PAGE.write_text(page(made, PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -6,7 +6,6 @@ a deadline. Tests are kept apart by a node label, which every pod selects, and b
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -270,8 +269,3 @@ def settled(serve: Serve, names: Sequence[str], expected: Sequence[str]) -> None
 def decisions(serve: Serve, verb: str) -> list[dict[str, Any]]:
     """What serve logged of its answers to ``verb``, without those that tests asked for themselves."""
     return [line for line in serve.lines(verb) if line["pod"] != "asked"]
-
-
-def dump(value: object) -> str:
-    """Show a value in a message."""
-    return json.dumps(value, indent=1, default=str)

@@ -16,7 +16,7 @@ from scripts.tools.manifests.rendering import MANIFESTS, read_objects
 ROOT = MANIFESTS.parent
 DOCS = ROOT / "docs"
 TROUBLESHOOTING = (DOCS / "troubleshooting.md").read_text()
-PAGES = [ROOT / "README.md", *DOCS.rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), ROOT / "client/README.md", *DOCS.rglob("*.md")]
 
 
 def anchors_of(page: Path) -> set[str]:

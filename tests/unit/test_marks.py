@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,6 @@ from extender.model import IdleBasis
 from extender.policy.marks import Marks, format_idle_mark, parse_idle_mark, read_marks
 from tests.builders import NOW, minutes_ago, times
 
-MILLISECOND = timedelta(milliseconds=1)
 texts = st.one_of(
     st.none(),
     times.map(format_idle_mark),

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from scripts.tools.soak.defects import DEFECTS
-from scripts.tools.soak.facts import Bound, Record, Rule, Span
+from scripts.tools.soak.facts import Bound, Record, Rule, Span, Taken, Told
 from scripts.tools.soak.faults import FAULTS
-from scripts.tools.soak.invariants import Violation
-from scripts.tools.soak.report import Run, as_json, as_text
+from scripts.tools.soak.invariants import PLAIN_SCHEDULER, WORKERS_SCHEDULER, Violation
+from scripts.tools.soak.report import Run, as_json, as_text, never_asked
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,17 @@ def test_the_report_says_which_rules_held_and_what_broke_the_others() -> None:
     assert "held   ages" in text
     assert "BROKEN floor: 1 times" in text
     assert "9 were left" in text
+
+
+def test_a_run_in_which_nothing_happened_proves_nothing() -> None:
+    """Rules that were never asked hold. What was missing is named."""
+    record = Record()
+    assert len(never_asked(record)) == 4
+    record.add(
+        Taken(at=1.0, pod="w", idle=True, claimed=False, left=9, lately=9, is_leaving=False),
+        Told(at=1.0, until=2.0, claimant="c", pod="w", uid="u"),
+        Bound(at=1.0, pod="p", scheduler=WORKERS_SCHEDULER, waited=0.1),
+    )
+    assert never_asked(record) == ["pod bound by the stock scheduler"]
+    record.add(Bound(at=1.0, pod="p", scheduler=PLAIN_SCHEDULER, waited=0.1))
+    assert not never_asked(record)

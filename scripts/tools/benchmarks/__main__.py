@@ -1,4 +1,4 @@
-"""The command line of scripts/bench: webhook, scheduler, memory, reap.
+"""The command line of scripts/bench: webhook, scheduler, memory, claims, reap, page, keys.
 
 Owns arguments, exit codes (0 done, 1 failure, 2 bad usage) and where a report goes.
 """

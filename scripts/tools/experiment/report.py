@@ -151,7 +151,7 @@ def _conditions(records: Sequence[Record]) -> str:
         f"After the warm-up the harness's own sample, one every {SAMPLE_SECONDS:.0f} s, came "
         f"{max(_latest_sample(each) for each in records):.1f} s late at most, in all runs",
         f"Disturbed runs: {', '.join(disturbed) if disturbed else 'none'}",
-        f"Repeated because a program ended by itself: {', '.join(repeated) if repeated else 'none'}",
+        f"Repeated because they failed: {', '.join(repeated) if repeated else 'none'}",
     ]
     return "\n".join(f"- {line}" for line in lines)
 

@@ -15,7 +15,7 @@ from scripts.tools.controlplane.errors import ControlPlaneError
 from scripts.tools.soak.defects import DEFECTS
 from scripts.tools.soak.faults import FAULTS
 from scripts.tools.soak.invariants import invariants
-from scripts.tools.soak.report import Run, as_json, as_text
+from scripts.tools.soak.report import Run, as_json, as_text, never_asked
 from scripts.tools.soak.running import Plan, Soak
 from scripts.tools.soak.stage import FLOOR, MOST_PER_PASS, Stage
 
@@ -85,9 +85,11 @@ async def _soak(plan: Plan, *, nodes: int, logs: Path | None, file: Path | None)
         is_caught = any(each.rule == caught_by for each in violations)
         print(f"the defect {plan.defect} was {'' if is_caught else 'NOT '}noticed by {caught_by}")
         return 0 if is_caught else 1
+    if nothing := never_asked(soak.record):
+        print(f"this says little: in this run there was no {', no '.join(nothing)}")
     if violations:
         print(f"to see it again: scripts/soak --seed {plan.seed} --for {plan.seconds:g}s")
-    return 1 if violations else 0
+    return 1 if violations or nothing else 0
 
 
 def _options() -> argparse.Namespace:

@@ -127,11 +127,6 @@ class Crew:
         """Workers at work."""
         return sum(each.is_busy for each in self.workers.values())
 
-    @property
-    def holds(self) -> int:
-        """Claims that claimants hold."""
-        return len(self._holds)
-
     # What goes on
 
     async def begin(self, count: int) -> None:

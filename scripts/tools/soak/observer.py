@@ -59,7 +59,6 @@ class Observer:
         self._leaving: set[str] = set()
         self._last_bound: dict[str, float] = {}
         self._earliest: dict[str, int] = {}
-        self._recorded: dict[str, int] = {}
         self._has_foreign_key = False
         self._holder: str | None = None
         self._others_delete: set[str] = set()
@@ -107,15 +106,6 @@ class Observer:
                 found["pending"] += each.node is None
             return found
 
-    def holder(self) -> str | None:
-        """Name who holds the reapers' Lease."""
-        return self._holder
-
-    def recorded(self) -> dict[str, int]:
-        """Give the ledger as it is now."""
-        with self._lock:
-            return dict(self._recorded)
-
     # Watches
 
     def pod(self, _: float, kind: str, item: Json) -> None:
@@ -146,8 +136,8 @@ class Observer:
             if self._has_foreign_key and data.get(FOREIGN_KEY) is None:
                 self._record.add(ForeignChanged(at=at, what=f"the key {FOREIGN_KEY} of the ledger is gone"))
             self._has_foreign_key = FOREIGN_KEY in data
-            self._recorded = {uid: int(value) for uid, value in data.items() if value.isdecimal()}
-            for uid, value in self._recorded.items():
+            recorded = {uid: int(value) for uid, value in data.items() if value.isdecimal()}
+            for uid, value in recorded.items():
                 earliest = self._earliest.setdefault(uid, value)
                 if value != earliest:
                     self._record.add(AgeMoved(at=at, uid=uid, earliest=earliest, now=value))

@@ -51,6 +51,18 @@ def as_json(run: Run, record: Record, violations: Sequence[Violation]) -> Json:
     }
 
 
+def never_asked(record: Record) -> list[str]:
+    """Name what has to happen for the rules to mean anything, and did not: a run without it proves nothing."""
+    schedulers = Counter(each.scheduler for each in record.of(Bound))
+    happened = {
+        "eviction": any(record.of(Taken)),
+        "claim": any(record.of(Told)),
+        "worker bound by the scheduler that asks": schedulers[WORKERS_SCHEDULER] > 0,
+        "pod bound by the stock scheduler": schedulers[PLAIN_SCHEDULER] > 0,
+    }
+    return [what for what, did in happened.items() if not did]
+
+
 def as_text(found: Json) -> str:
     """Say the same in lines for people."""
     lines = [
