@@ -96,9 +96,12 @@ class ClusterState:
             self._observe_named(known.node)
 
     def take_written(self, before: Pod, after: Pod) -> None:
-        """Take what a write of ours made of a pod, unless a watch has told more of it already."""
+        """Take what a write of ours made of a pod, unless a watch has told more of it already.
+
+        One that changed nothing has no event by which it could be forgotten.
+        """
         known = self.pods.get(before.uid)
-        if known is not None and known.resource_version == before.resource_version:
+        if known is not None and known.resource_version == before.resource_version != after.resource_version:
             self._written.setdefault(before.uid, []).append(after.resource_version)
             self.upsert_pod(after)
 

@@ -20,8 +20,8 @@ AHEAD = timedelta(minutes=10)
 """A kubelet tells its time every five minutes only (nodeStatusReportFrequency), so the clocks of two that are well
 differ by no more. One that is further ahead is wrong."""
 
-LATEST = FOREVER - timedelta(days=36_525)
-"""A hundred years before the end of all calendars. A later time says nothing, and no sum may overflow."""
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), FOREVER - timedelta(days=36_525)
+"""Before Kubernetes, and a hundred years before the end of all calendars. Times beyond say nothing."""
 
 SHOWN = 3
 Time = Annotated[datetime, Meta(tz=True)]
@@ -116,7 +116,7 @@ def when_taken(
 
 
 def _sane(times: Iterable[datetime]) -> Iterable[datetime]:
-    return (time for time in times if time < LATEST)
+    return (time for time in times if EARLIEST <= time < LATEST)
 
 
 def _doubts(newest: Mapping[str, datetime], wrote: datetime | None, at: datetime, base: datetime) -> Iterable[str]:

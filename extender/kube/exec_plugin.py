@@ -181,14 +181,15 @@ class ExecCredentials:
         cert, key = status.client_certificate_data, status.client_key_data
         if not status.token and not (cert and key):
             raise self._problem("its answer has neither a token nor a client certificate with its key")
-        self._expires = status.expiration_timestamp
-        if self._expires is not None and self._expires.tzinfo is None:
+        expires = status.expiration_timestamp
+        if expires is not None and expires.tzinfo is None:
             raise self._problem("expirationTimestamp has no time zone")
-        # A life shorter than the margin must not run the plugin before every request.
-        self._renew_at = None if self._expires is None else max(self._expires - _EARLY, self.now() + _RETRY)
         cert_file = self.files.place("plugin.crt", cert.encode()) if cert and key else None
         key_file = self.files.place("plugin.key", key.encode()) if cert and key else None
         header = f"Bearer {status.token}" if status.token else None
+        self._expires = expires  # of an answer that was taken
+        # A life shorter than the margin must not run the plugin before every request.
+        self._renew_at = None if expires is None else max(expires - _EARLY, self.now() + _RETRY)
         return Credential(authorization=header, cert_file=cert_file, key_file=key_file)
 
     def _problem(self, what: str) -> ConfigurationProblem:

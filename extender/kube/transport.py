@@ -252,6 +252,7 @@ def _time_of(date: str | None) -> datetime | None:
     if date is None:
         return None
     try:
-        return parsedate_to_datetime(date).astimezone(UTC)
-    except ValueError:
+        told = parsedate_to_datetime(date).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
+    return told if told.year < 9000 else None  # it is counted on from, and the calendar ends

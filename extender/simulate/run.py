@@ -27,7 +27,7 @@ PROGRESS_JOBS = 1000
 def simulate(
     jobs: Sequence[Job], shape: PoolShape, rule: Placement, progress: Progress = lambda arrived: None
 ) -> RunOutcome:
-    """Run jobs, which are given in order of arrival, through a pool that begins with no node."""
+    """Run jobs, which are given in order of arrival, through a pool that begins with its ``first_nodes``."""
     return _Run(jobs, shape, rule).run(progress)
 
 

@@ -43,7 +43,7 @@ def simulate_sessions(
     random: Random,
     progress: Progress = lambda arrived: None,
 ) -> RunOutcome:
-    """Run sessions, which are given in order of arrival, through a pool that begins with no node."""
+    """Run sessions, which are given in order of arrival, through a pool that begins with its ``first_nodes``."""
     return _Run(sessions, shape, workers, rule, random).run(progress)
 
 
@@ -59,7 +59,6 @@ class _Run:
         self._known = chosen if isinstance(chosen, OldestFirst) else _Watching(chosen)
         self._agenda = Agenda()
         self._tally = Tally(shape.miss_seconds)
-        self._pool = SimulatedPool(shape, self._agenda, self._known, self._give_homes)
         self._waiting: deque[int] = deque()
         self._started = self._coming = self._homeless = self._over = 0
         self._node_of: dict[str, SimulatedNode] = {}
@@ -72,6 +71,7 @@ class _Run:
             idle_timeout=workers.idle_timeout,
             whole_node=rule.reaping is ReapOrder.WHOLE_NODE,
         )
+        self._pool = SimulatedPool(shape, self._agenda, self._known, self._give_homes)  # last: it tells of its nodes
 
     def run(self, progress: Progress) -> RunOutcome:
         """Take arrivals and events in order of time. Nodes that the floor keeps are paid until the rest has gone."""

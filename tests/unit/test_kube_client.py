@@ -309,11 +309,11 @@ async def test_clock_skew_is_read_from_the_answer(server: FakeApiServer) -> None
     assert client.clock_skew is None
     dated = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:01:30 GMT"}, body=b"{}")
     right = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, body=b"{}")
-    server.fail(Where.ANY, dated, answer(200, headers={"Date": "nonsense"}, body=b"{}"), right)
-    await client.get_bytes(NODES_PATH)
-    assert client.clock_skew == timedelta(seconds=90)
-    await client.get_bytes(NODES_PATH)
-    assert client.clock_skew == timedelta(seconds=90)
+    nonsense = ("nonsense", "Fri, 31 Dec 9999 23:59:59 -2300", "Fri, 31 Dec 9999 23:59:59 GMT")
+    server.fail(Where.ANY, dated, *(answer(200, headers={"Date": each}, body=b"{}") for each in nonsense), right)
+    for _ in (dated, *nonsense):
+        await client.get_bytes(NODES_PATH)
+        assert client.clock_skew == timedelta(seconds=90)
     await client.get_bytes(NODES_PATH)
     assert client.clock_skew == timedelta(0)  # none at all is a reading too
     await client.close()
@@ -737,6 +737,17 @@ async def test_failed_early_renewal_keeps_the_old_token_until_it_expires(tmp_pat
     clock.seconds = 901
     with pytest.raises(ConfigurationProblem, match="no network"):
         await credentials.get()
+
+
+async def test_an_answer_that_is_refused_does_not_change_when_the_old_one_expires(tmp_path: Path) -> None:
+    """An early renewal that gives a time of no zone: the old token stays, as with any other that fails."""
+    clock = Clock()
+    (tmp_path / "life").write_text("2026-01-01T00:15:00Z")
+    credentials = exec_credentials(tmp_path, COUNTING, clock)
+    await credentials.get()
+    (tmp_path / "life").write_text("2026-01-01T00:30:00")
+    clock.seconds = 870
+    assert (await credentials.get()).authorization == "Bearer token-1"
 
 
 async def test_concurrent_requests_run_the_plugin_once(tmp_path: Path) -> None:

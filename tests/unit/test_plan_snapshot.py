@@ -224,6 +224,15 @@ def test_a_time_at_the_end_of_all_calendars_is_nobodys(item: dict[str, Any]) -> 
     assert render_table(plan_of(found, Configuration.default(), source="s"))
 
 
+def test_a_time_before_kubernetes_is_nobodys() -> None:
+    """Go writes its zero time where nobody set one: a plan is made all the same."""
+    zero = "0001-01-01T00:00:00Z"
+    items = [node_item(), pod_item("w", nodeName="node-a", annotations={"warmnode.dev/idle-since": zero})]
+    for item in items:
+        item["metadata"]["creationTimestamp"] = zero
+    assert render_table(plan_of(parse(listed(*items)), Configuration.default(), source="s"))
+
+
 def test_ledger_is_known_by_its_label() -> None:
     """Any other ConfigMap is none."""
     data = {"uid-of-node-a": "1793527200"}

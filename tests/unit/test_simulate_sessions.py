@@ -45,6 +45,12 @@ def test_a_session_waits_for_its_worker_and_the_next_one_finds_it_idle() -> None
     assert found.mean_latency_seconds == pytest.approx((155 + 100) / 2)
 
 
+def test_a_pool_may_begin_with_nodes() -> None:
+    """Nobody waits for one to boot then."""
+    found = outcome([session(0)], "oldest+oldest+newest-node", shape=replace(SHAPE, first_nodes=1))
+    assert found.waited_seconds == 5
+
+
 def test_a_session_that_waits_takes_whichever_worker_is_free_first() -> None:
     """Its own is on its way for another minute, and idle then."""
     found = outcome([session(0, 20), session(60)], "oldest+oldest+newest-node")

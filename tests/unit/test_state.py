@@ -264,6 +264,15 @@ def test_event_of_a_write_that_a_later_one_of_ours_followed_changes_nothing() ->
     assert state.take_event(released), "nothing is kept of writes that events have shown"
 
 
+def test_write_that_changed_nothing_is_not_waited_for() -> None:
+    """It has no event: a webhook that takes our notes off would have one more remembered with each write."""
+    state = new_state()
+    pod = at_version(1, idle=True)
+    state.upsert_pod(pod)
+    state.take_written(pod, pod)
+    assert not state._written
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_event_of_a_write_that_a_list_had_not_is_taken(gone: bool) -> None:
     """A list may be older than what we wrote while it was read: then the events tell it, one after the other."""
