@@ -272,6 +272,12 @@ class Stage:
         return self.warmnode.metric("warmnode_reap_skipped", pool=pool, reason=reason)
 
     def show(self, pool: str) -> str:
-        """What a failure shows of a pool."""
-        pods = {name: (pod["spec"].get("nodeName"), pod["status"]) for name, pod in self.pods(pool).items()}
-        return json.dumps({"pods": pods, "nodes": list(nodes(self.control_plane, pool))}, default=str)[:3000]
+        """What a failure shows of a pool: who runs where, the nodes, and what was said of workers of that name."""
+        pods = {name: (pod["spec"].get("nodeName"), is_ready(pod)) for name, pod in self.pods(pool).items()}
+        said = [
+            f"{each['involvedObject']['name']}: {each['reason']}: {each['message']}"
+            for each in self.control_plane.api("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
+            if each["involvedObject"]["name"].startswith(pool)
+        ]
+        found = {"pods": pods, "nodes": list(nodes(self.control_plane, pool)), "evicted": self.evicted(pool)}
+        return json.dumps(found | {"said": said[-30:]}, indent=1)
