@@ -101,8 +101,9 @@ class ClusterState:
         One that changed nothing has no event by which it could be forgotten.
         """
         known = self.pods.get(before.uid)
-        if known is not None and known.resource_version == before.resource_version != after.resource_version:
-            self._written.setdefault(before.uid, []).append(after.resource_version)
+        if known is not None and known.resource_version == before.resource_version:
+            if after.resource_version != before.resource_version:
+                self._written.setdefault(before.uid, []).append(after.resource_version)
             self.upsert_pod(after)
 
     def take_event(self, pod: Pod) -> bool:

@@ -83,7 +83,7 @@ def test_report_fills_the_page_and_draws_a_plot_for_each_kind(tmp_path: Path) ->
     assert [path.name for path in written] == ["experiment.md", "jobs.svg"]
     assert "| 10 s | warmnode, working set, slack 0.1 | 1 | 1,200 | 1.50 | 10.0 | 1.00 |" in page.read_text()
     assert "2 runs, seeds 301" in page.read_text()
-    assert "Repeated because a program ended by itself: `jobs4-10s-set10-301`" in page.read_text()
+    assert "Repeated because they failed: `jobs4-10s-set10-301`" in page.read_text()
 
 
 def test_report_without_records_is_refused(tmp_path: Path) -> None:
