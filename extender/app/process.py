@@ -29,7 +29,7 @@ from extender.model import AgeSource, Pod
 from extender.settings import Configuration
 from extender.settings.in_force import InForce
 from extender.telemetry import Metrics, WatchMetrics
-from extender.web.admission import allow_open_files
+from extender.web.admission import OPERATIONS_PLACES, allow_open_files
 from extender.web.history_api import history_handler
 from extender.web.ops_listener import Readiness, operations
 from extender.web.requests import Handler
@@ -129,7 +129,8 @@ class Process:
 
     def _listener(self, name: str, address: Address, handler: Handler) -> Listener:
         crowded = self.metrics.connections_refused.labels(name).inc
-        return Listener(name=name, address=address, handler=handler, turned_away=TurnedAway(crowded=crowded))
+        turned_away = TurnedAway(crowded=crowded)
+        return Listener(name=name, address=address, handler=handler, turned_away=turned_away, places=OPERATIONS_PLACES)
 
     def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         tasks: dict[str, Coroutine[Any, Any, None]] = {

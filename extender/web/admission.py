@@ -29,7 +29,9 @@ PLAIN_KIB, TLS_KIB = 12, 300
 """What a place takes at most that is held in silence; 7 and 285 were seen."""
 
 PLACES = Places(plain=1024, tls=128)
-"""kube-scheduler has two to the webhook, kubelet and Prometheus one each to the operations listener."""
+"""kube-scheduler has two to the webhook; without TLS they come from the same pod."""
+OPERATIONS_PLACES = Places(plain=128, tls=128)
+"""kubelet and Prometheus have one each. Anybody reaches it, and each place may fill with a long head."""
 CLAIMS_PLACES = Places(plain=8192, tls=512)
 """Workers and claimants, who may keep theirs open. Without TLS they are in the same pod."""
 

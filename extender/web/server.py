@@ -26,6 +26,8 @@ log = logging.getLogger("warmnode.listener")
 
 KEEP_ALIVE_SECONDS = 180.0
 """kube-scheduler keeps idle connections for 90 s and does not send a POST again that met a closed one."""
+MOST_HEADERS = 40
+"""Of 8 KiB each, twice in memory while they are read; aiohttp would take 128. A caller and its proxies send 5 to 25."""
 DRAIN = timedelta(seconds=5)
 TOLD_EVERY = timedelta(minutes=1)
 """One line for each reason and so long: a scheduler with a wrong CA tries with every pod. The metric counts all."""
@@ -118,6 +120,7 @@ class Listener:
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             auto_decompress=False,
+            max_headers=MOST_HEADERS,
             logger=http_log,
         )
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds() / 2)

@@ -178,6 +178,21 @@ async def test_more_connections_than_there_are_places_are_closed_and_told_of_onc
         await crowded.stop()
 
 
+@pytest.mark.parametrize(("headers", "status"), [(30, b"200"), (100, b"400")])
+async def test_a_head_has_a_limited_number_of_headers(headers: int, status: bytes) -> None:
+    """What is kept of a request that never ends is memory of the process that answers the scheduler."""
+    there = listener()
+    await there.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.address.port)
+        lines = "".join(f"x-{number}: a\r\n" for number in range(headers))
+        writer.write(f"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n".encode())
+        assert (await reader.readline()).split()[1] == status
+        writer.close()
+    finally:
+        await there.stop()
+
+
 async def test_a_flood_at_one_listener_is_not_felt_at_another() -> None:
     """Each counts its own connections: whoever fills the operations listener does not stop the scheduler."""
     crowded = Listener(name="ops", address=Address("127.0.0.1", 0), handler=hello, places=Places(plain=20, tls=0))
