@@ -84,6 +84,13 @@ def test_latency_of_a_task_that_is_not_done_is_what_it_took_so_far() -> None:
     assert (found.latency, found.tasks) == (TAIL_SECONDS + 1, 1)
 
 
+def test_a_task_that_never_started_counts_as_if_it_ended_with_the_run() -> None:
+    """Whoever makes work wait to the end would look quick without it; one that was started before is counted once."""
+    found = record(attempts=[attempt(1), attempt(2, ended=300, done=False)])
+    found.waiting = [(2, 199), (3, 500), (4, RUN.seconds - 1)]
+    assert (figures(found).tasks, figures(found).latency) == (3, (41 + 801 + 500) / 3)
+
+
 def test_time_in_misses_is_that_of_all_attempts_at_a_task() -> None:
     """What was warm is no miss; a task that starts again may miss again."""
     lost = attempt(1, ended=220, done=False, hit=False)

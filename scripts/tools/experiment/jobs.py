@@ -29,9 +29,9 @@ class Jobs:
             loop.at(task.at, lambda task=task: self._create(task))  # type: ignore[misc]
 
     @property
-    def waiting(self) -> int:
-        """Tasks that have not started."""
-        return len(self._waiting)
+    def waiting(self) -> list[tuple[int, float]]:
+        """Tasks that have not started, or not again: number and arrival."""
+        return [(task.number, task.at) for task in self._waiting.values()]
 
     def heard(self, pod: PodRecord) -> None:
         """Take note of a pod: it starts its task when it is Ready, and loses it when it goes away."""

@@ -48,6 +48,7 @@ def figures(record: Record) -> Figures:
     starts = [each for each in record.attempts if each.started >= begin]
     tasks = _tasks(record, begin, end - TAIL_SECONDS)
     latencies = [_latency(attempts, end) for attempts in tasks]
+    latencies += [end - arrived for arrived in _never_started(record, begin, end - TAIL_SECONDS)]
     missed = [sum(each.loading for each in attempts if not each.hit) for attempts in tasks]
     return Figures(
         node_seconds=node_seconds,
@@ -58,7 +59,7 @@ def figures(record: Record) -> Figures:
         nodes_created=sum(node.added >= begin for node in record.nodes),
         pods_created=sum(pod.added >= begin for pod in record.pods),
         interrupted=sum(is_interrupted(each) and (each.ended or 0.0) >= begin for each in record.attempts),
-        tasks=len(tasks),
+        tasks=len(latencies),
     )
 
 
@@ -94,6 +95,12 @@ def _tasks(record: Record, begin: float, end: float) -> list[list[Attempt]]:
         if begin <= each.arrived < end:
             found.setdefault(each.task, []).append(each)
     return list(found.values())
+
+
+def _never_started(record: Record, begin: float, end: float) -> list[float]:
+    """When tasks arrived that had no attempt: whoever makes work wait to the end is not to look quick."""
+    started = {each.task for each in record.attempts}
+    return [arrived for number, arrived in record.waiting if number not in started and begin <= arrived < end]
 
 
 def _latency(attempts: Sequence[Attempt], end: float) -> float:

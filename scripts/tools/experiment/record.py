@@ -96,8 +96,8 @@ class Record:
     nodes: list[NodeRecord] = field(default_factory=list)
     pods: list[PodRecord] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    waiting: int = 0
-    """Tasks that arrived and had not started when the run ended."""
+    waiting: list[tuple[int, float]] = field(default_factory=list)
+    """Tasks that waited for a start when the run ended: number and arrival."""
     refusals: int = 0
     """Claims that were refused because the worker was just being taken away."""
     reaper: dict[str, float] = field(default_factory=dict)
@@ -126,11 +126,12 @@ def read(path: Path) -> Record:
     content: dict[str, Any] = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else lzma.decompress(raw))
     found = content.pop("format", None)
     if found == FIRST_FORMAT:
-        content |= {name: _columns(content[name]) for name in _TABLES} | {"attempts": {}}
+        content |= {name: _columns(content[name]) for name in _TABLES} | {"attempts": {}, "waiting": []}
     elif found != FORMAT:
         raise ValueError(f"{path}: not a record of format {FORMAT}")
     conditions = content.pop("conditions")
     conditions["samples"] = [tuple(each) for each in conditions["samples"]]
+    content["waiting"] = [tuple(each) for each in content["waiting"]]
     content |= {name: [kind(**row) for row in _rows(content[name])] for name, kind in _TABLES.items()}
     return Record(run=Run(**content.pop("run")), conditions=Conditions(**conditions), **content)
 

@@ -58,9 +58,9 @@ class Workers:
             loop.at(task.at, lambda task=task: self._arrive(task))  # type: ignore[misc]
 
     @property
-    def waiting(self) -> int:
-        """Tasks that have not started."""
-        return len(self._line)
+    def waiting(self) -> list[tuple[int, float]]:
+        """Tasks that have not started, or not again: number and arrival."""
+        return [(task.number, task.at) for task in self._line]
 
     def heard(self, pod: PodRecord) -> None:
         """Take note of a pod: a Ready one can work; one that goes away loses its task, which is first in line again."""
