@@ -89,7 +89,8 @@ def mixed_under(stage: Stage, pool: str, policy: str) -> Mixed:
         lambda: f"prices of {pool}: {stage.prices(pool)}",
     )
     prices = stage.prices(pool)
-    soon = {"spec": {"disruption": {"consolidateAfter": "5s"}}}
+    # Not sooner: for 20 s Karpenter leaves a node alone that it has nominated for pods, as the oldest just now.
+    soon = {"spec": {"disruption": {"consolidateAfter": "30s"}}}
     control_plane.api("PATCH", f"{NODE_POOLS}/{pool}", soon)
     stage.wait(lambda: len(stage.nodes(pool)) == 2, lambda: f"one node of {pool} to go: {stage.show(pool)}")
     return Mixed(
