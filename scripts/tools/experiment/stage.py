@@ -109,11 +109,9 @@ class Stage:
         self._warmnode: Components | None = None
 
     def __enter__(self) -> Self:
-        try:
+        with self._ends:
             self._start()
-        except BaseException:
-            self._ends.close()
-            raise
+            self._ends = self._ends.pop_all()
         return self
 
     def __exit__(
