@@ -261,16 +261,20 @@ def test_a_replaced_client_ca_takes_the_place_of_the_old_one(files: Files) -> No
         assert refused(listening, old_caller)
 
 
+@contextmanager
+def connected(files: Files, ca: trustme.CA, client: trustme.LeafCert) -> Iterator[tuple[ServerTls, socket.socket]]:
+    """A listener with a certificate of this CA and the client CA that is in place, and a client's open connection."""
+    files.install(ca.issue_cert("localhost"))
+    tls = files.tls(client_ca=True)
+    with serving(tls) as listening, listening.connect(caller(ca, client)) as connection:
+        yield tls, connection
+
+
 def test_a_client_ca_that_is_withdrawn_ends_open_connections(files: Files) -> None:
     """At their next request: whom it vouched for is trusted no more. A new certificate of our own ends none."""
     ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()
-    files.install(ca.issue_cert("localhost"))
     files.trust(before)
-    tls = files.tls(client_ca=True)
-    with (
-        serving(tls) as listening,
-        listening.connect(caller(ca, before.issue_cert(common_name="scheduler"))) as connection,
-    ):
+    with connected(files, ca, before.issue_cert(common_name="scheduler")) as (tls, connection):
         assert ask(connection)
         files.install(ca.issue_cert("localhost"))
         assert tls.reload() is True
@@ -284,13 +288,8 @@ def test_a_client_ca_that_is_withdrawn_ends_open_connections(files: Files) -> No
 def test_a_client_ca_that_is_added_cuts_nobody_off(files: Files) -> None:
     """The first step of every rotation, and a comment, or another order: whoever was trusted still is."""
     ca, before, after = trustme.CA(), trustme.CA(), trustme.CA()
-    files.install(ca.issue_cert("localhost"))
     files.trust(before)
-    tls = files.tls(client_ca=True)
-    with (
-        serving(tls) as listening,
-        listening.connect(caller(ca, before.issue_cert(common_name="scheduler"))) as connection,
-    ):
+    with connected(files, ca, before.issue_cert(common_name="scheduler")) as (tls, connection):
         for trusted, comment in (((before, after), b""), ((after, before), b"# both\r\n"), ((before, after, ca), b"")):
             files.trust(*trusted, comment=comment)
             assert tls.reload() is True
@@ -305,10 +304,8 @@ def test_an_anchor_that_is_no_ca_can_be_withdrawn(files: Files) -> None:
     """Any certificate in the file is trusted, so one client's own may be there, and be taken out."""
     ca, clients = trustme.CA(), trustme.CA()
     client = clients.issue_cert(common_name="scheduler")
-    files.install(ca.issue_cert("localhost"))
     files.client_ca.write_bytes(client.cert_chain_pems[0].bytes())
-    tls = files.tls(client_ca=True)
-    with serving(tls) as listening, listening.connect(caller(ca, client)) as connection:
+    with connected(files, ca, client) as (tls, connection):
         assert ask(connection)
         files.trust(clients)
         assert tls.reload() is True
