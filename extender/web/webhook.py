@@ -160,7 +160,7 @@ class Webhook:
         if rule is None or key is None:
             return candidates, None
         if rule.window is None:
-            asks = wire.spec_of(request.pod)
+            asks = wire.requests_of(request.pod)
             found = self._working_sets.reach(pool, ranking, request.node_names, asks, rule.slack)
             candidates, end = found.feasible, found.end
         else:

@@ -50,8 +50,8 @@ class _Container(Struct, rename="camel", gc=False):
     restart_policy: str | None = None
 
 
-class PodSpec(Struct, rename="camel", gc=False):
-    """What a pod asks for, as it is written: see `spec_of`. Those of pods of one template are equal."""
+class PodRequests(Struct, rename="camel", gc=False):
+    """What a pod asks for, as it is written: see `requests_of`. Those of pods of one template are equal."""
 
     containers: list[_Container] | None = None
     init_containers: list[_Container] | None = None
@@ -97,7 +97,7 @@ _NO_SPEC = Raw(b"{}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodReference:
-    """The pod that is being scheduled, as the request describes it. ``spec`` is not decoded: see `spec_of`."""
+    """The pod that is being scheduled, as the request describes it. ``spec`` is not decoded: see `requests_of`."""
 
     namespace: str
     name: str
@@ -124,7 +124,7 @@ class PreemptRequest:
 
 _S = TypeVar("_S", bound=Struct)
 _args = msgspec.json.Decoder(_Args)
-_spec = msgspec.json.Decoder(PodSpec | None)
+_spec = msgspec.json.Decoder(PodRequests | None)
 _preemption = msgspec.json.Decoder(_PreemptionArgs)
 _anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
@@ -272,12 +272,12 @@ def _pod(pod: _Pod | _WholePod | UnsetType | None) -> PodReference:
     )
 
 
-def spec_of(pod: PodReference) -> PodSpec:
+def requests_of(pod: PodReference) -> PodRequests:
     """Read what a pod asks for. One that cannot be read fits nowhere, so that each node holds one more."""
     try:
-        return _spec.decode(pod.spec) or PodSpec()
+        return _spec.decode(pod.spec) or PodRequests()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return PodSpec(overhead={"": ""})
+        return PodRequests(overhead={"": ""})
 
 
 def _amounts(resources: _Amounts | None) -> Resources:
