@@ -71,7 +71,7 @@ class WorkingSets:
             fits = fits_by_place(ranking, self._state.nodes, asks.requests())
             basis = needed, ranking.revision, asks
             kept = _Kept(basis=basis, fits=fits, reach=Reach(()), feasible=frozenset(), revision=-1)
-        if hash(names) == hash(kept.feasible):
+        if hash(names) == hash(kept.feasible):  # equal, as good as surely: 64 bits, and nobody knows their seed
             names = kept.feasible  # whose names stay in memory, so that those of the request need not
         _follow(kept, ranking, needed, names)
         if len(self._kept) >= MOST_POOLS:

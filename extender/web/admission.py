@@ -59,7 +59,7 @@ class Admission:
 
     def admits(self, address: str) -> bool:
         """Take a connection, which is to `leave` later; False where there is no place for it."""
-        most = self._most if _is_loopback(address) else self._most // 2
+        most = self._most if is_loopback(address) else self._most // 2
         if self._of.total() >= self._most or self._of[address] >= most:
             return False
         self._of[address] += 1
@@ -72,7 +72,8 @@ class Admission:
             del self._of[address]
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """True for an IP address that only this machine, or this pod, can reach; names are none."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

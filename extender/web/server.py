@@ -6,7 +6,6 @@ Owns sockets and connections. Knows nothing of what is served.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from aiohttp import web
 
 from extender.logs import fields
 from extender.policy.scheduler_silence import HandshakeFailure
-from extender.web.admission import PLACES, Admission, Places
+from extender.web.admission import PLACES, Admission, Places, is_loopback
 from extender.web.connections import ConnectionServer, Door, http_log
 from extender.web.requests import Handler
 from extender.web.tls import ServerTls
@@ -60,10 +59,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """True where only this machine, or this pod, can connect."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return self.host == "localhost" or is_loopback(self.host)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -7,7 +7,6 @@ build; names in what it is sent are text, and a strict content security policy s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import secrets
 from collections.abc import Callable
@@ -135,12 +134,7 @@ def is_loopback_host(host: str) -> bool:
     Any other name was made to point here: a foreign page could read what is answered under it (DNS rebinding).
     """
     found = _HOST.fullmatch(host)
-    if found is None:
-        return False
-    try:
-        return found["name"] == "localhost" or ipaddress.ip_address(found["name"].strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return found is not None and Address(found["name"].strip("[]"), 0).is_loopback
 
 
 def _file(name: str, content_type: str) -> Handler:
