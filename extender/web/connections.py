@@ -1,4 +1,4 @@
-"""One connection: who is let in and for how long, and what is answered to bytes that are no HTTP.
+"""One connection: who is let in and for how long, TLS, and what is answered to bytes that are no HTTP.
 
 Owns aiohttp's side of a connection. Knows no address to listen at, and nothing of what is served.
 """
@@ -10,8 +10,9 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import (
@@ -46,6 +47,10 @@ class Door:
         return 0 if self.tls is None else self.tls.client_ca_version
 
 
+HANDSHAKE = timedelta(seconds=10)
+"""What a TLS handshake may take, with a place held. A kube-scheduler waits for a quarter of a second in all."""
+
+
 class ConnectionServer(web.Server):
     """aiohttp's server, with `_Connection` for each connection."""
 
@@ -64,7 +69,7 @@ class ConnectionServer(web.Server):
 class _Connection(web.RequestHandler):
     """One connection. What cannot be read as HTTP gets the same one-line problem as any other mistake."""
 
-    __slots__ = ("_client_ca_version", "_door", "_place", "_refused")
+    __slots__ = ("_client_ca_version", "_door", "_early", "_handshake", "_place", "_refused")
 
     def __init__(
         self, server: ConnectionServer, *, door: Door, refused: Callable[[HTTPStatus], None], **options: Any
@@ -72,22 +77,47 @@ class _Connection(web.RequestHandler):
         super().__init__(server, **options)
         self._door = door
         self._client_ca_version = door.client_ca_version
+        self._early = b""  # what came with the end of the handshake
+        self._handshake: asyncio.Task[None] | None = None
         self._place: str | None = None  # the address as which it was let in
         self._refused = refused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let it in, or end it at once."""
-        super().connection_made(transport)
+        """Let it in, or end it at once. TLS begins here, so that a handshake that never ends holds a place as well."""
+        transport = cast(asyncio.Transport, transport)
         address = str((transport.get_extra_info("peername") or ("",))[0])
-        if self._door.admission.admits(address):
-            self._place = address
-        else:
+        if not self._door.admission.admits(address):
             self._door.turned_away(address)
-            self._end()
+            transport.abort()
+            return
+        self._place = address
+        if self._door.tls is None:
+            super().connection_made(transport)
+        else:
+            transport.pause_reading()
+            self._handshake = asyncio.create_task(self._shake_hands(transport, self._door.tls))
+
+    async def _shake_hands(self, transport: asyncio.Transport, tls: ServerTls) -> None:
+        try:
+            encrypted = await asyncio.get_running_loop().start_tls(
+                transport, self, tls.context, server_side=True, ssl_handshake_timeout=HANDSHAKE.total_seconds()
+            )
+        except OSError:  # `ServerTls.tell` says why
+            encrypted = None
+        self._handshake = None
+        if encrypted is None or encrypted.is_closing():
+            self._leave()
+            return
+        super().connection_made(encrypted)
+        if self._early:
+            self.data_received(self._early)
+            self._early = b""
 
     def data_received(self, data: bytes) -> None:
         """Take what comes, unless a client CA was withdrawn since, which may have vouched for the caller."""
-        if self._client_ca_version == self._door.client_ca_version:
+        if self._handshake is not None:
+            self._early += data
+        elif self._client_ca_version == self._door.client_ca_version:
             super().data_received(data)
         else:
             self._end()
@@ -95,6 +125,9 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give its place to another one."""
         super().connection_lost(exc)
+        self._leave()
+
+    def _leave(self) -> None:
         if self._place is not None:
             self._door.admission.leave(self._place)
             self._place = None

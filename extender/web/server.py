@@ -121,9 +121,7 @@ class Listener:
         )
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN.total_seconds() / 2)
         await runner.setup()
-        site = web.TCPSite(
-            runner, self.address.host or None, self.address.port, ssl_context=self.tls.context if self.tls else None
-        )
+        site = web.TCPSite(runner, self.address.host or None, self.address.port)  # TLS begins with a place: connections
         try:
             await site.start()
         except (OSError, OverflowError) as error:

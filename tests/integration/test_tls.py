@@ -11,7 +11,7 @@ import ssl
 import tracemalloc
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPResponse
 from pathlib import Path
@@ -335,10 +335,50 @@ def test_a_connection_without_a_place_is_over_at_once(files: Files) -> None:
     with (
         Listening(handler, tls=files.tls(), places=Places(plain=0, tls=1)) as there,
         there.connect(caller(ca)) as first,
-        there.connect(caller(ca)) as second,
+        there.connect() as second,
     ):
         assert is_over(second)
         assert ask(first)
+
+
+def test_a_handshake_that_never_ends_holds_a_place_for_its_time_only(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who connects and says nothing is counted before TLS: 128 such callers are no more than 128 others."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    handler = webhook_over(synced_state([node()])).handler()
+    monkeypatch.setattr("extender.web.connections.HANDSHAKE", timedelta(seconds=1))
+    with Listening(handler, tls=files.tls(), places=Places(plain=0, tls=1)) as there, there.connect() as silent:
+        with there.connect() as second:
+            assert is_over(second)
+        assert is_over(silent)
+        with there.connect(caller(ca)) as connection:
+            assert ask(connection)
+
+
+def test_a_request_may_come_with_the_end_of_the_handshake(files: Files) -> None:
+    """A client need not wait for anything after its last message: both may be in one segment."""
+    ca = trustme.CA()
+    files.install(ca.issue_cert("localhost"))
+    with serving(files.tls()) as listening, listening.connect() as connection:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = caller(ca).wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        connection.sendall(outgoing.read())
+        while outgoing.pending == 0:
+            incoming.write(connection.recv(65_536))
+            with suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+        client.write(REQUEST)
+        connection.sendall(outgoing.read())
+        answer = b""
+        while b"node-a" not in answer:
+            incoming.write(connection.recv(65_536))
+            with suppress(ssl.SSLWantReadError):
+                answer += client.read(65_536)
+        assert answer.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("kib", [PLAIN_KIB, TLS_KIB])

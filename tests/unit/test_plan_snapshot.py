@@ -153,10 +153,10 @@ def test_time_without_a_zone_is_refused() -> None:
     assert "timezone" in refusal(listed(node_item(status=beat("2026-11-01T12:00:00"))))
 
 
-@pytest.mark.parametrize("content", [b'{"items":' + b"[" * 100_000, b'{"metadata":' + b'{"a":' * 100_000])
+@pytest.mark.parametrize("content", [b'{"items":' + b"[" * 1_000_000, b'{"metadata":' + b'{"a":' * 1_000_000])
 def test_deep_nesting_is_refused(content: bytes) -> None:
-    """A crafted file cannot end the process."""
-    assert "recursion" in refusal(content)
+    """A crafted file cannot end the process. What is too deep is Python's to say: from 3.14 on what its stack holds."""
+    assert refusal(content).startswith("it is not JSON: ")
 
 
 def test_bytes_that_are_no_utf_8_are_refused() -> None:

@@ -83,7 +83,7 @@ def test_pod_without_labels_or_metadata_is_a_pod() -> None:
         b'{"Nodes":null}',
         b"[" * 100_000,
         b'{"x":' * 100_000,
-        b'{"Pod":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b',"Nodes":null,"NodeNames":[]}',
+        b'{"Pod":' + b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000 + b',"Nodes":null,"NodeNames":[]}',  # Python 3.14
         b"{} trailing",
         b'{"Pod":{},"Nodes":null,"NodeNames":["\\ud800"]}',
     ],
