@@ -13,7 +13,7 @@ from extender.cluster.pod_index import NeededRoom
 from extender.cluster.state import ClusterState
 from extender.model import Node
 from extender.policy.resources import Resources, fitting
-from extender.policy.scoring import PreferenceKey, Ranking
+from extender.policy.scoring import Ranking
 from extender.policy.working_set import Reach, free_room, wanted_room
 
 MOST_POOLS = 64
@@ -33,9 +33,8 @@ class Asks(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkingSet:
-    """Nodes up to the one with the preference key ``end``, so many; ``feasible`` are those of the request."""
+    """So many of the most preferred ``nodes``; ``feasible`` are those of the request."""
 
-    end: PreferenceKey
     nodes: int
     feasible: frozenset[str]
 
@@ -81,7 +80,7 @@ class WorkingSets:
         if nodes != kept.told:
             kept.told = nodes
             self._changed(pool, nodes)
-        return WorkingSet(end=ranking.end(nodes), nodes=nodes, feasible=names)
+        return WorkingSet(nodes=nodes, feasible=names)
 
 
 def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> None:
@@ -89,15 +88,15 @@ def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozens
     changed = needed.changed_since(kept.revision)
     if changed is not None and feasible is not kept.feasible:
         changed |= feasible ^ kept.feasible
-    fits, on = kept.fits, needed.on
+    fits, on, places = kept.fits, needed.on, ranking.places()
     if changed is None or len(changed) * _FEW > len(fits):
         kept.reach = Reach(
             free_room(fit, on.get(name, 0)) if name in feasible else 0 for name, fit in zip(ranking, fits, strict=True)
         )
     else:
         for name in changed:
-            if name in ranking:
-                place = ranking.place(name) - 1
+            if name in places:
+                place = places[name] - 1
                 kept.reach.put(place, free_room(fits[place], on.get(name, 0)) if name in feasible else 0)
     kept.feasible, kept.revision = feasible, needed.revision
 
@@ -114,7 +113,7 @@ def fits_by_place(ranking: Ranking, nodes: Mapping[str, Node], requests: Resourc
     return fits
 
 
-def end_for_claims(ranking: Ranking, needed: NeededRoom, slack: float) -> PreferenceKey:
-    """Find how far the set for the next claim reaches: idle workers are free room, and those at work the pool's."""
+def reach_for_claims(ranking: Ranking, needed: NeededRoom, slack: float) -> int:
+    """Count the nodes of the set for the next claim: idle workers are free room, and those at work the pool's."""
     idle = needed.idle
-    return ranking.end(Reach(idle[name] for name in ranking).nodes(wanted_room(needed.at_work, slack)))
+    return Reach(idle[name] for name in ranking).nodes(wanted_room(needed.at_work, slack))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 
 HALF_LIFE = timedelta(hours=1)
 """A worker counts half as much an hour after it was placed. In simulations that made 1 to 7 of 100 reads more hits than
@@ -23,8 +24,8 @@ MOST_NODES = 500
 """So many nodes of a key are looked at for a worker: a popular one ran on thousands, and an answer must not walk them.
 """
 
-_EQUAL_DIGITS = 6
-"""Sums of the same workers in another order differ by less, and must not decide between two nodes."""
+_PARTS = 1_000_000
+"""Sums of the same workers in another order differ by less than one part, and must not decide between two nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +76,23 @@ class KeyHistory:
         """Say how much this key was used on this node, to be compared with other nodes only; -inf: never."""
         keys = self._nodes.get(node)
         used = keys.get(key) if keys is not None else None
-        return -math.inf if used is None else round(used, _EQUAL_DIGITS)
+        return -math.inf if used is None else round(used * _PARTS)
 
     def by_use(self, key: str, among: Container[str]) -> Iterator[tuple[float, str]]:
         """Give those nodes where this key ran, with its `use` there, the most used first: of at most `MOST_NODES`."""
-        found, nodes = self._nodes_of.get(key, ())[:MOST_NODES], self._nodes
-        return ((round(nodes[node][key], _EQUAL_DIGITS), node) for node in filter(among.__contains__, found))
+        found, nodes = islice(self._nodes_of.get(key, ()), MOST_NODES), self._nodes
+        return ((round(nodes[node][key] * _PARTS), node) for node in found if node in among)
 
     def uses(self, node: str, now: datetime) -> list[KeyUse]:
         """List a node's keys as of ``now``: 1. most used of late first; 2. by name."""
         at = now.timestamp() / self._half_life_seconds
-        keys = sorted(self._nodes.get(node, {}).items(), key=lambda each: (-round(each[1], _EQUAL_DIGITS), each[0]))
+        keys = sorted(self._nodes.get(node, {}).items(), key=lambda each: (-round(each[1] * _PARTS), each[0]))
         return [KeyUse(key=key, workers=2 ** min(used - at, 64)) for key, used in keys]
 
-    def workers(self, node: str, key: str, now: datetime) -> float:
-        """Say how many workers with this key were placed on this node, as of ``now``, see `KeyUse`; 0: none."""
-        return 2 ** min(self.use(node, key) - now.timestamp() / self._half_life_seconds, 64)
+    def workers(self, nodes: Iterable[str], key: str, now: datetime) -> list[float]:
+        """Say how many workers with this key were placed on each of these nodes, as of ``now``: see `KeyUse`."""
+        at, known, nothing = now.timestamp() / self._half_life_seconds, self._nodes, dict[str, float]()
+        return [2 ** min(known.get(node, nothing).get(key, -math.inf) - at, 64) for node in nodes]
 
     def forget_node(self, node: str) -> None:
         """Forget a node that is gone, and its cache with it."""
@@ -119,12 +121,12 @@ class KeyHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affinity:
-    """A worker's key, what is known of it, and how far it decides: up to the node with the preference key ``end``."""
+    """A worker's key, what is known of it, and among how many of the nodes it decides, which are the most preferred."""
 
     key: str
-    end: tuple[int, int, int, int, str]
+    reach: int
     history: KeyHistory
 
-    def workers(self, node: str, now: datetime) -> float:
-        """Say how many workers with the key were placed on a node, as of ``now``: see `KeyUse`."""
-        return self.history.workers(node, self.key, now)
+    def workers(self, nodes: Iterable[str], now: datetime) -> list[float]:
+        """Say how many workers with the key were placed on each of these nodes, as of ``now``: see `KeyUse`."""
+        return self.history.workers(nodes, self.key, now)

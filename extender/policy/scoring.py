@@ -4,11 +4,11 @@ The order comes from `ages` and `departure`, and inside the working set from `af
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Container, Iterator, Mapping
 from heapq import nsmallest
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import TypeAlias
 
 from extender.model import Departure, Ending, OrderKey
@@ -17,7 +17,6 @@ from extender.policy.affinity import Affinity
 PreferenceKey: TypeAlias = tuple[int, int, int, int, str]
 """(0 staying | 1 ending, then the order key): smaller is preferred."""
 
-BEFORE_ALL: PreferenceKey = (-1, 0, 0, 0, "")
 MAX_SCORE = 10
 SCORED_NODES = 9
 """Ten, nine, ... two. The rest counts as 0 and is left out: the scheduler decodes every host in its serial cycle, and
@@ -42,25 +41,26 @@ class Ranking(Mapping[str, PreferenceKey]):
         self._ordered = sorted((key, name) for name, key in self._keys.items())
         self.revision = 0
         """Another number after each change."""
-        self._kept_places: tuple[int, dict[str, int]] = (-1, {})
+        self._kept_places: tuple[int, Mapping[str, int]] = (-1, {})
 
     def __getitem__(self, name: str) -> PreferenceKey:
         return self._keys[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places())
+        return iter(self.places())
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def end(self, count: int) -> PreferenceKey:
-        """Give the key of the last of the ``count`` most preferred nodes, of fewer where there are not so many."""
-        return self._ordered[min(count, len(self._ordered)) - 1][0] if count and self._ordered else BEFORE_ALL
+    @property
+    def staying(self) -> int:
+        """So many nodes are not ending. They are the most preferred ones."""
+        return bisect_left(self._ordered, ((1,),))
 
-    def end_among(self, candidates: Collection[str], count: int) -> PreferenceKey:
-        """Give the key of the last of the ``count`` most preferred candidates, as `end` does."""
+    def last_place(self, candidates: Collection[str], count: int) -> int:
+        """Say at which place the last of the ``count`` most preferred candidates is, 0: none of them is ranked."""
         first = self.first(candidates, count)
-        return self._keys[first[-1]] if first else BEFORE_ALL
+        return self.places()[first[-1]] if first else 0
 
     def put(self, name: str, key: PreferenceKey | None) -> None:
         """Set a node's key, None takes the node out."""
@@ -75,10 +75,6 @@ class Ranking(Mapping[str, PreferenceKey]):
             insort(self._ordered, (key, name))
             self._keys[name] = key
 
-    def place(self, name: str) -> int:
-        """Say at which place a node is that is ranked, counted from 1."""
-        return self._places()[name]
-
     def clear(self) -> None:
         """Take every node out."""
         self.revision += 1
@@ -91,7 +87,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         Walk the order until enough of them were met. Few candidates may all be at its end, as old nodes are full: if
         enough are not met soon, compare their places.
         """
-        places, are_few = self._places(), len(candidates) * _FEW < len(self._ordered)
+        places, are_few = self.places(), len(candidates) * _FEW < len(self._ordered)
         wanted = candidates if isinstance(candidates, frozenset) else set(candidates)
         walk = islice(places, len(places) // _SOON) if are_few else places
         found = list(islice(filter(wanted.__contains__, walk), count))
@@ -100,8 +96,8 @@ class Ranking(Mapping[str, PreferenceKey]):
             found = [self._ordered[place - 1][1] for place in nearest]
         return found
 
-    def _places(self) -> dict[str, int]:
-        """Give the nodes in order, each with its place: looked up by each request, and made anew after a change."""
+    def places(self) -> Mapping[str, int]:
+        """Give the nodes in order, each with its place from 1: looked up by each request, made anew after a change."""
         if self._kept_places[0] != self.revision:
             places = {name: place for place, (_, name) in enumerate(self._ordered, 1)}
             self._kept_places = self.revision, places
@@ -117,19 +113,13 @@ _SOON = 10
 def key_first(candidates: Container[str], ranking: Ranking, affinity: Affinity) -> Iterator[str]:
     """Give the nodes to which a worker's key takes it, best first: 1. where it was placed most of late; 2. preference.
 
-    They are candidates up to ``affinity.end``. Not one is ending, which a key must not fill, and none is there where
+    They are candidates within ``affinity.reach``. Not one is ending, which a key must not fill, and none is there where
     the key never ran: such nodes follow by preference alone.
     """
-    equals: list[tuple[PreferenceKey, str]] = []
-    last = math.inf
-    for use, name in affinity.history.by_use(affinity.key, candidates):
-        if use != last:
-            yield from (each for _, each in sorted(equals))
-            equals, last = [], use
-        place = ranking.get(name)
-        if place is not None and not place[0] and place <= affinity.end:
-            equals.append((place, name))
-    yield from (each for _, each in sorted(equals))
+    last, places = min(affinity.reach, ranking.staying), ranking.places()
+    for _, equals in groupby(affinity.history.by_use(affinity.key, candidates), itemgetter(0)):
+        inside = [(place, name) for _, name in equals if (place := places.get(name, last + 1)) <= last]
+        yield from (name for _, name in sorted(inside))
 
 
 def score_nodes(
@@ -138,13 +128,15 @@ def score_nodes(
     """Score the feasible nodes, best first: 10 for the most preferred, then 9, ... 2 for the ninth.
 
     1. With ``affinity`` those that the worker's key chooses (`key_first`). 2. All others by preference. So of two nodes
-    where the key ran equally often the older one comes first, and no node behind ``affinity.end`` before one inside. A
+    where the key ran equally often the older one comes first, and none behind ``affinity.reach`` before one inside. A
     candidate that is not ranked (leaving, or not known here) is left out, as is everything after the ninth: both count
     as 0. A name given twice is scored once. The order of the input does not matter, and without ``affinity`` no
     candidate changes the order of two others.
     """
-    best = ranking.first(candidates, SCORED_NODES)
+    best: list[str] = []
     if affinity is not None:
         wanted = candidates if isinstance(candidates, frozenset) else set(candidates)
-        best = list(dict.fromkeys([*islice(key_first(wanted, ranking, affinity), SCORED_NODES), *best]))
+        best = list(islice(key_first(wanted, ranking, affinity), SCORED_NODES))
+    if len(best) < SCORED_NODES:
+        best = list(dict.fromkeys([*best, *ranking.first(candidates, SCORED_NODES)]))
     return [(name, MAX_SCORE - position) for position, name in enumerate(best[:SCORED_NODES])]

@@ -19,7 +19,7 @@ from typing import Protocol
 from extender.model import CacheKeyRule, Node
 from extender.policy.affinity import Affinity, KeyHistory
 from extender.policy.ages import order_key
-from extender.policy.scoring import PreferenceKey, Ranking, preference_key, score_nodes
+from extender.policy.scoring import Ranking, preference_key, score_nodes
 from extender.policy.working_set import Reach, wanted_room
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -192,21 +192,21 @@ class OldestFirst:
         """See `Placement`."""
         if not key or not self._rule.by_key:
             return score_nodes(room, self.ranking)[0][0]
-        affinity = Affinity(key=key, end=self._end(room), history=self.history)
+        affinity = Affinity(key=key, reach=self._reached(room), history=self.history)
         return score_nodes(room, self.ranking, affinity)[0][0]
 
-    def _end(self, room: Mapping[str, int]) -> PreferenceKey:
+    def _reached(self, room: Mapping[str, int]) -> int:
         if self._rule.slack is None:
-            return self.ranking.end_among(room, self._rule.window)
+            return self.ranking.last_place(room, self._rule.window)
         if self._reach_of != self.ranking.revision:
             self._reach_of, self._reach = self.ranking.revision, Reach(map(self._free.__getitem__, self.ranking))
-        return self.ranking.end(self._reach.nodes(wanted_room(self._running, self._rule.slack)))
+        return self._reach.nodes(wanted_room(self._running, self._rule.slack))
 
     def _count(self, node: str, change: int) -> None:
         self._running += change
         self._free[node] -= change
         if self._reach_of == self.ranking.revision:
-            self._reach.put(self.ranking.place(node) - 1, self._free[node])
+            self._reach.put(self.ranking.places()[node] - 1, self._free[node])
 
     def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
         """See `Placement`."""

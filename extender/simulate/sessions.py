@@ -165,9 +165,8 @@ class _Run:
         if self._rule.claims is ClaimOrder.OLDEST or not key:
             return score_nodes(self._idle_on, ranking)[0][0]
         at_work = len(self._node_of) - len(self._idle)
-        reach = Reach(self._idle_on[name] for name in ranking)
-        end = ranking.end(reach.nodes(wanted_room(at_work, self._rule.slack)))
-        return score_nodes(self._idle_on, ranking, Affinity(key=key, end=end, history=self._known.history))[0][0]
+        reach = Reach(self._idle_on[name] for name in ranking).nodes(wanted_room(at_work, self._rule.slack))
+        return score_nodes(self._idle_on, ranking, Affinity(key=key, reach=reach, history=self._known.history))[0][0]
 
     # -- the reaper ---------------------------------------------------------------------------------------------------
 

@@ -16,13 +16,13 @@ from cachetools import TTLCache
 
 from extender.clock import Clock, Steady
 from extender.cluster.state import ClusterState
-from extender.cluster.working_sets import end_for_claims
+from extender.cluster.working_sets import reach_for_claims
 from extender.model import CacheKeyRule, Pod, SkipReason
 from extender.policy.affinity import Affinity
 from extender.policy.claim_spread import Spread, own_order
 from extender.policy.claims import claimable_on, reasons_on
 from extender.policy.idleness import is_claimed, why_not_claimable
-from extender.policy.scoring import PreferenceKey, Ranking, key_first
+from extender.policy.scoring import Ranking, key_first
 
 NODES_BETWEEN_YIELDS = 50
 TALLY_LASTS = timedelta(seconds=1)
@@ -127,8 +127,8 @@ class Candidates:
         elif key is not None:
             missing = rule.window or 0
             if rule.window is None:
-                end = end_for_claims(ranking, self._state.where.needed(pool), rule.slack)
-                chosen = self._by_key(self._state.where.names_with_marks(), ranking, key, end)
+                reach = reach_for_claims(ranking, self._state.where.needed(pool), rule.slack)
+                chosen = self._by_key(self._state.where.names_with_marks(), ranking, key, reach)
         others = list(ranking)
         for name in chosen:
             yield name
@@ -156,10 +156,11 @@ class Candidates:
         staying = [name for name in names if name in preference]
         if key is None or not staying:
             return own_order(staying, self._replica)
-        return list(dict.fromkeys([*self._by_key(staying, preference, key, preference[staying[-1]]), *staying]))
+        reach = preference.places()[staying[-1]]
+        return list(dict.fromkeys([*self._by_key(staying, preference, key, reach), *staying]))
 
-    def _by_key(self, names: Container[str], ranking: Ranking, key: str, end: PreferenceKey) -> list[str]:
-        return list(key_first(names, ranking, Affinity(key=key, end=end, history=self._state.keys.history)))
+    def _by_key(self, names: Container[str], ranking: Ranking, key: str, reach: int) -> list[str]:
+        return list(key_first(names, ranking, Affinity(key=key, reach=reach, history=self._state.keys.history)))
 
     def _may_have(self, name: str, pool: str) -> bool:
         """True unless all are claimed: what else may be in the way is looked at when it is the node's turn."""

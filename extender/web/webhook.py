@@ -117,6 +117,7 @@ class Webhook:
         scores = score_nodes(candidates, ranking, affinity)
         is_shadow = self.pools.is_shadow(pool)
         names = tuple([name for name, _ in scores])
+        ranks = tuple(map(ranking.places().__getitem__, names))
         self._history.add(
             KeptPlacement(
                 at=now,
@@ -128,9 +129,9 @@ class Webhook:
                 shadow=is_shadow,
                 candidates=len(request.node_names),
                 nodes=names,
-                ranks=tuple(map(ranking.place, names)),
-                key_uses=tuple(round(affinity.workers(name, now), 2) for name in names) if affinity else (),
-                in_window=tuple(ranking[name] <= affinity.end for name in names) if affinity else (),
+                ranks=ranks,
+                key_uses=tuple([round(each * 100) / 100 for each in affinity.workers(names, now)]) if affinity else (),
+                in_window=tuple(map(affinity.reach.__ge__, ranks)) if affinity else (),
             )
         )
         if log.isEnabledFor(logging.DEBUG):
@@ -162,10 +163,10 @@ class Webhook:
         if rule.window is None:
             asks = wire.requests_of(request.pod)
             found = self._working_sets.reach(pool, ranking, request.node_names, asks, rule.slack)
-            candidates, end = found.feasible, found.end
+            candidates, reach = found.feasible, found.nodes
         else:
-            end = ranking.end_among(candidates, rule.window)
-        return candidates, Affinity(key=key, end=end, history=self._state.keys.history)
+            reach = ranking.last_place(candidates, rule.window)
+        return candidates, Affinity(key=key, reach=reach, history=self._state.keys.history)
 
     def _view(self) -> PreemptionView:
         now = self._clock.now()

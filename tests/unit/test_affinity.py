@@ -28,9 +28,9 @@ def history_of(placed: list[tuple[str, str]]) -> KeyHistory:
     return history
 
 
-def affinity(history: KeyHistory, ranking: Ranking, nodes: int, key: str = "x") -> Affinity:
+def affinity(history: KeyHistory, nodes: int, key: str = "x") -> Affinity:
     """A key that decides among the first nodes of a ranking, so many."""
-    return Affinity(key=key, end=ranking.end(nodes), history=history)
+    return Affinity(key=key, reach=nodes, history=history)
 
 
 @given(st.lists(names, max_size=40), rankings, placements, reaches)
@@ -42,7 +42,7 @@ def test_the_key_decides_inside_and_age_outside(
     by_age = sorted(set(candidates) & ranking.keys(), key=ranking.__getitem__)
     runs = Counter(node for node, key in placed if key == "x")
     inside = [name for name in by_age if name in list(ranking)[:nodes]]
-    scored = [name for name, _ in score_nodes(candidates, ranking, affinity(history_of(placed), ranking, nodes))]
+    scored = [name for name, _ in score_nodes(candidates, ranking, affinity(history_of(placed), nodes))]
     chosen = [name for name in inside if runs[name] and not ranking[name][0]]
     chosen.sort(key=lambda name: (-runs[name], ranking[name]))
     assert scored == [*chosen, *(name for name in by_age if name not in chosen)][:9]
@@ -54,8 +54,8 @@ def test_an_answer_depends_on_candidates_and_counts_only(
     candidates: list[str], ranking: Ranking, placed: list[tuple[str, str]], nodes: int
 ) -> None:
     """Neither the order of the request nor the order in which workers came changes an answer."""
-    forth = score_nodes(candidates, ranking, affinity(history_of(placed), ranking, nodes))
-    back = score_nodes(candidates[::-1], ranking, affinity(history_of(placed[::-1]), ranking, nodes))
+    forth = score_nodes(candidates, ranking, affinity(history_of(placed), nodes))
+    back = score_nodes(candidates[::-1], ranking, affinity(history_of(placed[::-1]), nodes))
     assert forth == back
 
 
@@ -66,25 +66,25 @@ def test_a_set_of_no_node_or_a_key_that_never_ran_changes_nothing(
     """Age alone decides where no node is inside, and for a key without history."""
     history = history_of(placed)
     plain = score_nodes(candidates, ranking)
-    assert score_nodes(candidates, ranking, affinity(history, ranking, 0)) == plain
-    assert score_nodes(candidates, ranking, affinity(history, ranking, nodes, key="never")) == plain
+    assert score_nodes(candidates, ranking, affinity(history, 0)) == plain
+    assert score_nodes(candidates, ranking, affinity(history, nodes, key="never")) == plain
 
 
 @given(st.lists(names, max_size=40), rankings, reaches)
-def test_the_end_among_candidates_is_the_key_of_the_last_of_them(
+def test_the_last_place_of_candidates_is_that_of_the_last_of_them(
     candidates: list[str], ranking: Ranking, count: int
 ) -> None:
     """A window of so many candidates ends with the last of them, or with the last that there is."""
     by_age = sorted(set(candidates) & ranking.keys(), key=ranking.__getitem__)
-    end = ranking.end_among(candidates, count)
-    assert [name for name in by_age if ranking[name] <= end] == by_age[:count]
+    last = ranking.last_place(candidates, count)
+    assert [name for name in by_age if ranking.places()[name] <= last] == by_age[:count]
 
 
 def test_a_key_leaves_ending_nodes_behind() -> None:
     """An ending node comes after all others, however often the key ran there."""
     ranking = Ranking({"stays": (0, 0, 5, 0, "a"), "ends": (1, 0, 1, 0, "b")})
     history = history_of([("ends", "x")] * 9)
-    assert [name for name, _ in score_nodes(["ends", "stays"], ranking, affinity(history, ranking, 2))] == [
+    assert [name for name, _ in score_nodes(["ends", "stays"], ranking, affinity(history, 2))] == [
         "stays",
         "ends",
     ]

@@ -93,4 +93,4 @@ def test_the_first_candidates_are_those_of_a_sort(nodes: int, candidates: list[i
     ranking.put("n000", (1, 0, 0, 0, "last"))
     expected = sorted({name for name in names if name in ranking}, key=lambda name: (name == "n000", name))
     assert ranking.first(names, count) == expected[:count]
-    assert [ranking.place(name) for name in ranking] == list(range(1, len(ranking) + 1))
+    assert list(ranking.places().values()) == list(range(1, len(ranking) + 1))

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -24,6 +25,9 @@ NAMESPACE = "default"
 TENANT_LABEL = "tenant"
 _THREADS = 8
 _POD = Path(__file__).parent / "pod.json"
+_READY = datetime(2026, 11, 1, 8, tzinfo=UTC)
+_CREATED_WITHIN_SECONDS = 36_000
+_STRIDE = 7919  # a prime: workers that are made one after the other were not created so
 
 
 def node_name(number: int) -> str:
@@ -79,13 +83,19 @@ def pod_name(number: int) -> str:
 def running_pod(number: int, node: str, tenant: str | None = None) -> Json:
     """Return a worker as the API server stores it while it runs, without managedFields: about 8 KB.
 
-    Pods share what is the same in all: change nothing inside.
+    They were created in the course of ten hours: were it at once, all nodes of a cache key would be equally warm. Pods
+    share what is the same in all: change nothing inside.
     """
     pod = _running()
-    metadata = {**pod["metadata"], "name": pod_name(number), "namespace": NAMESPACE}
+    created = _stamp(_READY - timedelta(seconds=1 + number * _STRIDE % _CREATED_WITHIN_SECONDS))
+    metadata = {**pod["metadata"], "name": pod_name(number), "namespace": NAMESPACE, "creationTimestamp": created}
     if tenant is not None:
         metadata["labels"] = {**metadata["labels"], TENANT_LABEL: tenant}
     return {**pod, "metadata": metadata, "spec": {**pod["spec"], "nodeName": node}}
+
+
+def _stamp(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @cache
@@ -93,7 +103,7 @@ def _running() -> Json:
     pod = pod_as_sent()
     for key in ("uid", "resourceVersion", "name"):
         pod["metadata"].pop(key, None)
-    at = "2026-11-01T08:00:00Z"
+    at = _stamp(_READY)
     kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     pod["status"] = {
         "phase": "Running",

@@ -198,7 +198,8 @@ def _report(
         "answers": [asdict(each) for each in answers],
     }
     note = (
-        "Each worker has a key, and the request's key ran on about 100 of the nodes; it chooses in the working set. "
+        "Each worker has a key, and the request's key ran on about 100 of the nodes, at different times; it chooses in "
+        "the working set. "
         "Requests of one size have the same feasible nodes, as those of a pool have as a rule. CPU times "
         "are the best of many calls in one process, without HTTP."
     )
