@@ -87,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-tag", metavar="TAG", help=f"with --kubeconfig: the tag of {IMAGE} that the cluster can pull"
     )
+    parser.add_argument(
+        "--image-archive",
+        type=Path,
+        metavar="FILE",
+        help=f"with --kind: an archive that holds {IMAGE}:{TAG}, in place of building it",
+    )
     parser.add_argument("--node-image", metavar="IMAGE", help="with --kind: kind's node image, for another version")
     return parser
 
@@ -95,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 def _target(options: argparse.Namespace, folder: Path) -> Iterator[Target]:
     if options.kind:
         with (
-            kind.running(folder, options.node_image, f"{IMAGE}:{TAG}", _note) as kubeconfig,
+            kind.running(folder, options.node_image, f"{IMAGE}:{TAG}", options.image_archive, _note) as kubeconfig,
             _kwok(kubeconfig, folder),
         ):
             yield Target(kubeconfig=kubeconfig, image_tag=TAG, scheduler_tag=_server_version(kubeconfig))

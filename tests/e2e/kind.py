@@ -17,8 +17,11 @@ NAME = "warmnode-e2e"
 
 
 @contextmanager
-def running(folder: Path, node_image: str | None, image: str, note: Note) -> Iterator[Path]:
-    """A cluster with the image of this repository loaded: its kubeconfig. It is deleted with the block."""
+def running(folder: Path, node_image: str | None, image: str, archive: Path | None, note: Note) -> Iterator[Path]:
+    """A cluster with the image loaded: its kubeconfig. It is deleted with the block.
+
+    The image is in ``archive``, under its name, or is built from this repository where that is None.
+    """
     for program in ("docker", "kind"):
         if shutil.which(program) is None:
             raise MissingTool(f"--kind needs {program}: install it, or use --local (as root) or --kubeconfig")
@@ -27,8 +30,12 @@ def running(folder: Path, node_image: str | None, image: str, note: Note) -> Ite
     chosen = ["--image", node_image] if node_image else []
     try:
         _run("kind", "create", "cluster", "--name", NAME, "--kubeconfig", str(kubeconfig), "--wait", "120s", *chosen)
-        note(f"building {image}, and loading it")
-        _run(str(ROOT / "scripts" / "image"), "--kind", NAME, image)
+        if archive is None:
+            note(f"building {image}, and loading it")
+            _run(str(ROOT / "scripts" / "image"), "--kind", NAME, image)
+        else:
+            note(f"loading {image} from {archive}")
+            _run("kind", "load", "image-archive", str(archive), "--name", NAME)
         yield kubeconfig
     finally:
         _run("kind", "delete", "cluster", "--name", NAME, "--kubeconfig", str(kubeconfig))
