@@ -41,6 +41,8 @@ class Ranking(Mapping[str, PreferenceKey]):
         self._ordered = sorted((key, name) for name, key in self._keys.items())
         self.revision = 0
         """Another number after each change."""
+        self.staying = sum(map(_stays, self._keys.values()))
+        """So many nodes are not ending. They are the most preferred ones."""
         self._kept_places: tuple[int, Mapping[str, int]] = (-1, {})
 
     def __getitem__(self, name: str) -> PreferenceKey:
@@ -51,11 +53,6 @@ class Ranking(Mapping[str, PreferenceKey]):
 
     def __len__(self) -> int:
         return len(self._keys)
-
-    @property
-    def staying(self) -> int:
-        """So many nodes are not ending. They are the most preferred ones."""
-        return bisect_left(self._ordered, ((1,),))
 
     def last_place(self, candidates: Collection[str], count: int) -> int:
         """Say at which place the last of the ``count`` most preferred candidates is, 0: none of them is ranked."""
@@ -68,6 +65,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         if known == key:
             return
         self.revision += 1
+        self.staying += _stays(key) - _stays(known)
         if known is not None:
             del self._ordered[bisect_left(self._ordered, (known, name))]
             del self._keys[name]
@@ -78,6 +76,7 @@ class Ranking(Mapping[str, PreferenceKey]):
     def clear(self) -> None:
         """Take every node out."""
         self.revision += 1
+        self.staying = 0
         self._keys.clear()
         self._ordered.clear()
 
@@ -102,6 +101,10 @@ class Ranking(Mapping[str, PreferenceKey]):
             places = {name: place for place, (_, name) in enumerate(self._ordered, 1)}
             self._kept_places = self.revision, places
         return self._kept_places[1]
+
+
+def _stays(key: PreferenceKey | None) -> bool:
+    return key is not None and not key[0]
 
 
 _FEW = 7

@@ -67,7 +67,7 @@ def test_preference_ending_comes_after_all_staying() -> None:
 def test_ranking_changed_in_place_equals_one_made_anew(
     ranking: Ranking, changes: list[tuple[str, PreferenceKey | None]]
 ) -> None:
-    """Whatever comes and goes, the order is that of the keys as they are."""
+    """Whatever comes and goes, the order is that of the keys as they are, and those that are not ending are counted."""
     expected = dict(ranking)
     for name, key in changes:
         ranking.put(name, key)
@@ -77,6 +77,7 @@ def test_ranking_changed_in_place_equals_one_made_anew(
             expected[name] = key
     assert dict(ranking) == expected
     assert list(ranking) == [name for _, name in sorted((key, name) for name, key in expected.items())]
+    assert ranking.staying == sum(not key[0] for key in expected.values())
 
 
 @given(
