@@ -14,6 +14,7 @@ from tests.sharing import Sharing, arrange, own_cores, workers_for
 __all__ = ["control_plane", "namespace", "require_binaries"]
 
 settings.register_profile("warmnode", deadline=None)  # a busy machine is no mistake of the example
+settings.register_profile("mutants", deadline=None, derandomize=True, database=None, max_examples=25)  # scripts/mutants
 settings.load_profile("warmnode")
 
 
