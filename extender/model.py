@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -338,12 +338,16 @@ class Membership:
     cache_key: str | None = None
 
 
+Operator: TypeAlias = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+"""Those of a ``LabelSelectorRequirement``: no API server takes another one in a label selector."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expression:
     """One ``matchExpressions`` term. ``values`` is empty for Exists and DoesNotExist."""
 
     key: str
-    operator: str
+    operator: Operator
     values: frozenset[str] = frozenset()
 
 

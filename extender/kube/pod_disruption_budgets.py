@@ -13,15 +13,15 @@ from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.listing import list_objects
 from extender.kube.objects import ObjectMeta
-from extender.model import Expression, PodBudget, Selector
+from extender.model import Expression, Operator, PodBudget, Selector
 
 POD_BUDGETS_PATH = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_ALLOW = "AlwaysAllow"
 
 
 class _Requirement(Struct):
-    key: str = ""
-    operator: str = ""
+    key: str
+    operator: Operator
     values: list[str] | None = None
 
 

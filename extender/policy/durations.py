@@ -23,10 +23,8 @@ _EXAMPLES = 'must be a duration such as "90s", "5m", "1h30m" or "250ms"'
 def parse_duration(value: object) -> timedelta:
     """Read a duration: hours, minutes, seconds, milliseconds, in this order, whole numbers, at most one year.
 
-    A plain ``"0"`` is zero, a timedelta is itself. ValueError says what to write instead of anything else.
+    A plain ``"0"`` is zero. ValueError says what to write instead of anything else.
     """
-    if isinstance(value, timedelta):
-        return value
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f'must be a duration with a unit: write "{value}s", not {value}')
     if isinstance(value, float):

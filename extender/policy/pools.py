@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from extender.model import BusyVictims, CacheKeyRule, Expression, PlacementMode, Pool, Selector
 
@@ -75,4 +76,4 @@ def _matches(labels: Mapping[str, str], expression: Expression) -> bool:
         case "DoesNotExist":
             return not present
         case operator:
-            raise ValueError(f"unknown operator {operator!r}")
+            assert_never(operator)

@@ -6,13 +6,13 @@ Owns the part of the file below ``pools``. Merging a pool over the defaults is d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, WithJsonSchema, field_validator
 from pydantic.config import JsonDict
 
 from extender import model
-from extender.model import CacheKeyRule, Pool
+from extender.model import CacheKeyRule, Operator, Pool
 from extender.policy.pools import POOL_LABEL
 from extender.policy.value_kinds import DnsLabel, LabelKey, LabelValue, WorkerNamespace
 from extender.settings.mistakes import FieldMistake, Inconsistent
@@ -33,7 +33,7 @@ class MatchExpression(Section):
 
     key: LabelKey
     """Label key."""
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    operator: Operator
     """`In`, `NotIn`, `Exists` or `DoesNotExist`. `NotIn` also matches pods without the label."""
     values: tuple[LabelValue, ...] = ()
     """Label values: at least one with `In` and `NotIn`, none with the others."""

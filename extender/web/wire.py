@@ -7,7 +7,7 @@ a preempt answer would crash kube-scheduler, a float or a foreign host would mak
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -130,7 +130,6 @@ _anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
 MAX_INT64 = 2**63 - 1
-_TOO_DEEP = "the body is nested too deeply"
 
 
 def decode_prioritize(body: bytes) -> PrioritizeRequest:
@@ -139,9 +138,9 @@ def decode_prioritize(body: bytes) -> PrioritizeRequest:
     Raises:
         BadRequest: the body is not JSON, or a value has the wrong type, or there is no pod.
     """
-    args = _decode(body, _args)
+    args = _decode(body, _args.decode)
     if args.pod is UNSET or args.nodes is UNSET or args.node_names is UNSET:
-        args = _decode_any_case(body, _Args)
+        args = _decode(body, _in_any_case(_Args))
     if args.node_names:
         names: Sequence[str] = args.node_names
     elif args.nodes and args.nodes.items:
@@ -163,9 +162,9 @@ def decode_preempt(body: bytes) -> PreemptRequest:
     Raises:
         BadRequest: as `decode_prioritize`; also a victim without UID, or a violation count that no Go int64 holds.
     """
-    args = _decode(body, _preemption)
+    args = _decode(body, _preemption.decode)
     if _is_incomplete(args):
-        args = _decode_any_case(body, _PreemptionArgs)
+        args = _decode(body, _in_any_case(_PreemptionArgs))
     candidates: dict[str, Victims] = {}
     if args.meta:
         for name, entry in args.meta.items():
@@ -193,16 +192,16 @@ def encode_preemption(candidates: Mapping[str, Victims], nodes: Sequence[str]) -
     return _encode({"NodeNameToMetaVictims": answer})
 
 
-def _decode(body: bytes, decoder: msgspec.json.Decoder[_S]) -> _S:
+def _decode(body: bytes, read: Callable[[bytes], _S]) -> _S:
     try:
-        return decoder.decode(body)
+        return read(body)
     except msgspec.ValidationError as error:
         # a key in another case may be of any type for the exact structs; the caller's second look says what is wrong
         raise BadRequest(f"the body is not what a kube-scheduler sends: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second look: also in what the first skipped over
         raise BadRequest(f"the body is not JSON: {error}" if body else "the body is empty") from error
     except RecursionError as error:
-        raise BadRequest(_TOO_DEEP) from error
+        raise BadRequest("the body is nested too deeply") from error
 
 
 _KEYS = {
@@ -218,9 +217,10 @@ _KEYS = {
 _VICTIM_KEYS = {name.lower(): name for name in ("Pods", "NumPDBViolations")}
 
 
-def _decode_any_case(body: bytes, struct: type[_S]) -> _S:
-    """Decode again with keys folded to the upstream case, as Go's decoder does it. Slow, for old clients only."""
-    try:
+def _in_any_case(struct: type[_S]) -> Callable[[bytes], _S]:
+    """Read with keys folded to the upstream case, as Go's decoder does it. Slow, for old clients only."""
+
+    def read(body: bytes) -> _S:
         tree = _fold(_anything.decode(body), _KEYS)
         if isinstance(tree, dict) and isinstance(tree.get("Pod"), dict) and "spec" in tree["Pod"]:
             tree["Pod"]["spec"] = Raw(_encode(tree["Pod"]["spec"]))
@@ -234,12 +234,8 @@ def _decode_any_case(body: bytes, struct: type[_S]) -> _S:
                             entry["Pods"] = [_fold(pod, {"uid": "UID"}) for pod in entry["Pods"]]
                 tree[key] = folded
         return msgspec.convert(tree, struct)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"the body is not what a kube-scheduler sends: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what the first look skipped over
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    except RecursionError as error:
-        raise BadRequest(_TOO_DEEP) from error
+
+    return read
 
 
 def _fold(tree: Any, keys: Mapping[str, str]) -> Any:

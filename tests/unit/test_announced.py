@@ -14,7 +14,7 @@ from extender.inspect.explain import PodExplanation, explain_pod
 from extender.inspect.plan import Look, Plan, look_at
 from extender.inspect.snapshot import parse_snapshot
 from extender.kube.objects import ENDING_TAINTS, LEAVING_TAINTS, NodeObject, node_from
-from extender.model import Departure, Ending, Pod, SkipReason
+from extender.model import FOREVER, Departure, Ending, Pod, SkipReason
 from extender.policy.ages import is_of_old_machine
 from extender.policy.scoring import score_nodes
 from extender.settings import Configuration
@@ -227,6 +227,7 @@ def test_who_is_of_an_old_machine(created: float, bound: float | None, ready: fl
         ready_since=None if ready is None else minutes_ago(ready),
     )
     assert is_of_old_machine(pod, node(created=CREATED)) is expected
+    assert not is_of_old_machine(pod, node(created=FOREVER)), "nobody says when the Node was created"
 
 
 STALE = worker("stale", node="n", created=minutes_ago(90), bound=minutes_ago(89), ready_since=minutes_ago(88))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def test_end_of_what_is_no_certificate_is_none(noise: bytes, cut: int) -> None:
         pem = "\n".join((good[0], base64.b64encode(der).decode(), good[-1]))
         assert end_of(pem) in (None, NOW)
     assert end_of(noise.decode("latin-1")) is None
+
+
+def test_end_of_a_certificate_that_has_no_validity_is_none() -> None:
+    """Of the right shape otherwise: a sequence that begins with one of three numbers."""
+    three = bytes.fromhex("020107" * 3)
+    certificate = bytes([0x30, len(three) + 2, 0x30, len(three)]) + three
+    assert end_of(ssl.DER_cert_to_PEM_cert(certificate)) is None
 
 
 def test_certificate_in_force_says_when_it_ends(files: tuple[Path, Path]) -> None:

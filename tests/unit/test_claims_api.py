@@ -42,7 +42,7 @@ from extender.policy.deletion_cost import busy_cost
 from extender.policy.pools import POOL_LABEL
 from extender.telemetry import Metrics
 from extender.web.authorization import Authorization
-from extender.web.callers import Caller, NotAuthenticated
+from extender.web.callers import Anybody, Caller, NotAuthenticated
 from extender.web.claim_answers import ClaimAnswers
 from extender.web.claim_wire import ClaimOutcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
@@ -597,6 +597,12 @@ async def test_what_was_told_before_is_not_given_back_with_the_rest(desk: Desk) 
     held = (await desk.call("POST", body={"claimant": "q", "count": 1}))[1]["claims"][0]
     assert (await desk.call("POST", body={"claimant": "q", "count": 3}))[0] == 404
     assert (await desk.call("GET"))[1]["claims"] == [{**held, "expires": held["expires"]}]
+
+
+async def test_nobody_is_counted_where_nobody_is_asked_who_it_is(desk: Desk) -> None:
+    """Only this machine reaches such a listener, and all who do are one caller."""
+    desk.api.callers = Anybody()
+    assert {(await desk.call("GET"))[0] for _ in range(BURST + 1)} == {200}
 
 
 async def test_each_of_several_counts_against_the_rate(desk: Desk) -> None:

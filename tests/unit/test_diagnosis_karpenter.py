@@ -300,6 +300,20 @@ def test_nodes_that_stay_are_named_with_the_pods_that_hold_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (SkipReason.NODE_DO_NOT_DISRUPT, "a (karpenter.sh/do-not-disrupt on the Node)"),
+        (SkipReason.NO_NODE_CLAIM, "a (noNodeClaim)"),
+    ],
+)
+def test_what_is_on_the_node_itself_is_told_too(reason: SkipReason, words: str) -> None:
+    """By the name of the reason where there is nothing to add."""
+    found = nodes_that_stay(kept("a", reason))
+    assert found.verdict is WARNING
+    assert words in found.summary
+
+
+@pytest.mark.parametrize(
     "reason",
     [
         SkipReason.STATIC_NODE_POOL,

@@ -220,6 +220,8 @@ poolDefaults:
         ("poolDefaults: {idle: {sources: [{prometheus: {url: 'ftp://x', query: q}}]}}", "address of a server"),
         ("poolDefaults: {idle: {sources: [{prometheus: {url: 'http://x:y', query: q}}]}}", "address of a server"),
         ("poolDefaults: {idle: {sources: [{prometheus: {url: 'http://[x', query: q}}]}}", "address of a server"),
+        ("poolDefaults: {idle: {sources: [{prometheus: {url: 'http://x?a=b', query: q}}]}}", "without spaces, ? and #"),
+        ("poolDefaults: {idle: {sources: [{prometheus: {url: 'http://x/a b', query: q}}]}}", "without spaces, ? and #"),
         ("poolDefaults: {idle: {sources: [{prometheus: {url: 'http://x', query: ' '}}]}}", "must be a PromQL query"),
         ("pools: [{name: A}]", "name: must be lower case letters"),
         (f"pools: [{{name: {'a' * 64}}}]", "at most 63 characters"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from datetime import datetime, timedelta
 
 import pytest
@@ -144,3 +145,15 @@ async def test_a_veto_of_a_preemption_is_remembered_and_an_echo_is_not() -> None
     (decision,) = map(decode_decision, calls.history.lines())
     assert isinstance(decision, PreemptionDecision)
     assert (decision.pod, decision.verdict, decision.node, decision.candidates) == ("w", "vetoed", None, 1)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/prioritize", PRIORITIZE), ("/preempt", PREEMPT)])
+async def test_a_decision_is_one_line_at_debug(path: str, body: object, caplog: pytest.LogCaptureFixture) -> None:
+    """With the pod that it was for. At INFO there is none: there are hundreds a second."""
+    calls = Calls(synced_state([node("a")]))
+    for level, lines in ((logging.INFO, 0), (logging.DEBUG, 1)):
+        caplog.clear()
+        with caplog.at_level(level, "warmnode.webhook"):
+            assert await calls.post(path, body) == 200
+        told = [(record.message, vars(record)["fields"]["pod"]) for record in caplog.records]
+        assert told == [(path.strip("/"), "w")] * lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from extender.web.wire import (
     decode_prioritize,
     encode_preemption,
     encode_priorities,
+    requests_of,
 )
 from tests.builders import victims
 
@@ -48,6 +50,13 @@ def test_prioritize_reads_keys_in_any_case(keys: tuple[str, str, str]) -> None:
     request = decode_prioritize(body(**dict(zip(keys, (POD, None, ["a"]), strict=True))))
     assert list(request.node_names) == ["a"]
     assert request.pod.name == "p"
+
+
+def test_what_a_pod_asks_for_is_read_with_keys_in_any_case() -> None:
+    """The keys of its own have JSON tags: clients of every age send them as they are."""
+    spec = {"containers": [{"resources": {"requests": {"cpu": "2"}}}]}
+    found = [decode_prioritize(body(**{key: {**POD, "spec": spec}, "NodeNames": ["a"]})).pod for key in ("Pod", "pod")]
+    assert [requests_of(pod).requests() for pod in found] == [{"cpu": Decimal(2)}] * 2
 
 
 @pytest.mark.parametrize("nothing", [None, []])
@@ -86,6 +95,8 @@ def test_pod_without_labels_or_metadata_is_a_pod() -> None:
         b'{"Pod":' + b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000 + b',"Nodes":null,"NodeNames":[]}',  # Python 3.14
         b"{} trailing",
         b'{"Pod":{},"Nodes":null,"NodeNames":["\\ud800"]}',
+        b'{"pod":{"metadata":{"name":"\xff"}},"nodes":null,"nodenames":[]}',
+        b'{"pod":' + b"[" * 900 + b"]" * 900 + b"}",
     ],
 )
 def test_bad_body_is_one_line(bad: bytes) -> None:
