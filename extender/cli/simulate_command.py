@@ -35,7 +35,8 @@ T = TypeVar("T")
 _SIMULATE = """\
 Places the same jobs by several rules on a simulated pool and shows what each costs (node-hours), how warm it is (the
 share of block reads that a node's cache serves), and how long jobs take. The age rules ask the code that answers
-kube-scheduler. Jobs are made up, or come from a CSV with the columns arrives, duration, key and, if you like, reads.
+kube-scheduler. Jobs are made up, or come from a CSV with the columns arrives, duration, key and, if you like, blocks
+and reads.
 Examples:
 
   warmnode simulate
@@ -121,12 +122,15 @@ def _run(options: argparse.Namespace) -> int:
 def _workload(options: argparse.Namespace, data: DataSets, random: Random) -> tuple[list[Job], str, dict[str, object]]:
     """Make up or read the jobs: them, words for them, and what the JSON form tells. Raises JobsFileError, BadUsage."""
     source = options.jobs_csv
-    reading: dict[str, object] = {"keyBlocks": data.blocks, "blockSkew": data.block_skew, "reads": data.reads}
+    reading: dict[str, object] = {
+        "keyBlocks": data.blocks,
+        "keySizes": data.sizes,
+        "blockSkew": data.block_skew,
+        "reads": data.reads,
+    }
     if source is not None:
         name = printable(source_name(source))
-        jobs = read_jobs(
-            read_source(source, _not_read), BlockDrawer(data, random), source=name, default_reads=data.reads
-        )
+        jobs = read_jobs(read_source(source, _not_read), data, random, source=name)
         period = timedelta(seconds=round(jobs[-1].arrives))
         words = f"from {name}, over {format_duration(period)}; seed {options.seed}"
         return jobs, words, {"source": name, "periodSeconds": period.total_seconds(), **reading}
@@ -158,7 +162,7 @@ def _observed(options: argparse.Namespace, data: DataSets, random: Random, shape
     name = printable(source_name(options.recorded))
     recording = read_recording(read_source(options.recorded, _not_read), name)
     try:
-        return observed_pool(recording, BlockDrawer(data, random), reads=data.reads, cache_blocks=shape.cache_blocks)
+        return observed_pool(recording, BlockDrawer(data, random), cache_blocks=shape.cache_blocks)
     except RecordingError as error:
         raise RecordingError(f"{name}: {error}") from error
 
@@ -186,6 +190,7 @@ def _draw(file: Path, heading: Heading, shape: PoolShape, trials: list[Trial]) -
         title=_TITLE,
         subtitle=shorten(words, _SUBTITLE),
         by_latency=shape.miss_seconds > 0,
+        price=heading.price,
         observed=None if seen is None else (seen.node_hours, seen.hit_ratio),
     )
     try:

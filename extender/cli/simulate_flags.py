@@ -14,7 +14,7 @@ from extender.settings import format_duration, parse_duration
 from extender.simulate.pool import PoolShape
 from extender.simulate.rules import RULES, Rule, parse_rule
 from extender.simulate.session_rules import ClaimOrder, ReapOrder, SessionRule, WorkerShape, parse_session_rule
-from extender.simulate.workload import Arrivals, DataSets, Durations, Traffic
+from extender.simulate.workload import MOST_BLOCKS, Arrivals, DataSets, Distribution, Traffic
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -32,7 +32,8 @@ def add_simulate_flags(parser: CommandParser) -> None:
     _value(jobs, "--period", _positive_duration, arrivals.period, "how long jobs arrive")
     _value(jobs, "--jobs", _whole(1, 10_000_000), arrivals.jobs, "how many are expected in it")
     _value(jobs, "--job-duration", _positive_duration, arrivals.duration, "mean duration", "duration")
-    _value(jobs, "--durations", _one_of(Durations), arrivals.durations, "exponential, or heavy: a few are very long")
+    text = "equal, exponential, or heavy: a few are very long"
+    _value(jobs, "--durations", _one_of(Distribution), arrivals.durations, text)
     _value(jobs, "--swing", _real(0, 1), arrivals.swing, "daily: 0.7 is a peak of 1.7 times the mean")
     _value(jobs, "--burst", _positive_duration, arrivals.burst, "bursts: how long in each hour")
     _value(jobs, "--burst-factor", _real(1, 1000), arrivals.burst_factor, "bursts: arrivals in one against the rest")
@@ -46,9 +47,12 @@ def add_simulate_flags(parser: CommandParser) -> None:
     _value(parser, "--jobs-csv", str, None, "read the jobs from a CSV instead; - is standard input", metavar="FILE")
 
     reading = parser.add_argument_group("what a job reads")
-    _value(reading, "--key-blocks", _whole(1, 1_000_000), data.blocks, "blocks that a key has", "blocks")
+    _value(reading, "--key-blocks", _whole(1, MOST_BLOCKS), data.blocks, "blocks that a key has, in the mean", "blocks")
+    text = "equal, exponential, or heavy: a few have very many"
+    _value(reading, "--key-sizes", _one_of(Distribution), data.sizes, text, "sizes")
     _value(reading, "--block-skew", _real(0, 10), data.block_skew, "Zipf exponent of their popularity")
-    _value(reading, "--reads", _whole(0, 100_000), data.reads, "blocks that a job draws; one drawn twice is read once")
+    text = "blocks that a job draws of a key of mean size, of others in proportion; one drawn twice is read once"
+    _value(reading, "--reads", _whole(0, 100_000), data.reads, text)
 
     pool = parser.add_argument_group("the pool")
     _value(pool, "--slots", _whole(1, 10_000), shape.slots, "jobs that a node takes")

@@ -56,6 +56,6 @@ class Popularity:
             raise ValueError(f"there is at least one thing to ask for, not {count}")
         self._sums = list(accumulate((rank + 1) ** -exponent for rank in range(count)))
 
-    def draw(self, random: Random) -> int:
-        """Draw one number from 0 to ``count`` - 1."""
-        return bisect_left(self._sums, random.random() * self._sums[-1])
+    def draw(self, random: Random, among: int | None = None) -> int:
+        """Draw one number from 0 to ``count`` - 1, or one of the first ``among`` of them."""
+        return bisect_left(self._sums, random.random() * self._sums[-1 if among is None else among - 1])

@@ -1,6 +1,5 @@
-"""The frontier: node-hours against hit ratio, one curve for each rule, one point for each consolidateAfter.
-
-Up and to the left is better. Owns how a study becomes a picture.
+"""The frontier: node-hours, or their price, against hit ratio or latency. One curve for each rule, one point for each
+consolidateAfter. Owns how a study becomes a picture.
 """
 
 from __future__ import annotations
@@ -56,18 +55,19 @@ def draw_frontier(
     title: str,
     subtitle: str,
     by_latency: bool = False,
+    price: float | None = None,
     observed: tuple[float, float] | None = None,
 ) -> Picture:
     """Draw a study. ``subtitle`` is the workload and the pool in words. ``by_latency``: the mean latency is upright in
-    place of the hit ratio, and the lower left is better. ``observed`` are node-hours and hit ratio of a real pool; its
-    latencies nobody saw."""
+    place of the hit ratio, and the lower left is better. ``price`` is that of a node-hour. ``observed`` are node-hours
+    and hit ratio of a real pool; its latencies nobody saw."""
     seen = [] if by_latency or observed is None else [observed]
-    x = _axis([*(trial.outcome.node_hours for trial in trials), *(hours for hours, _ in seen)], LEFT, RIGHT, lowest=0.0)
+    x = _cost_axis([*(trial.outcome.node_hours for trial in trials), *(hours for hours, _ in seen)], price)
     y = _latency_axis(trials) if by_latency else _hit_axis(trials, [ratio for _, ratio in seen])
     return Picture(
         width=WIDTH,
         height=HEIGHT,
-        title=f"{title}: node-hours against {'mean latency' if by_latency else 'hit ratio'}",
+        title=f"{title}: {'cost' if price else 'node-hours'} against {'mean latency' if by_latency else 'hit ratio'}",
         marks=(
             Text(at=(LEFT, 34), text=title, size=19, bold=True),
             Text(at=(LEFT, 58), text=subtitle, size=12, colour=GREY),
@@ -77,6 +77,21 @@ def draw_frontier(
             *(mark for each in seen for mark in _observed(each, x, y)),
             *_legend(trials, y.better),
         ),
+    )
+
+
+def _cost_axis(node_hours: Sequence[float], price: float | None) -> _Axis:
+    """Make the axis of node-hours. With a price its ticks are round sums of money."""
+    if not price:
+        return _axis(node_hours, LEFT, RIGHT, lowest=0.0)
+    axis = _axis([price * hours for hours in node_hours], LEFT, RIGHT, lowest=0.0)
+    return replace(
+        axis,
+        low=axis.low / price,
+        high=axis.high / price,
+        ticks=tuple(tick / price for tick in axis.ticks),
+        words="cost of the nodes",
+        written=lambda hours: f"{price * hours:,.6g}",
     )
 
 

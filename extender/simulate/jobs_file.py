@@ -5,7 +5,8 @@ A header names the columns, in any order; others than these are ignored:
 - ``arrives``: an RFC 3339 time with its zone, or seconds since anything;
 - ``duration``: seconds, or a duration such as ``5m``;
 - ``key``: whose data the job uses; empty for none;
-- ``reads``, optional: how many blocks it draws; empty for the default.
+- ``blocks``, optional: how many blocks the key has, the same wherever it is given; empty: as with made-up jobs;
+- ``reads``, optional: how many of them the job draws; empty: as with made-up jobs.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from random import Random
 from typing import TypeVar
 
 from extender.policy.durations import parse_duration
-from extender.simulate.workload import BlockDrawer, Job
+from extender.simulate.workload import MOST_BLOCKS, BlockDrawer, DataSets, Job
 
 T = TypeVar("T")
 
 REQUIRED = ("arrives", "duration", "key")
-OPTIONAL = ("reads",)
+OPTIONAL = ("blocks", "reads")
 SHOWN = 20
 """So many mistakes are told; a file with a wrong column has one in each row."""
 LONGEST_FIELD = 200
@@ -42,14 +44,15 @@ class _Row:
     is_time: bool
     duration: float
     key: str
-    reads: int
+    blocks: int | None
+    reads: int | None
 
 
 class _BadValue(ValueError):
     """A value that cannot be read. The message says what to write instead."""
 
 
-def read_jobs(content: bytes, drawer: BlockDrawer, *, source: str, default_reads: int) -> list[Job]:
+def read_jobs(content: bytes, data: DataSets, random: Random, *, source: str) -> list[Job]:
     """Read jobs, in order of arrival, the first at 0. Rows may be in any order.
 
     Raises:
@@ -61,7 +64,8 @@ def read_jobs(content: bytes, drawer: BlockDrawer, *, source: str, default_reads
         line = content[: error.start].count(b"\n") + 1
         raise JobsFileError(f"{source}:{line}: it is not UTF-8; export it as UTF-8") from error
     mistakes: list[str] = []
-    rows = list(_rows(text, source, default_reads, mistakes))
+    rows = list(_rows(text, source, mistakes))
+    drawer = BlockDrawer(data, random, _sizes(rows, source, mistakes))
     kinds = {row.is_time for row in rows}
     if len(kinds) > 1:
         odd = next(row for row in rows if row.is_time is not rows[0].is_time)
@@ -79,7 +83,18 @@ def read_jobs(content: bytes, drawer: BlockDrawer, *, source: str, default_reads
     ]
 
 
-def _rows(text: str, source: str, default_reads: int, mistakes: list[str]) -> Iterator[_Row]:
+def _sizes(rows: Iterable[_Row], source: str, mistakes: list[str]) -> dict[str, int]:
+    """Say how many blocks keys have, as far as rows say."""
+    sizes: dict[str, int] = {}
+    mistakes.extend(
+        f"{source}:{row.line}: blocks: must be {known:,}, as in another row of its key (got '{row.blocks}')"
+        for row in rows
+        if row.blocks is not None and (known := sizes.setdefault(row.key, row.blocks)) != row.blocks
+    )
+    return sizes
+
+
+def _rows(text: str, source: str, mistakes: list[str]) -> Iterator[_Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
@@ -93,7 +108,7 @@ def _rows(text: str, source: str, default_reads: int, mistakes: list[str]) -> It
             elif len(values) != len(header):
                 mistakes.append(f"{source}:{line}: has {len(values)} values, the header has {len(header)}")
             else:
-                row = _row(dict(zip(header, values, strict=True)), line, source, default_reads, mistakes)
+                row = _row(dict(zip(header, values, strict=True)), line, source, mistakes)
                 if row is not None:
                     yield row
     except csv.Error as error:
@@ -111,7 +126,7 @@ def _check_header(header: list[str], place: str) -> None:
         raise JobsFileError(f"{place}: column {twice[0]} is there twice")
 
 
-def _row(values: dict[str, str], line: int, source: str, default_reads: int, mistakes: list[str]) -> _Row | None:
+def _row(values: dict[str, str], line: int, source: str, mistakes: list[str]) -> _Row | None:
     def take(column: str, read: Callable[[str], T]) -> T | None:
         text = values.get(column, "").strip()
         try:
@@ -124,11 +139,12 @@ def _row(values: dict[str, str], line: int, source: str, default_reads: int, mis
     arrives = take("arrives", _arrives)
     duration = take("duration", _duration)
     key = take("key", _key)
-    reads = take("reads", lambda text: _reads(text) if text else default_reads)
-    if arrives is None or duration is None or key is None or reads is None:
+    blocks = take("blocks", lambda text: _whole(text, 1, MOST_BLOCKS) if text else None)
+    reads = take("reads", lambda text: _whole(text, 0, MOST_READS) if text else None)
+    if arrives is None or duration is None or key is None:
         return None
     seconds, is_time = arrives
-    return _Row(line=line, arrives=seconds, is_time=is_time, duration=duration, key=key, reads=reads)
+    return _Row(line=line, arrives=seconds, is_time=is_time, duration=duration, key=key, blocks=blocks, reads=reads)
 
 
 def _arrives(text: str) -> tuple[float, bool]:
@@ -151,9 +167,9 @@ def _key(text: str) -> str:
     return text
 
 
-def _reads(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MOST_READS):
-        raise _BadValue(f"must be a whole number from 0 to {MOST_READS:,}")
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise _BadValue(f"must be a whole number from {least} to {most:,}")
     return int(text)
 
 

@@ -77,7 +77,7 @@ class Calibration:
         return abs(self.off) <= CLOSE
 
 
-def observed_pool(recording: Recording, drawer: BlockDrawer, *, reads: int, cache_blocks: int) -> ObservedPool:
+def observed_pool(recording: Recording, drawer: BlockDrawer, *, cache_blocks: int) -> ObservedPool:
     """Read what happened out of a recording.
 
     Raises:
@@ -91,7 +91,7 @@ def observed_pool(recording: Recording, drawer: BlockDrawer, *, reads: int, cach
         raise RecordingError("no worker that had a node was recorded")
     jobs, caches, hits, read = [], defaultdict[str, BlockCache](lambda: BlockCache(cache_blocks)), 0, 0
     for life in lives:
-        blocks = drawer.draw(life.key, reads)
+        blocks = drawer.draw(life.key)
         read += len(blocks)
         hits += caches[life.node].read_all(blocks)
         arrives = (life.start - began).total_seconds()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from random import Random
+from types import MappingProxyType
 
 from extender.simulate.cache import Popularity
 
@@ -27,20 +28,23 @@ class Traffic(StrEnum):
     CONSTANT = "constant"
 
 
-class Durations(StrEnum):
-    """How durations are spread around their mean. Heavy-tailed: a lognormal, of which half are shorter than a third of
-    the mean and one in a hundred is longer than ten times the mean."""
+class Distribution(StrEnum):
+    """How durations, or sizes, are spread around their mean. Heavy-tailed: a lognormal, of which half are less than a
+    third of the mean and one in a hundred is more than ten times the mean."""
 
+    EQUAL = "equal"
     EXPONENTIAL = "exponential"
     HEAVY = "heavy"
 
 
 _SIGMA = 1.5
+MOST_BLOCKS = 1_000_000
+"""Of one key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One worker's life, in seconds; ``arrives`` from the beginning. ``blocks`` is what it reads, each once.
+    """One worker's life, in seconds; ``arrives`` from the beginning. ``blocks`` are what it reads, each once.
 
     ``key`` is empty for a job without a key: age alone places it, and it reads nothing.
     """
@@ -63,7 +67,7 @@ class Arrivals:
     period: timedelta = timedelta(hours=24)
     jobs: int = 21_600
     duration: timedelta = timedelta(minutes=5)
-    durations: Durations = Durations.EXPONENTIAL
+    durations: Distribution = Distribution.EXPONENTIAL
     swing: float = 0.7
     burst: timedelta = timedelta(minutes=20)
     burst_factor: float = 3.0
@@ -71,34 +75,57 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSets:
-    """Whose data is read: ``keys`` of Zipf popularity, each with ``blocks`` of its own, of Zipf popularity too.
+    """Whose data is read: ``keys`` of Zipf popularity, each with blocks of its own, of Zipf popularity too.
 
-    A job draws ``reads`` blocks of its key; one that it draws twice it reads once.
+    A key has ``blocks`` in the mean, whatever its popularity. Of one that has so many a job draws ``reads``, of a
+    larger or smaller one in proportion: all where that is as many as there are. One that it draws twice it reads once.
     """
 
     keys: int = 60
     key_skew: float = 1.0
     blocks: int = 100
+    sizes: Distribution = Distribution.EQUAL
     block_skew: float = 1.0
     reads: int = 20
 
 
 class BlockDrawer:
-    """Draws blocks of keys. No two keys share one; a key gets its numbers when it is first asked for."""
+    """Draws blocks of keys. No two keys share one; a key gets its own when it is first asked for.
 
-    def __init__(self, data: DataSets, random: Random) -> None:
+    ``sizes`` are what is known of how many blocks keys have; those of others are drawn.
+    """
+
+    def __init__(self, data: DataSets, random: Random, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._data = data
         self._random = random
+        self._sizes = sizes
+        self._draw_size = _draws(data.sizes, data.blocks, random)
         self._popularity = Popularity(data.blocks, data.block_skew)
-        self._count = data.blocks
-        self._first: dict[str, int] = {}
+        self._largest = data.blocks
+        self._of: dict[str, range] = {}
+        self._given = 0
 
-    def draw(self, key: str, reads: int) -> Sequence[int]:
-        """Draw so many blocks, a block that comes twice once. No key: none."""
+    def draw(self, key: str, reads: int | None = None) -> Sequence[int]:
+        """Draw so many blocks, None: as many as `DataSets` says. As many as there are: each once. No key: none."""
         if not key:
             return ()
-        first = self._first.setdefault(key, len(self._first) * self._count)
-        draw, random = self._popularity.draw, self._random
-        return array("Q", dict.fromkeys(first + draw(random) for _ in range(reads)))
+        own = self._of.get(key)
+        if own is None:
+            own = self._of[key] = self._new(key)
+        if reads is None:
+            usual = self._data.reads
+            reads = max(min(usual, 1), round(usual * len(own) / self._data.blocks))
+        if reads >= len(own):
+            return own
+        draw, random, first, size = self._popularity.draw, self._random, own.start, len(own)
+        return array("Q", dict.fromkeys(first + draw(random, size) for _ in range(reads)))
+
+    def _new(self, key: str) -> range:
+        size = self._sizes.get(key) or min(max(1, round(self._draw_size())), MOST_BLOCKS)
+        if size > self._largest:
+            self._largest, self._popularity = size, Popularity(size, self._data.block_skew)
+        self._given += size
+        return range(self._given - size, self._given)
 
 
 def make_jobs(arrivals: Arrivals, data: DataSets, random: Random) -> list[Job]:
@@ -106,21 +133,22 @@ def make_jobs(arrivals: Arrivals, data: DataSets, random: Random) -> list[Job]:
     popularity = Popularity(data.keys, data.key_skew)
     names = [f"key-{number:0{len(str(data.keys))}}" for number in range(1, data.keys + 1)]
     drawer = BlockDrawer(data, random)
-    draw = _durations(arrivals, random)
+    draw = _draws(arrivals.durations, arrivals.duration.total_seconds(), random)
     jobs = []
     for arrives in _arrival_times(arrivals, random):
         key = names[popularity.draw(random)]
-        blocks = drawer.draw(key, data.reads)
+        blocks = drawer.draw(key)
         jobs.append(Job(arrives=arrives, lasts=draw(), key=key, blocks=blocks))
     return jobs
 
 
-def _durations(arrivals: Arrivals, random: Random) -> Callable[[], float]:
-    mean = arrivals.duration.total_seconds()
-    match arrivals.durations:
-        case Durations.EXPONENTIAL:
+def _draws(distribution: Distribution, mean: float, random: Random) -> Callable[[], float]:
+    match distribution:
+        case Distribution.EQUAL:
+            return lambda: mean
+        case Distribution.EXPONENTIAL:
             return lambda: random.expovariate(1 / mean)
-        case Durations.HEAVY:
+        case Distribution.HEAVY:
             return lambda: random.lognormvariate(math.log(mean) - _SIGMA**2 / 2, _SIGMA)
 
 

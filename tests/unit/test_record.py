@@ -257,7 +257,7 @@ async def test_a_recording_without_names_has_none(server: FakeApiServer, client:
 def observed(*lines: RecordingLine, until: float = 30) -> ObservedPool:
     recording = read_recording(written(*lines, StillWatching(at=at(until))), "f")
     drawer = BlockDrawer(DataSets(), Random(1))  # noqa: S311 - a model
-    return observed_pool(recording, drawer, reads=20, cache_blocks=1000)
+    return observed_pool(recording, drawer, cache_blocks=1000)
 
 
 def test_what_the_pool_looked_like_is_read_from_the_recording() -> None:

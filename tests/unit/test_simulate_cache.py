@@ -47,6 +47,13 @@ def test_popularity_draws_what_there_is(count: int, exponent: float, seed: int) 
     assert 0 <= Popularity(count, exponent).draw(Random(seed)) < count
 
 
+@given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 2), st.integers())
+def test_popularity_among_the_first_is_that_of_so_many(count: int, among: int, exponent: float, seed: int) -> None:
+    """Whatever else there is, among the first few each is drawn as often as if they were all."""
+    all_of_them, random, other = Popularity(count + among, exponent), Random(seed), Random(seed)
+    assert all_of_them.draw(random, among) == Popularity(among, exponent).draw(other)
+
+
 def test_popularity_follows_zipf() -> None:
     """With exponent 1 the first is drawn twice as often as the second, and three times as often as the third."""
     popularity, random = Popularity(3, 1.0), Random(7)

@@ -100,6 +100,30 @@ def test_jobs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     )
 
 
+def test_a_miss_costs_as_much_as_its_key_is_large(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A key of 30 blocks that is read as a whole takes 30 times as long to load as one of one block."""
+    file = tmp_path / "jobs.csv"
+    file.write_text("arrives,duration,key,blocks\n0,10,big,30\n1000,10,small,1\n1200,10,big,\n")
+    flags = (
+        "--key-blocks",
+        "2",
+        "--reads",
+        "2",
+        "--boot",
+        "0s",
+        "--miss-seconds",
+        "4",
+        "--rules",
+        "oldest",
+        "-o",
+        "json",
+    )
+    out, _ = simulate(capsys, "--jobs-csv", str(file), "--consolidate-after", "30m", *flags)
+    (trial,) = json.loads(out)["trials"]
+    assert (trial["reads"], trial["hits"]) == (61, 30)
+    assert trial["meanLatencySeconds"] == pytest.approx(10 + (30 + 1) * 4 / 3, abs=0.001)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -109,6 +133,7 @@ def test_jobs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         (("--period", "0s"), 2, "argument --period: must be longer than zero (got '0s')"),
         (("--boot", "45"), 2, "argument --boot: must be a duration such as"),
         (("--traffic", "rush"), 2, "argument --traffic: choose from daily, bursts, constant (got 'rush')"),
+        (("--key-sizes", "huge"), 2, "argument --key-sizes: choose from equal, exponential, heavy (got 'huge')"),
         (("--rules", "oldest,newest"), 2, "argument --rules: must be spread, most-allocated, most-alloc"),
         (("--consolidate-after", "1m,"), 2, "argument --consolidate-after: must be a duration such as"),
         (("--jobs-csv", "/nowhere/jobs.csv"), 2, "warmnode: /nowhere/jobs.csv cannot be read: no such file"),

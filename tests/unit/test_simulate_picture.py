@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.simulate.chart import BOTTOM, LEFT, RIGHT, TOP, draw_frontier
-from extender.simulate.picture import Dot, Line, Picture, to_svg
+from extender.simulate.picture import Dot, Line, Picture, Text, to_svg
 from extender.simulate.rules import Rule, parse_rule
 from extender.simulate.study import Trial
 from extender.simulate.tally import RunOutcome
@@ -60,6 +61,17 @@ def test_each_trial_is_a_point_right_where_it_costs_more_and_up_where_it_is_warm
     lines = [mark for mark in picture.marks if isinstance(mark, Line) and mark.width == 2 and len(mark.points) == 2]
     assert tuple(dot.centre for dot in by_rule) in {line.points for line in lines}
     assert len({dot.colour for dot in points(picture)}) == len(RULES)
+
+
+def test_with_a_price_the_ticks_are_round_sums_of_money() -> None:
+    """The points stay where they are: what a node-hour costs is the same for all."""
+    plain, priced = drawn(SOME), draw_frontier(SOME, title="Cost & warmth", subtitle="", price=0.7)
+    for one, other in zip(points(plain), points(priced), strict=True):
+        assert one.title == other.title
+        assert one.centre == pytest.approx(other.centre)
+    texts = [mark.text for mark in priced.marks if isinstance(mark, Text)]
+    assert "cost of the nodes" in texts
+    assert {"75", "80", "85"} <= set(texts)
 
 
 anything = st.tuples(st.sampled_from(RULES), st.integers(0, 60), st.floats(0, 1e6), st.integers(0, 1000))

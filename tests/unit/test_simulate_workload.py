@@ -4,22 +4,30 @@ from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
+from statistics import median
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extender.simulate.jobs_file import JobsFileError, read_jobs
-from extender.simulate.workload import Arrivals, BlockDrawer, DataSets, Job, Traffic, make_jobs
+from extender.simulate.workload import (
+    MOST_BLOCKS,
+    Arrivals,
+    BlockDrawer,
+    DataSets,
+    Distribution,
+    Job,
+    Traffic,
+    make_jobs,
+)
 
 HOUR = 3600
 
 
-def drawer() -> BlockDrawer:
-    return BlockDrawer(DataSets(), Random(1))
-
-
 def read(text: str | bytes) -> list[Job]:
     content = text if isinstance(text, bytes) else text.encode()
-    return read_jobs(content, drawer(), source="jobs.csv", default_reads=3)
+    return read_jobs(content, DataSets(reads=3), Random(1), source="jobs.csv")
 
 
 def mistakes(text: str | bytes) -> list[str]:
@@ -58,6 +66,39 @@ def test_popular_keys_have_more_jobs_and_blocks_of_their_own() -> None:
     assert all(len(set(job.blocks)) == len(job.blocks) <= DataSets().reads for job in jobs)
 
 
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 40), min_size=1), st.integers(1, 30), st.integers())
+def test_each_key_has_as_many_blocks_of_its_own_as_it_is_large(sizes: dict[str, int], reads: int, seed: int) -> None:
+    """A job reads some of its key's blocks, each once, in proportion to the size; all of them where it draws as many as
+    there are. No key has one of another."""
+    drawer = BlockDrawer(DataSets(blocks=10, reads=reads), Random(seed), sizes)
+    owns: dict[str, set[int]] = {key: set(drawer.draw(key, 40)) for key in sizes}
+    assert {key: len(own) for key, own in owns.items()} == sizes
+    assert len(set().union(*owns.values())) == sum(sizes.values())
+    for key, own in owns.items():
+        drawn = list(drawer.draw(key))
+        assert set(drawn) <= own
+        assert 1 <= len(drawn) == len(set(drawn)) <= max(1, round(reads * len(own) / 10))
+        assert reads < 10 or set(drawn) == own
+
+
+@pytest.mark.parametrize(("distribution", "half"), [("equal", 1.0), ("exponential", 0.693), ("heavy", 0.325)])
+def test_sizes_and_durations_have_the_mean_that_was_asked_for(distribution: str, half: float) -> None:
+    """And half of them are smaller than so much of it."""
+    arrivals, data = Arrivals(jobs=20_000, durations=Distribution(distribution)), DataSets(reads=0)
+    lasts = [job.lasts for job in make_jobs(arrivals, data, Random(1))]
+    drawer = BlockDrawer(DataSets(blocks=300, sizes=Distribution(distribution)), Random(1))
+    sizes = [len(drawer.draw(f"key-{number}", MOST_BLOCKS)) for number in range(20_000)]
+    for values in lasts, sizes:
+        assert sum(values) / len(values) == pytest.approx(300, rel=0.1)
+        assert median(values) / 300 == pytest.approx(half, rel=0.05)
+
+
+def test_a_key_is_never_larger_than_may_be_asked_for() -> None:
+    """What is drawn from a long tail has an end: its blocks are numbered one by one."""
+    drawer = BlockDrawer(DataSets(blocks=MOST_BLOCKS, sizes=Distribution.HEAVY, reads=0), Random(1))
+    assert max(len(drawer.draw(f"key-{number}", MOST_BLOCKS)) for number in range(20)) == MOST_BLOCKS
+
+
 def test_the_same_seed_is_the_same_jobs() -> None:
     """Rules are compared on the same jobs, and a picture can be made again."""
     assert make_jobs(Arrivals(jobs=300), DataSets(), Random(7)) == make_jobs(Arrivals(jobs=300), DataSets(), Random(7))
@@ -74,6 +115,23 @@ def test_a_file_is_read_in_order_of_arrival_from_zero() -> None:
     given = read("arrives,duration,key,reads\n100,1,a,0\n90,1,a,7\n91,1,a,\n".encode("utf-8-sig"))
     assert [job.arrives for job in given] == [0, 1, 10]
     assert [len(job.blocks) > 0 for job in given] == [True, True, False]
+
+
+def test_a_file_says_how_large_keys_are() -> None:
+    """In any row of a key; others have the usual size. A job draws its share of them, or as many as its row says."""
+    jobs = read("arrives,duration,key,blocks,reads\n0,1,a,,\n1,1,b,4,9\n2,1,a,50000,\n3,1,a,,1\n4,1,c,,\n")
+    assert [len(job.blocks) for job in jobs[1:4:2]] == [4, 1]
+    assert 300 < len(jobs[0].blocks) <= 1500
+    assert 300 < len(jobs[2].blocks) <= 1500
+    assert 1 <= len(jobs[4].blocks) <= 3
+
+
+def test_two_sizes_of_one_key_are_a_mistake() -> None:
+    """Whoever exports them means something else by the column."""
+    assert mistakes("arrives,duration,key,blocks\n0,1,a,4000\n1,1,a,5\n2,1,b,0\n3,1,a,4000\n") == [
+        "jobs.csv:4: blocks: must be a whole number from 1 to 1,000,000 (got '0')",
+        "jobs.csv:3: blocks: must be 4,000, as in another row of its key (got '5')",
+    ]
 
 
 def test_every_bad_row_is_told_with_its_line() -> None:
@@ -95,8 +153,8 @@ def test_every_bad_row_is_told_with_its_line() -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "jobs.csv: it is empty; begin with a header: arrives,duration,key,reads"),
-        (b"\n \n", "jobs.csv: it is empty; begin with a header: arrives,duration,key,reads"),
+        (b"", "jobs.csv: it is empty; begin with a header: arrives,duration,key,blocks,reads"),
+        (b"\n \n", "jobs.csv: it is empty; begin with a header: arrives,duration,key,blocks,reads"),
         (b"arrives,duration,key\n", "jobs.csv: there is no job in it, only a header"),
         (b"start,duration,tenant\n", "jobs.csv:1: no column arrives, key; the header must name arrives, duration, key"),
         (b"arrives,duration,key,key\n", "jobs.csv:1: column key is there twice"),

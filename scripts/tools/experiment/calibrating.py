@@ -46,8 +46,7 @@ def calibrated(record: Record) -> tuple[Calibration, int]:
     shape = PoolShape(slots=record.run.slots)
     seen = observed_pool(
         recording,
-        BlockDrawer(DataSets(), Random(1)),
-        reads=0,
+        BlockDrawer(DataSets(reads=0), Random(1)),
         cache_blocks=shape.cache_blocks,
     )
     shape = replace(
