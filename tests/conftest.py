@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from scripts.tools.controlplane.fixtures import control_plane, namespace, require_binaries
 from tests.sharing import Sharing, arrange, own_cores, workers_for
@@ -14,7 +14,10 @@ from tests.sharing import Sharing, arrange, own_cores, workers_for
 __all__ = ["control_plane", "namespace", "require_binaries"]
 
 settings.register_profile("warmnode", deadline=None)  # a busy machine is no mistake of the example
-settings.register_profile("mutants", deadline=None, derandomize=True, database=None, max_examples=25)  # scripts/mutants
+# For scripts/mutants, which asks whether a test fails: to look for the simplest failure takes minutes.
+_fails = settings(deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
+settings.register_profile("mutants", _fails, max_examples=25)
+settings.register_profile("mutants-left", _fails)
 settings.load_profile("warmnode")
 
 

@@ -133,7 +133,7 @@ def brake_record(episodes: Sequence[Episode], now: Moment) -> BrakeRecord | None
     return BrakeRecord(
         evicted=sum(episode.evicted for episode in recent),
         since=now.now - (now.steady - recent[0].began.steady),
-        paused_until=now.now + (until - now.steady) if until is not None and now.steady < until else None,
+        paused_until=None if until is None else now.now + (until - now.steady),
     )
 
 

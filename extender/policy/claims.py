@@ -127,9 +127,8 @@ def is_held_in(worker: Pod, user: str, pool: str, now: datetime) -> bool:
 
 def held_by(workers: Iterable[Pod], claimant: Claimant, now: datetime) -> list[Pod]:
     """Choose the workers that a claimant holds: 1. held longest; 2. claim ID. It should be one, or none."""
-    held = [(worker.claim, worker) for worker in workers if is_held_by(worker, claimant, now)]
-    held.sort(key=lambda entry: (entry[0].since, entry[0].id) if entry[0] is not None else ())
-    return [worker for _, worker in held]
+    held = [(each.claim, each) for each in workers if each.claim is not None and is_held_by(each, claimant, now)]
+    return [worker for _, worker in sorted(held, key=lambda entry: (entry[0].since, entry[0].id))]
 
 
 def prolonged(claim: PodClaim, ttl: timedelta, now: datetime) -> PodClaim:

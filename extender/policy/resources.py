@@ -40,7 +40,8 @@ def requests_in_all(containers: Iterable[Resources], before_them: Iterable[tuple
     for requests, is_sidecar in before_them:
         if is_sidecar:
             running = _sum(running, requests)
-        most = _greater(most, running if is_sidecar else _sum(running, requests))
+        else:
+            most = _greater(most, _sum(running, requests))
     for requests in containers:
         running = _sum(running, requests)
     return _greater(most, running)

@@ -6,7 +6,6 @@ answer that is missing, old, late, garbled or contradictory is busy: no source t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -153,10 +152,10 @@ def series_answer(value: str, asked: Steady) -> Answer:
     """Read the value of a series: since when its pod is idle, in seconds of the epoch. No such time: busy."""
     try:
         seconds = float(value)
-        if not math.isfinite(seconds) or seconds < 0:
+        if seconds < 0:
             return Answer(asked=asked, said=Said.NO_TIME)
         return Answer(asked=asked, said=Said.IDLE, idle_since=datetime.fromtimestamp(seconds, UTC))
-    except (ValueError, OverflowError, OSError):  # no number, or past the year 9999
+    except (ValueError, OverflowError, OSError):  # no number, infinite, or past the year 9999
         return Answer(asked=asked, said=Said.NO_TIME)
 
 

@@ -174,6 +174,14 @@ def test_what_is_remembered_is_summed_up() -> None:
     assert brake_record(struck, moment(NOW + timedelta(hours=1))) is None
 
 
+def test_an_episode_is_remembered_for_less_than_an_hour() -> None:
+    """From when it began: at that moment nothing is left of it."""
+    an_hour_on = EVICTED.began.now + timedelta(hours=1)
+    for now, is_kept in ((an_hour_on - timedelta(seconds=1), True), (an_hour_on, False)):
+        assert (judge([EVICTED], now=now) != ()) is is_kept
+        assert (brake_record([EVICTED], moment(now)) is not None) is is_kept
+
+
 def pending(minutes: float, scheduler: str = "warmnode") -> Pod:
     return worker(node=None, ready_since=None, created=minutes_ago(minutes), scheduler=scheduler)
 

@@ -17,7 +17,14 @@ from extender.kube.credentials import Access
 from extender.kube.transport import Transport
 from extender.kube.webhook_lease import WebhookLease
 from extender.loops.call_lease import CallWatch
-from extender.policy.scheduler_silence import SILENCE, HandshakeFailure, is_not_called, should_have_called
+from extender.policy.scheduler_silence import (
+    SILENCE,
+    HandshakeFailure,
+    Refusal,
+    is_not_called,
+    more_telling,
+    should_have_called,
+)
 from extender.telemetry import Metrics
 from tests.builders import NOW, clock_of, minutes_ago, steady, times, worker
 from tests.fakes.apiserver import FakeApiServer
@@ -267,6 +274,17 @@ async def test_noise_and_health_checks_hide_no_scheduler_whose_ca_is_wrong(repli
     watch.refused(HandshakeFailure.PLAIN_HTTP)
     await watch.look()
     assert replicas.refusal() == "2026-11-01T12:16:00.000000Z plainHttp"
+
+
+@pytest.mark.parametrize(("minutes", "plain_is_told"), [(14, False), (15, False), (16, True)])
+def test_plain_http_says_less_for_fifteen_minutes(minutes: int, plain_is_told: bool) -> None:
+    """In whichever order the two are read; and any refusal says more than none."""
+    tls = Refusal(at=NOW, failure=HandshakeFailure.CERTIFICATE_REFUSED)
+    plain = Refusal(at=NOW + timedelta(minutes=minutes), failure=HandshakeFailure.PLAIN_HTTP)
+    told = plain if plain_is_told else tls
+    assert more_telling(tls, plain) is more_telling(plain, tls) is told
+    assert more_telling(tls, None) is more_telling(None, tls) is tls
+    assert more_telling(None, None) is None
 
 
 async def test_times_to_come_count_as_none(replicas: Replicas) -> None:

@@ -232,7 +232,7 @@ def test_renewing_never_shortens_a_claim_and_always_changes_it(drawn: PodClaim, 
     ttl = timedelta(seconds=seconds)
     new = prolonged(drawn, ttl, now)
     assert new.expires == max(drawn.expires, now + ttl)
-    assert new != drawn
+    assert new.renewals == drawn.renewals + 1
     assert prolonged(new, SECOND, now).expires == prolonged(prolonged(drawn, SECOND, now), ttl, now).expires
     assert claim_end(drawn, now) <= now
 

@@ -155,6 +155,14 @@ def test_untouched_pod_gets_no_deletion_cost(cost: str | None, mark: str | None,
     assert not is_untouched(pod) or decide(pod, PoolCosts(enabled=enabled)) is None
 
 
+@pytest.mark.parametrize("touch", ["idle", "deletion_cost", "cost_mark", "disruption_cost", "disruption_mark"])
+def test_any_price_mark_or_idle_mark_is_a_touch(touch: str) -> None:
+    """Such a pod is looked at: a mark of ours without its value has been tampered with."""
+    given: dict[str, Any] = {"idle_since": NOW} if touch == "idle" else {touch: "5"}
+    assert is_untouched(worker())
+    assert not is_untouched(worker(**given))
+
+
 # -- the price that Karpenter alone reads -----------------------------------------------------------------------------
 
 ALWAYS = PoolCosts(disruption_cost=DisruptionCostUse.ALWAYS)
@@ -207,6 +215,20 @@ def test_bounds_of_priorities_are_where_karpenter_begins_to_take_pods_for_nothin
     assert eviction_cost(0, FREE_AT + 1) > 0 == eviction_cost(0, FREE_AT)
     assert eviction_cost(-84_200_000, LOW_PRIORITY) > 0 >= eviction_cost(-84_200_000, LOW_PRIORITY - 10_000)
     assert eviction_cost(2**31 - 1, LOWEST_HELD) > 0 > eviction_cost(2**31 - 1, LOWEST_HELD - 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "priority", "cost"),
+    [
+        (0, None, 1), (0, 0, 1), (2**27, 0, 2), (-(2**28), 0, -1), (0, 2**25, 2),
+        (2**31, 0, 10), (-(2**31), 0, -10),
+    ],
+)  # fmt: skip
+def test_karpenter_weighs_value_and_priority_between_ten_below_and_above(
+    value: int, priority: int | None, cost: float
+) -> None:
+    """sigs.k8s.io/karpenter pkg/utils/disruption EvictionCost."""
+    assert eviction_cost(value, priority) == cost
 
 
 def test_idle_price_is_the_deletion_cost() -> None:

@@ -21,7 +21,7 @@ from extender.policy.election import (
 )
 from tests.builders import NOW
 
-TERM = timedelta(seconds=15)
+TERM, HOUR = timedelta(seconds=15), timedelta(hours=1)
 HELD = LeaseRecord(holder="other", duration=TERM, acquired=NOW, renewed=NOW, transitions=3)
 
 durations = st.timedeltas(timedelta(milliseconds=1), timedelta(days=400))
@@ -103,6 +103,14 @@ def test_renewal_keeps_when_it_was_acquired() -> None:
     assert next_record(mine, identity="me", lease_duration=TERM, now=later) == replace(mine, renewed=later)
 
 
+def test_renewal_says_what_holds_now() -> None:
+    """Our term may be another since a restart, and a record without a time of acquiring gets one."""
+    odd = replace(HELD, holder="me", duration=TERM * 2, acquired=None)
+    later = NOW + timedelta(seconds=2)
+    written = next_record(odd, identity="me", lease_duration=TERM, now=later)
+    assert written == replace(odd, duration=TERM, acquired=later, renewed=later)
+
+
 def test_another_holder_is_a_transition() -> None:
     """It counts from the record before, also from one that was released, and never leaves the API's 32 bits."""
     later = NOW + timedelta(seconds=20)
@@ -128,6 +136,9 @@ def test_every_write_differs_from_what_was_read(record: LeaseRecord, others: dat
 def test_renewal_time_far_in_the_future_is_put_right() -> None:
     odd = replace(HELD, holder="me", renewed=datetime(9999, 12, 31, tzinfo=UTC))
     assert next_record(odd, identity="me", lease_duration=TERM, now=NOW).renewed == NOW
+    for ahead, renewed in ((timedelta(minutes=59), NOW + timedelta(minutes=59, microseconds=1)), (HOUR, NOW)):
+        mine = replace(HELD, holder="me", renewed=NOW + ahead)
+        assert next_record(mine, identity="me", lease_duration=TERM, now=NOW).renewed == renewed
 
 
 def test_released_lease_names_nobody_for_one_second() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,19 @@ def test_an_equivalent_mutant_is_written_as_it_is_shown() -> None:
         change=Change(file="extender/pools.py", function="Pool.fill", was=("if room < 0:",), now=("if room <= 0:",)),
         reason="Room is never 0: it begins with 1.",
     )
+
+
+def test_an_entry_covers_its_change_and_without_a_new_line_any_change_of_the_old_one() -> None:
+    """Of the same lines in the same function."""
+    (entry,), (any_change,) = read_equivalents(ENTRY), read_equivalents(ENTRY.replace("  + if room <= 0:\n", ""))
+    same = entry.change
+    assert entry.covers(same)
+    assert any_change.covers(same)
+    another = replace(same, now=("if room > 0:",))
+    assert not entry.covers(another)
+    assert any_change.covers(another)
+    for elsewhere in (replace(same, function="Pool.empty"), replace(same, was=("if room < 1:",))):
+        assert not any_change.covers(elsewhere)
 
 
 @pytest.mark.parametrize("left_out", ["extender/pools.py Pool.fill", "  Room is never 0:\n  it begins with 1.\n"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extender.model import FOREVER, BusyVictims, Pod, Victims
 from extender.policy.ages import order_key
@@ -23,6 +24,7 @@ def view(
     seen: Mapping[str, datetime | None],
     leaving: tuple[str, ...] = (),
     busy: BusyVictims = BusyVictims.LAST_RESORT,
+    of_pools: Mapping[str, BusyVictims] | None = None,
 ) -> PreemptionView:
     order = {name: order_key(node(name), at) for name, at in seen.items()}
     ranked = {name: preference_key(key, None, None) for name, key in order.items() if name not in leaving}
@@ -30,7 +32,7 @@ def view(
         order=order,
         preference={name: key for name, key in ranked.items() if key is not None},
         pods={pod.uid: pod for pod in pods},
-        busy_victims={},
+        busy_victims=of_pools or {},
         default_busy_victims=busy,
         now=NOW,
     )
@@ -50,11 +52,13 @@ def test_worker_preempts_on_the_oldest_node() -> None:
     assert choose("pool", candidates, view(*pods, seen=OLD_AND_NEW)).nodes == ("old",)
 
 
-def test_stranger_takes_worker_from_the_newest_node() -> None:
-    """Where workers are the victims they go from the newest node."""
-    pods = [worker("w1", node="old", idle_since=IDLE), worker("w2", node="new", idle_since=IDLE)]
-    candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
-    assert choose(None, candidates, view(*pods, seen=OLD_AND_NEW)).nodes == ("new",)
+@pytest.mark.parametrize(("old", "new"), [("a", "b"), ("b", "a")])
+def test_stranger_takes_worker_from_the_newest_node(old: str, new: str) -> None:
+    """Where workers are the victims they go from the newest node, whatever its UID."""
+    pods = [worker("w1", node=old, idle_since=IDLE), worker("w2", node=new, idle_since=IDLE)]
+    candidates = {old: victims(pods[0].uid), new: victims(pods[1].uid)}
+    chosen = choose(None, candidates, view(*pods, seen={old: minutes_ago(100), new: minutes_ago(5)}))
+    assert chosen == Choice(nodes=(new,), verdict=PreemptVerdict.CHOSEN)
 
 
 def test_busy_worker_is_chosen_last() -> None:
@@ -71,6 +75,21 @@ def test_busy_ignored_where_the_setting_says_so() -> None:
     assert choose(None, candidates, view(*pods, seen=OLD_AND_NEW, busy=BusyVictims.IGNORE)).nodes == ("new",)
 
 
+@pytest.mark.parametrize(
+    ("of_pool", "node"),
+    [(BusyVictims.IGNORE, "new"), (BusyVictims.LAST_RESORT, "old"), (BusyVictims.PROTECT, "old")],
+)
+@pytest.mark.parametrize("of_others", BusyVictims)
+def test_setting_of_the_victims_pool_counts(of_pool: BusyVictims, node: str, of_others: BusyVictims) -> None:
+    """Not what pools without a setting of their own go by."""
+    pods = [worker("w1", node="old", idle_since=IDLE), worker("w2", node="new")]
+    candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
+    seen_by = view(*pods, seen=OLD_AND_NEW, busy=of_others, of_pools={"pool": of_pool})
+    assert choose(None, candidates, seen_by).nodes == (node,)
+    alone = choose(None, {"new": victims(pods[1].uid)}, seen_by)
+    assert (alone.verdict is PreemptVerdict.VETOED) is (of_pool is BusyVictims.PROTECT)
+
+
 def test_pdb_violations_before_busyness() -> None:
     """Fewest PDB violations come first of all."""
     pods = [worker("w1", node="old", idle_since=IDLE), worker("w2", node="new")]
@@ -81,6 +100,13 @@ def test_pdb_violations_before_busyness() -> None:
 def test_victim_priority_before_age() -> None:
     """A lower victim priority on the newest node wins over age."""
     pods = [stranger("p1", node="old", priority=10), stranger("p2", node="new", priority=5)]
+    candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
+    assert choose("pool", candidates, view(*pods, seen=OLD_AND_NEW)).nodes == ("new",)
+
+
+def test_victim_of_priority_0_is_below_one_of_1() -> None:
+    """0 is a priority as others are."""
+    pods = [stranger("p1", node="old", priority=1), stranger("p2", node="new", priority=0)]
     candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
     assert choose("pool", candidates, view(*pods, seen=OLD_AND_NEW)).nodes == ("new",)
 
@@ -144,6 +170,14 @@ def test_do_not_disrupt_counts_as_busy() -> None:
     ]
     candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
     assert choose(None, candidates, view(*pods, seen=OLD_AND_NEW)).nodes == ("old",)
+
+
+@pytest.mark.parametrize(("until", "node"), [(NOW, "old"), (NOW + timedelta(seconds=1), "new")])
+def test_do_not_disrupt_of_a_stranger_counts_until_it_ends(until: datetime, node: str) -> None:
+    """Then age decides."""
+    pods = [replace(stranger("p1", node="old"), do_not_disrupt_until=until), stranger("p2", node="new")]
+    candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
+    assert choose("pool", candidates, view(*pods, seen=OLD_AND_NEW)).nodes == (node,)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ def test_what_a_pod_asks_for_is_the_sum_of_its_containers_or_the_most_before_the
     assert requests_in_all(containers, [(first, False)]) == amounts(cpu=6, gpu=1, memory=5)
     assert requests_in_all(containers, [(sidecar, True), (second, False)]) == amounts(cpu=5, memory=5)
     assert requests_in_all(containers, [(second, False), (sidecar, True)]) == amounts(cpu=4, memory=5)
+    assert requests_in_all([amounts(cpu=1)], [(sidecar, True)]) == amounts(cpu=3)
+
+
+def test_a_resource_that_only_one_container_asks_for_keeps_its_amount() -> None:
+    """Also where that is less than one."""
+    quarter, half = Decimal("0.25"), Decimal("0.5")
+    asked = requests_in_all([{"cpu": quarter}, {"gpu": half}], [({"memory": half}, False)])
+    assert asked == {"cpu": quarter, "gpu": half, "memory": half}
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from extender.policy.durations import LONGEST, format_duration, parse_duration
+from extender.policy.durations import LONGEST, Interval, PositiveDuration, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("250ms", 0.25), ("0s", 0), ("0", 0), ("1h1m1s1ms", 3661.001)],
-)
+    [
+        ("90s", 90), ("5m", 300), ("1h30m", 5400), ("250ms", 0.25), ("0s", 0), ("0", 0), ("1h1m1s1ms", 3661.001),
+        ("8760h", 365 * 86400),
+    ],
+)  # fmt: skip
 def test_duration_is_the_sum_of_its_parts(written: str, seconds: float) -> None:
     """Hours, minutes, seconds and milliseconds add up, and "0" needs no unit."""
     assert parse_duration(written) == timedelta(seconds=seconds)
@@ -43,6 +48,15 @@ def test_duration_longer_than_a_year_is_refused(written: str) -> None:
     """A year is the limit, so that adding a duration to a time never overflows."""
     with pytest.raises(ValueError, match="at most 8760h"):
         parse_duration(written)
+
+
+@pytest.mark.parametrize(("kind", "shortest", "shorter"), [(PositiveDuration, "1ms", "0s"), (Interval, "1s", "999ms")])
+def test_duration_shorter_than_its_kind_allows_is_refused(kind: Any, shortest: str, shorter: str) -> None:
+    """With the shortest one that is allowed."""
+    adapter: TypeAdapter[timedelta] = TypeAdapter(kind)
+    assert adapter.validate_python(shortest) == parse_duration(shortest)
+    with pytest.raises(ValidationError, match=f"must be at least {shortest}"):
+        adapter.validate_python(shorter)
 
 
 @given(st.integers(min_value=0, max_value=LONGEST // timedelta(milliseconds=1)))

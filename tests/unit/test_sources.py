@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -137,6 +137,13 @@ def test_value_that_is_no_time_is_busy(value: str) -> None:
     assert series_answer(value, steady(NOW)) == Answer(asked=steady(NOW), said=Said.NO_TIME)
 
 
+@pytest.mark.parametrize(("value", "since"), [("0", 0), ("0.5", 0.5), ("1.7e9", 1_700_000_000)])
+def test_value_is_seconds_of_the_epoch(value: str, since: float) -> None:
+    """From 0 on: in UTC, whatever the zone of the machine."""
+    idle_since = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=since)
+    assert series_answer(value, steady(NOW)) == Answer(asked=steady(NOW), said=Said.IDLE, idle_since=idle_since)
+
+
 @given(st.floats())
 def test_any_value_is_a_time_or_busy(value: float) -> None:
     """No number that Prometheus can hold raises."""
@@ -148,10 +155,24 @@ def test_series_are_picked_by_name_and_not_believed_about_an_earlier_pod() -> No
     """No series, or one that is idle from before the pod was there: busy."""
     known = Series(asked=steady(NOW), by_pod={("default", "worker-1"): idle(10), ("default", "again"): idle(41)})
     assert series_of(known, worker()) == idle(10)
-    assert series_of(known, worker("worker-2")).said is Said.NO_SERIES
-    assert series_of(known, worker(namespace="other")).said is Said.NO_SERIES
-    assert series_of(known, worker("again", created=FORTY_MINUTES_AGO)).said is Said.OTHER_POD
-    assert series_of(replace(known, failed=Said.TIMEOUT), worker()).said is Said.TIMEOUT
+    for said, series, of in (
+        (Said.NO_SERIES, known, worker("worker-2")),
+        (Said.NO_SERIES, known, worker(namespace="other")),
+        (Said.OTHER_POD, known, worker("again", created=FORTY_MINUTES_AGO)),
+        (Said.TIMEOUT, replace(known, failed=Said.TIMEOUT), worker()),
+    ):
+        assert series_of(series, of) == Answer(asked=steady(NOW), said=said)
+
+
+@pytest.mark.parametrize(("more", "is_believed"), [(-SECOND, True), (0 * SECOND, True), (SECOND, False)])
+def test_a_series_is_about_an_earlier_pod_where_clocks_cannot_differ_so_much(
+    more: timedelta, is_believed: bool
+) -> None:
+    """The exporter's is not the API server's, which says when the pod was made."""
+    since = NOW - FUTURE_TOLERANCE - more
+    told = Answer(asked=steady(NOW), said=Said.IDLE, idle_since=since)
+    known = Series(asked=steady(NOW), by_pod={("default", "worker-1"): told})
+    assert (series_of(known, worker(created=NOW)) == told) is is_believed
 
 
 # -- the mark that follows --------------------------------------------------------------------------------------------
@@ -209,6 +230,8 @@ def test_confirmation_comes_and_goes_with_the_verdict() -> None:
     own = worker(own_mark=minutes_ago(12))
     assert mark_write(own, both, IDLE) == MarkWrite(pod=own, since=minutes_ago(10), whole=False)
     assert mark_write(confirmed(), both, IDLE) is None
+    stale = confirmed(15, own=minutes_ago(10))  # its own mark is the later one, and says nothing of the sources
+    assert mark_write(stale, both, IDLE) == MarkWrite(pod=stale, since=minutes_ago(10), whole=False)
     assert mark_write(confirmed(), both, BUSY) == MarkWrite(pod=confirmed(), since=None, whole=False)
     unmarked = confirmed(own=None)
     verdict = combine(both, unmarked, [idle()], moment(NOW))

@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from scripts.tools.mutants.changes import Change, Mutant
-from scripts.tools.mutants.equivalents import LIST, read_equivalents
+from scripts.tools.mutants.changes import Mutant
+from scripts.tools.mutants.equivalents import LIST, Equivalent, read_equivalents
 from scripts.tools.mutants.running import Outcome, Trial, run
 from scripts.tools.mutants.targets import Function, Imports, Unusable, all_functions, touched_functions
 
@@ -35,8 +35,8 @@ tell the difference, note it with the reason in {LIST}.
 
 Exit codes: 0 all were noticed, 1 some were not, 2 bad usage, or the tests fail without a mutant.
 """
-QUICK, THOROUGH = "mutants", "warmnode"
-"""Profiles of Hypothesis: few examples for all mutants, and the usual ones for those that are left."""
+QUICK, THOROUGH = "mutants", "mutants-left"
+"""Profiles of Hypothesis: few examples for all mutants, and as many as usual for those that are left."""
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
         signal.signal(each, _end)
     try:
         functions = all_functions(ROOT, options.paths) if options.paths else touched_functions(ROOT, options.since)
-        equivalents = {each.change for each in read_equivalents((ROOT / LIST).read_text())}
+        equivalents = read_equivalents((ROOT / LIST).read_text())
         outcome = _try(functions, equivalents, options.jobs)
     except Unusable as error:
         print(f"mutants: {error}", file=sys.stderr)
@@ -58,7 +58,7 @@ def main() -> int:
     return 1 if outcome.unnoticed else 0
 
 
-def _try(functions: Sequence[Function], equivalents: Collection[Change], jobs: int) -> Outcome:
+def _try(functions: Sequence[Function], equivalents: Sequence[Equivalent], jobs: int) -> Outcome:
     """Give how many mutants there are, and those that neither the nearest tests nor the next ones notice."""
     imports = Imports(ROOT)
     tried, left = 0, tuple[Mutant, ...]()
@@ -70,7 +70,7 @@ def _try(functions: Sequence[Function], equivalents: Collection[Change], jobs: i
         print(f"mutants: of {len(functions)} functions, by {len(tests)} test modules", file=sys.stderr, flush=True)
         outcome = run(ROOT, Trial(functions=functions, names=names, tests=tests, profile=profile, jobs=jobs))
         tried = tried or outcome.tried
-        left = tuple(each for each in outcome.unnoticed if each.change not in equivalents)
+        left = tuple(each for each in outcome.unnoticed if not any(known.covers(each.change) for known in equivalents))
         names = [each.name for each in left]
         places = {(each.change.file, each.change.function) for each in left}
         functions = [each for each in functions if (each.file, each.name) in places]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.tools.mutants.changes import Change
@@ -14,11 +14,17 @@ LIST = "tests/equivalent-mutants.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equivalent:
-    """A change after which everything is as before, as far as anybody can see, and why."""
+    """A change after which everything is as before, as far as anybody can see, and why.
+
+    Without lines that are ``now`` it stands for every change of those that were.
+    """
 
     line: int
     change: Change
     reason: str
+
+    def covers(self, change: Change) -> bool:
+        return self.change in (change, replace(change, now=()))
 
 
 def read_equivalents(text: str) -> list[Equivalent]:
@@ -42,7 +48,7 @@ def _entry(block: list[tuple[int, str]]) -> Equivalent:
     was = tuple(line[1:].strip() for line in lines if line.startswith("-"))
     now = tuple(line[1:].strip() for line in lines if line.startswith("+"))
     reason = " ".join(line for line in lines if line[0] not in "-+")
-    if not (file.endswith(".py") and function and reason and (was or now)):
+    if not (file.endswith(".py") and function and reason and was):
         raise Unusable(f"{LIST}:{number}: an entry is file and function, lines with - and +, and a reason")
     return Equivalent(line=number, change=Change(file=file, function=function, was=was, now=now), reason=reason)
 
