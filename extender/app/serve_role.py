@@ -26,7 +26,7 @@ from extender.web.authorization import Authorization
 from extender.web.callers import Callers, callers_for
 from extender.web.claim_answers import ClaimAnswers
 from extender.web.claiming import Claiming
-from extender.web.claims_api import ITEM, ClaimsApi
+from extender.web.claims_api import ClaimsApi
 from extender.web.held_claims import HeldClaims
 from extender.web.idle_api import IdleApi
 from extender.web.openapi import DOCUMENT_PATH, document_handler
@@ -189,7 +189,6 @@ class Serving:
                 wanted=wanted,
                 state=shared.state,
                 history=shared.history,
-                location=ITEM,
             ),
             state=shared.state,
             callers=callers,
@@ -203,7 +202,6 @@ class Serving:
         return route(
             {("GET", DOCUMENT_PATH): document_handler()},
             templates={**claims.routes(), **idle.routes()},
-            refused=lambda status: None,
         )
 
 

@@ -49,6 +49,7 @@ class ClaimCall:
     """
 
     caller: Caller
+    path: str
     pool: str
     id: str
     body: bytes
@@ -63,7 +64,7 @@ Answer = Callable[[ClaimCall], Awaitable[tuple[web.Response, ClaimOutcome]]]
 
 
 class ClaimAnswers:
-    """Answers calls that are allowed. ``location`` gives the path of a claim."""
+    """Answers calls that are allowed."""
 
     def __init__(
         self,
@@ -73,34 +74,32 @@ class ClaimAnswers:
         wanted: WantedWorkers,
         state: ClusterState,
         history: DecisionHistory,
-        location: str,
     ) -> None:
         self._claiming = claiming
         self._wanted = wanted
         self._held = held
         self._state = state
         self._history = history
-        self._location = location
 
     async def create(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
         """Claim one worker, or several, each with a claim of its own."""
         check_enabled(call.pool, call.settings)
-        wanted = decode_claim(call.body, call.settings)
+        asked, ttl = decode_claim(call.body, call.settings)
         request = ClaimRequest(
-            claimant=Claimant(user=call.caller.user, pool=call.pool, name=wanted.claimant),
-            ttl=wanted.ttl,
+            claimant=Claimant(user=call.caller.user, pool=call.pool, name=asked.claimant),
+            ttl=ttl,
             settings=call.settings,
             is_awaited=call.is_awaited,
-            cache_key=wanted.cache_key if call.settings.cache_key is not None else None,
-            repeats=call.repeats or wanted.retry,
+            cache_key=asked.cache_key if call.settings.cache_key is not None else None,
+            repeats=call.repeats or asked.retry,
             wait=call.wait,
         )
         try:
-            if wanted.count is None:
+            if asked.count is None:
                 granted = [await self._claiming.claim(request)]
             else:
-                call.count_more(wanted.count - 1)
-                granted = await self._claim_several(request, wanted.count, wanted.at_least or wanted.count)
+                call.count_more(asked.count - 1)
+                granted = await self._claim_several(request, asked.count, asked.at_least or asked.count)
         except NothingToClaim as error:
             waiting = len(self._state.where.waiting(call.pool))
             raise none_idle(call.pool, call.settings, error, waiting) from error
@@ -109,9 +108,8 @@ class ClaimAnswers:
             self._tell(each)
         shown = [self._shown(each) for each in granted]
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
-        response = json_response(shown[0] if wanted.count is None else ClaimListBody(shown), status)
-        path = self._location.format(pool=call.pool, id=granted[0].claim.id)
-        response.headers["Location"] = path if wanted.count is None else path.rpartition("/")[0]
+        response = json_response(shown[0] if asked.count is None else ClaimListBody(shown), status)
+        response.headers["Location"] = call.path if asked.count else f"{call.path}/{granted[0].claim.id}"
         return response, ClaimOutcome.CLAIMED if is_new else ClaimOutcome.FOUND
 
     async def _claim_several(self, request: ClaimRequest, count: int, at_least: int) -> list[Granted]:

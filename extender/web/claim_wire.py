@@ -5,7 +5,6 @@ Owns the words. Decides nothing but whether a request makes sense.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
@@ -54,31 +53,17 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
         raise bad_request(f"send {example} ({error})") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedClaim:
-    """What a claim is asked with. ``cache_key`` None: none was named. ``retry``: it may have been asked for before.
-    ``count`` None: one worker, answered as one. ``at_least`` None: all of them.
-    """
-
-    claimant: str
-    ttl: timedelta
-    cache_key: str | None
-    retry: bool
-    count: int | None
-    at_least: int | None
-
-
-def decode_claim(body: bytes, settings: PoolClaims) -> WantedClaim:
-    """Read what a claim is asked with. Raises `CallRefused`."""
-    wanted = _decoded(body, ClaimRequestBody, '{"claimant": "query-42", "ttl": "60s"}')
-    return WantedClaim(
-        claimant=_claimant(wanted.claimant),
-        ttl=_ttl(wanted.ttl, settings),
-        cache_key=_cache_key(wanted.cache_key),
-        retry=wanted.retry,
-        count=wanted.count,
-        at_least=_at_least(wanted.at_least, wanted.count),
-    )
+def decode_claim(body: bytes, settings: PoolClaims) -> tuple[ClaimRequestBody, timedelta]:
+    """Read what a claim is asked with, and how long it is to last. Raises `CallRefused`."""
+    asked = _decoded(body, ClaimRequestBody, '{"claimant": "query-42", "ttl": "60s"}')
+    if not asked.claimant.isprintable():
+        raise bad_request("claimant names whoever will use the worker: printable characters, so that logs can show it")
+    if asked.cache_key is not None and not LABEL_VALUE.fullmatch(asked.cache_key):
+        raise bad_request("cacheKey is a value of the workers' label: 1 to 63 letters, digits, '-', '_' or '.'")
+    at_least, count = asked.at_least, asked.count
+    if at_least is not None and (count is None or at_least > count):
+        raise bad_request(f"atLeast says how many of count are enough, so at most that (got {at_least} of {count})")
+    return asked, _ttl(asked.ttl, settings)
 
 
 def decode_wait(text: str | None) -> timedelta:
@@ -94,27 +79,9 @@ def decode_wait(text: str | None) -> timedelta:
     return wait
 
 
-def _at_least(number: int | None, count: int | None) -> int | None:
-    if number is not None and (count is None or number > count):
-        raise bad_request(f"atLeast says how many of count are enough, so at most that (got {number} of {count})")
-    return number
-
-
 def decode_renewal(body: bytes, settings: PoolClaims) -> timedelta:
     """Read how long a claim is to last on. No body: as long as a new one. Raises `CallRefused`."""
     return _ttl(_decoded(body or b"{}", RenewRequestBody, '{"ttl": "60s"}, or no body').ttl, settings)
-
-
-def _claimant(name: str) -> str:
-    if not name.isprintable():
-        raise bad_request("claimant names whoever will use the worker: printable characters, so that logs can show it")
-    return name
-
-
-def _cache_key(key: str | None) -> str | None:
-    if key is not None and not LABEL_VALUE.fullmatch(key):
-        raise bad_request("cacheKey is a value of the workers' label: 1 to 63 letters, digits, '-', '_' or '.'")
-    return key
 
 
 def _ttl(text: str | None, settings: PoolClaims) -> timedelta:

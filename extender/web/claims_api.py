@@ -162,6 +162,7 @@ class ClaimsApi:
             raise unavailable(f"the clock here is {self.clock.told_off}, so when claims end is not known")
         return ClaimCall(
             caller=caller,
+            path=request.path,
             pool=pool,
             id=claim_id,
             body=body,

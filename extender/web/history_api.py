@@ -55,7 +55,4 @@ def history_handler(history: DecisionHistory, shadow: ShadowScore | None = None)
         pools = [] if shadow is None else [shadow.standing(name) for name in shadow.pools()]
         return json_response(msgspec.json.encode(pools))
 
-    return route(
-        {("GET", DECISIONS_PATH): show, ("GET", SHADOW_PATH): show_shadow},
-        refused=lambda status: None,
-    )
+    return route({("GET", DECISIONS_PATH): show, ("GET", SHADOW_PATH): show_shadow})

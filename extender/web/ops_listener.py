@@ -50,7 +50,4 @@ def operations(metrics: Metrics, readiness: Callable[[], Readiness]) -> Handler:
         return web.Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     gets = {"/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
-    return route(
-        {(method, path): handler for path, handler in gets.items() for method in ("GET", "HEAD")},
-        refused=lambda status: None,
-    )
+    return route({(method, path): handler for path, handler in gets.items() for method in ("GET", "HEAD")})

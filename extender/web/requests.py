@@ -59,7 +59,9 @@ def json_response(body: bytes | msgspec.Struct, status: HTTPStatus = HTTPStatus.
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def route(routes: Routes, *, refused: Callable[[HTTPStatus], None], templates: PathRoutes | None = None) -> Handler:
+def route(
+    routes: Routes, *, templates: PathRoutes | None = None, refused: Callable[[HTTPStatus], None] = lambda status: None
+) -> Handler:
     """Make a handler that finds the route, or answers 404 or 405 in one line and tells ``refused``.
 
     An exact path goes before a template. Templates cost an exact path nothing: they are looked at when it is not found.

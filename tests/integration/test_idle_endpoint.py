@@ -87,7 +87,7 @@ class Endpoint:
             metrics=Metrics(),
             clock=clock_of(lambda: datetime.now(UTC)),
         )
-        handler = route({}, templates=api.routes(), refused=lambda status: None)
+        handler = route({}, templates=api.routes())
         listener = Listener(name="claims", address=address, handler=handler, tls=self._tls)
         await listener.start()
         self.port = listener.address.port

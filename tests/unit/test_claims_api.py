@@ -46,7 +46,7 @@ from extender.web.callers import Anybody, Caller, NotAuthenticated
 from extender.web.claim_answers import ClaimAnswers
 from extender.web.claim_wire import ClaimOutcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
-from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, ITEM, ClaimsApi
+from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, ClaimsApi
 from extender.web.held_claims import HeldClaims
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document_handler
@@ -151,7 +151,6 @@ class Desk:
                 wanted=self.wanted,
                 state=self.state,
                 history=self.history,
-                location=ITEM,
             ),
             state=self.state,
             callers=Names(),
@@ -257,7 +256,7 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         client = await KubeClient.connect(kubeconfig=str(server.write_kubeconfig(tmp_path / "config")), user_agent="t")
         desk = Desk(server, client, at_once=getattr(request, "param", CALLS_AT_ONCE))
         exact = {("GET", DOCUMENT_PATH): document_handler()}
-        handler = route(exact, templates=desk.api.routes(), refused=lambda status: None)
+        handler = route(exact, templates=desk.api.routes())
         listener = Listener(name="claims", address=Address("127.0.0.1", 0), handler=handler)
         await listener.start()
         desk.url = f"http://{listener.address}"

@@ -147,7 +147,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async with FakeApiServer() as server:
         client = await KubeClient.connect(kubeconfig=str(server.write_kubeconfig(tmp_path / "config")), user_agent="t")
         scene = Scene(server, client)
-        handler = route({}, templates=scene.api.routes(), refused=lambda status: None)
+        handler = route({}, templates=scene.api.routes())
         listener = Listener(name="claims", address=Address("127.0.0.1", 0), handler=handler)
         await listener.start()
         scene.url = f"http://{listener.address}"
