@@ -17,7 +17,7 @@ from extender.inspect.plan import Look, plan_for
 from extender.inspect.snapshot import Snapshot
 from extender.inspect.view.frames import Past
 from extender.inspect.view.view_model import Beside, View, view_of
-from extender.inspect.view.view_page import PageServer, is_loopback_host
+from extender.inspect.view.view_page import is_loopback_host, serve_page
 from extender.model import Node, Pod
 from extender.settings import read_configuration
 from extender.web.server import Address
@@ -57,16 +57,16 @@ class Still:
 @asynccontextmanager
 async def served(cluster: Still) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
     """The page's address, and a client."""
-    server = PageServer(cluster, Address("127.0.0.1", 0))
-    await server.start()
+    told, stop = asyncio.Queue[str](), asyncio.Event()
+    serving = asyncio.create_task(serve_page(cluster, Address("127.0.0.1", 0), told.put_nowait, stop))
     try:
         async with aiohttp.ClientSession() as session:
-            yield server.url, session
+            yield await told.get(), session
     finally:
-        stopping = asyncio.create_task(server.stop())
+        stop.set()
         await asyncio.sleep(0)
         cluster.turn()  # as the cluster's own clock does
-        await stopping
+        await serving
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
-from extender.cluster.feed import FRESH, NODE_CLAIMS, NODE_POOLS, NODES, PODS, ClusterFeed, Optional, Required
+from extender.cluster.feed import FRESH, NODE_CLAIMS, NODE_POOLS, NODES, PODS, ClusterFeed
 from extender.cluster.state import ClusterState
 from extender.inspect.live_snapshot import FoundLedger, ReadBeside, find_ledger, read_beside, server_time
 from extender.inspect.plan import Look, Plan, plan_for
@@ -82,8 +83,8 @@ class Following:
         await self._read_beside()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks: list[asyncio.Task[None]] = [
-                    group.create_task(_run(each), name=f"watch {each.name}") for each in self._feed.reflectors
+                tasks: list[asyncio.Task[Any]] = [
+                    group.create_task(each.run(), name=f"watch {each.name}") for each in self._feed.reflectors
                 ]
                 try:
                     await self._begin()
@@ -195,10 +196,6 @@ class Following:
             if each.missing and each.name in _KINDS
         }
         return {**self._read.unread, **told}
-
-
-async def _run(reflector: Required | Optional) -> None:
-    await reflector.run()
 
 
 class _Failures(NullObserver):

@@ -6,55 +6,29 @@ docs/live-view.md says what is drawn of it. The form is the page's and no interf
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import msgspec
 
-from extender.inspect.view.view_model import Column, Happening, PoolFigures, Trouble, View
+from extender.inspect.view.view_model import View
 
 KEPT_FOR = timedelta(hours=1)
 KEPT_EVERY = timedelta(seconds=10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """What a page needs to draw a view. ``order`` are all nodes by UID, None: as before; ``columns`` the changed ones.
+def frame_of(view: View, *, before: View | None, begun: View) -> bytes:
+    """Write what a page has to draw that shows ``before`` now, None: nothing yet. One line of JSON.
 
+    It has the fields of a view, of ``columns`` those that changed. ``order`` are all nodes by UID, null: as before;
     ``begun`` is the earliest moment to which one can go back.
     """
-
-    now: datetime
-    begun: datetime
-    order: tuple[str, ...] | None
-    columns: tuple[Column, ...]
-    pools: tuple[PoolFigures, ...]
-    lately: tuple[Happening, ...]
-    decided: tuple[Happening, ...]
-    troubles: tuple[Trouble, ...]
-    unknown: tuple[str, ...]
-    dollars_an_hour: float | None
-
-
-def frame_of(view: View, *, before: View | None, begun: View) -> bytes:
-    """Write what a page has to draw that shows ``before`` now, None: nothing yet. One line of JSON."""
     order = tuple(column.uid for column in view.columns)
     known = {id(column) for column in before.columns} if before is not None else set()
     is_same_order = before is not None and order == tuple(column.uid for column in before.columns)
-    return msgspec.json.encode(
-        Frame(
-            now=view.now,
-            begun=begun.now,
-            order=None if is_same_order else order,
-            columns=tuple(column for column in view.columns if id(column) not in known),
-            pools=view.pools,
-            lately=view.lately,
-            decided=view.decided,
-            troubles=view.troubles,
-            unknown=view.unknown,
-            dollars_an_hour=view.dollars_an_hour,
-        )
-    )
+    changed = tuple(column for column in view.columns if id(column) not in known)
+    told = {"begun": begun.now, "order": None if is_same_order else order, "columns": changed}
+    return msgspec.json.encode({**{name: getattr(view, name) for name in View.__dataclass_fields__}, **told})
 
 
 class Past:

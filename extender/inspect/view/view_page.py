@@ -47,49 +47,13 @@ HEADERS = {
 
 
 class Followed(Protocol):
-    """What a page shows: `Following`."""
+    """The part of `Following` that a page shows, with the same promises."""
 
-    @property
-    def view(self) -> View:
-        """The last view."""
-        ...
+    view: View
+    past: Past
 
-    @property
-    def past(self) -> Past:
-        """Those of the last hour."""
-        ...
-
-    async def next_view(self, after: View | None) -> View:
-        """Wait for another view than ``after``."""
-        ...
-
-    def look(self) -> Look:
-        """Look at the cluster as it is now."""
-        ...
-
-
-class PageServer:
-    """Serves one page of ``following``. ``url`` is where, once it has started."""
-
-    def __init__(self, following: Followed, address: Address) -> None:
-        self._secret = secrets.token_urlsafe(16)
-        self._stopping = asyncio.Event()
-        handler = page_handler(following, self._secret, self._stopping)
-        self._listener = Listener(name="page", address=address, handler=handler)
-
-    async def start(self) -> None:
-        """Listen. Raises `ListenerProblem`."""
-        await self._listener.start()
-
-    async def stop(self) -> None:
-        """Stop listening."""
-        self._stopping.set()
-        await self._listener.stop()
-
-    @property
-    def url(self) -> str:
-        """The address to open."""
-        return f"http://{self._listener.address}/{self._secret}/"
+    async def next_view(self, after: View | None) -> View: ...
+    def look(self) -> Look: ...
 
 
 def page_handler(following: Followed, secret: str, stopping: asyncio.Event) -> Handler:
@@ -114,7 +78,7 @@ def page_handler(following: Followed, secret: str, stopping: asyncio.Event) -> H
         ("GET", f"/{secret}/explain"): explained,
         **{("GET", f"/{secret}/{path}"): _file(*file) for path, file in _FILES.items()},
     }
-    inner = route(routes, refused=lambda status: None)
+    inner = route(routes)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if not is_loopback_host(request.host):
@@ -187,11 +151,13 @@ def _explained(following: Followed, pod: str | None, node: str | None) -> web.Re
 
 
 async def serve_page(following: Followed, address: Address, tell: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Serve until ``stop``. ``tell`` is told where to look."""
-    server = PageServer(following, address)
-    await server.start()
+    """Serve until ``stop``. ``tell`` is told where to look. Raises `ListenerProblem`."""
+    secret, stopping = secrets.token_urlsafe(16), asyncio.Event()
+    listener = Listener(name="page", address=address, handler=page_handler(following, secret, stopping))
+    await listener.start()
     try:
-        tell(server.url)
+        tell(f"http://{listener.address}/{secret}/")
         await stop.wait()
     finally:
-        await server.stop()
+        stopping.set()
+        await listener.stop()
