@@ -24,6 +24,14 @@ OrderKey: TypeAlias = tuple[int, int, int, str]
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
+def later(time: datetime, by: timedelta) -> datetime:
+    """Add, up to the end of time."""
+    try:
+        return time + by
+    except OverflowError:
+        return FOREVER
+
+
 class Departure(StrEnum):
     """Why a node is *leaving*: certain and soon. It scores nothing and nothing is claimed there.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -29,7 +29,7 @@ from extender.model import (
     Victims,
 )
 from extender.policy.pools import pool_of
-from extender.policy.reaping import EvictionPlan, planning
+from extender.policy.reaping import EvictionPlan, at_once, planning
 from extender.settings import Configuration
 from extender.telemetry import Collected, Figure, Metrics
 
@@ -238,19 +238,6 @@ def ledger(first_seen: Mapping[str, datetime], *ignored: str) -> Ledger:
 
 times = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 uids = st.uuids().map(str)
-
-
-T = TypeVar("T")
-
-
-def at_once(steps: Generator[None, None, T]) -> T:
-    """Take all steps of a policy, and give what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found
 
 
 def plan_evictions(*given: Any, **named: Any) -> EvictionPlan:

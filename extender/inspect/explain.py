@@ -17,7 +17,15 @@ from extender.inspect.packing import PoolSet
 from extender.inspect.plan import Look, NodeLine, Plan, PoolLine, PoolReap
 from extender.inspect.text import count, some
 from extender.model import Node, NodeClaim, OrderKey, Pod, SkipReason
-from extender.policy.deletion_cost import CostState, Price, as_deletion_cost, cost_state, node_seen_of, standing
+from extender.policy.deletion_cost import (
+    CostState,
+    Price,
+    as_deletion_cost,
+    as_number,
+    cost_state,
+    node_seen_of,
+    standing,
+)
 from extender.policy.idleness import is_claimed, reports_idle, why_not_claimable, why_not_reapable
 from extender.settings import Configuration, PoolSettings
 from extender.settings.in_force import InForce
@@ -226,13 +234,13 @@ def _fate(look: Look, pod: Pod, reap: PoolReap) -> WorkerFate:
 def _cost(look: Look, pod: Pod, reap: PoolReap, price: Price) -> CostMeaning:
     state = cost_state(pod, price)
     text = standing(pod, price)[0]
-    value = _number(text)
+    value = as_number(text)
     said = value if state is CostState.OURS else None
     if said is not None and price is Price.DISRUPTION:
         said = as_deletion_cost(said, pod.priority)
     members = [other for other in look.state.pods.values() if other.pool == pod.pool and not other.finished]
     mine = value or 0
-    lower = sum((_number(standing(other, price)[0]) or 0) < mine for other in members if other.uid != pod.uid)
+    lower = sum((as_number(standing(other, price)[0]) or 0) < mine for other in members if other.uid != pod.uid)
     return CostMeaning(
         value=text,
         whose=state,
@@ -241,13 +249,6 @@ def _cost(look: Look, pod: Pod, reap: PoolReap, price: Price) -> CostMeaning:
         lower_in_pool=lower,
         to_write=next((write.values.get(price) for write in reap.costs if write.pod.uid == pod.uid), None),
     )
-
-
-def _number(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None
 
 
 # -- a node -----------------------------------------------------------------------------------------------------------

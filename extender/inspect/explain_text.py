@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import assert_never
 
 from extender.inspect.decision_text import tell_history
@@ -22,7 +22,7 @@ from extender.inspect.plan_text import why_ranked
 from extender.inspect.reason_words import words_of
 from extender.inspect.recall import History
 from extender.inspect.text import count, page, some, span, table
-from extender.model import PlacementMode, Pod, PodClaim, SkipReason
+from extender.model import FOREVER, PlacementMode, Pod, PodClaim, SkipReason, later
 from extender.policy.deletion_cost import CostState
 from extender.policy.idleness import idle_since, is_claimed, reports_idle
 from extender.settings import format_duration
@@ -222,16 +222,9 @@ def _karpenter_words(explanation: NodeExplanation) -> str:
     if claim is None:
         return f"{told}, NodeClaim not known"
     conditions = f" ({some(sorted(claim.conditions), SHOWN)})" if claim.conditions else ""
-    expires = f", expires {_expiry(claim.created, claim.expire_after)}" if claim.expire_after is not None else ""
+    ends = FOREVER if claim.expire_after is None else later(claim.created, claim.expire_after)
+    expires = f", expires {ends:%Y-%m-%d %H:%M} UTC" if ends < FOREVER else ""
     return f"{told}, NodeClaim {claim.name}{conditions}{expires}"
-
-
-def _expiry(created: datetime, after: timedelta) -> str:
-    """Write when a NodeClaim expires; one that is beyond all calendars never does."""
-    try:
-        return f"{created + after:%Y-%m-%d %H:%M} UTC"
-    except OverflowError:
-        return "never"
 
 
 def _idle_for(pod: Pod, now: datetime) -> str:

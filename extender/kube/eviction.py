@@ -17,7 +17,7 @@ from extender.kube.annotate import POD_TIMEOUT, pod_path, read_pod
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import check_answer
 from extender.kube.errors import Blocked, Conflict, Forbidden, KubeError, NotFound, Throttled
-from extender.kube.objects import Classify, labels_of, pod_from
+from extender.kube.objects import Classify, pod_from
 from extender.kube.pod_disruption_budgets import read_pod_budget
 from extender.model import Pod, Selector
 
@@ -70,7 +70,7 @@ class Evictor:
             return None
         if raw.metadata.uid != pod.uid:
             return None
-        return FreshPod(pod=pod_from(raw, self.classify), labels=labels_of(raw))
+        return FreshPod(pod=pod_from(raw, self.classify), labels=raw.metadata.labels or {})
 
     async def evict(self, pod: Pod) -> EvictionResult:
         """Evict this version of the pod, and no other. Never raises `KubeError`."""

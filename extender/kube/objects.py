@@ -28,6 +28,7 @@ from extender.model import (
     Pod,
     PodClaim,
     labels_as_text,
+    later,
 )
 from extender.policy.marks import parse_idle_mark, read_marks
 from extender.policy.resources import Resources, quantity
@@ -264,11 +265,6 @@ def _tolerates_disruption(toleration: Toleration) -> bool:
     return toleration.operator in ("", "Equal") and toleration.key == DISRUPTED_TAINT and not toleration.value
 
 
-def labels_of(raw: PodObject) -> dict[str, str]:
-    """Give a pod's labels, which `Pod` leaves out: few decisions need them and 100,000 pods have many."""
-    return raw.metadata.labels or {}
-
-
 def ledger_from(raw: ConfigMapObject) -> Ledger:
     """Read the ledger: first seen by node UID, from whole seconds of the epoch.
 
@@ -342,10 +338,7 @@ def _protected_until(text: str | None, started: datetime) -> datetime | None:
     if text == "true":
         return FOREVER
     duration = parse_go_duration(text)
-    try:
-        return None if duration is None else started + duration
-    except OverflowError:
-        return FOREVER
+    return None if duration is None else later(started, duration)
 
 
 def parse_go_duration(text: str) -> timedelta | None:

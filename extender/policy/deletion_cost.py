@@ -155,6 +155,14 @@ def standing(pod: Pod, price: Price) -> tuple[str | None, str | None]:
     return pod.disruption_cost, pod.disruption_mark
 
 
+def as_number(price: str | None) -> int | None:
+    """Read a price as it stands. None where there is none, or somebody wrote what is no number."""
+    try:
+        return None if price is None else int(price)
+    except ValueError:
+        return None
+
+
 def cost_state(pod: Pod, price: Price = Price.DELETION) -> CostState:
     """Say whose a pod's price is. Ours is a value equal to the mark that was written with it.
 

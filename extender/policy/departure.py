@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason
+from extender.model import FOREVER, Departure, Ending, Node, NodeClaim, NodeClaimCondition, Pod, SkipReason, later
 from extender.policy.defaults import EndingRules
 
 NOT_READY_FOR = timedelta(seconds=50)
@@ -112,14 +112,6 @@ def _silent_from(node: Node) -> datetime:
 
 def _hangs(worker: Pod, now: datetime) -> bool:
     return worker.terminating and worker.going_until is not None and later(worker.going_until, STUCK_AFTER) <= now
-
-
-def later(time: datetime, by: timedelta) -> datetime:
-    """Add, up to the end of time."""
-    try:
-        return time + by
-    except OverflowError:
-        return FOREVER
 
 
 def turns_at(

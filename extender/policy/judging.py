@@ -25,7 +25,7 @@ from extender.policy.deletion_cost import CostWrite, cost_write, karpenter_on, s
 from extender.policy.departure import why_barred
 from extender.policy.node_pool_budgets import NO_BUDGETS, Kept
 from extender.policy.node_pool_room import why_stays
-from extender.policy.reaping import Assessment, EvictionPlan, Skips, assess_node, planning
+from extender.policy.reaping import Assessment, EvictionPlan, Skips, assess_node, at_once, planning
 from extender.policy.recheck import Circumstances, PoolRules, Standing, is_held_up
 
 
@@ -72,13 +72,7 @@ class Judgement:
 
 def judge(view: ClusterView, circumstances: Circumstances, pools: Iterable[str], now: datetime) -> Judgement:
     """Judge pools at once and in full, for who has the time; see `judging`."""
-    steps = judging(Standing(view, circumstances), pools, now)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            judgement: Judgement = end.value
-            break
+    judgement = at_once(judging(Standing(view, circumstances), pools, now))
     claimable = _claimable(view, judgement.pools, now)
     costs = _costs(view, {pool: circumstances.rules(pool) for pool in judgement.pools}, now)
     full = {

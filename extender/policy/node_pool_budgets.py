@@ -23,9 +23,9 @@ from extender.model import (
     PodBudget,
     SkipReason,
     labels_from_text,
+    later,
 )
 from extender.policy.cluster_view import ClusterView
-from extender.policy.departure import later
 from extender.policy.idleness import NODE, asks_not_to_be_disturbed, is_bound_to_its_node
 from extender.policy.pools import selects
 from extender.policy.schedules import BadSchedule, parse_schedule

@@ -12,11 +12,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from math import inf
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
 from extender.policy.defaults import ReapRules
 from extender.policy.idleness import ReapTimes, idle_since, is_claimed, why_idle_not_claimable, why_idle_not_reapable
+
+T = TypeVar("T")
+
+
+def at_once(steps: Generator[None, None, T]) -> T:
+    """Take all steps of what works in steps, and give what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Skips(Mapping[str, SkipReason]):

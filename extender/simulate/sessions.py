@@ -9,11 +9,10 @@ functions that decide for `warmnode serve` and `warmnode reap`; the others are w
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from math import inf
 from random import Random
-from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -21,7 +20,7 @@ from extender.model import Pod
 from extender.policy.affinity import Affinity
 from extender.policy.claims import claimable_on
 from extender.policy.defaults import ReapRules
-from extender.policy.reaping import assess_node, planning
+from extender.policy.reaping import assess_node, at_once, planning
 from extender.policy.scoring import score_nodes
 from extender.policy.working_set import Reach, wanted_room
 from extender.simulate.pool import Agenda, PoolShape, SimulatedNode, SimulatedPool
@@ -31,7 +30,6 @@ from extender.simulate.session_rules import ClaimOrder, ReapOrder, SessionRule, 
 from extender.simulate.tally import RunOutcome, Tally
 from extender.simulate.workload import Job
 
-T = TypeVar("T")
 POOL = "pool"
 
 
@@ -201,7 +199,7 @@ class _Run:
             )
             for name in self._idle_on
         ]
-        return _result(planning(assessed, rules)).victims
+        return at_once(planning(assessed, rules)).victims
 
 
 class _Watching(OldestFirst):
@@ -212,25 +210,12 @@ class _Watching(OldestFirst):
         self._chosen = chosen
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
-        """See `Placement`."""
         return self._chosen.choose(room, key)
 
     def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
-        """See `Placement`."""
         super().node_ready(node, slots, now_seconds)
         self._chosen.node_ready(node, slots, now_seconds)
 
     def node_gone(self, node: str) -> None:
-        """See `Placement`."""
         super().node_gone(node)
         self._chosen.node_gone(node)
-
-
-def _result(steps: Generator[None, None, T]) -> T:
-    """Go through steps to their result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found

@@ -10,9 +10,10 @@ from extender.cluster.state import ClusterState
 from extender.model import Node, Pod
 from extender.policy.idleness import why_not_claimable
 from extender.policy.judging import judging
+from extender.policy.reaping import at_once
 from extender.policy.recheck import Circumstances, Standing
 from extender.settings import PoolSettings
-from tests.builders import NOW, at_once, minutes_ago, node, worker
+from tests.builders import NOW, minutes_ago, node, worker
 
 NODES = ("a", "b", "c")
 rarely = st.sampled_from([False, False, False, True])

@@ -7,7 +7,7 @@ from extender.inspect.doctor.findings import Finding, ok, problem, unknown, well
 from extender.inspect.doctor.karpenter import is_by_price, where_it_runs
 from extender.inspect.text import count, some
 from extender.model import Pod
-from extender.policy.deletion_cost import FREE_AT, LOWEST_HELD, eviction_cost
+from extender.policy.deletion_cost import FREE_AT, LOWEST_HELD, as_number, eviction_cost
 from extender.policy.idleness import asks_not_to_be_disturbed
 
 READS_DISRUPTION_COST = (1, 15)
@@ -71,9 +71,9 @@ def _weight(pod: Pod, facts: KarpenterFacts) -> float:
     Where the version is not known it may be the newest. A price that cannot be read counts as 1.
     """
     reads_it = facts.version is None or facts.version >= READS_DISRUPTION_COST
-    try:
-        if reads_it and pod.disruption_cost is not None:
-            return eviction_cost(int(pod.disruption_cost), pod.priority)
-        return eviction_cost(max(int(pod.deletion_cost or 0), 0), pod.priority)
-    except ValueError:
-        return 1.0
+    if reads_it and pod.disruption_cost is not None:
+        price = as_number(pod.disruption_cost)
+    else:
+        price = as_number(pod.deletion_cost or "0")
+        price = None if price is None else max(price, 0)
+    return 1.0 if price is None else eviction_cost(price, pod.priority)

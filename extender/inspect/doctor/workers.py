@@ -10,7 +10,7 @@ from extender.inspect.doctor.evidence import Evidence, Kind, WorkerFacts, by_poo
 from extender.inspect.doctor.findings import Finding, needs, problem, together, unknown, warning, well
 from extender.inspect.text import count, some
 from extender.model import PlacementMode, PodBudget
-from extender.policy.deletion_cost import KARPENTERS_NAME, CostState, cost_state
+from extender.policy.deletion_cost import KARPENTERS_NAME, CostState, as_number, cost_state
 from extender.policy.idleness import (
     FUTURE_TOLERANCE,
     idle_since,
@@ -132,7 +132,7 @@ def check_deletion_costs(evidence: Evidence) -> Finding:
     details = [f"pool {pool}: {count(len(found), 'value')}" for pool, found in by_pool(foreign).items()]
     if writers:
         details.insert(0, f"written by {some(writers)} (from the pods' managedFields)")
-    free = [each.pod for each in foreign if _is_free(each.pod.deletion_cost)]
+    free = [each.pod for each in foreign if (as_number(each.pod.deletion_cost) or 0) <= FREE]
     if busy := [pod.name for pod in free if is_undisturbed(pod, evidence.now)]:
         details.append(f"at {FREE} and below Karpenter, from 1.14 on, takes busy workers for nothing: {some(busy)}")
     if KARPENTERS_NAME in writers:
@@ -150,13 +150,6 @@ _ONE_WRITER = (
     "let one of the two write controller.kubernetes.io/pod-deletion-cost: switch the other off, or set "
     "deletionCost.enabled: false for the pool"
 )
-
-
-def _is_free(text: str | None) -> bool:
-    try:
-        return text is not None and int(text) <= FREE
-    except ValueError:
-        return False
 
 
 @needs(Kind.DISRUPTION_BUDGETS, Kind.PODS)
