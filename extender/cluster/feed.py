@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -26,7 +25,7 @@ from extender.kube.karpenter_objects import (
     node_pool_from,
 )
 from extender.kube.objects import Classify, ConfigMapObject, NodeObject, PodObject, ledger_from, node_from, pod_from
-from extender.kube.watch import ListWatchClient, Reflector, Sink, WatchObserver
+from extender.kube.watch import CallingSink, ListWatchClient, Reflector, Sink, WatchObserver
 from extender.model import Departure, Ending, Ledger, Node, NodeClaim, NodePool, Pod
 from extender.telemetry import Figure, Metrics
 
@@ -90,16 +89,16 @@ class ClusterFeed:
             )
 
         objects = state.objects
-        nodes = _Sink(state.replace_nodes, state.upsert_node, state.delete_node)
-        claims = _Sink(state.replace_node_claims, state.upsert_node_claim, state.delete_node_claim)
-        node_pools = _Sink(objects.replace_node_pools, objects.put_node_pool, objects.take_node_pool)
+        nodes = CallingSink(state.replace_nodes, state.upsert_node, state.delete_node)
+        claims = CallingSink(state.replace_node_claims, state.upsert_node_claim, state.delete_node_claim)
+        node_pools = CallingSink(objects.replace_node_pools, objects.put_node_pool, objects.take_node_pool)
         pods = _PodSink(state, bound, changed)
         self.nodes = follow(NODES, "/api/v1/nodes", NodeObject, node_from, nodes)
         self.pods = follow(PODS, "/api/v1/pods", PodObject, lambda raw: pod_from(raw, self.classify), pods)
         self.ledger: Reflector[ConfigMapObject, Ledger] | None = None
         if ledger is not None:
             path, selector = f"/api/v1/namespaces/{ledger[0]}/configmaps", f"metadata.name={ledger[1]}"
-            sink: _Sink[Ledger] = _Sink(
+            sink: CallingSink[Ledger] = CallingSink(
                 lambda ledgers: state.take_ledger(ledgers[0] if ledgers else None),
                 state.take_ledger,
                 lambda ledger: state.take_ledger(None),
@@ -235,13 +234,6 @@ class ClusterFeed:
             (metrics.cache_key_changes, keys.changes),
         ):
             yield Figure(metric, (), value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sink(Generic[T]):
-    replace: Callable[[list[T]], None]
-    upsert: Callable[[T], None]
-    delete: Callable[[T], None]
 
 
 class _PodSink:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cachetools import LRUCache
+
 from extender.cluster.pod_index import NeededRoom
 from extender.cluster.state import ClusterState
 from extender.model import Node
@@ -57,7 +59,7 @@ class WorkingSets:
     def __init__(self, state: ClusterState, changed: Callable[[str, int], None] = lambda pool, nodes: None) -> None:
         self._state = state
         self._changed = changed
-        self._kept: dict[str, _Kept] = {}
+        self._kept: LRUCache[str, _Kept] = LRUCache(MOST_POOLS)
 
     def reach(self, pool: str, ranking: Ranking, feasible: Collection[str], asks: Asks, slack: float) -> WorkingSet:
         """Find the set for the next worker of a pool, which has these feasible nodes. No node at all: nothing is in it.
@@ -65,17 +67,15 @@ class WorkingSets:
         What a node has for pods counts once the order changes, or what is asked for: it stays the same as a rule.
         """
         names, needed = frozenset(feasible), self._state.where.needed(pool)
-        kept = self._kept.pop(pool, None)
+        kept = self._kept.get(pool)
         if kept is None or kept.basis != (needed, ranking.revision, asks):
             fits = fits_by_place(ranking, self._state.nodes, asks.requests())
             basis = needed, ranking.revision, asks
             kept = _Kept(basis=basis, fits=fits, reach=Reach(()), feasible=frozenset(), revision=-1)
+            self._kept[pool] = kept
         if hash(names) == hash(kept.feasible):  # equal, as good as surely: 64 bits, and nobody knows their seed
             names = kept.feasible  # whose names stay in memory, so that those of the request need not
         _follow(kept, ranking, needed, names)
-        if len(self._kept) >= MOST_POOLS:
-            del self._kept[next(iter(self._kept))]
-        self._kept[pool] = kept
         nodes = kept.reach.nodes(wanted_room(needed.workers, slack))
         if nodes != kept.told:
             kept.told = nodes

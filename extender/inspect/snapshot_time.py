@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from extender.inspect.text import some
 from extender.model import FOREVER
 
 AHEAD = timedelta(minutes=10)
@@ -23,7 +24,6 @@ differ by no more. One that is further ahead is wrong."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), FOREVER - timedelta(days=36_525)
 """Before Kubernetes, and a hundred years before the end of all calendars. Times beyond say nothing."""
 
-SHOWN = 3
 Time = Annotated[datetime, Meta(tz=True)]
 
 
@@ -122,8 +122,8 @@ def _sane(times: Iterable[datetime]) -> Iterable[datetime]:
 def _doubts(newest: Mapping[str, datetime], wrote: datetime | None, at: datetime, base: datetime) -> Iterable[str]:
     ahead = sorted(node for node, time in newest.items() if time - base > AHEAD)
     if ahead:
-        names = ", ".join(ahead[:SHOWN]) + (f" and {len(ahead) - SHOWN} more" if len(ahead) > SHOWN else "")
-        yield f"what time it was (ahead of all others, by up to {_span(max(newest.values()) - at)}: {names})"
+        by = _span(max(newest.values()) - at)
+        yield f"what time it was (ahead of all others, by up to {by}: {some(ahead)})"
     elif len(newest) == 1 and wrote is not None and at - wrote > AHEAD:
         said = f"by the clock of {next(iter(newest))} alone, {_span(at - wrote)} after the API server wrote last"
         yield f"what time it was ({said})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -20,7 +21,7 @@ from extender.kube.codec import Codec, decode_event, metadata
 from extender.kube.errors import Forbidden, Gone, KubeError, NotFound, Unavailable, failure
 from extender.kube.watch_reports import NullObserver, RelistReason, UndecodableObject, WatchObserver
 
-__all__ = ["NullObserver", "Reflector", "RelistReason", "Sink", "UndecodableObject", "WatchObserver"]
+__all__ = ["CallingSink", "NullObserver", "Reflector", "RelistReason", "Sink", "UndecodableObject", "WatchObserver"]
 
 PAGE_SIZE = 500
 PAGE_TIMEOUT = timedelta(seconds=60)
@@ -50,6 +51,15 @@ class Sink(Protocol[T]):
 
     def delete(self, item: T, /) -> None:
         """The last version of an object that is gone or left the selection. It may be unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallingSink(Generic[T]):
+    """A `Sink` made of three functions."""
+
+    replace: Callable[[list[T]], None]
+    upsert: Callable[[T], None]
+    delete: Callable[[T], None]
 
 
 class ListWatchClient(Protocol):

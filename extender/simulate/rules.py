@@ -150,28 +150,20 @@ class ByFullness:
         self._ready = 0
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
-        """See `Placement`."""
         best = min(room.values()) if self._fullest else max(room.values())
         equals = [node for node, free in room.items() if free == best]
         return self._random.choice(equals) if self._random is not None else min(equals, key=self._listed.__getitem__)
 
     def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
-        """See `Placement`."""
         self._ready += 1
         self._listed[node] = self._ready
 
     def node_gone(self, node: str) -> None:
-        """See `Placement`."""
         del self._listed[node]
 
-    def ended(self, node: str) -> None:
-        """See `Placement`."""
-
-    def placed(self, node: str, key: str, now_seconds: float) -> None:
-        """See `Placement`."""
-
-    def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
-        """See `Placement`."""
+    def ended(self, node: str) -> None: ...
+    def placed(self, node: str, key: str, now_seconds: float) -> None: ...
+    def restarted(self, running: Iterable[tuple[str, str, float]]) -> None: ...
 
 
 class OldestFirst:
@@ -189,7 +181,6 @@ class OldestFirst:
         self._reach_of = -1  # revision of the ranking
 
     def choose(self, room: Mapping[str, int], key: str) -> str:
-        """See `Placement`."""
         if not key or not self._rule.by_key:
             return score_nodes(room, self.ranking)[0][0]
         affinity = Affinity(key=key, reach=self._reached(room), history=self.history)
@@ -209,20 +200,17 @@ class OldestFirst:
             self._reach.put(self.ranking.places()[node] - 1, self._free[node])
 
     def node_ready(self, node: str, slots: int, now_seconds: float) -> None:
-        """See `Placement`."""
         self._free[node] = slots
         made = self._unseen[node] = Node(name=node, uid=node, created=as_time(now_seconds))
         self.ranking.put(node, preference_key(order_key(made, None), None, None))
 
     def node_gone(self, node: str) -> None:
-        """See `Placement`."""
         self._unseen.pop(node, None)
         self.ranking.put(node, None)
         self.history.forget_node(node)
         del self._free[node]
 
     def placed(self, node: str, key: str, now_seconds: float) -> None:
-        """See `Placement`."""
         self._count(node, 1)
         unseen = self._unseen.pop(node, None)
         if unseen is not None:
@@ -231,11 +219,10 @@ class OldestFirst:
             self.history.record(node, key, as_time(now_seconds))
 
     def ended(self, node: str) -> None:
-        """See `Placement`."""
         self._count(node, -1)
 
     def restarted(self, running: Iterable[tuple[str, str, float]]) -> None:
-        """See `Placement`. Ages are in the ledger; counts begin with the jobs that run."""
+        """Ages are in the ledger; counts begin with the jobs that run."""
         self.history = self._make_history()
         for node, key, since_seconds in running:
             if key and self._rule.by_key:

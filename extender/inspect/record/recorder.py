@@ -37,7 +37,7 @@ from extender.inspect.record.recording import (
 from extender.inspect.text import printable
 from extender.kube.api_client import KubeClient
 from extender.kube.objects import Classify, NodeObject, PodObject, PodSpec, node_from, pod_from
-from extender.kube.watch import Reflector
+from extender.kube.watch import CallingSink, Reflector
 from extender.kube.watch_reports import NullObserver
 from extender.model import Pod
 from extender.policy.resources import Resources, quantity, requests_in_all
@@ -102,12 +102,15 @@ async def record(
             file.write(encode_line(line))
 
         notes = Notes(before, write, lambda: server_time(client))
+        sink: CallingSink[WorkerSeen] = CallingSink(
+            notes.list_workers, lambda seen: notes.worker(*seen), lambda seen: notes.worker_gone(seen[0])
+        )
         pods = Reflector(
             client,
             path="/api/v1/pods",
             struct=_AskingPod,
             trim=lambda raw: _worker_seen(raw, options),
-            sink=_PodNotes(notes),
+            sink=sink,
             name="pods",
             random=Random(),  # noqa: S311 - jitter
             label_selector=options.selector,
@@ -118,7 +121,7 @@ async def record(
             path="/api/v1/nodes",
             struct=NodeObject,
             trim=lambda raw: disguised_node(node_from(raw)) if options.anonymize else node_from(raw),
-            sink=_NodeNotes(notes),
+            sink=CallingSink(notes.list_nodes, notes.node, notes.node_gone),
             name="nodes",
             random=Random(),  # noqa: S311 - jitter
             observer=NullObserver(),
@@ -154,31 +157,6 @@ async def record(
             for task in tasks:
                 task.cancel()
         return progress
-
-
-class _PodNotes:
-    """Feeds pods to the notes."""
-
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
-
-    def replace(self, pods: list[WorkerSeen], /) -> None:
-        self._notes.list_workers(pods)
-
-    def upsert(self, pod: WorkerSeen, /) -> None:
-        self._notes.worker(*pod)
-
-    def delete(self, pod: WorkerSeen, /) -> None:
-        self._notes.worker_gone(pod[0])
-
-
-class _NodeNotes:
-    """Feeds nodes to the notes."""
-
-    def __init__(self, notes: Notes) -> None:
-        self.replace = notes.list_nodes
-        self.upsert = notes.node
-        self.delete = notes.node_gone
 
 
 @contextmanager
