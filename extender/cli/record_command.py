@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from extender.cli.flags import cluster_flags, cluster_options, path
 from extender.cli.look_source import looks_once
 from extender.cli.outcome import CLEAN, BadUsage, fail
 from extender.cli.parser import CommandParser, Commands, command
+from extender.cli.status_line import StatusLine
 from extender.inspect.record.recorder import Progress, RecordOptions, record
 from extender.inspect.record.recording import RecordingError
 from extender.inspect.text import count, span
@@ -92,31 +92,26 @@ async def _run(options: argparse.Namespace, asked: RecordOptions) -> Progress:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    line = StatusLine(silent=options.quiet)
     async with connected(cluster_options(options)) as client:
-        return await record(client, asked, _Teller(options.length, silent=options.quiet).tell, stopping)
+        done = await record(client, asked, _teller(options.length, line), stopping)
+    line.end()
+    return done
 
 
-class _Teller:
-    """Says on standard error how far it is: in place on a terminal, else a line a minute."""
+def _teller(length: str, line: StatusLine) -> Callable[[Progress], None]:
+    """Say how far it is: where the line is not written over, once a minute."""
+    due = timedelta(0)
 
-    def __init__(self, length: str, *, silent: bool) -> None:
-        self._length = length
-        self._silent = silent
-        self._in_place = sys.stderr is not None and sys.stderr.isatty()
-        self._next = timedelta(0)
-
-    def tell(self, now: Progress) -> None:
-        """Tell, where that is due."""
-        if self._silent or (not self._in_place and now.since < self._next):
+    def tell(now: Progress) -> None:
+        nonlocal due
+        if not line.in_place and now.since < due:
             return
-        self._next = now.since + TOLD_EVERY
+        due = now.since + TOLD_EVERY
         text = (
-            f"{span(now.since)} of {self._length}: {count(now.running, 'worker')} on {count(now.nodes, 'node')} now, "
+            f"{span(now.since)} of {length}: {count(now.running, 'worker')} on {count(now.nodes, 'node')} now, "
             f"{now.seen:,} seen" + (f"; {now.problem}" if now.problem else "")
         )
-        print(
-            f"\r{text[:100]:100}" if self._in_place else text,
-            end="" if self._in_place else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
+        line.tell(text[:100] if line.in_place else text)
+
+    return tell

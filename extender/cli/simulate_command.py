@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +14,7 @@ from typing import TypeVar
 from extender.cli.outcome import CLEAN, BadUsage, fail, refuse, show
 from extender.cli.parser import CommandParser, Commands, command
 from extender.cli.simulate_flags import AFTERS, add_simulate_flags
+from extender.cli.status_line import StatusLine
 from extender.inspect.reading import read_source, source_name
 from extender.inspect.record.recording import RecordingError, read_recording
 from extender.inspect.text import printable
@@ -27,7 +27,7 @@ from extender.simulate.recorded import NEVER, ObservedPool, calibrate, observed_
 from extender.simulate.results_text import Heading, jobs_words, pool_words, render_json, render_table
 from extender.simulate.rules import RULES, Rule
 from extender.simulate.session_rules import SESSION_RULES, SessionRule, WorkerShape
-from extender.simulate.study import Trial, run_study
+from extender.simulate.study import Report, Trial, run_study
 from extender.simulate.workload import Arrivals, BlockDrawer, DataSets, Job, Traffic, make_jobs
 
 T = TypeVar("T")
@@ -100,9 +100,9 @@ def _run(options: argparse.Namespace) -> int:
         shape = replace(shape, first_nodes=observed.first_nodes, watched=observed.period)
         as_ran = replace(shape, consolidate_after=afters[0], miss_seconds=0.0)  # misses are in what was observed
         calibration = calibrate(observed, as_ran, options.ran, seed=options.seed)
-    progress = _Progress(silent=options.quiet)
-    trials = run_study(jobs, shape, rules, afters, seed=options.seed, workers=workers, report=progress.report)
-    progress.end()
+    line = StatusLine(silent=options.quiet)
+    trials = run_study(jobs, shape, rules, afters, seed=options.seed, workers=workers, report=_reporter(line))
+    line.end()
     heading = Heading(
         workload=words,
         parameters=parameters,
@@ -208,31 +208,14 @@ def _not_written(error: OSError) -> str:
     return f"{error.filename} cannot be written: {(error.strerror or str(error)).lower()}"
 
 
-class _Progress:
-    """Says on standard error which run is under way: one line that is written over on a terminal, else a line a run."""
+def _reporter(line: StatusLine) -> Report:
+    """Say which run is under way, and where the line is written over, how far it is."""
 
-    def __init__(self, *, silent: bool) -> None:
-        self._silent = silent
-        self._in_place = sys.stderr is not None and sys.stderr.isatty()
-        self._shown = ""
-
-    def report(self, number: int, runs: int, rule: Rule | SessionRule, after: timedelta, share: float) -> None:
-        """See `simulate.study.Report`."""
+    def report(number: int, runs: int, rule: Rule | SessionRule, after: timedelta, share: float) -> None:
         text = f"run {number} of {runs}: {rule.words}, consolidateAfter {format_duration(after)}"
-        if self._in_place:
-            text += f": {share:.0%}"
-        if self._silent or text == self._shown:
-            return
-        if self._in_place:
-            print(f"\r{text.ljust(len(self._shown))}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
-        self._shown = text
+        line.tell(f"{text}: {share:.0%}" if line.in_place else text)
 
-    def end(self) -> None:
-        """Leave a clean line."""
-        if self._in_place and self._shown:
-            print(f"\r{' ' * len(self._shown)}\r", end="", file=sys.stderr, flush=True)
+    return report
 
 
 def _taken(options: argparse.Namespace, kind: type[T]) -> T:
