@@ -7,7 +7,7 @@ have their own module.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, StrictInt, StrictStr, WithJsonSchema
@@ -48,7 +48,8 @@ def _text(pattern: str, longest: int) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$", "maxLength": longest})
 
 
-def _check(pattern: str, longest: int, rule: str) -> AfterValidator:
+def _matching(pattern: str, longest: int, rule: str, *, shown: str | None = None) -> tuple[Any, ...]:
+    """Make the check of a text and its schema, which has the pattern ``shown`` where that differs."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -56,7 +57,7 @@ def _check(pattern: str, longest: int, rule: str) -> AfterValidator:
             raise ValueError(rule)
         return value
 
-    return AfterValidator(check)
+    return AfterValidator(check), _text(shown or pattern, longest)
 
 
 def _evictable_owner(value: str) -> str:
@@ -101,39 +102,36 @@ def _query(value: str) -> str:
 
 _LABEL_RULE = "must be lower case letters, digits and -, with a letter or digit at both ends, at most 63 characters"
 
-DnsLabel: TypeAlias = Annotated[StrictStr, _check(_DNS_LABEL, 63, _LABEL_RULE), _text(_DNS_LABEL, 63)]
+DnsLabel: TypeAlias = Annotated[StrictStr, *_matching(_DNS_LABEL, 63, _LABEL_RULE)]
 
 WorkerNamespace: TypeAlias = Annotated[DnsLabel, AfterValidator(_worker_namespace)]
 
 ObjectName: TypeAlias = Annotated[
     StrictStr,
-    _check(_DNS_SUBDOMAIN, 253, "must be a name such as my-name: lower case letters, digits, - and ."),
-    _text(_DNS_SUBDOMAIN, 253),
+    *_matching(_DNS_SUBDOMAIN, 253, "must be a name such as my-name: lower case letters, digits, - and ."),
 ]
 
 LabelKey: TypeAlias = Annotated[
     StrictStr,
-    _check(
+    *_matching(
         rf"((?=[^/]{{1,253}}/){_DNS_SUBDOMAIN}/)?{_NAME_PART}",
         317,
         'must be a label key such as "app" or "example.com/app"',
+        shown=rf"({_DNS_SUBDOMAIN}/)?{_NAME_PART}",
     ),
-    _text(rf"({_DNS_SUBDOMAIN}/)?{_NAME_PART}", 317),
 ]
 
 LabelValue: TypeAlias = Annotated[
     StrictStr,
-    _check(
+    *_matching(
         rf"({_NAME_PART})?", 63, "must be a label value: letters, digits, -, _ and ., at most 63 characters, or empty"
     ),
-    _text(rf"({_NAME_PART})?", 63),
 ]
 
 OwnerKind: TypeAlias = Annotated[
     StrictStr,
-    _check(_OWNER, 317, 'must be Kind.group as in an ownerReference, such as "ReplicaSet.apps" or "Job.batch"'),
+    *_matching(_OWNER, 317, 'must be Kind.group as in an ownerReference, such as "ReplicaSet.apps" or "Job.batch"'),
     AfterValidator(_evictable_owner),
-    _text(_OWNER, 317),
 ]
 
 RequestPath: TypeAlias = Annotated[StrictStr, AfterValidator(_request_path), _text("/[!-~]*", 1024)]
