@@ -407,7 +407,7 @@ class CacheKeyRule:
 class Pool:
     """A set of workers: pods in ``namespaces`` (empty: all) that ``selector`` matches.
 
-    ``cache_key`` None: age alone decides.
+    ``cache_key`` says how its cache keys are found and used, None: age alone decides.
     """
 
     name: str
@@ -415,6 +415,7 @@ class Pool:
     selector: Selector = Selector()
     busy_victims: BusyVictims
     cache_key: CacheKeyRule | None = None
+    placement: PlacementMode = PlacementMode.ACTIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

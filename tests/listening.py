@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
-from extender.model import BusyVictims, Ledger, Node, Pod
+from extender.model import BusyVictims, Ledger, Node, Pod, Pool
 from extender.policy.pools import PoolsInForce
 from extender.policy.scheduler_silence import HandshakeFailure
 from extender.telemetry import Metrics
@@ -43,7 +43,7 @@ def webhook_over(state: ClusterState, *, pools: PoolsInForce | None = None, metr
     """A webhook over this state; without ``pools`` the label names them."""
     return Webhook(
         state=state,
-        pools=pools or PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
+        pools=pools or PoolsInForce(Pool(name="", busy_victims=BusyVictims.LAST_RESORT)),
         metrics=metrics or Metrics(),
         history=DecisionHistory(now=lambda: NOW),
         clock=clock_of(lambda: NOW),

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import assert_never
 
-from extender.model import BusyVictims, CacheKeyRule, Expression, PlacementMode, Pool, Selector
+from extender.model import CacheKeyRule, Expression, PlacementMode, Pool, Selector
 
 POOL_LABEL = "warmnode.dev/pool"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolsInForce:
-    """The configured pools, None where the label names them, and what is set for a pool by its name.
+    """The configured ``pools``, None where the label names them: each is as ``default`` then."""
 
-    The defaults are for pools that only the label names. A pool without a rule in ``cache_keys`` has no cache key.
-    """
+    def __init__(self, default: Pool, pools: Sequence[Pool] | None = None) -> None:
+        self.pools = pools
+        self._by_name = {pool.name: pool for pool in pools or ()}
+        self._other = default if pools is None else Pool(name="", busy_victims=default.busy_victims)
 
-    pools: Sequence[Pool] | None = None
-    busy_victims: dict[str, BusyVictims] = field(default_factory=dict)
-    default_busy_victims: BusyVictims
-    cache_keys: dict[str, CacheKeyRule] = field(default_factory=dict)
-    default_cache_key: CacheKeyRule | None = None
-    placements: dict[str, PlacementMode] = field(default_factory=dict)
-    default_placement: PlacementMode = PlacementMode.ACTIVE
+    def of(self, name: str) -> Pool:
+        """Give what is set for a pool. Where pools are listed, one that is not has no cache key and no shadow."""
+        return self._by_name.get(name, self._other)
 
     def is_shadow(self, pool: str | None) -> bool:
         """Say whether schedulers are not answered for a pool's workers."""
-        if pool is None:
-            return False
-        placement = self.default_placement if self.pools is None else self.placements.get(pool)
-        return placement is PlacementMode.SHADOW
-
-    def cache_key_rule(self, pool: str) -> CacheKeyRule | None:
-        """Say how a pool's cache keys are found and used, None where age alone decides."""
-        return self.default_cache_key if self.pools is None else self.cache_keys.get(pool)
+        return pool is not None and self.of(pool).placement is PlacementMode.SHADOW
 
 
 def cache_key_of(labels: Mapping[str, str], rule: CacheKeyRule | None) -> str | None:

@@ -5,13 +5,14 @@ On any doubt the input is echoed, which leaves the choice to the scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from extender.model import BusyVictims, OrderKey, Pod, Victims
 from extender.policy.idleness import asks_not_to_be_disturbed, is_undisturbed
+from extender.policy.pools import PoolsInForce
 from extender.policy.scoring import PreferenceKey
 
 
@@ -31,21 +32,18 @@ class PreemptVerdict(StrEnum):
 class PreemptionView:
     """What is known when a preemption is judged: nodes by name, pods by UID, the pools' ``busyVictims``.
 
-    ``order`` holds every known node, ``preference`` only those that are not leaving. ``default_busy_victims`` is for
-    pools that ``busy_victims`` does not name. Workers of pools that are ``is_shadow`` are pods of no pool here.
+    ``order`` holds every known node, ``preference`` only those that are not leaving.
     """
 
     order: Mapping[str, OrderKey]
     preference: Mapping[str, PreferenceKey]
     pods: Mapping[str, Pod]
-    busy_victims: Mapping[str, BusyVictims]
-    default_busy_victims: BusyVictims
+    pools: PoolsInForce
     now: datetime
-    is_shadow: Callable[[str], bool] = lambda pool: False
 
     def pool_of(self, pod: Pod) -> str | None:
         """Name the pool that a pod counts as a worker of, None for one in the shadow too."""
-        return None if pod.pool is None or self.is_shadow(pod.pool) else pod.pool
+        return None if self.pools.is_shadow(pod.pool) else pod.pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +126,11 @@ def _counts_as_busy(pod: Pod, view: PreemptionView) -> bool:
     pool = view.pool_of(pod)
     if pool is None:
         return asks_not_to_be_disturbed(pod, view.now)
-    return _mode(pool, view) is not BusyVictims.IGNORE and is_undisturbed(pod, view.now)
+    return view.pools.of(pool).busy_victims is not BusyVictims.IGNORE and is_undisturbed(pod, view.now)
 
 
 def _is_protected(pod: Pod, view: PreemptionView) -> bool:
     pool = view.pool_of(pod)
     if pool is None or pod.terminating:
         return False
-    return _mode(pool, view) is BusyVictims.PROTECT and is_undisturbed(pod, view.now)
-
-
-def _mode(pool: str, view: PreemptionView) -> BusyVictims:
-    return view.busy_victims.get(pool, view.default_busy_victims)
+    return view.pools.of(pool).busy_victims is BusyVictims.PROTECT and is_undisturbed(pod, view.now)

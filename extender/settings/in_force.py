@@ -47,14 +47,14 @@ class InForce:
     def reading(self) -> tuple[object, ...]:
         """What the reading of a pod depends on: while this is the same, no pod has to be read again."""
         members = (member_of("", source_rules(each, dry_run=False)) for each in self._idle_settings())
-        return self.pools.pools, self.pools.default_cache_key, *members
+        return self.pools.pools, self.pools.of("").cache_key, *members
 
     def classify(self, namespace: str, labels: Mapping[str, str]) -> Membership | None:
         """Say which pool a pod belongs to, how its marks count there, and which cache key it has."""
         pool = pool_of(namespace, labels, self.pools.pools)
         if pool is None:
             return None
-        key = cache_key_of(labels, self.pools.cache_key_rule(pool))
+        key = cache_key_of(labels, self.pools.of(pool).cache_key)
         member = self._members.get((pool, key))
         if member is None:
             if len(self._members) >= SHARED_KEYS:
@@ -107,16 +107,9 @@ class InForce:
 
 def pools_in_force(configuration: Configuration) -> PoolsInForce:
     """Reduce the configuration to what the webhook needs of it."""
-    pools = None if configuration.pools is None else tuple(to_model_pool(pool) for pool in configuration.pools)
-    return PoolsInForce(
-        pools=pools,
-        busy_victims={pool.name: pool.busy_victims for pool in pools or ()},
-        default_busy_victims=configuration.pool_defaults.preempt.busy_victims,
-        cache_keys={pool.name: pool.cache_key for pool in pools or () if pool.cache_key is not None},
-        default_cache_key=to_cache_key_rule(configuration.pool_defaults.cache_key),
-        placements={pool.name: pool.placement for pool in configuration.pools or ()},
-        default_placement=configuration.pool_defaults.placement,
-    )
+    default = to_model_pool(configuration.pool_defaults_for(""))
+    listed = None if configuration.pools is None else tuple(map(to_model_pool, configuration.pools))
+    return PoolsInForce(default, listed)
 
 
 def source_rules(settings: IdleSettings, *, dry_run: bool) -> SourceRules:

@@ -88,7 +88,7 @@ class PoolSettings(PoolDefaults):
 
 
 def to_model_pool(settings: PoolSettings) -> Pool:
-    """The part of a pool that policies know: whose workers, and how busy victims are treated."""
+    """The part of a pool that placement goes by: whose workers, how busy victims are treated, its cache key."""
     return Pool(
         name=settings.name,
         namespaces=frozenset(settings.namespaces or ()),
@@ -101,6 +101,7 @@ def to_model_pool(settings: PoolSettings) -> Pool:
         ),
         busy_victims=settings.preempt.busy_victims,
         cache_key=to_cache_key_rule(settings.cache_key),
+        placement=settings.placement,
     )
 
 

@@ -155,7 +155,7 @@ class Webhook:
         self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking
     ) -> tuple[Collection[str], Affinity | None]:
         """Give the candidates, and say how the worker's cache key orders them: None where age alone does."""
-        rule = self.pools.cache_key_rule(pool)
+        rule = self.pools.of(pool).cache_key
         key = cache_key_of(request.pod.labels, rule)
         candidates: Collection[str] = request.node_names
         if rule is None or key is None:
@@ -174,10 +174,8 @@ class Webhook:
             order=self._state.order,
             preference=self._state.ranking.as_of(now),
             pods=self._state.pods,
-            busy_victims=self.pools.busy_victims,
-            default_busy_victims=self.pools.default_busy_victims,
+            pools=self.pools,
             now=now,
-            is_shadow=self.pools.is_shadow,
         )
 
     def preempt(self, body: bytes) -> tuple[bytes, str]:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
-from extender.model import BusyVictims, Pod
+from extender.model import BusyVictims, Pod, Pool
 from extender.policy.pools import PoolsInForce
 from extender.web.webhook import Webhook
 from scripts.tools.serving import SCHEDULER_CONFIG
@@ -180,7 +180,7 @@ def test_case_14_whole_victims_are_answered_as_uids() -> None:
     assert preempt(aged(), full=full) == {"NodeNameToMetaVictims": expected}
 
 
-PROTECT = PoolsInForce(default_busy_victims=BusyVictims.PROTECT)
+PROTECT = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT))
 
 
 def test_case_15_all_but_one_node_are_vetoed() -> None:
@@ -257,7 +257,7 @@ def test_case_19_a_preempt_answer_is_a_part_of_the_request(
     candidates: dict[str, Any], pods: list[Pod], pod: Any, mode: BusyVictims
 ) -> None:
     """Nodes and victims of the request only, victims complete and in order, and no null anywhere."""
-    webhook = aged(*pods, pools=PoolsInForce(default_busy_victims=mode))
+    webhook = aged(*pods, pools=PoolsInForce(Pool(name="", busy_victims=mode)))
     answer = preempt(webhook, candidates, pod=pod)
     assert answer.keys() == {"NodeNameToMetaVictims"}
     for name, entry in answer["NodeNameToMetaVictims"].items():

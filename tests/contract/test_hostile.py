@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.cluster.history import DecisionHistory
-from extender.model import BusyVictims
+from extender.model import BusyVictims, Pool
 from extender.policy.pools import PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
@@ -79,7 +79,7 @@ def running() -> Iterator[Target]:
     ages = {f"uid-of-{name}": minutes_ago(35 + 5 * number) for number, name in enumerate(NODES)}
     webhook = Webhook(
         state=synced_state([node(name) for name in NODES], pods, ledger(ages)),
-        pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT),
+        pools=PoolsInForce(Pool(name="", busy_victims=BusyVictims.LAST_RESORT)),
         metrics=metrics,
         history=DecisionHistory(now=lambda: NOW),
         clock=clock_of(lambda: NOW),

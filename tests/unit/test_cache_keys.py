@@ -15,7 +15,7 @@ from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
 from extender.inspect.plan_text import render_json
 from extender.inspect.snapshot import Snapshot
-from extender.model import BusyVictims, CacheKeyRule
+from extender.model import BusyVictims, CacheKeyRule, Pool
 from extender.policy.affinity import KEYS_PER_NODE
 from extender.policy.pools import POOL_LABEL, PoolsInForce, cache_key_of, pool_of
 from extender.settings import Configuration, load_configuration
@@ -24,7 +24,7 @@ from tests.builders import NOW, ledger, minutes_ago, node, plan_of, worker
 from tests.listening import synced_state, webhook_over
 
 KEYED = PoolsInForce(
-    default_busy_victims=BusyVictims.LAST_RESORT, default_cache_key=CacheKeyRule(label="tenant", window=3)
+    Pool(name="", busy_victims=BusyVictims.LAST_RESORT, cache_key=CacheKeyRule(label="tenant", window=3))
 )
 HEAD = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
 NAMES = [f"n{number}" for number in range(6)]
@@ -80,10 +80,19 @@ def test_a_worker_has_a_key_only_where_its_pool_has_a_rule() -> None:
     )
     in_force = pools_in_force(configuration(text))
     labels = {"tenant": "acme", "data-set": "sales"}
-    found = {name: cache_key_of(labels, in_force.cache_key_rule(name)) for name in "abcd"}
+    found = {name: cache_key_of(labels, in_force.of(name).cache_key) for name in "abcd"}
     assert found == {"a": "acme", "b": "sales", "c": None, "d": None}
     assert pool_of("default", {POOL_LABEL: "x", **labels}, in_force.pools) is None
-    assert in_force.cache_key_rule("b") == CacheKeyRule(label="data-set", window=8)
+    assert in_force.of("b").cache_key == CacheKeyRule(label="data-set", window=8)
+
+
+def test_a_pool_that_is_not_listed_has_neither_a_key_nor_a_shadow() -> None:
+    """Where pools are listed the defaults are of those: of another one only what happens to busy victims counts."""
+    text = "poolDefaults: {cacheKey: {label: tenant}, placement: shadow, preempt: {busyVictims: protect}}\n"
+    by_label, listed = pools_in_force(configuration(text)), pools_in_force(configuration(text + "pools: [{name: a}]"))
+    assert (by_label.of("x").cache_key is not None, by_label.is_shadow("x")) == (True, True)
+    assert (listed.of("x").cache_key, listed.is_shadow("x"), listed.is_shadow("a")) == (None, False, True)
+    assert listed.of("x").busy_victims is by_label.of("x").busy_victims is BusyVictims.PROTECT
 
 
 def test_counts_begin_with_the_workers_that_are_there() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from extender.model import FOREVER, BusyVictims, Pod, Victims
+from extender.model import FOREVER, BusyVictims, Pod, Pool, Victims
 from extender.policy.ages import order_key
+from extender.policy.pools import PoolsInForce
 from extender.policy.preemption import Choice, PreemptionView, PreemptVerdict, choose_preemption
 from extender.policy.scoring import preference_key
 from tests.builders import NOW, minutes_ago, node, stranger, victims, worker
@@ -24,7 +25,7 @@ def view(
     seen: Mapping[str, datetime | None],
     leaving: tuple[str, ...] = (),
     busy: BusyVictims = BusyVictims.LAST_RESORT,
-    of_pools: Mapping[str, BusyVictims] | None = None,
+    of_pools: Sequence[Pool] | None = None,
 ) -> PreemptionView:
     order = {name: order_key(node(name), at) for name, at in seen.items()}
     ranked = {name: preference_key(key, None, None) for name, key in order.items() if name not in leaving}
@@ -32,8 +33,7 @@ def view(
         order=order,
         preference={name: key for name, key in ranked.items() if key is not None},
         pods={pod.uid: pod for pod in pods},
-        busy_victims=of_pools or {},
-        default_busy_victims=busy,
+        pools=PoolsInForce(Pool(name="", busy_victims=busy), of_pools),
         now=NOW,
     )
 
@@ -84,7 +84,7 @@ def test_setting_of_the_victims_pool_counts(of_pool: BusyVictims, node: str, of_
     """Not what pools without a setting of their own go by."""
     pods = [worker("w1", node="old", idle_since=IDLE), worker("w2", node="new")]
     candidates = {"old": victims(pods[0].uid), "new": victims(pods[1].uid)}
-    seen_by = view(*pods, seen=OLD_AND_NEW, busy=of_others, of_pools={"pool": of_pool})
+    seen_by = view(*pods, seen=OLD_AND_NEW, busy=of_others, of_pools=[Pool(name="pool", busy_victims=of_pool)])
     assert choose(None, candidates, seen_by).nodes == (node,)
     alone = choose(None, {"new": victims(pods[1].uid)}, seen_by)
     assert (alone.verdict is PreemptVerdict.VETOED) is (of_pool is BusyVictims.PROTECT)

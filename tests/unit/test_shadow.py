@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -18,7 +17,7 @@ from extender.inspect.explain_text import render_explanation
 from extender.inspect.plan import look_at
 from extender.inspect.plan_text import render_table
 from extender.inspect.snapshot import Snapshot
-from extender.model import BusyVictims, PlacementMode
+from extender.model import BusyVictims, PlacementMode, Pool
 from extender.policy.decisions import PlacementDecision, RankedNode, decode_decision
 from extender.policy.pools import PoolsInForce
 from extender.settings import load_configuration
@@ -31,8 +30,8 @@ from tests.listening import synced_state, webhook_over
 HEAD = "apiVersion: warmnode.dev/v1alpha1\nkind: Configuration\n"
 NODES = [node("a"), node("b"), node("c")]
 AGES = ledger({"uid-of-a": minutes_ago(300), "uid-of-b": minutes_ago(200), "uid-of-c": minutes_ago(100)})
-IN_SHADOW = PoolsInForce(default_busy_victims=BusyVictims.PROTECT, default_placement=PlacementMode.SHADOW)
-ACTIVE = replace(IN_SHADOW, default_placement=PlacementMode.ACTIVE)
+IN_SHADOW = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT, placement=PlacementMode.SHADOW))
+ACTIVE = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT))
 
 
 def prioritize(webhook: Webhook, labels: dict[str, str], names: Sequence[str] = ("a", "b", "c")) -> bytes:

@@ -16,7 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 from extender.cluster.history import DecisionHistory
 from extender.cluster.node_ranking import NodeRanking
 from extender.cluster.state import ClusterState
-from extender.model import AgeSource, BusyVictims
+from extender.model import AgeSource, BusyVictims, Pool
 from extender.policy.decisions import PlacementDecision, PreemptionDecision, decode_decision
 from extender.policy.pools import PoolsInForce
 from extender.policy.scoring import Ranking
@@ -41,7 +41,7 @@ class Calls:
         self.is_clock_off = False
         self.webhook = Webhook(
             state=state,
-            pools=PoolsInForce(default_busy_victims=busy_victims),
+            pools=PoolsInForce(Pool(name="", busy_victims=busy_victims)),
             metrics=self.metrics,
             history=self.history,
             called=self._called,

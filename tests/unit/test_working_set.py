@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from extender.cluster.state import ClusterState
 from extender.cluster.working_sets import MOST_POOLS, WorkingSets, reach_for_claims
-from extender.model import BusyVictims, CacheKeyRule, Node, Pod
+from extender.model import BusyVictims, CacheKeyRule, Node, Pod, Pool
 from extender.policy.pools import POOL_LABEL, PoolsInForce
 from extender.policy.resources import Resources
 from extender.policy.working_set import Reach, free_room, wanted_room
@@ -203,7 +203,7 @@ def test_no_node_outside_comes_before_one_inside(
 
 
 KEYED = PoolsInForce(
-    default_busy_victims=BusyVictims.LAST_RESORT, default_cache_key=CacheKeyRule(label="tenant", slack=0.1)
+    Pool(name="", busy_victims=BusyVictims.LAST_RESORT, cache_key=CacheKeyRule(label="tenant", slack=0.1))
 )
 POD_SPEC = {"containers": [{"resources": {"requests": {"cpu": "500m"}}}, {"resources": {"requests": {"cpu": "0.5"}}}]}
 

@@ -18,7 +18,7 @@ from random import Random
 from extender.clock import Clock, Steady
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
-from extender.model import BusyVictims, CacheKeyRule, Ledger, Node, Pod
+from extender.model import BusyVictims, CacheKeyRule, Ledger, Node, Pod, Pool
 from extender.policy.pools import POOL_LABEL, PoolsInForce
 from extender.telemetry import Metrics
 from extender.web.webhook import Webhook
@@ -78,7 +78,7 @@ class _Scene:
         rule = CacheKeyRule(label=cluster.TENANT_LABEL)
         self._webhook = Webhook(
             state=self._state,
-            pools=PoolsInForce(default_busy_victims=BusyVictims.LAST_RESORT, default_cache_key=rule),
+            pools=PoolsInForce(Pool(name="", busy_victims=BusyVictims.LAST_RESORT, cache_key=rule)),
             metrics=Metrics(),
             history=DecisionHistory(now=lambda: NOW),
             clock=Clock(now=lambda: NOW, steady=lambda: Steady(0.0)),
