@@ -22,7 +22,8 @@ from extender.web.wire import (
 )
 from tests.builders import victims
 
-POD: dict[str, Any] = {"metadata": {"name": "p", "namespace": "ns", "labels": {"app": "x"}, "creationTimestamp": None}}
+META_OF_POD = {"name": "p", "namespace": "ns", "uid": "u", "labels": {"app": "x"}, "creationTimestamp": None}
+POD: dict[str, Any] = {"metadata": META_OF_POD}
 
 
 def body(**keys: Any) -> bytes:
@@ -33,7 +34,8 @@ def test_prioritize_reads_names() -> None:
     """nodeCacheCapable: true sends ``NodeNames`` and a null ``Nodes``."""
     request = decode_prioritize(body(Pod=POD, Nodes=None, NodeNames=["a", "b"]))
     assert list(request.node_names) == ["a", "b"]
-    assert (request.pod.namespace, request.pod.name, request.pod.labels) == ("ns", "p", {"app": "x"})
+    pod = request.pod
+    assert (pod.namespace, pod.name, pod.uid, pod.labels) == ("ns", "p", "u", {"app": "x"})
 
 
 def test_prioritize_reads_node_objects() -> None:
@@ -182,6 +184,20 @@ def test_preempt_reads_keys_in_any_case() -> None:
     assert request.candidates == {"n1": victims("u1", violations=2)}
     full = {"n1": {"pods": [{"metadata": {"uid": "u1"}}], "numPDBViolations": 2}}
     assert decode_preempt(body(pod=POD, nodeNameToVictims=full)).candidates == {"n1": victims("u1", violations=2)}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"pods": [{"UID": "u1"}], "NumPDBViolations": 2},
+        {"Pods": [{"UID": "u1"}], "numPDBViolations": 2},
+        {"Pods": [{"uid": "u1"}], "NumPDBViolations": 2},
+    ],
+)
+def test_preempt_reads_any_one_key_in_another_case(entry: object) -> None:
+    """However deep it stands."""
+    request = decode_preempt(body(Pod=POD, NodeNameToVictims=None, NodeNameToMetaVictims={"n1": entry}))
+    assert request.candidates == {"n1": victims("u1", violations=2)}
 
 
 @pytest.mark.parametrize("entry", [None, {"Pods": None, "NumPDBViolations": 0}, {}])
