@@ -34,11 +34,8 @@ from extender.web.callers import (
 from extender.web.server import Address, ListenerProblem
 
 LOOPBACK, EVERYWHERE = Address("127.0.0.1", 8889), Address("0.0.0.0", 8889)
-POD = {
-    "authentication.kubernetes.io/pod-name": ["worker-1"],
-    "authentication.kubernetes.io/pod-uid": ["u-1"],
-    "authentication.kubernetes.io/node-name": ["node-a"],
-}
+NAME, UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
+POD = {NAME: ["worker-1"], UID: ["u-1"], "authentication.kubernetes.io/node-name": ["node-a"]}
 WORKER: dict[str, Any] = {
     "username": "system:serviceaccount:ducks:duck",
     "uid": "sa-1",
@@ -114,7 +111,9 @@ async def test_the_scheme_is_read_in_any_case() -> None:
     "user",
     [
         {"username": "system:serviceaccount:ducks:duck"},
-        {"username": "system:serviceaccount:ducks:duck", "extra": {**POD, "authentication.kubernetes.io/pod-uid": []}},
+        {"username": "system:serviceaccount:ducks:duck", "extra": {**POD, UID: []}},
+        {"username": "system:serviceaccount:ducks:duck", "extra": {NAME: ["worker-1"]}},
+        {"username": "system:serviceaccount:ducks:duck", "extra": {UID: ["u-1"]}},
         {"username": "system:node:node-a", "extra": POD},
         {"username": "alice", "groups": None, "extra": POD},
     ],

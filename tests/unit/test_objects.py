@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from extender.kube.objects import (
     node_from,
     pod_from,
 )
-from extender.model import FOREVER, IdleBasis, Membership, Pod
+from extender.model import FOREVER, Departure, Ending, IdleBasis, Membership, Node, Pod, PodClaim
 from extender.policy.idleness import FUTURE_TOLERANCE, is_undisturbed, reports_idle
 from extender.policy.marks import parse_idle_mark
 from tests.builders import NOW, worker
@@ -44,6 +45,173 @@ def read_pod(*, basis: IdleBasis = IdleBasis.WORKER, keeps_ip: bool = False, **o
         return Membership(pool=labels["pool"], basis=basis, keeps_ip=keeps_ip, cache_key=labels.get("tenant"))
 
     return pod_from(msgspec.json.decode(msgspec.json.encode(raw), type=PodObject), pool_from_label)
+
+
+FULL_POD: dict[str, Any] = {
+    "metadata": {
+        "name": "w",
+        "namespace": "ns",
+        "uid": "u",
+        "resourceVersion": "7",
+        "creationTimestamp": "2026-11-01T10:00:00Z",
+        "deletionTimestamp": "2026-11-01T11:59:00Z",
+        "labels": {"pool": "p", "tenant": "t"},
+        "annotations": {
+            "warmnode.dev/idle-since": "2026-11-01T11:01:00Z",
+            "warmnode.dev/idle-source": "confirmed 2026-11-01T11:02:00Z",
+            "controller.kubernetes.io/pod-deletion-cost": "1",
+            "warmnode.dev/deletion-cost-owner": "2",
+            "karpenter.sh/disruption-cost": "3",
+            "warmnode.dev/disruption-cost-owner": "4",
+            "karpenter.sh/do-not-disrupt": "3h",
+            "kubernetes.io/config.mirror": "x",
+            "warmnode.dev/claim-ended": "2026-11-01T11:03:00Z",
+            "warmnode.dev/claim": '{"id":"i","pool":"p","user":"a","claimant":"q",'
+            '"since":"2026-11-01T11:04:00Z","expires":"2026-11-01T11:05:00Z","renewals":2,"protects":true}',
+        },
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Owner", "uid": "o"},
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "uid": "r", "controller": True},
+        ],
+    },
+    "spec": {
+        "nodeName": "n",
+        "priority": 5,
+        "schedulerName": "warmnode",
+        "schedulingGates": [{"name": "g"}],
+        "tolerations": [{"operator": "Exists"}],
+    },
+    "status": {
+        "phase": "Failed",
+        "startTime": "2026-11-01T10:02:00Z",
+        "podIP": "10.0.0.7",
+        "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-01T10:01:00Z"},
+            {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-01T10:03:00Z"},
+        ],
+    },
+}
+
+
+def at(hour: int, minute: int) -> datetime:
+    return datetime(2026, 11, 1, hour, minute, tzinfo=UTC)
+
+
+def test_all_that_is_kept_of_a_worker() -> None:
+    """Each field from its place in the object."""
+    member = Membership(pool="p", basis=IdleBasis.BOTH, keeps_ip=True, cache_key="t")
+    assert pod_from(msgspec.convert(FULL_POD, PodObject, strict=False), lambda namespace, labels: member) == Pod(
+        uid="u",
+        namespace="ns",
+        name="w",
+        created=at(10, 0),
+        node="n",
+        pool="p",
+        priority=5,
+        scheduler="warmnode",
+        ready_since=at(10, 3),
+        idle_since=at(11, 2),
+        do_not_disrupt_until=at(13, 2),
+        gated=True,
+        terminating=True,
+        going_until=at(11, 59),
+        bound=at(10, 1),
+        finished=True,
+        resource_version="7",
+        owner="ReplicaSet.apps",
+        static=True,
+        deletion_cost="1",
+        cost_mark="2",
+        disruption_cost="3",
+        disruption_mark="4",
+        own_mark=at(11, 1),
+        source_mark="confirmed 2026-11-01T11:02:00Z",
+        ip="10.0.0.7",
+        cache_key="t",
+        claim=PodClaim(
+            id="i",
+            pool="p",
+            user="a",
+            claimant="q",
+            since=at(11, 4),
+            expires=at(11, 5),
+            renewals=2,
+            protects=True,
+        ),
+        claim_ended=at(11, 3),
+    )
+
+
+def test_of_a_pod_of_no_pool_labels_and_tolerations_are_kept_instead() -> None:
+    """What only workers are asked for is left out."""
+    pod = pod_from(msgspec.convert(FULL_POD, PodObject, strict=False), lambda namespace, labels: None)
+    assert (pod.labels, pod.tolerates_disruption) == ("pool=p,tenant=t", True)
+    assert (pod.pool, pod.bound, pod.ip, pod.cache_key) == (None, None, None, None)
+
+
+def test_all_that_is_kept_of_a_node() -> None:
+    """Each field from its place in the object."""
+    raw = {
+        "metadata": {
+            "name": "n",
+            "uid": "u",
+            "creationTimestamp": "2026-11-01T10:00:00Z",
+            "deletionTimestamp": "2026-11-01T11:00:00Z",
+            "labels": {
+                "karpenter.sh/nodepool": "np",
+                "karpenter.sh/initialized": "true",
+                "node.kubernetes.io/instance-type": "m",
+            },
+            "annotations": {"karpenter.sh/do-not-disrupt": "true"},
+            "ownerReferences": [
+                {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "uid": "p"},
+                {"apiVersion": "example.com/v1", "kind": "NodeClaim", "uid": "x"},
+                {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "uid": "c"},
+            ],
+        },
+        "spec": {
+            "unschedulable": True,
+            "taints": [
+                {"key": "karpenter.sh/disrupted"},
+                {"key": "ToBeDeletedByClusterAutoscaler"},
+                {"key": "DeletionCandidateOfClusterAutoscaler"},
+            ],
+        },
+        "status": {
+            "conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": "2026-11-01T10:30:00Z"}],
+            "allocatable": {"cpu": "4", "memory": "1Gi", "none": "0"},
+        },
+    }
+    assert node_from(msgspec.convert(raw, NodeObject, strict=False)) == Node(
+        name="n",
+        uid="u",
+        created=at(10, 0),
+        deleting=True,
+        disrupted=True,
+        unschedulable=True,
+        ready=False,
+        not_ready_since=at(10, 30),
+        unreachable=True,
+        announced=Departure.CLUSTER_AUTOSCALER,
+        announced_ending=Ending.DELETION_CANDIDATE,
+        node_claim="c",
+        node_pool="np",
+        initialized=True,
+        do_not_disrupt=True,
+        instance_type="m",
+        allocatable={"cpu": Decimal(4), "memory": Decimal(1024**3)},
+    )
+
+
+def test_a_node_that_says_nothing_stays_and_is_not_ready() -> None:
+    """Nor is it Karpenter's; and for Ready=False the kubelet can still be heard."""
+    silent = node_from(msgspec.convert({"metadata": {"name": "n", "uid": "u"}}, NodeObject))
+    assert silent == Node(name="n", uid="u", created=FOREVER, ready=False)
+    down = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-01T10:30:00Z"}
+    for status, since in (("False", at(10, 30)), ("True", None)):
+        raw = {"metadata": {"name": "n", "uid": "u"}, "status": {"conditions": [{**down, "status": status}]}}
+        node = node_from(msgspec.convert(raw, NodeObject, strict=False))
+        assert (node.not_ready_since, node.unreachable) == (since, False)
 
 
 def test_pod_ready_time_only_while_ready() -> None:
@@ -220,6 +388,7 @@ def test_ledger_ignores_and_keeps_nonsense() -> None:
     assert ledger.first_seen == {"a": NOW}
     assert ledger.ignored == ("b", "c", "d", "e", "f", "g", "h", "i")
     assert ledger.resource_version == "7"
+    assert ledger.size_bytes == sum(len(f"{key}{value}".encode()) for key, value in data.items())
 
 
 def test_time_that_no_utc_time_can_hold_counts_as_absent() -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.defaults import ReapRules
-from extender.policy.idleness import why_not_claimable, why_not_reapable
+from extender.policy.idleness import FUTURE_TOLERANCE, why_not_claimable, why_not_reapable
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node
-from tests.builders import NOW, minutes_ago, node, plan_evictions, worker
+from tests.builders import NOW, claim, minutes_ago, node, plan_evictions, worker
 
 IDLE = minutes_ago(10)
 RULES = ReapRules()
@@ -228,6 +228,21 @@ def test_whole_node_passes_over_what_would_break_the_floor() -> None:
     )
     assert names(decided) == ["c"]
     assert decided.skipped[worker("a").uid] is SkipReason.FLOOR
+
+
+def test_whole_node_is_emptied_where_its_unready_workers_do_not_count_for_the_floor() -> None:
+    """One claimable worker may be spared, and the node has no more of them."""
+    mixed = [assessed("new", idle("a"), idle("unready", ready_since=None), seen_minutes_ago=NEW)]
+    assert names(plan(*mixed, assessed("old", idle("b")), floor=1, whole_node=True)) == ["a", "unready"]
+
+
+def test_what_is_seen_on_a_node_is_counted() -> None:
+    """All claimed workers, idle and busy ones; a mark a little ahead of our clock is one, further ahead it is none."""
+    held = claim(expires=NOW + timedelta(minutes=1))
+    ahead = [worker(f"w{more}", idle_since=NOW + FUTURE_TOLERANCE + timedelta(seconds=more)) for more in (0, 1)]
+    claimed = [idle("c1", claim=held), idle("c2", claim=held), worker("c3", claim=held)]
+    found = assessed("n", *claimed, *ahead, idle("i1"))
+    assert (found.node, found.claimed, found.idle, found.busy) == ("n", 3, 2, 1)
 
 
 def test_whole_node_ignores_terminating_pods() -> None:
@@ -468,6 +483,7 @@ def test_no_more_nodes_are_emptied_than_there_is_room_for(whole_node: bool) -> N
     limits = ReapRules(floor=1, whole_node=whole_node)
     decided = plan_evictions([*nodes, elsewhere], limits, rooms={"p": 1})
     assert names(decided) == ["c1", "c2"]
+    assert decided.emptied == ("p",)
     assert decided.skipped[worker("b1").uid] is decided.skipped[worker("a2").uid] is SkipReason.EMPTY_BUDGET
     assert decided.skipped[worker("z1").uid] is SkipReason.FLOOR  # the six of p would go
 
