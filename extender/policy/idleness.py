@@ -20,6 +20,7 @@ SYSTEM_NAMESPACE = "kube-system"
 DAEMON_SET = "DaemonSet.apps"
 NODE = "Node"
 """Owner of a static pod's mirror."""
+BOUND_BY = frozenset({DAEMON_SET, NODE})
 
 
 def reports_idle(worker: Pod, now: datetime) -> bool:
@@ -65,7 +66,7 @@ def asks_not_to_be_disturbed(pod: Pod, now: datetime) -> bool:
 
 def is_bound_to_its_node(pod: Pod) -> bool:
     """A DaemonSet's pod or a static pod belongs to its node: it goes with the node, and holds no node."""
-    return pod.static or pod.owner in (DAEMON_SET, NODE)
+    return pod.static or pod.owner in BOUND_BY
 
 
 def why_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime) -> SkipReason | None:
@@ -91,21 +92,22 @@ def why_idle_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class ReapTimes:
-    """What a pool's rules ask for at a moment, as times to compare those of workers with: made once for many of them.
+class RulesNow:
+    """A pool's rules at a moment, with the times to compare those of workers with: made once for many of them.
 
     A mark is valid up to ``marks_until``. Who may go is idle since before ``idle_before``, made before ``made_before``.
     """
 
+    rules: ReapRules
     now: datetime
     marks_until: datetime
     idle_before: datetime
     made_before: datetime
 
     @classmethod
-    def of(cls, rules: ReapRules, now: datetime) -> ReapTimes:
-        """Work them out."""
-        return cls(now, now + FUTURE_TOLERANCE, now - rules.idle_timeout, now - rules.min_pod_age)
+    def of(cls, rules: ReapRules, now: datetime) -> RulesNow:
+        """Work the times out."""
+        return cls(rules, now, now + FUTURE_TOLERANCE, now - rules.idle_timeout, now - rules.min_pod_age)
 
 
 def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
@@ -116,34 +118,31 @@ def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason
     (`why_owner_keeps`); 8. no ``karpenter.sh/do-not-disrupt``; 9. idle for longer than ``idle_timeout``, counted from
     `idle_since`; 10. older than ``min_pod_age``.
     """
-    times = ReapTimes.of(rules, now)
-    return why_idle_not_reapable(worker, rules, times) if reports_idle(worker, now) else SkipReason.BUSY
+    return why_idle_not_reapable(worker, RulesNow.of(rules, now)) if reports_idle(worker, now) else SkipReason.BUSY
 
 
-def why_idle_not_reapable(worker: Pod, rules: ReapRules, times: ReapTimes) -> SkipReason | None:
+def why_idle_not_reapable(worker: Pod, asked: RulesNow) -> SkipReason | None:
     """`why_not_reapable` for a worker that reports idle."""
-    if worker.claim is not None and is_claimed(worker, times.now):
+    if worker.claim is not None and is_claimed(worker, asked.now):
         return SkipReason.CLAIMED
     if worker.terminating or worker.finished:
         return SkipReason.TERMINATING
     if worker.namespace == SYSTEM_NAMESPACE:
         return SkipReason.SYSTEM_NAMESPACE
-    if worker.owner == DAEMON_SET:
-        return SkipReason.DAEMON_SET
-    if worker.static or worker.owner == NODE:
-        return SkipReason.STATIC_POD
-    if not rules.enabled:
+    if worker.static or worker.owner in BOUND_BY:
+        return SkipReason.DAEMON_SET if worker.owner == DAEMON_SET else SkipReason.STATIC_POD
+    if not asked.rules.enabled:
         return SkipReason.DISABLED
-    if worker.owner is not None or rules.scale_in is not ScaleIn.AUTO:
-        keeps = why_owner_keeps(worker, rules)
+    if worker.owner is not None or asked.rules.scale_in is not ScaleIn.AUTO:
+        keeps = why_owner_keeps(worker, asked.rules)
         if keeps is not None:
             return keeps
-    if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, times.now):
+    if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, asked.now):
         return SkipReason.DO_NOT_DISRUPT
     since = idle_since(worker)
-    if since is None or since >= times.idle_before:
+    if since is None or since >= asked.idle_before:
         return SkipReason.IDLE_TOO_SHORT
-    if worker.created >= times.made_before:
+    if worker.created >= asked.made_before:
         return SkipReason.TOO_YOUNG
     return None
 

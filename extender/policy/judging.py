@@ -23,6 +23,7 @@ from extender.policy.cluster_view import ClusterView
 from extender.policy.defaults import ReapRules
 from extender.policy.deletion_cost import CostWrite, cost_write, karpenter_on, stances
 from extender.policy.departure import why_barred
+from extender.policy.idleness import RulesNow
 from extender.policy.node_pool_budgets import NO_BUDGETS, Kept
 from extender.policy.node_pool_room import why_stays
 from extender.policy.reaping import Assessment, EvictionPlan, Skips, assess_node, at_once, planning
@@ -182,23 +183,23 @@ def _assessing(
 ) -> Generator[None, None, dict[str, list[Assessment]]]:
     """Look at each node once, for all pools that have a worker there."""
     view, budgets = standing.view, standing.circumstances.budgets or NO_BUDGETS
+    asked = {pool: RulesNow.of(each.reap, now) for pool, each in rules.items()}
     found: dict[str, list[Assessment]] = {pool: [] for pool in rules}
     for name in list(view.nodes):
         node = view.nodes.get(name)
         by_pool = _by_pool(view.where.workers_on(name).values(), rules.keys()) if node is not None else {}
         if node is not None and by_pool:
-            departure, stays = view.departure(name), why_stays(view, name, now, budgets)
+            barred = why_barred(node, view.claim_of(node), now)
+            stays = why_stays(view, name, now, budgets)
             for pool, workers in by_pool.items():
                 found[pool].append(
                     assess_node(
                         node=name,
                         order_key=view.order[name],
-                        departure=departure,
-                        barred=why_barred(node, view.claim_of(node), now),
+                        barred=barred,
                         workers=standing.circumstances.workers(pool, workers),
                         others=view.where.holders_on(name, besides=pool),
-                        rules=rules[pool].reap,
-                        now=now,
+                        asked=asked[pool],
                         stays=stays,
                         node_pool=node.node_pool,
                     )

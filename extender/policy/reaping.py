@@ -14,9 +14,9 @@ from functools import cached_property
 from math import inf
 from typing import TypeAlias, TypeVar
 
-from extender.model import FOREVER, Departure, OrderKey, Pod, SkipReason
+from extender.model import FOREVER, OrderKey, Pod, SkipReason
 from extender.policy.defaults import ReapRules
-from extender.policy.idleness import ReapTimes, idle_since, is_claimed, why_idle_not_claimable, why_idle_not_reapable
+from extender.policy.idleness import RulesNow, idle_since, is_claimed, why_idle_not_claimable, why_idle_not_reapable
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Assessment:
 
     node: str
     order_key: OrderKey
-    departure: Departure | None
+    is_leaving: bool
     reapable: tuple[Pod, ...]
     claimable: int
     waiting: int = 0
@@ -110,41 +110,38 @@ def assess_node(
     *,
     node: str,
     order_key: OrderKey,
-    departure: Departure | None,
     barred: SkipReason | None = None,
     workers: Iterable[Pod],
     others: int,
-    rules: ReapRules,
-    now: datetime,
+    asked: RulesNow,
     stays: SkipReason | None = None,
     node_pool: str | None = None,
 ) -> Assessment:
     """Judge the workers of one pool on one node.
 
-    ``barred`` is why nobody on the node can be handed out although it is not leaving, None where that is not so.
+    ``barred`` is why nobody on the node can be handed out, such as that it is leaving; None where that is not so.
     ``others`` counts the node's pods that hold it and are not of this pool: neither DaemonSet pods, nor finished, nor
     terminating. ``stays`` is why the node would stay without its workers: then to evict them would gain nothing, unless
     it is leaving after all.
     """
-    barred = barred if departure is None else SkipReason.LEAVING_NODE
+    is_leaving = barred is SkipReason.LEAVING_NODE
     reapable: list[Pod] = []
     uncounted: set[str] = set()
     skipped: defaultdict[SkipReason, list[Pod]] = defaultdict(list)
     keeps = False
-    idle = busy = claimed = claimable = waiting = 0
-    times = ReapTimes.of(rules, now)
+    busy = claimed = claimable = waiting = 0
     for worker in workers:
-        is_held = worker.claim is not None and is_claimed(worker, now)
-        claimed += is_held
-        if worker.idle_since is None or worker.idle_since > times.marks_until:
+        if worker.idle_since is None or worker.idle_since > asked.marks_until:
+            is_held = is_claimed(worker, asked.now)
+            claimed += is_held
             busy += not is_held
             keeps = keeps or not worker.terminating
             continue
-        idle += not is_held
-        is_counted = why_idle_not_claimable(worker, barred, now) is None
-        claimable += is_counted
-        reason = why_idle_not_reapable(worker, rules, times)
-        if reason is None and departure is None:
+        is_counted = why_idle_not_claimable(worker, barred, asked.now) is None
+        if is_counted:
+            claimable += 1
+        reason = why_idle_not_reapable(worker, asked)
+        if reason is None and not is_leaving:
             reason = stays
         if reason is None:
             reapable.append(worker)
@@ -154,10 +151,11 @@ def assess_node(
         waiting += is_counted and reason in _BY_TIME
         keeps = keeps or reason is not SkipReason.TERMINATING
         skipped[reason].append(worker)
+    held = len(skipped.get(SkipReason.CLAIMED, ()))
     return Assessment(
         node=node,
         order_key=order_key,
-        departure=departure,
+        is_leaving=is_leaving,
         reapable=tuple(reapable),
         claimable=claimable,
         waiting=waiting,
@@ -165,9 +163,9 @@ def assess_node(
         skipped=skipped,
         keeps=keeps,
         others=others,
-        idle=idle,
+        idle=len(reapable) + sum(map(len, skipped.values())) - held,
         busy=busy,
-        claimed=claimed,
+        claimed=claimed + held,
         node_pool=node_pool,
     )
 
@@ -213,7 +211,7 @@ def planning(
     held, left = held or {}, dict(rooms or {})
     idle_longest = _idle_longest(key_use)
     nodes = sorted(assessments, key=lambda each: each.order_key, reverse=True)
-    nodes.sort(key=lambda each: each.departure is None)
+    nodes.sort(key=lambda each: not each.is_leaving)
     spare = sum(each.claimable for each in nodes) - limits.floor
     victims: list[Pod] = []
     skipped: list[tuple[SkipReason, Sequence[Pod]]] = []
@@ -225,7 +223,7 @@ def planning(
         free = [worker for worker in each.reapable if worker.uid not in held] if stuck else each.reapable
         skipped.extend((held[worker.uid], (worker,)) for worker in stuck)
         taken: Sequence[Pod] = ()
-        if limits.whole_node and each.departure is None:
+        if limits.whole_node and not each.is_leaving:
             reason = _why_not_whole(each, limits, spare, len(victims), keeps=each.is_kept or bool(stuck))
             if reason is None:
                 taken = sorted(free, key=idle_longest)
@@ -256,7 +254,7 @@ def _idle_longest(key_use: KeyUse) -> Callable[[Pod], tuple[datetime, float, str
 
 def _empties(each: Assessment, taken: Sequence[Pod]) -> bool:
     """True where nothing holds the node once these are gone. A leaving node goes anyway."""
-    return bool(taken) and each.departure is None and not each.is_kept and len(taken) == len(each.reapable)
+    return bool(taken) and not each.is_leaving and not each.is_kept and len(taken) == len(each.reapable)
 
 
 def _why_not_whole(
@@ -274,7 +272,7 @@ def _why_not_whole(
 
 def _why_none(each: Assessment, limits: ReapRules, spare: int, taken_before: int) -> SkipReason | None:
     """Say why nobody of a node may go, None where each one is to be looked at. Most nodes are done with here."""
-    keeps_floor = each.departure is None
+    keeps_floor = not each.is_leaving
     if keeps_floor and spare <= 0 and (spare < 0 or not each.uncounted):
         return SkipReason.FLOOR
     if limits.max_per_pass and taken_before >= limits.max_per_pass and (spare > 0 or not keeps_floor):
@@ -290,7 +288,7 @@ def _one_by_one(
     skipped: list[tuple[SkipReason, Sequence[Pod]]] = []
     for worker in free:
         counts = worker.uid not in each.uncounted
-        if each.departure is None and (spare < 0 or (counts and spare == 0)):
+        if not each.is_leaving and (spare < 0 or (counts and spare == 0)):
             skipped.append((SkipReason.FLOOR, (worker,)))
         elif limits.max_per_pass and taken_before + len(taken) >= limits.max_per_pass:
             skipped.append((SkipReason.MAX_PER_PASS, (worker,)))

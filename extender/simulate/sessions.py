@@ -20,6 +20,7 @@ from extender.model import Pod
 from extender.policy.affinity import Affinity
 from extender.policy.claims import claimable_on
 from extender.policy.defaults import ReapRules
+from extender.policy.idleness import RulesNow
 from extender.policy.reaping import assess_node, at_once, planning
 from extender.policy.scoring import score_nodes
 from extender.policy.working_set import Reach, wanted_room
@@ -187,15 +188,14 @@ class _Run:
         if self._rule.reaping is ReapOrder.LONGEST_IDLE:
             due = [each for each in self._idle.values() if time - (each.idle_since or time) > rules.idle_timeout]
             return due[: max(0, len(self._idle) - rules.floor)]
+        asked = RulesNow.of(rules, time)
         assessed = [
             assess_node(
                 node=name,
                 order_key=self._known.ranking[name][1:],
-                departure=None,
                 workers=self._on[name].values(),
                 others=0,
-                rules=rules,
-                now=time,
+                asked=asked,
             )
             for name in self._idle_on
         ]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from extender.cluster.state import ClusterState
 from extender.model import Node, OrderKey, Pod
 from extender.policy.defaults import ReapRules
-from extender.policy.idleness import why_not_claimable
+from extender.policy.idleness import RulesNow, why_not_claimable
 from extender.policy.reaping import EvictionPlan, assess_node
 from tests.builders import NOW, minutes_ago, node, plan_evictions, worker
 
@@ -60,11 +60,9 @@ def reap(state: ClusterState, *, floor: int, idle_timeout: timedelta = timedelta
         assess_node(
             node=name,
             order_key=key,
-            departure=None,
             workers=state.where.workers_on(name).values(),
             others=0,
-            rules=rules,
-            now=NOW,
+            asked=RulesNow.of(rules, NOW),
         )
         for name, key in state.order.items()
     ]
@@ -175,11 +173,9 @@ def test_a8_a_timeout_of_zero_means_at_once() -> None:
         assess_node(
             node="c-old",
             order_key=state.order["c-old"],
-            departure=None,
             workers=state.where.workers_on("c-old").values(),
             others=0,
-            rules=ReapRules(enabled=False),
-            now=NOW,
+            asked=RulesNow.of(ReapRules(enabled=False), NOW),
         )
     ]
     assert names(plan_evictions(disabled, ReapRules(floor=0))) == []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
 from extender.policy.ages import order_key
 from extender.policy.defaults import ReapRules
-from extender.policy.idleness import FUTURE_TOLERANCE, why_not_claimable, why_not_reapable
+from extender.policy.idleness import FUTURE_TOLERANCE, RulesNow, why_not_claimable, why_not_reapable
 from extender.policy.reaping import Assessment, EvictionPlan, assess_node
 from tests.builders import NOW, claim, minutes_ago, node, plan_evictions, worker
 
@@ -38,11 +38,10 @@ def assessed(
     return assess_node(
         node=name,
         order_key=order_key(node(name), seen),
-        departure=departure,
+        barred=None if departure is None else SkipReason.LEAVING_NODE,
         workers=workers,
         others=others,
-        rules=rules,
-        now=NOW,
+        asked=RulesNow.of(rules, NOW),
         stays=stays,
         node_pool=node_pool,
     )
@@ -395,7 +394,7 @@ def test_plan_keeps_the_limits_of_a_pass(
     for each in found:
         here = [uid for uid in gone if uid in uids_of(each.reapable)]
         stay = {decided.skipped.get(worker.uid) for worker in each.reapable}
-        if limit.whole_node and each.departure is None:
+        if limit.whole_node and not each.is_leaving:
             assert len(here) in (0, len(each.reapable))
             assert not here or gone.index(here[0]) < most
         else:
@@ -434,7 +433,7 @@ def test_plan_without_limits_takes_the_newest(
     drawn: list[tuple[list[Pod], int | None, Departure | None, int]], floor: int
 ) -> None:
     """No worker stays for the floor on a newer node than one from which a claimable worker went."""
-    found = [each for each in cluster(drawn) if each.departure is None]
+    found = [each for each in cluster(drawn) if not each.is_leaving]
     decided = plan_evictions(found, ReapRules(floor=floor, max_per_pass=0))
     gone = uids_of(decided.victims)
     emptied = [each.order_key for each in found if gone & (uids_of(each.reapable) - each.uncounted)]
@@ -536,7 +535,7 @@ def test_rooms_are_never_exceeded(
     emptied = [
         each.node_pool
         for each in nodes
-        if each.departure is None and not each.is_kept and each.reapable and {w.uid for w in each.reapable} <= gone
+        if not each.is_leaving and not each.is_kept and each.reapable and {w.uid for w in each.reapable} <= gone
     ]
     assert all(emptied.count(name) <= room for name, room in rooms.items())
     assert gone | decided.skipped.keys() == {w.uid for each in nodes for w in each.reapable}
