@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 MOST_NODES = 256
 """So many nodes are looked through in half a millisecond, and ten replicas with ten calls each seldom meet there."""
+
+MOST_LEFT = 128
+"""Whoever is forgotten is tried once more: harmless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,25 +24,33 @@ class Spread:
     One while no race is lost: then age alone decides. Four times as many after each race that another claim won, and
     half as many after 70 claims without one. So of a hundred claims about one loses a race, however many replicas there
     are, and a burst has lost four for each of them when they are as far apart as they get.
+
+    ``left`` are the nodes and workers where a race was lost, the latest last.
     """
 
     nodes: float = 1.0
+    left: tuple[str, ...] = ()
 
-    def lost(self) -> Spread:
-        """After a race that another claim won."""
-        return Spread(nodes=min(self.nodes * 4, MOST_NODES))
+    def lost(self, *places: str) -> Spread:
+        """After a race that another claim won, for a worker on a node: both are the ``places``."""
+        others = (each for each in self.left if each not in places)
+        return Spread(nodes=min(self.nodes * 4, MOST_NODES), left=(*others, *places)[-MOST_LEFT:])
 
     def won(self) -> Spread:
-        """After a claim that went well."""
-        return Spread(nodes=max(self.nodes * 0.99, 1.0))
+        """After a claim that went well. Where age alone decides again, what was left is forgotten."""
+        nodes = self.nodes * 0.99
+        return replace(self, nodes=nodes) if nodes > 1 else Spread()
 
+    def own_order(self, names: Iterable[str], replica: str) -> list[str]:
+        """Put what is equally warm in this replica's own order: 1. what was not left, then what was left longest ago;
+        2. by a hash of replica and name; 3. by name.
 
-def own_order(names: Iterable[str], replica: str) -> list[str]:
-    """Put what is equally warm in this replica's own order: 1. by a hash of replica and name; 2. by name.
-
-    Replicas that all begin with the same one take it from each other: so each begins at a place of its own.
-    """
-    return sorted(names, key=lambda name: (_place(replica, name), name))
+        Replicas that all begin with the same one take it from each other: so each begins at a place of its own. Where
+        two have the same favourite all the same, whoever loses leaves it to the other: else they would meet there again
+        and again.
+        """
+        left = {name: position for position, name in enumerate(self.left, 1)}
+        return sorted(names, key=lambda name: (left.get(name, 0), _place(replica, name), name))
 
 
 @lru_cache(maxsize=16_384)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from extender.cluster.state import ClusterState
 from extender.cluster.working_sets import reach_for_claims
 from extender.model import CacheKeyRule, Pod, SkipReason
 from extender.policy.affinity import Affinity
-from extender.policy.claim_spread import Spread, own_order
+from extender.policy.claim_spread import Spread
 from extender.policy.claims import claimable_on, reasons_on
 from extender.policy.idleness import is_claimed, why_not_claimable
 from extender.policy.scoring import Ranking, key_first
@@ -39,7 +39,7 @@ class Candidates:
     def __init__(self, state: ClusterState, clock: Clock, replica: str = "") -> None:
         self._replica = replica
         self._spread = Spread()
-        self.in_hand: dict[str, asyncio.Event] = {}
+        self._in_hand: dict[str, asyncio.Event] = {}
         self._state = state
         self._clock = clock
         self._refused: TTLCache[str, None] = TTLCache(
@@ -47,15 +47,37 @@ class Candidates:
         )
         self._tallies: dict[str, tuple[Steady, Mapping[SkipReason, int]]] = {}
 
-    async def in_order(self, pool: str, key: str | None = None, rule: CacheKeyRule | None = None) -> AsyncIterator[Pod]:
-        """Give the workers that can be handed out, by the state as it is when each is given.
+    async def first(
+        self, tried: Container[str], pool: str, key: str | None = None, rule: CacheKeyRule | None = None
+    ) -> Pod | asyncio.Event | None:
+        """Give the first worker that was not tried and that no other request of this process is at.
+
+        Where there is one only that another is at, give what happens when that one is done; None where there is none.
+        """
+        other: asyncio.Event | None = None
+        for worker in self.in_order(pool, key, rule):
+            if worker is None:
+                await asyncio.sleep(0)
+            elif worker.uid in tried:
+                continue
+            elif worker.uid not in self._in_hand:
+                return worker
+            elif other is None:
+                other = self._in_hand[worker.uid]
+        return other
+
+    def in_order(self, pool: str, key: str | None = None, rule: CacheKeyRule | None = None) -> Iterator[Pod | None]:
+        """Give the workers that can be handed out, by the state as it is when each is given; None: let others work.
 
         1. On the nodes that the key chooses (`scoring.key_first`). 2. On all others by preference; without a key the
         first that count as equally warm are in this replica's own order (`policy.claim_spread`). 3. Those that are
         passed by.
         """
         last: list[str] = []
-        async for name in self._nodes(pool, key, rule):
+        for name in self._nodes(pool, key, rule):
+            if name is None:
+                yield None
+                continue
             for worker in self._on(name, pool):
                 if worker.uid in self._refused:
                     last.append(worker.uid)
@@ -81,16 +103,16 @@ class Candidates:
     def _free_on(self, name: str, pool: str) -> int:
         if name not in self._state.ranking.as_of(self._clock.now()) or not self._state.where.marked_on(name):
             return 0
-        return sum(worker.uid not in self.in_hand for worker in self._on(name, pool))
+        return sum(worker.uid not in self._in_hand for worker in self._on(name, pool))
 
     @contextmanager
     def at(self, uid: str) -> Iterator[None]:
         """Tell other requests of this process that one is at this worker already."""
-        done = self.in_hand[uid] = asyncio.Event()
+        done = self._in_hand[uid] = asyncio.Event()
         try:
             yield
         finally:
-            del self.in_hand[uid]
+            del self._in_hand[uid]
             done.set()
 
     def pass_by(self, uid: str) -> bool:
@@ -110,14 +132,17 @@ class Candidates:
     def was_lost(self, known: Pod, found: Pod) -> None:
         """One of them was not what it was known for: where another claim was there meanwhile, a race was lost."""
         if (found.claim, found.claim_ended) != (known.claim, known.claim_ended):
-            self._spread = self._spread.lost()
+            self._spread = self._spread.lost(known.node or "", known.uid)
 
     def _as_of_now(self, uid: str, pool: str) -> Pod | None:
         worker = self._state.pods.get(uid)
         return worker if worker is not None and self.can_be_had(worker, pool) else None
 
-    async def _nodes(self, pool: str, key: str | None, rule: CacheKeyRule | None) -> AsyncIterator[str]:
-        """Give the nodes that may have one: the first of those that have in an order of their own, see `_reordered`."""
+    def _nodes(self, pool: str, key: str | None, rule: CacheKeyRule | None) -> Iterator[str | None]:
+        """Give the nodes that may have one: the first of those that have in an order of their own, see `_reordered`.
+
+        None after each fifty that were looked at.
+        """
         chosen: list[str] = []
         first: list[str] = []
         missing = int(self._spread.nodes)
@@ -130,12 +155,11 @@ class Candidates:
                 reach = reach_for_claims(ranking, self._state.where.needed(pool), rule.slack)
                 chosen = self._by_key(self._state.where.names_with_marks(), ranking, key, reach)
         others = list(ranking)
-        for name in chosen:
-            yield name
+        yield from chosen
         given = set(chosen)
         for position, name in enumerate(others, 1):
             if position % NODES_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
+                yield None
             if name in given or not self._state.where.marked_on(name):
                 continue
             if not missing:
@@ -144,18 +168,16 @@ class Candidates:
                 first.append(name)
                 missing -= 1
                 if not missing:
-                    for each in self._reordered(first, key):
-                        yield each
+                    yield from self._reordered(first, key)
         if missing:
-            for each in self._reordered(first, key):
-                yield each
+            yield from self._reordered(first, key)
 
     def _reordered(self, names: list[str], key: str | None) -> list[str]:
         """By the key of the caller, without one in this replica's own order: they count as equally warm."""
         preference = self._state.ranking.as_of(self._clock.now())
         staying = [name for name in names if name in preference]
         if key is None or not staying:
-            return own_order(staying, self._replica)
+            return self._spread.own_order(staying, self._replica)
         reach = preference.places()[staying[-1]]
         return list(dict.fromkeys([*self._by_key(staying, preference, key, reach), *staying]))
 
@@ -174,7 +196,7 @@ class Candidates:
         if self._spread.nodes < 2:
             return found
         by_uid = {worker.uid: worker for worker in found}
-        return [by_uid[uid] for uid in own_order(by_uid, self._replica)]
+        return [by_uid[uid] for uid in self._spread.own_order(by_uid, self._replica)]
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
         now = self._clock.now()

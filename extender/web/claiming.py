@@ -168,39 +168,31 @@ class Claiming:
     async def _take(self, request: ClaimRequest) -> FoundPod:
         """Claim the first worker that can be. One that another request of this process is at is not waited for, unless
         there is no other. One that the API server refuses, by a policy or for what is on it, stops nobody."""
-        pool, lost = request.claimant.pool, set[str]()
+        pool, tried = request.claimant.pool, set[str]()
         refusals: list[KubeError] = []
         unsettled = False
-        while True:
-            others: list[asyncio.Event] = []
-            async for worker in self._candidates.in_order(pool, request.cache_key, request.settings.cache_key):
-                if worker.uid in lost:
-                    continue
-                if worker.uid in self._candidates.in_hand:
-                    others.append(self._candidates.in_hand[worker.uid])
-                    continue
-                if not request.is_awaited():
-                    raise NobodyWaits
-                lost.add(worker.uid)
-                try:
-                    taken = await self._take_one(worker, request)
-                except StillChanging:
-                    unsettled = True
-                    continue
-                except KubeError as error:
-                    if not error.is_about_the_object:
-                        raise
-                    refusals.append(error)
-                    log.warning("a worker is passed by", extra=fields(pool=pool, pod=worker.name, problem=str(error)))
-                    is_new = self._candidates.pass_by(worker.uid)
-                    if not is_new or len(refusals) == REFUSALS_IN_ONE_CALL:
-                        raise await self._nothing(pool, refusals) from error
-                    continue
+        while worker := await self._candidates.first(tried, pool, request.cache_key, request.settings.cache_key):
+            if isinstance(worker, asyncio.Event):
+                await worker.wait()
+                continue
+            if not request.is_awaited():
+                raise NobodyWaits
+            tried.add(worker.uid)
+            try:
+                taken = await self._take_one(worker, request)
+            except StillChanging:
+                unsettled = True
+            except KubeError as error:
+                if not error.is_about_the_object:
+                    raise
+                refusals.append(error)
+                log.warning("a worker is passed by", extra=fields(pool=pool, pod=worker.name, problem=str(error)))
+                is_new = self._candidates.pass_by(worker.uid)
+                if not is_new or len(refusals) == REFUSALS_IN_ONE_CALL:
+                    raise await self._nothing(pool, refusals) from error
+            else:
                 if taken is not None:
                     return taken
-            if not others:
-                break
-            await others[0].wait()
         if unsettled:
             raise StillChanging
         raise await self._nothing(pool, refusals)

@@ -35,6 +35,7 @@ from extender.kube.objects import (
 )
 from extender.model import CacheKeyRule
 from extender.policy.affinity import KeyUse
+from extender.policy.claim_spread import Spread
 from extender.policy.claims import Claimant, PoolClaims
 from extender.policy.decisions import ClaimDecision, decode_decision
 from extender.policy.defaults import ClaimRules, PoolCosts
@@ -775,6 +776,20 @@ async def test_a_worker_that_cannot_be_had_any_more_is_passed_over(desk: Desk, h
             desk.change("a", {"metadata": {"labels": {POOL_LABEL: "geese"}}})
     assert (await desk.claim())[1]["pod"] == "b"
     assert desk.annotation("a", CLAIM) is None if how != "gone" else True
+
+
+async def test_who_loses_a_race_begins_anew_at_a_place_of_its_own(desk: Desk) -> None:
+    """Going on where it was, it would meet whoever took the first worker at the next one, and so on."""
+    nodes = [f"n{number:02}" for number in range(8)]
+    desk.state.replace_nodes([node(name) for name in nodes])
+    desk.state.take_ledger(ledger({f"uid-of-{name}": minutes_ago(500 - at) for at, name in enumerate(nodes)}))
+    for name in nodes:
+        desk.worker(f"on-{name}", on=name)
+    desk.follows = False
+    desk.change("on-n00", {"metadata": {"annotations": {CLAIM: format_claim(claim())}}})
+    others = Spread().own_order(nodes[1:4], "")
+    assert others[0] != "n01", "or nothing is shown"
+    assert (await desk.claim())[1]["node"] == others[0]
 
 
 @pytest.mark.parametrize("refusal", [answer(422, "Invalid"), answer(403, "Forbidden"), answer(400, "BadRequest")])

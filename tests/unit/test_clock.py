@@ -104,16 +104,12 @@ async def test_a_worker_is_passed_by_for_two_minutes_whatever_the_time_of_day(ah
     pods = [worker("a", idle_since=minutes_ago(200)), worker("b", idle_since=minutes_ago(190))]
     now, off = [NOW], [timedelta(0)]
     candidates = Candidates(synced_state([node()], pods), clock_of(lambda: now[0], lambda: off[0]))
-
-    async def first() -> Pod:
-        return await anext(candidates.in_order("pool"))
-
     candidates.pass_by(pods[0].uid)
     off[0] = ahead
     now[0] += PASSED_BY / 2
-    assert (await first()).name == "b"
+    assert await candidates.first((), "pool") == pods[1]
     now[0] += PASSED_BY / 2
-    assert (await first()).name == "a"
+    assert await candidates.first((), "pool") == pods[0]
 
 
 # -- costs and brakes -------------------------------------------------------------------------------------------------
