@@ -241,10 +241,10 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         resource_version=meta.resource_version,
         owner=_controlling_owner(meta.owner_references),
         static=MIRROR in annotations,
-        deletion_cost=annotations.get(DELETION_COST),
-        cost_mark=annotations.get(COST_MARK),
-        disruption_cost=annotations.get(DISRUPTION_COST),
-        disruption_mark=annotations.get(DISRUPTION_MARK),
+        deletion_cost=_price(annotations.get(DELETION_COST)),
+        cost_mark=_price(annotations.get(COST_MARK)),
+        disruption_cost=_price(annotations.get(DISRUPTION_COST)),
+        disruption_mark=_price(annotations.get(DISRUPTION_MARK)),
         own_mark=marks.own,
         source_mark=source_mark,
         ip=status.pod_ip if member is not None and member.keeps_ip else None,
@@ -254,6 +254,11 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         labels=intern(labels_as_text(meta.labels or {})) if member is None else "",
         tolerates_disruption=member is None and any(map(_tolerates_disruption, spec.tolerations or ())),
     )
+
+
+def _price(stated: str | None) -> str | None:
+    """Read a price or its mark: both are the same text as a rule, for all idle workers of a node."""
+    return intern(stated) if stated is not None else None
 
 
 def _tolerates_disruption(toleration: Toleration) -> bool:

@@ -142,6 +142,14 @@ def test_all_that_is_kept_of_a_worker() -> None:
     )
 
 
+def test_a_price_is_kept_once_for_all_that_have_it() -> None:
+    """Each read is a new text, and its mark too. On a large cluster that is most of what prices would take."""
+    prices = ("controller.kubernetes.io/pod-deletion-cost", "warmnode.dev/deletion-cost-owner")
+    one, other = (read_pod(metadata__annotations=dict.fromkeys(prices, "-3735841")) for _ in range(2))
+    assert one.deletion_cost is one.cost_mark is other.deletion_cost is other.cost_mark
+    assert one.deletion_cost == "-3735841"
+
+
 def test_of_a_pod_of_no_pool_labels_and_tolerations_are_kept_instead() -> None:
     """What only workers are asked for is left out."""
     pod = pod_from(msgspec.convert(FULL_POD, PodObject, strict=False), lambda namespace, labels: None)
