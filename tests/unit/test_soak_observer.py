@@ -43,8 +43,11 @@ def pod(
     going: bool = False,
     evicted: bool = False,
     scheduler: str = "warmnode",
+    unschedulable: bool = False,
 ) -> Json:
     conditions = [{"type": "Ready", "status": str(ready)}]
+    if unschedulable:
+        conditions.append({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"})
     if evicted:
         conditions.append({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"})
     return {
@@ -141,6 +144,22 @@ def test_a_wait_begins_when_the_scheduler_is_free(watched: Watched) -> None:
     watched.observer.missed()
     watched.pod("MODIFIED", "c")
     assert [round(each.waited, 3) for each in watched.facts(Bound)] == [0.3, 0.2]
+
+
+def test_who_fits_nowhere_waits_for_a_node_and_is_not_compared(watched: Watched) -> None:
+    watched.pod("ADDED", "a", node=None)
+    watched.pod("MODIFIED", "a", node=None, unschedulable=True)
+    watched.at = 140.0
+    watched.pod("MODIFIED", "a")
+    assert watched.facts(Bound) == []
+
+
+def test_a_node_that_karpenter_takes_is_leaving(watched: Watched) -> None:
+    """It does not count for the floor any more, before it is deleted too."""
+    watched.pod("ADDED", "a", notes=MARK)
+    taint = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
+    watched.observer.node(0.0, "MODIFIED", {"metadata": {"name": "n"}, "spec": {"taints": [taint]}})
+    assert watched.observer.claimable() == 0
 
 
 def test_an_age_is_compared_with_the_earliest_that_there_ever_was(watched: Watched) -> None:

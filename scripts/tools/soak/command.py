@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.tools.controlplane.binaries import KARPENTER_MODULES
 from scripts.tools.controlplane.errors import ControlPlaneError
 from scripts.tools.soak.defects import DEFECTS
-from scripts.tools.soak.faults import FAULTS
+from scripts.tools.soak.faults import FAULTS, WITH_KARPENTER, WITHOUT_KARPENTER
 from scripts.tools.soak.invariants import invariants
 from scripts.tools.soak.report import Run, as_json, as_text, never_asked
 from scripts.tools.soak.running import Plan, Soak
@@ -43,13 +44,14 @@ def main() -> int:
         defect=options.defect,
     )
     try:
-        return asyncio.run(_soak(plan, nodes=options.nodes, logs=options.logs, file=options.json))
+        stage = Stage(nodes=options.nodes, karpenter=options.karpenter, defect=plan.defect)
+        return asyncio.run(_soak(plan, stage, logs=options.logs, file=options.json))
     except (ControlPlaneError, OSError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
 
 
-async def _soak(plan: Plan, *, nodes: int, logs: Path | None, file: Path | None) -> int:
+async def _soak(plan: Plan, stage: Stage, *, logs: Path | None, file: Path | None) -> int:
     stop, numbers = asyncio.Event(), list[int]()
     loop = asyncio.get_running_loop()
 
@@ -60,7 +62,6 @@ async def _soak(plan: Plan, *, nodes: int, logs: Path | None, file: Path | None)
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(each, end, each)
     _tell(f"starting a control plane; seed {plan.seed}")
-    stage = Stage(nodes=nodes, defect=plan.defect)
     await asyncio.to_thread(stage.__enter__)
     try:
         soak = Soak(stage, plan, _tell)
@@ -103,17 +104,25 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--faults", type=_faults, default=None, metavar="A,B", help=f"these only: {', '.join(FAULTS)}")
     parser.add_argument("--workers", type=int, default=60, help="workers to begin with; twice as many at most")
     parser.add_argument("--at-once", type=float, default=5.0, metavar="N", help="jobs that run at once on average")
-    parser.add_argument("--nodes", type=int, default=12, help="fake nodes, for 16 workers each")
+    parser.add_argument("--nodes", type=int, help="fake nodes, for 16 workers each (12, with Karpenter 3)")
+    parser.add_argument(
+        "--karpenter",
+        choices=list(KARPENTER_MODULES),
+        metavar="VERSION",
+        help="have Karpenter make what lacks of nodes",
+    )
     parser.add_argument("--defect", choices=sorted(DEFECTS), help="build in a defect, and see that it is noticed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="copy the logs of all programs there at the end")
     options = parser.parse_args()
     if options.faults is None:
         defect = DEFECTS.get(options.defect or "")
-        options.faults = list(defect.faults if defect is not None else FAULTS)
+        without = WITHOUT_KARPENTER if options.karpenter else WITH_KARPENTER
+        options.faults = [each for each in (FAULTS if defect is None else defect.faults) if each not in without]
+    options.nodes = options.nodes or (3 if options.karpenter else 12)
     if options.seconds < SHORTEST:
         parser.error(f"--for: at least {SHORTEST:g}s: the last minute is for settling")
-    if 16 * options.nodes < 2 * options.workers:
+    if not options.karpenter and 16 * options.nodes < 2 * options.workers:
         parser.error("--workers: twice as many must fit on the nodes, 16 on each")
     return options
 

@@ -226,4 +226,9 @@ FAULTS: Mapping[str, Fault] = {
     "node-pool-deleted": Fault(begin=_node_pool_deleted, seconds=(6.0, 12.0)),
     "workers-rolled-out": Fault(begin=_rolled_out, seconds=(1.0, 1.0)),
     "nodes-cordoned": Fault(begin=_cordoned, seconds=(6.0, 12.0)),
+    "kill-karpenter": Fault(begin=_killed(_named(Component.KARPENTER))),
+    "stop-karpenter": Fault(begin=_stopped(_named(Component.KARPENTER))),
 }
+WITH_KARPENTER = frozenset({"kill-karpenter", "stop-karpenter"})
+WITHOUT_KARPENTER = frozenset({"crds-removed", "node-pool-deleted"})
+"""With its NodePool Karpenter takes all nodes of it, whatever runs there."""

@@ -6,11 +6,12 @@ from contextlib import suppress
 
 from scripts.tools.controlplane import ApiError, ControlPlane, Json, wait_for
 from scripts.tools.controlplane.objects import has_condition
+from scripts.tools.soak.stage import NODE_POOL
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GROUP, VERSION = "karpenter.sh", "v1"
 KINDS = {"nodepools": "NodePool", "nodeclaims": "NodeClaim"}
-NODE_POOL = f"/apis/{GROUP}/{VERSION}/nodepools/soak"
+NODE_POOL_PATH = f"/apis/{GROUP}/{VERSION}/nodepools/{NODE_POOL}"
 
 
 def create_all(plane: ControlPlane) -> None:
@@ -37,11 +38,11 @@ def remove_definitions(plane: ControlPlane) -> None:
 def create_node_pool(plane: ControlPlane) -> None:
     """Create a NodePool that no node belongs to."""
     spec = {"disruption": {"consolidateAfter": "30s", "budgets": [{"nodes": "10%"}]}, "template": {"spec": {}}}
-    item = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "NodePool", "metadata": {"name": "soak"}, "spec": spec}
+    item = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "NodePool", "metadata": {"name": NODE_POOL}, "spec": spec}
 
     def created() -> bool:
         try:
-            plane.api("POST", NODE_POOL.rpartition("/")[0], item)
+            plane.api("POST", NODE_POOL_PATH.rpartition("/")[0], item)
         except ApiError as error:  # a definition that has just come is served a moment later
             return error.status == 409
         return True
@@ -52,7 +53,7 @@ def create_node_pool(plane: ControlPlane) -> None:
 def delete_node_pool(plane: ControlPlane) -> None:
     """Delete the NodePool."""
     with suppress(ApiError):
-        plane.api("DELETE", NODE_POOL)
+        plane.api("DELETE", NODE_POOL_PATH)
 
 
 def _definition(plural: str, kind: str) -> Json:

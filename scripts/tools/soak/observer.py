@@ -22,6 +22,8 @@ FOREIGN = "example.com/note"
 """An annotation that somebody else put on a worker. Where it is, the deletion cost is his too."""
 FOREIGN_KEY = "example.com.note"
 """A key of somebody else in the ledger."""
+DISRUPTED = "karpenter.sh/disrupted"
+"""The taint of a node that Karpenter takes."""
 CLAIM_GRACE = 5.0
 LATELY = 6.0
 """Who was claimable within so many seconds counts as claimable: a pass decides on what it heard."""
@@ -32,7 +34,9 @@ FIRST_BOUND = 12.0
 
 @dataclass(slots=True)
 class _Worker:
-    """What is known of one pod. ``ceased``: when it stopped being claimable last."""
+    """What is known of one pod. ``seen``: since when it waits for its scheduler only. ``ceased``: when it stopped being
+    claimable last.
+    """
 
     name: str
     scheduler: str
@@ -118,6 +122,7 @@ class Observer:
         with self._lock:
             name = item["metadata"]["name"]
             going = "deletionTimestamp" in item["metadata"] or item["spec"].get("unschedulable", False)
+            going = going or any(each["key"] == DISRUPTED for each in item["spec"].get("taints") or ())
             (self._leaving.add if going or kind == "DELETED" else self._leaving.discard)(name)
 
     def lease(self, _: float, kind: str, item: Json) -> None:
@@ -165,6 +170,8 @@ class Observer:
         self._look_for_foreign(worker, notes, at)
         if not worker.is_going and ("deletionTimestamp" in metadata or kind == "DELETED"):
             self._goes(worker, item, at)
+        if _fits_nowhere(item):
+            worker.seen = None
         if worker.node is None and item["spec"].get("nodeName"):
             self._bound(worker, item["spec"]["nodeName"], at)
         worker.is_ready = is_ready(item)
@@ -231,6 +238,12 @@ def _was_evicted(item: Json) -> bool:
     return any(
         each["type"] == "DisruptionTarget" and each.get("reason") == "EvictionByEvictionAPI" for each in conditions
     )
+
+
+def _fits_nowhere(item: Json) -> bool:
+    """True for a pod of which the scheduler says so: it waits for a node, and not for a scheduler."""
+    conditions = item.get("status", {}).get("conditions") or []
+    return any(each["type"] == "PodScheduled" and each.get("reason") == "Unschedulable" for each in conditions)
 
 
 def _claim_ends(text: str | None) -> float:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 
 from scripts.tools.controlplane import Json
+from scripts.tools.controlplane.karpenter import NODE_POOL_LABEL
 from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.soak.observer import CLAIM, COST, FOREIGN, IDLE, POOL_LABEL
 from scripts.tools.soak.stage import FLOOR, LEASE, LEDGER_PATH, SYSTEM, Stage
@@ -19,7 +20,8 @@ LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
 def unsettled(stage: Stage) -> Iterator[str]:
     """Say what is not as it should be: 1. every program runs and is ready; 2. one reaper leads, and the Lease is fresh;
     3. the floor is kept exactly, by idle workers that nobody claims; 4. the ledger has every node that has a Ready
-    worker; 5. replicas of serve give one order, the ledger's; 6. idle workers' deletion costs follow it.
+    worker; 5. replicas of serve give one order, the ledger's; 6. idle workers' deletion costs follow it; 7. Karpenter
+    keeps no node without a worker.
     """
     for name, program in stage.programs.items():
         if program.exit_code is not None:
@@ -36,7 +38,7 @@ def unsettled(stage: Stage) -> Iterator[str]:
     pods = [
         each
         for each in stage.plane.api("GET", stage.pods)["items"]
-        if POOL_LABEL in each["metadata"].get("labels", {}) and "deletionTimestamp" not in each["metadata"]
+        if POOL_LABEL in _labels(each) and "deletionTimestamp" not in each["metadata"]
     ]
     yield from _workers(pods)
     nodes = {each["metadata"]["name"]: each for each in stage.plane.api("GET", "/api/v1/nodes")["items"]}
@@ -46,6 +48,9 @@ def unsettled(stage: Stage) -> Iterator[str]:
         if is_ready(pod) and pod["spec"]["nodeName"] not in seen:
             yield f"the ledger lacks {pod['spec']['nodeName']}"
             return
+    used = {pod["spec"].get("nodeName") for pod in pods}
+    if empty := [name for name, node in nodes.items() if NODE_POOL_LABEL in _labels(node) and name not in used]:
+        yield f"{len(empty)} nodes of Karpenter's are empty: {', '.join(empty[:3])}"
     yield from _order(stage, seen)
     yield from _costs(pods, seen)
 
@@ -88,6 +93,10 @@ def _costs(pods: list[Json], seen: dict[str, int]) -> Iterator[str]:
     for (minute, older), (later, newer) in itertools.pairwise(by_age):
         if minute < later and int(_notes(older)[COST]) < int(_notes(newer)[COST]):
             yield f"{older['metadata']['name']} on an older node costs less than {newer['metadata']['name']}"
+
+
+def _labels(item: Json) -> dict[str, str]:
+    return item["metadata"].get("labels") or {}
 
 
 def _notes(pod: Json) -> dict[str, str]:

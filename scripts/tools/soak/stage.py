@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
 from scripts.tools.controlplane import ControlPlane, Json, Options
 from scripts.tools.controlplane.certificates import KeyPair
+from scripts.tools.controlplane.karpenter import create_node_class, create_node_pool, karpenter_options
 from scripts.tools.controlplane.launching import Components, Launch
 from scripts.tools.controlplane.processes import Process, free_ports
+from scripts.tools.manifests.rendering import read_objects
 from scripts.tools.serving import SCHEDULER_CONFIG, scheduler_config
 from scripts.tools.shifted import SetClock
 from scripts.tools.soak.defects import DEFECT, DEFECTS
@@ -33,6 +35,8 @@ FLOOR, MOST_PER_PASS = 12, 15
 IDLE_SECONDS, PASS_SECONDS = 10, 2
 NODE_CPU, WORKER_CPU = "8", "500m"
 SCHEDULER = "warmnode-scheduler"
+NODE_POOL = "soak"
+POOL_PERMISSIONS = "components/claims/pool/rolebinding.yaml"
 CONFIG_MAPS = f"/api/v1/namespaces/{SYSTEM}/configmaps"
 LEDGER_PATH = f"{CONFIG_MAPS}/{LEDGER}"
 
@@ -118,18 +122,22 @@ def configuration(namespace: str) -> Json:
 
 
 class Stage:
-    """Use it as a context manager. ``defect`` is built into every replica, None for none."""
+    """Use it as a context manager. ``defect`` is built into every replica, None for none.
 
-    def __init__(self, *, nodes: int, defect: str | None = None) -> None:
+    ``nodes`` are there from the beginning and stay; with ``karpenter``, its version, further ones come and go.
+    """
+
+    def __init__(self, *, nodes: int, karpenter: str | None = None, defect: str | None = None) -> None:
         self._ends = ExitStack()
         self._defect = defect
         self._launches: dict[str, Launch] = {}
-        options = Options(
-            apiserver_flags=("--etcd-compaction-interval=30s",),  # after a restart, watches begin too early: 410
-            kwok_flags=("--node-lease-duration-seconds=12",),  # so long it waits for the nodes of one that was killed
-            controller_manager_flags=("--node-monitor-grace-period=300s",),
-        )
-        self.plane = ControlPlane(options)
+        flags: dict[str, Any] = {
+            "apiserver_flags": ("--etcd-compaction-interval=30s",),  # after a restart, watches begin too early: 410
+            "kwok_flags": ("--node-lease-duration-seconds=12",),  # so long it waits for nodes of one that was killed
+            "controller_manager_flags": ("--node-monitor-grace-period=300s",),
+        }
+        self.has_karpenter = karpenter is not None
+        self.plane = ControlPlane(Options(**flags) if karpenter is None else karpenter_options(karpenter, **flags))
         self.node_names = [f"node-{number:03}" for number in range(nodes)]
         self.replicas: dict[str, Replica] = {}
         self.namespace = ""
@@ -194,6 +202,10 @@ class Stage:
         plane.start()
         self.namespace = plane.create_namespace("work")
         plane.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
+        if self.has_karpenter:
+            create_node_class(plane)
+            create_node_pool(plane, NODE_POOL, consolidate_after="5s", budgets=[{"nodes": "100%"}])
+        self._grant()
         self.create_ledger()
         self.write_config()
         self._warmnode = Components(plane.directory / "logs", plane.api_client.tls)
@@ -214,11 +226,23 @@ class Stage:
             config["extenders"][0]["httpTimeout"] = "5s"
         plane.start_scheduler(SCHEDULER, config)
 
+    def _grant(self) -> None:
+        """Give the replicas the permissions that users install, and no more."""
+        own = ("base/serve-identity.yaml", "base/reap-identity.yaml", "components/claims/rbac.yaml")
+        for file, namespace in [*((each, SYSTEM) for each in own), (POOL_PERMISSIONS, self.namespace)]:
+            for item in read_objects(file):
+                if item["apiVersion"].startswith("rbac."):
+                    if not item["kind"].startswith("Cluster"):
+                        item["metadata"]["namespace"] = namespace
+                    self.plane.create(item)
+
     def _add(
         self, name: str, ops_port: int, *, claims_port: int | None = None, webhook_port: int | None = None
     ) -> None:
         folder = self.plane.directory
-        client = _key_pair(self.plane.kubeconfig_for(name, ["system:masters"]))
+        role = name.partition("-")[0]
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}")
+        client = _key_pair(self.plane.kubeconfig_for(f"system:serviceaccount:{SYSTEM}:warmnode-{role}", groups))
         gate = self._ends.enter_context(Gate(self.plane, folder / f"gate-{name}", client))
         clock = SetClock(folder / f"ahead-{name}")
         self.replicas[name] = Replica(
@@ -228,7 +252,6 @@ class Stage:
         if claims_port is not None:
             listen += ("--webhook-listen", f"127.0.0.1:{webhook_port}", "--claims-listen", f"127.0.0.1:{claims_port}")
         common = ("--kubeconfig", str(gate.write_kubeconfig(name)), "--namespace", SYSTEM)
-        role = name.partition("-")[0]
         command = (sys.executable, "-P", "-m", "scripts.tools.soak.starting", role, *common, *listen)
         launch = Launch(
             name=name,
