@@ -61,6 +61,9 @@ class Recorder:
         self.replaced: list[int] = []
         self.reasons: list[RelistReason] = []
         self.failures: list[KubeError] = []
+        self.problems: list[str | None] = []
+        """What ``of`` says of itself at each failure."""
+        self.of: Reflector[Thing, Version] | None = None
         self.skipped: list[str] = []
         self.events = 0
 
@@ -82,6 +85,7 @@ class Recorder:
 
     def watch_failed(self, name: str, error: KubeError) -> None:
         self.failures.append(error)
+        self.problems.append(self.of.problem if self.of is not None else None)
 
     def undecodable(self, name: str, error: UndecodableObject) -> None:
         self.skipped.append(error.key)
@@ -465,7 +469,7 @@ async def test_the_last_failure_is_the_problem_until_one_works(
     server: FakeApiServer, client: KubeClient, seen: Recorder
 ) -> None:
     """`/readyz` shows it. A watch on which nothing happens is no problem."""
-    subject = reflector(client, seen)
+    subject = seen.of = reflector(client, seen)
     server.fail(Where.LIST, answer(500, "InternalError"))
     server.fail(Where.WATCH, *[stream(then=Then.HANG)] * 2, *[answer(503, "ServiceUnavailable")] * 3)
     async with running(subject):
@@ -475,7 +479,7 @@ async def test_the_last_failure_is_the_problem_until_one_works(
         assert subject.problem is None
         await until(lambda: len(seen.failures) == 2)
         assert seen.failures[1].reason == "Silent"
-        assert subject.problem is None
+        assert seen.problems[1] is None
         await until(lambda: len(seen.failures) > 3)
         assert "503 ServiceUnavailable" in str(subject.problem)
         await until(lambda: server.watching)
@@ -658,6 +662,22 @@ async def test_forbidden_collection_is_missing_and_keeps_what_was_seen(
         await until(lambda: server.watching)
         assert not subject.missing
     assert [type(error) for error in seen.failures] == [Forbidden]
+    assert seen.reasons == [RelistReason.REAPPEARED]
+
+
+async def test_what_could_not_be_read_for_too_long_is_forgotten_once_and_listed_anew(
+    server: FakeApiServer, client: KubeClient, seen: Recorder
+) -> None:
+    """Where it is asked for: what was seen then is older than anybody may believe."""
+    create(server, "a")
+    subject = reflector(client, seen, forgets_after=timedelta(seconds=60))
+    async with running(subject):
+        await until(lambda: server.watching)
+        server.fail(Where.ANY, *[answer(503, "ServiceUnavailable")] * 12)
+        server.end_watches()
+        await until(lambda: seen.items == {})
+        await until(lambda: server.watching)
+    assert seen.replaced == [1, 0, 1]
     assert seen.reasons == [RelistReason.REAPPEARED]
 
 
