@@ -57,7 +57,6 @@ class Schedule:
 
     def last_hit(self, now: datetime, within: timedelta) -> datetime | None:
         """Find the latest hit in (``now`` - ``within``, ``now``], None where there is none. ``now`` is in UTC."""
-        latest_minute = now.replace(second=0, microsecond=0)
         for days_back in range(min(within, _LONGEST_SEARCH).days + 2):
             day = now.date() - timedelta(days=days_back)
             if not self._hits_on(day.day, day.month, day.isoweekday() % 7):
@@ -65,7 +64,7 @@ class Schedule:
             for hour in sorted(self.hours, reverse=True):
                 for minute in sorted(self.minutes, reverse=True):
                     hit = datetime.combine(day, time(hour, minute), now.tzinfo)
-                    if hit <= latest_minute:
+                    if hit <= now:
                         return hit if now - hit < within else None
         return None
 

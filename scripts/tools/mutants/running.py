@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -74,7 +75,7 @@ def _lay_out(root: Path, folder: Path, trial: Trial) -> None:
     for top in tops:
         (folder / top).symlink_to(root / top)
     (folder / "mutants").mkdir()  # before Python looks for it there: it remembers where nothing was
-    options = {
+    options: Mapping[str, str | Sequence[str]] = {
         "source_paths": [SOURCES],
         "only_mutate": sorted({each.file for each in trial.functions}),
         "also_copy": [top for top in tops if top not in (SOURCES, ".git")],
@@ -83,11 +84,16 @@ def _lay_out(root: Path, folder: Path, trial: Trial) -> None:
             *("-m", "not controlplane", "-p", "no:cacheprovider"),
             f"--hypothesis-profile={trial.profile}",
         ],
-        "timeout_constant": [str(ALLOWANCE)],
+        "process_isolation": "forkserver",  # so that no cache knows what the code before the mutation said
+        "timeout_constant": str(ALLOWANCE),
         "do_not_mutate_patterns": [r"assert_never\("],  # never runs, which mypy holds
     }
-    lines = [line for name, values in options.items() for line in (f"{name} =", *(f"    {each}" for each in values))]
-    (folder / "setup.cfg").write_text("\n".join(("[mutmut]", *lines, "")))
+    parser = ConfigParser(interpolation=None)
+    parser["mutmut"] = {
+        name: value if isinstance(value, str) else "\n".join(("", *value)) for name, value in options.items()
+    }
+    with (folder / "setup.cfg").open("w") as file:
+        parser.write(file)
 
 
 def _mutmut(folder: Path, trial: Trial) -> tuple[int, str]:
