@@ -152,6 +152,7 @@ def test_budgets_open_at_the_first_minute_that_allows_one(
         ((budget("0", schedule="0 12 * * *", duration=HOUR), budget("0", schedule="30 12 * * *", duration=HOUR)), 90),
         ((budget("0", schedule="@daily", duration=13 * HOUR),), 60),
         ((budget("0", "Drifted"), budget("1")), 0),
+        ((budget("0", "Drifted"), budget("0", "Empty", schedule="@daily", duration=13 * HOUR)), 60),
         ((), 0),
     ],
 )

@@ -24,6 +24,7 @@ tests: a mutant that no test notices is a rule that nothing holds, or code that 
 Asked first are the test modules that import the changed module; then, for what is left, those one step further away.
 Tests that need a control plane are not run. Left alone are the wording of texts for people, code outside of functions,
 functions with decorators other than staticmethod and classmethod, and the mutants of {LIST}.
+Modules are imported before a mutant is switched on: what runs only then is never noticed.
 """
 EPILOG = f"""\
 What to do with a mutant: write the test that it is missing; or delete the code that does nothing; or where nothing can
