@@ -231,10 +231,12 @@ class Race:
             assert (claim is None) is (CLAIMED_BY not in meta["labels"]), "annotation and label come and go together"
             if "deletionTimestamp" in meta and "deletionTimestamp" not in before:
                 assert claim is None, f"evicted while claimed: {claim}"
+                assert IDLE_SINCE in meta.get("annotations", {}), "evicted while busy"
                 ends[meta["uid"]] = change.after.version
             if claim is not None and claim != was:
                 holder = json.loads(claim)["id"]
                 assert meta["uid"] not in ends, "claimed while it was going"
+                assert was is not None or IDLE_SINCE in meta["annotations"], "claimed while busy"
                 assert was is None or json.loads(was)["id"] == holder, "taken from somebody who held it"
                 holders[holder] = meta["uid"]
         held = [

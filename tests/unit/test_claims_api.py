@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,7 +48,7 @@ from extender.web.callers import Anybody, Caller, NotAuthenticated
 from extender.web.claim_answers import ClaimAnswers
 from extender.web.claim_wire import ClaimOutcome
 from extender.web.claiming import REFUSALS_IN_ONE_CALL, Claiming
-from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, ClaimsApi
+from extender.web.claims_api import BURST, CALLS_AT_ONCE, CALLS_PER_SECOND, COLLECTION, WAITING_AT_ONCE, ClaimsApi
 from extender.web.held_claims import HeldClaims
 from extender.web.limits import RateLimit
 from extender.web.openapi import DOCUMENT_PATH, document_handler
@@ -1287,6 +1288,19 @@ async def test_more_calls_than_can_be_done_at_once_are_429_until_some_are_done(d
     go_on.set()
     assert [(await each)[0] for each in under_way] == [200] * 3
     assert (await desk.call("GET", user="user-4"))[0] == 200
+
+
+async def test_calls_that_wait_are_bounded_and_keep_nobody_out_who_does_not(desk: Desk) -> None:
+    """Each is a connection and some memory, for up to a minute."""
+    desk.worker("a")
+    with ExitStack() as waiting:
+        for _ in range(WAITING_AT_ONCE):
+            waiting.enter_context(desk.api._one_of_those_at_once(waits=True))
+        status, body, headers = await desk.call("POST", f"{CLAIMS}?wait=1s", {"claimant": "q"})
+        assert (status, body["reason"], headers["Retry-After"]) == (429, "tooMany", "1")
+        assert (await desk.claim())[0] == 201
+    desk.worker("b")
+    assert (await desk.call("POST", f"{CLAIMS}?wait=1s", {"claimant": "q"}))[0] == 201
 
 
 # --- the document ------------------------------------------------------------------------------------------------
