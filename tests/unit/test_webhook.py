@@ -93,7 +93,15 @@ async def test_a_call_before_everything_is_loaded_is_no_call_that_was_answered()
     """The scheduler goes on without us."""
     calls = Calls(ClusterState(clock=lambda: NOW))
     assert await calls.post("/prioritize", PRIORITIZE) == 503
+    assert calls.counted("prioritize", "notSynced") == 1
     assert calls.count == 0
+
+
+async def test_before_everything_is_loaded_victims_are_not_judged() -> None:
+    """They go back as they came: an error would end the preemption."""
+    calls = Calls(ClusterState(clock=lambda: NOW))
+    assert await calls.post("/preempt", PREEMPT) == 200
+    assert calls.counted("preempt", "notSynced") == 1
 
 
 class Broken(NodeRanking):
