@@ -187,8 +187,7 @@ def _assessing(
     found: dict[str, list[Assessment]] = {pool: [] for pool in rules}
     for name in list(view.nodes):
         node = view.nodes.get(name)
-        by_pool = _by_pool(view.where.workers_on(name).values(), rules.keys()) if node is not None else {}
-        if node is not None and by_pool:
+        if node is not None and (by_pool := _by_pool(view.where.workers_on(name).values(), rules)):
             barred = why_barred(node, view.claim_of(node), now)
             stays = why_stays(view, name, now, budgets)
             for pool, workers in by_pool.items():
