@@ -15,8 +15,9 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 LONGEST = timedelta(hours=8760)
 """One year: longer is a slip, and time arithmetic must not overflow."""
 
-_UNITS = r"([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?"
-_WRITTEN = re.compile(_UNITS)
+UNITS = r"([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?"
+"""The notation as a pattern. It also matches the empty text, which is none, and not ``0``."""
+_WRITTEN = re.compile(UNITS)
 _EXAMPLES = 'must be a duration such as "90s", "5m", "1h30m" or "250ms"'
 
 
@@ -73,16 +74,16 @@ Duration: TypeAlias = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    _schema(f"^(0|(?=.){_UNITS})$"),
+    _schema(f"^(0|(?=.){UNITS})$"),
 ]
 """Zero or longer."""
 
 PositiveDuration: TypeAlias = Annotated[
-    Duration, AfterValidator(_at_least(timedelta(milliseconds=1))), _schema(f"^(?=.*[1-9]){_UNITS}$")
+    Duration, AfterValidator(_at_least(timedelta(milliseconds=1))), _schema(f"^(?=.*[1-9]){UNITS}$")
 ]
 """Longer than zero."""
 
 Interval: TypeAlias = Annotated[
-    Duration, AfterValidator(_at_least(timedelta(seconds=1))), _schema(f"^(?=.*[1-9]){_UNITS}$")
+    Duration, AfterValidator(_at_least(timedelta(seconds=1))), _schema(f"^(?=.*[1-9]){UNITS}$")
 ]
 """Time between two rounds of something: one second or longer, so that a slip does not load the API server."""

@@ -10,10 +10,25 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from extender.policy.durations import UNITS
+
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 """A value of a label: validation in apimachinery."""
+CLAIMANT = re.compile(
+    "[^\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202f\u205f-\u206f\ufeff\ufff9-\ufffb]+"
+)
+"""What a log or a terminal shows as it is: no control character, no end of a line, nothing that turns the direction of
+writing or shows nothing. A list: what Python calls printable is another set in each version, and no other language's.
+"""
 
-_Duration = Annotated[str, Meta(examples=["60s", "5m", "1h30m", "250ms"])]
+_Duration = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        extra_json_schema={"pattern": f"^{UNITS}$"},
+        examples=["60s", "5m", "1h30m", "250ms"],
+    ),
+]
 _Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-11-01T12:00:00.000Z"])]
 _Life = Annotated[
     _Duration | None, Meta(description="Life of the claim from now on, at most the pool's maxTtl. Default: its ttl.")
@@ -28,6 +43,7 @@ class ClaimRequestBody(Struct, rename="camel", forbid_unknown_fields=True):
         Meta(
             min_length=1,
             max_length=256,
+            extra_json_schema={"pattern": f"^{CLAIMANT.pattern}$"},
             description="Names whoever will use the worker: the same again when the request is repeated. Printable.",
         ),
     ]

@@ -14,7 +14,7 @@ import msgspec
 from extender.policy.claims import PoolClaims
 from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
-from extender.web.api_bodies import LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
+from extender.web.api_bodies import CLAIMANT, LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
 from extender.web.claim_values import (
     Granted,
     NobodyWaits,
@@ -56,7 +56,7 @@ def _decoded(body: bytes, struct: type[_T], example: str) -> _T:
 def decode_claim(body: bytes, settings: PoolClaims) -> tuple[ClaimRequestBody, timedelta]:
     """Read what a claim is asked with, and how long it is to last. Raises `CallRefused`."""
     asked = _decoded(body, ClaimRequestBody, '{"claimant": "query-42", "ttl": "60s"}')
-    if not asked.claimant.isprintable():
+    if not CLAIMANT.fullmatch(asked.claimant):
         raise bad_request("claimant names whoever will use the worker: printable characters, so that logs can show it")
     if asked.cache_key is not None and not LABEL_VALUE.fullmatch(asked.cache_key):
         raise bad_request("cacheKey is a value of the workers' label: 1 to 63 letters, digits, '-', '_' or '.'")

@@ -58,6 +58,13 @@ _OF_WORKERS = (
 _BODY_STATUSES = (400, 408, 413, 415)
 """With which a body is refused: all of them are a bad request."""
 
+_CLAIM_ID = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+"""Names of objects, and what `policy.claims.claim_id` puts behind them."""
+_NEEDS_COUNT = {
+    "if": {"required": ["atLeast"], "properties": {"atLeast": {"type": "integer"}}},
+    "then": {"required": ["count"], "properties": {"count": {"type": "integer"}}},
+}
+"""And is no more than that, which no schema can tell."""
 _WAIT = {"pattern": "^(1m|(60|[1-5]?[0-9])s|[0-9]{1,4}ms)$", "examples": ["10s", "1m"]}
 """What is taken beside it, such as 0m30s, nobody has to know."""
 _HEADERS = {
@@ -78,7 +85,7 @@ def document_handler() -> Handler:
 
 def document() -> Json:
     pool = _parameter("pool", "Name of the pool.", pattern=f"^{api_bodies.LABEL_VALUE.pattern}$")
-    claim = _parameter("id", "ID of the claim.", maxLength=claims_api.LONGEST_ID)
+    claim = _parameter("id", "ID of the claim.", pattern=_CLAIM_ID, maxLength=claims_api.LONGEST_ID)
     a_name = {"pattern": f"^{OBJECT_NAME.pattern}$"}
     return {
         "openapi": "3.1.0",
@@ -150,7 +157,9 @@ def _claims() -> Json:
 
 def _link(operation: str) -> Json:
     """Say that the claim in the answer is what ``operation`` is for."""
-    return {"operationId": operation, "parameters": {"pool": "$request.path.pool", "id": "$response.body#/id"}}
+    parameters = {"pool": "$request.path.pool", "id": "$response.body#/id"}
+    told = "With count the answer is a list, and each claim in it has an id."
+    return {"operationId": operation, "parameters": parameters, "description": told}
 
 
 def _wanted() -> Json:
@@ -207,6 +216,7 @@ def _schemas() -> Json:
     structs = [struct for name, struct in vars(api_bodies).items() if name.endswith("Body")]
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     found: Json = msgspec.json.decode(msgspec.json.encode(schemas).replace(b'Body"', b'"'))
+    found["ClaimRequest"] |= _NEEDS_COUNT
     found["Problem"]["properties"]["reason"]["enum"] = sorted(Reason)
     return found
 
