@@ -78,7 +78,7 @@ class Candidates:
             if name is None:
                 yield None
                 continue
-            for worker in self._on(name, pool):
+            for worker in self._in_own_order(self._on(name, pool)):
                 if worker.uid in self._refused:
                     last.append(worker.uid)
                 elif (now := self._as_of_now(worker.uid, pool)) is not None:
@@ -192,10 +192,13 @@ class Candidates:
 
     def _on(self, name: str, pool: str) -> list[Pod]:
         marked, now = self._state.where.marked_on(name).values(), self._clock.now()
-        found = claimable_on(marked, pool, self._state.objects.why_barred(name, now), now)
-        if self._spread.nodes < 2:
-            return found
-        by_uid = {worker.uid: worker for worker in found}
+        return claimable_on(marked, pool, self._state.objects.why_barred(name, now), now)
+
+    def _in_own_order(self, workers: list[Pod]) -> list[Pod]:
+        """Reorder those of one node, unless age alone decides."""
+        if self._spread.nodes < 2 or len(workers) < 2:
+            return workers
+        by_uid = {worker.uid: worker for worker in workers}
         return [by_uid[uid] for uid in self._spread.own_order(by_uid, self._replica)]
 
     def can_be_had(self, worker: Pod, pool: str) -> bool:
