@@ -30,7 +30,7 @@ class Arm:
 
     ``reaper``: `warmnode reap` evicts idle workers and writes deletion costs; without it the pool itself deletes what
     is idle longest. ``cache_key`` is what is set of it besides the label, None without cache keys. ``binary`` is the
-    kube-scheduler that places.
+    kube-scheduler that places, ``program`` the module that is warmnode.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Arm:
     reaper: bool = False
     cache_key: Mapping[str, object] | None = None
     binary: str = "kube-scheduler"
+    program: str = "extender"
 
 
 OLDER_SCHEDULER = "kube-scheduler-1.34"
@@ -68,6 +69,13 @@ ARMS = {
             title="warmnode, working set, slack 0.25",
             scheduling=Scheduling.WARMNODE,
             cache_key={"slack": 0.25},
+        ),
+        Arm(
+            name="hash10",
+            title="working set, slack 0.1, by a hash",
+            scheduling=Scheduling.WARMNODE,
+            cache_key={"slack": 0.1},
+            program="scripts.tools.experiment.by_hash",
         ),
         Arm(
             name="packing134",

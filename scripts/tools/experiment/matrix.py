@@ -28,6 +28,8 @@ SUFFIX = ".json.xz"
 """Of the file that a run leaves, after its id."""
 OLDER = {("jobs2", 100): ("packing134", "set134")}
 """Further arms of one point, those whose kube-scheduler is an older one."""
+HASHED = frozenset(product(("jobs2", "jobs4", "jobs8"), CONSOLIDATE_AFTER))
+"""The points that have an arm with the rule that was dropped."""
 _ID = re.compile(r"(?P<workload>[a-z]+[0-9]*)-(?P<after>\d+)s-(?P<arm>[a-z0-9]+)-(?P<seed>\d+)")
 
 
@@ -70,7 +72,8 @@ class Run:
 
 def arms_of(workload: str, after: int) -> tuple[str, ...]:
     """Name the arms of a point."""
-    return (*WORKLOADS[workload].arms, *OLDER.get((workload, after), ()))
+    point = (workload, after)
+    return (*WORKLOADS[workload].arms, *OLDER.get(point, ()), *(("hash10",) if point in HASHED else ()))
 
 
 def plan(

@@ -158,7 +158,7 @@ class Stage:
         webhook_port, claims_port, *ops_ports = free_ports(4)
         common = ("--kubeconfig", str(plane.kubeconfig), "--namespace", SYSTEM, "--config", str(file))
         for role, ops_port in zip(("serve", "reap") if self._arm.reaper else ("serve",), ops_ports, strict=False):
-            command: tuple[str, ...] = (sys.executable, "-P", "-m", "extender", role, *common)
+            command: tuple[str, ...] = (sys.executable, "-P", "-m", self._arm.program, role, *common)
             if role == "serve":
                 command += ("--webhook-listen", f"127.0.0.1:{webhook_port}")
                 command += ("--claims-listen", f"127.0.0.1:{claims_port}")
