@@ -21,9 +21,9 @@ MOST_LEFT = 128
 class Spread:
     """How many nodes count as equally warm: the oldest ones that have an idle worker.
 
-    One while no race is lost: then age alone decides. Four times as many after each race that another claim won, and
-    half as many after 70 claims without one. So of a hundred claims about one loses a race, however many replicas there
-    are, and a burst has lost four for each of them when they are as far apart as they get.
+    One while no race is lost: then age alone decides. Four times as many as counted when a claim was begun that another
+    one won: of those that were begun together only the first to lose counts. Half as many after 70 claims without one.
+    So of a hundred claims about one loses a race, however many replicas there are.
 
     ``left`` are the nodes and workers where a race was lost, the latest last.
     """
@@ -31,10 +31,12 @@ class Spread:
     nodes: float = 1.0
     left: tuple[str, ...] = ()
 
-    def lost(self, *places: str) -> Spread:
-        """After a race that another claim won, for a worker on a node: both are the ``places``."""
+    def lost(self, begun: float, *places: str) -> Spread:
+        """After a race that another claim won. This one was ``begun`` when so many nodes counted, for a worker on a node:
+        both are the ``places``.
+        """
         others = (each for each in self.left if each not in places)
-        return Spread(nodes=min(self.nodes * 4, MOST_NODES), left=(*others, *places)[-MOST_LEFT:])
+        return Spread(nodes=min(max(self.nodes, begun * 4), MOST_NODES), left=(*others, *places)[-MOST_LEFT:])
 
     def won(self) -> Spread:
         """After a claim that went well. Where age alone decides again, what was left is forgotten."""

@@ -40,6 +40,7 @@ class Candidates:
         self._replica = replica
         self._spread = Spread()
         self._in_hand: dict[str, asyncio.Event] = {}
+        self._begun: dict[str, float] = {}
         self._state = state
         self._clock = clock
         self._refused: TTLCache[str, None] = TTLCache(
@@ -109,10 +110,11 @@ class Candidates:
     def at(self, uid: str) -> Iterator[None]:
         """Tell other requests of this process that one is at this worker already."""
         done = self._in_hand[uid] = asyncio.Event()
+        self._begun[uid] = self._spread.nodes
         try:
             yield
         finally:
-            del self._in_hand[uid]
+            del self._in_hand[uid], self._begun[uid]
             done.set()
 
     def pass_by(self, uid: str) -> bool:
@@ -132,7 +134,7 @@ class Candidates:
     def was_lost(self, known: Pod, found: Pod) -> None:
         """One of them was not what it was known for: where another claim was there meanwhile, a race was lost."""
         if (found.claim, found.claim_ended) != (known.claim, known.claim_ended):
-            self._spread = self._spread.lost(known.node or "", known.uid)
+            self._spread = self._spread.lost(self._begun[known.uid], known.node or "", known.uid)
 
     def _as_of_now(self, uid: str, pool: str) -> Pod | None:
         worker = self._state.pods.get(uid)

@@ -136,7 +136,7 @@ def changing_status(ground: Ground, names: Sequence[str]) -> Iterator[None]:
 
 def test_fifty_claimants_at_three_replicas_get_thirty_workers_once_each(ground: Ground, workers: Reapers) -> None:
     """Exactly as many as there are, while the pods change all the time; the rest is 404. Whoever asks again, at another
-    replica, has its own. With more workers than claimants the oldest nodes' are taken.
+    replica, has its own. (Which nodes are taken when replicas take workers from each other: test_claim_spread.)
     """
     nodes = aged_nodes(ground, 6)
     where = {f"w{number}": nodes[number // 5] for number in range(30)}
@@ -147,10 +147,6 @@ def test_fifty_claimants_at_three_replicas_get_thirty_workers_once_each(ground: 
     with changing_status(ground, list(where)), ThreadPoolExecutor(50) as crowd:
         few = list(crowd.map(lambda number: replicas[number % 3].claim(f"early-{number}"), range(15)))
         assert {status for status, _ in few} == {201}
-        # A worker is passed over only while another call of the same process tries it; should that call then lose it
-        # to a change five times in a row, a warmer worker is left than was taken. Chance alone would take seven.
-        late = [body["pod"] for _, body in few if nodes.index(body["node"]) > 2]
-        assert len(late) <= 3, f"15 claims took {late} beside the 15 workers of the three oldest nodes"
         freed = crowd.map(lambda each: replicas[0].call("DELETE", f"{CLAIMS}/{each[1]['id']}")[0], few)
         assert set(freed) == {204}
         ground.wait(lambda: claims_on(ground) == {}, "all to be free")

@@ -20,7 +20,7 @@ names = st.sets(st.text(max_size=10))
 def test_an_own_order_has_all_names_and_does_not_depend_on_the_input(
     names: set[str], replica: str, left: list[str]
 ) -> None:
-    spread = Spread().lost(*left)
+    spread = Spread().lost(1, *left)
     once = spread.own_order(names, replica)
     assert set(once) == names
     assert len(once) == len(names)
@@ -36,7 +36,7 @@ def test_where_races_were_lost_comes_last_and_the_latest_at_the_very_end(
     """
     spread = Spread()
     for place in races:
-        spread = spread.lost(place)
+        spread = spread.lost(spread.nodes, place)
     order = spread.own_order(names, replica)
     left = [place for place in dict.fromkeys(reversed(races)) if place in names][::-1]
     assert order == [each for each in Spread().own_order(names, replica) if each not in left] + left
@@ -56,9 +56,19 @@ def test_replicas_begin_at_different_places() -> None:
 def test_the_spread_stays_within_its_bounds(races: list[bool]) -> None:
     spread = Spread()
     for number, is_lost in enumerate(races * 10):
-        spread = spread.lost(f"node-{number}", f"worker-{number}") if is_lost else spread.won()
+        spread = spread.lost(spread.nodes, f"node-{number}", f"worker-{number}") if is_lost else spread.won()
         assert 1 <= spread.nodes <= MOST_NODES
         assert len(spread.left) <= MOST_LEFT
+
+
+def test_of_claims_that_were_begun_together_one_that_lost_counts() -> None:
+    """A burst meets at the oldest node and is four nodes apart then, not all of them."""
+    begun = Spread()
+    spread = begun
+    for number in range(10):
+        spread = spread.lost(begun.nodes, f"node-{number}")
+    assert spread.nodes == 4
+    assert spread.lost(spread.nodes, "node").nodes == 16
 
 
 def test_without_lost_races_age_alone_decides_again_and_nothing_is_remembered() -> None:
@@ -84,10 +94,10 @@ def test_who_lost_races_begins_at_a_place_of_its_own_among_the_oldest_nodes() ->
     ages = [f"n{number:02}" for number in range(20)]
     lost = next(iter(state.pods.values()))
     for each in replicas:
-        each.was_lost(lost, replace(lost, resource_version="2"))
-        assert _order(each) == ages
-        for _ in range(2):
-            each.was_lost(lost, replace(lost, claim=claim()))
+        for found in (replace(lost, resource_version="2"), replace(lost, claim=claim()), replace(lost, claim=claim())):
+            with each.at(lost.uid):
+                each.was_lost(lost, found)
+            assert (_order(each) == ages) == (found.claim is None)
     one, other = [_order(each) for each in replicas]
     assert one != other
     assert one[16:] == other[16:] == ages[16:]
