@@ -32,8 +32,8 @@ class Spread:
     left: tuple[str, ...] = ()
 
     def lost(self, begun: float, *places: str) -> Spread:
-        """After a race that another claim won. This one was ``begun`` when so many nodes counted, for a worker on a node:
-        both are the ``places``.
+        """After a race that another claim won, for a worker on a node, the ``places``. So many counted when it was
+        ``begun``.
         """
         others = (each for each in self.left if each not in places)
         return Spread(nodes=min(max(self.nodes, begun * 4), MOST_NODES), left=(*others, *places)[-MOST_LEFT:])
