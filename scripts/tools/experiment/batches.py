@@ -27,7 +27,7 @@ STAGGER_SECONDS = 8.0
 """From the start of one run to that of the next in its batch."""
 START_SECONDS = 30.0
 """What a control plane and its Karpenter take to be there, at most, while others start and run."""
-SIDE_BY_SIDE = 12
+SIDE_BY_SIDE = 15
 """Runs that two cores and 24 GiB carry without being late."""
 TRIES = 3
 """A run that fails, as when one of its programs ends by itself, is repeated after all others, so often in all."""

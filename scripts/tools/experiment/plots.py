@@ -19,15 +19,11 @@ MARGIN = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One arm: ``points`` are single runs, ``line`` joins what is said of them (medians), in this order.
-
-    ``steps`` are a number that changes at moments, drawn as a line without marks over an axis from 0.
-    """
+    """One arm: ``points`` are single runs, ``line`` joins what is said of them (medians), in this order."""
 
     name: str
     points: tuple[tuple[float, float], ...] = ()
     line: tuple[tuple[float, float], ...] = ()
-    steps: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +39,6 @@ class Panel:
 def draw(panels: Sequence[Panel]) -> str:
     """Draw the panels from left to right, with one legend below. Raises ValueError where there is nothing to draw."""
     names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
-    stepped = {series.name for panel in panels for series in panel.series if series.steps}
     if not names:
         raise ValueError("there is nothing to draw")
     width, height = WIDTH * len(panels), HEIGHT + 20 * math.ceil(len(names) / len(panels)) + 10
@@ -56,8 +51,7 @@ def draw(panels: Sequence[Panel]) -> str:
         parts += [f'<g transform="translate({number * WIDTH} 0)">', *_panel(panel, names), "</g>"]
     for number, name in enumerate(names):
         x, y = LEFT / 2 + number % len(panels) * WIDTH, HEIGHT + 16 + number // len(panels) * 20
-        sign = _steps([(x - 14, y - 4), (x + 6, y - 4)], number) if name in stepped else _mark(x, y - 4, number)
-        parts += [sign, f'<text x="{x + 10:.1f}" y="{y}">{escape(name)}</text>']
+        parts += [_mark(x, y - 4, number), f'<text x="{x + 10:.1f}" y="{y}">{escape(name)}</text>']
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -72,8 +66,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def _panel(panel: Panel, names: Sequence[str]) -> list[str]:
-    everything = [point for series in panel.series for point in (*series.points, *series.line, *series.steps)]
-    everything += [(series.steps[0][0], 0.0) for series in panel.series if series.steps]
+    everything = [point for series in panel.series for point in (*series.points, *series.line)]
     across, up = _range([x for x, _ in everything]), _range([y for _, y in everything])
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
@@ -103,20 +96,9 @@ def _panel(panel: Panel, names: Sequence[str]) -> list[str]:
             parts.append(
                 f'<polyline points="{path}" fill="none" stroke="{COLOURS[look % len(COLOURS)]}" stroke-width="1.5"/>'
             )
-        if series.steps:
-            parts.append(_steps([place(point) for point in series.steps], look))
         parts += [_mark(*place(point), look, small=True) for point in series.points]
         parts += [_mark(*place(point), look) for point in series.line]
     return parts
-
-
-def _steps(points: Sequence[tuple[float, float]], look: int) -> str:
-    """Draw a staircase, with dashes of its own beside its colour."""
-    (x, y), *rest = points
-    path = f"M{x:.1f} {y:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in rest)
-    dashes = ("none", "6 2", "2 2")[look % 3]
-    style = f'fill="none" stroke="{COLOURS[look % len(COLOURS)]}" stroke-width="2" stroke-dasharray="{dashes}"'
-    return f'<path d="{path}" {style}/>'
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
