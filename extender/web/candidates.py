@@ -40,7 +40,6 @@ class Candidates:
         self._replica = replica
         self._spread = Spread()
         self._in_hand: dict[str, asyncio.Event] = {}
-        self._begun: dict[str, float] = {}
         self._state = state
         self._clock = clock
         self._refused: TTLCache[str, None] = TTLCache(
@@ -107,14 +106,13 @@ class Candidates:
         return sum(worker.uid not in self._in_hand for worker in self._on(name, pool))
 
     @contextmanager
-    def at(self, uid: str) -> Iterator[None]:
-        """Tell other requests of this process that one is at this worker already."""
+    def at(self, uid: str) -> Iterator[Spread]:
+        """Tell other requests of this process that one is at this worker already. Gives the spread of this moment."""
         done = self._in_hand[uid] = asyncio.Event()
-        self._begun[uid] = self._spread.nodes
         try:
-            yield
+            yield self._spread
         finally:
-            del self._in_hand[uid], self._begun[uid]
+            del self._in_hand[uid]
             done.set()
 
     def pass_by(self, uid: str) -> bool:
@@ -131,10 +129,13 @@ class Candidates:
         """A claim on one of them went well."""
         self._spread = self._spread.won()
 
-    def was_lost(self, known: Pod, found: Pod) -> None:
-        """One of them was not what it was known for: where another claim was there meanwhile, a race was lost."""
+    def was_lost(self, begun: Spread, known: Pod, found: Pod) -> None:
+        """One of them was not what it was known for: where another claim was there meanwhile, a race was lost.
+
+        ``begun``: the spread when this request came `at` it.
+        """
         if (found.claim, found.claim_ended) != (known.claim, known.claim_ended):
-            self._spread = self._spread.lost(self._begun[known.uid], known.node or "", known.uid)
+            self._spread = self._spread.lost(begun.nodes, known.node or "", known.uid)
 
     def _as_of_now(self, uid: str, pool: str) -> Pod | None:
         worker = self._state.pods.get(uid)

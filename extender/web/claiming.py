@@ -211,7 +211,7 @@ class Claiming:
 
     async def _take_one(self, worker: Pod, request: ClaimRequest) -> FoundPod | None:
         """Put the claim on one worker; None where it cannot be handed out any more. Raises `StillChanging`."""
-        with self._candidates.at(worker.uid):
+        with self._candidates.at(worker.uid) as begun:
             known = worker
             for _ in range(ATTEMPTS):
                 claim = self._new_claim(known, request)
@@ -228,7 +228,7 @@ class Claiming:
                 found = await self._held.read(worker)
                 if found is None or found.uid != worker.uid:
                     return None
-                self._candidates.was_lost(known, found)
+                self._candidates.was_lost(begun, known, found)
                 if not self._candidates.can_be_had(found, worker.pool or ""):
                     return None
                 known = found

@@ -95,8 +95,8 @@ def test_who_lost_races_begins_at_a_place_of_its_own_among_the_oldest_nodes() ->
     lost = next(iter(state.pods.values()))
     for each in replicas:
         for found in (replace(lost, resource_version="2"), replace(lost, claim=claim()), replace(lost, claim=claim())):
-            with each.at(lost.uid):
-                each.was_lost(lost, found)
+            with each.at(lost.uid) as begun:
+                each.was_lost(begun, lost, found)
             assert (_order(each) == ages) == (found.claim is None)
     one, other = [_order(each) for each in replicas]
     assert one != other
