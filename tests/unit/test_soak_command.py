@@ -68,7 +68,7 @@ def test_a_run_in_which_nothing_happened_proves_nothing() -> None:
     record = Record()
     assert len(never_asked(record)) == 4
     record.add(
-        Taken(at=1.0, pod="w", idle=True, claimed=False, left=9, lately=9, is_leaving=False),
+        Taken(at=1.0, pod="w", idle=True, claimed=False, left=9, lately=9, is_leaving=False, is_owned=False),
         Told(at=1.0, until=2.0, claimant="c", pod="w", uid="u"),
         Bound(at=1.0, pod="p", scheduler=WORKERS_SCHEDULER, waited=0.1),
     )

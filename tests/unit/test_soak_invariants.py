@@ -44,6 +44,7 @@ def taken(at: float = 100.0, **given: Any) -> Taken:
         "left": KEEP,
         "lately": KEEP,
         "is_leaving": False,
+        "is_owned": False,
     }
     return Taken(at=at, **(usual | given))
 
@@ -67,6 +68,11 @@ def samples(*resident_mib: float, files: int = 20, pid: int = 7) -> list[Sample]
 def test_an_idle_worker_that_nobody_claims_may_be_evicted() -> None:
     """That is what reaping is."""
     assert broken(taken()) == set()
+
+
+def test_a_worker_of_the_deployment_is_not_evicted() -> None:
+    """Idle or not; and the floor has nothing to do with it."""
+    assert broken(taken(is_owned=True, lately=0)) == {Rule.OWNED}
 
 
 @pytest.mark.parametrize("state", [{"idle": False}, {"claimed": True}])

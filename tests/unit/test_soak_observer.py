@@ -44,6 +44,7 @@ def pod(
     evicted: bool = False,
     scheduler: str = "warmnode",
     unschedulable: bool = False,
+    pool: str = "soak",
 ) -> Json:
     conditions = [{"type": "Ready", "status": str(ready)}]
     if unschedulable:
@@ -54,7 +55,7 @@ def pod(
         "metadata": {
             "name": name,
             "uid": f"uid-{name}",
-            "labels": {"warmnode.dev/pool": "soak"},
+            "labels": {"warmnode.dev/pool": pool},
             "annotations": notes or {},
             **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if going else {}),
         },
@@ -83,6 +84,7 @@ def test_an_eviction_is_seen_with_what_stood_on_the_worker(watched: Watched) -> 
     watched.pod("DELETED", "a", notes=MARK, evicted=True, going=True)
     (taken,) = watched.facts(Taken)
     assert (taken.pod, taken.idle, taken.claimed, taken.left, taken.is_leaving) == ("a", True, False, 2, False)
+    assert not taken.is_owned
 
 
 def test_a_worker_without_a_mark_or_with_a_claim_is_seen_to_be_one(watched: Watched) -> None:
@@ -128,6 +130,16 @@ def test_claimable_is_idle_ready_unclaimed_and_on_a_node_that_stays(watched: Wat
     assert watched.observer.claimable() == 1
     watched.at = 102.0
     assert watched.observer.claimable() == 2
+
+
+def test_a_worker_of_the_deployment_is_none_of_the_floors(watched: Watched) -> None:
+    """Its eviction is seen to be one that nobody may make."""
+    watched.pod("ADDED", "a", notes=MARK)
+    watched.pod("ADDED", "b", notes=MARK, pool="fleet")
+    assert watched.observer.claimable() == 1
+    watched.pod("DELETED", "b", notes=MARK, evicted=True, pool="fleet")
+    (taken,) = watched.facts(Taken)
+    assert taken.is_owned
 
 
 def test_a_wait_begins_when_the_scheduler_is_free(watched: Watched) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from scripts.tools.soak.faults import FAULTS
-from scripts.tools.soak.schedule import FIRST_AT, WAVE_SECONDS, plan_faults, plan_jobs
+from scripts.tools.soak.schedule import FIRST_AT, LONGEST_SESSION, WAVE_SECONDS, plan_faults, plan_jobs, plan_sessions
 
 
 def test_the_same_seed_plans_the_same_faults() -> None:
@@ -37,3 +37,10 @@ def test_jobs_come_in_waves_with_a_burst_in_each() -> None:
     assert [each.at for each in jobs] == sorted(each.at for each in jobs)
     assert len({each.number for each in jobs}) == len(jobs)
     assert len(jobs) - len(plan_jobs(at_once=3, burst=0, seed=1, until=3 * WAVE_SECONDS)) == 60
+
+
+def test_sessions_are_as_many_at_once_as_asked_for() -> None:
+    """On average, over an hour."""
+    sessions = plan_sessions(at_once=10, seed=1, until=3600)
+    assert 9 < sum(each.work for each in sessions) / 3600 < 11
+    assert max(each.work for each in sessions) <= LONGEST_SESSION

@@ -23,7 +23,8 @@ from scripts.tools.soak.stage import FLOOR, MOST_PER_PASS, Stage
 DESCRIPTION = """\
 Runs warmnode for a while as it is used, with everything that can go wrong going wrong: a real control plane, fake
 (KWOK) nodes, two replicas of `warmnode serve` and two of `warmnode reap`, workers that follow the protocol, claimants,
-and a schedule of faults that the seed decides. What must hold is checked all the time from the API server's record.
+a Deployment with an autoscaler, and a schedule of faults that the seed decides. What must hold is checked all the time
+from the API server's record.
 
 Needs about 1.5 GiB of memory and a core. docs/reliability.md says what is checked.
 """
@@ -41,10 +42,11 @@ def main() -> int:
         faults=options.faults,
         workers=options.workers,
         at_once=options.at_once,
+        fleet=options.fleet,
         defect=options.defect,
     )
     try:
-        stage = Stage(nodes=options.nodes, karpenter=options.karpenter, defect=plan.defect)
+        stage = Stage(nodes=options.nodes, spare=options.fleet // 2, karpenter=options.karpenter, defect=plan.defect)
         return asyncio.run(_soak(plan, stage, logs=options.logs, file=options.json))
     except (ControlPlaneError, OSError) as error:
         print(f"soak: {error}", file=sys.stderr)
@@ -104,6 +106,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--faults", type=_faults, default=None, metavar="A,B", help=f"these only: {', '.join(FAULTS)}")
     parser.add_argument("--workers", type=int, default=60, help="workers to begin with; twice as many at most")
     parser.add_argument("--at-once", type=float, default=5.0, metavar="N", help="jobs that run at once on average")
+    parser.add_argument(
+        "--fleet", type=int, default=40, metavar="N", help="workers of the Deployment at most, half of them at least"
+    )
     parser.add_argument("--nodes", type=int, help="fake nodes, for 16 workers each (12, with Karpenter 3)")
     parser.add_argument(
         "--karpenter",

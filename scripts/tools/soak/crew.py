@@ -1,15 +1,13 @@
 """Workers that follow docs/workers.md, claimants that follow docs/claims.md, and whoever makes workers.
 
 Owns who does what when, and what claimants were told. One asyncio loop runs all of it; what the pods are like it hears
-from a watch.
+from a watch. Whose workers a Deployment makes: `fleet`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import ssl
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,18 +16,16 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-import aiohttp
-
 from scripts.tools.controlplane import Json
 from scripts.tools.controlplane.objects import is_ready
 from scripts.tools.experiment.traffic import Task
+from scripts.tools.soak.asking import Asking
 from scripts.tools.soak.facts import Record, Told
 from scripts.tools.soak.invariants import PLAIN_SCHEDULER, WORKERS_SCHEDULER
-from scripts.tools.soak.stage import POOL, plain_pod, worker_pod
+from scripts.tools.soak.observer import POOL, POOL_LABEL
+from scripts.tools.soak.stage import plain_pod, worker_pod
 from scripts.tools.soak.timing import Timing
 
-ANSWER_SECONDS = 10.0
-"""How long a worker and a claimant wait for an answer, as the documentation has it."""
 GIVE_UP_SECONDS = 30.0
 PLAIN, PLAIN_SECONDS = "plain-", 2.5
 TTL_SECONDS = 15
@@ -51,6 +47,7 @@ class Worker:
 
     name: str
     uid: str
+    pool: str
     is_marked: bool | None = False
     is_busy: bool = False
     is_going: bool = False
@@ -58,21 +55,11 @@ class Worker:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where everything is: the API server, the pods' path there, and the claims listeners."""
-
-    server: str
-    pods: str
-    tls: ssl.SSLContext
-    listeners: tuple[str, ...]
-
-
 class Crew:
-    """Runs until `stop`. ``tasks`` is the work, ``most`` how many workers there may be."""
+    """Use it as an asynchronous context manager. ``most`` is how many workers it makes at most, at a time."""
 
-    def __init__(self, places: Places, record: Record, timing: Timing, *, seed: int, most: int) -> None:
-        self._places, self._record, self._timing = places, record, timing
+    def __init__(self, asking: Asking, record: Record, timing: Timing, *, seed: int, most: int) -> None:
+        self._asking, self._record, self._timing = asking, record, timing
         self._random = Random(f"{seed} crew")
         self._most = most
         self._numbers = itertools.count(1)
@@ -86,16 +73,12 @@ class Crew:
         self._has_begun = False
 
     async def __aenter__(self) -> Crew:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for each in list(self._jobs):
             each.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
-        await self._session.close()
 
     # What it is told
 
@@ -114,7 +97,7 @@ class Crew:
             return
         if is_ready(item) and uid not in self.workers:
             self._coming.discard(name)
-            worker = self.workers[uid] = Worker(name, uid)
+            worker = self.workers[uid] = Worker(name, uid, item["metadata"]["labels"][POOL_LABEL])
             self._spawn(self._be_idle(worker))
 
     def keep_only(self, uids: set[str]) -> None:
@@ -135,13 +118,14 @@ class Crew:
             await self._create_worker()
         self._has_begun = True
 
-    async def work(self, tasks: Iterable[Task]) -> None:
-        """Have the tasks done as they arrive."""
+    async def work(self, tasks: Iterable[Task], pool: str = POOL) -> None:
+        """Have the tasks done by workers of a pool as they arrive. Nobody claims a worker of the Deployment."""
         for task in tasks:
             await self._timing.until(task.at)
             if not self.working:
                 return
-            self._spawn(self._claimed(task) if self._random.random() < 0.5 else self._handed(task))
+            claims = pool == POOL and self._random.random() < 0.5
+            self._spawn(self._claimed(task) if claims else self._handed(task, pool))
 
     async def compare(self) -> None:
         """Create a pod for each scheduler, again and again. They are deleted once bound. Ends by cancellation."""
@@ -149,7 +133,7 @@ class Crew:
             for scheduler in (PLAIN_SCHEDULER, WORKERS_SCHEDULER):
                 name = f"{PLAIN}{number}-{scheduler}"
                 self._plain.add(name)
-                if await self._api("POST", self._places.pods, plain_pod(name, scheduler)) is None:
+                if await self._asking.server("POST", self._asking.places.pods, plain_pod(name, scheduler)) is None:
                     self._plain.discard(name)
             await asyncio.sleep(PLAIN_SECONDS)
 
@@ -170,14 +154,18 @@ class Crew:
 
     # Work
 
-    async def _handed(self, task: Task) -> None:
+    async def _handed(self, task: Task, pool: str) -> None:
         """Have a job done by an idle worker, chosen by somebody who does not claim."""
         deadline = self._timing.now() + GIVE_UP_SECONDS
         while self._timing.now() < deadline and self.working:
-            idle = [each for each in self.workers.values() if each.is_marked and not each.is_busy and not each.is_going]
-            if not idle:
+            idle = [
+                each
+                for each in self.workers.values()
+                if each.pool == pool and each.is_marked and not each.is_busy and not each.is_going
+            ]
+            if not idle and pool == POOL:
                 await self._create_worker(task.model % TENANTS)
-            elif await self._try_work(self._random.choice(idle), task):
+            elif idle and await self._try_work(self._random.choice(idle), task):
                 return
             await asyncio.sleep(0.5)
         self.counts["jobsGivenUp"] += 1
@@ -216,7 +204,9 @@ class Crew:
             return False
         async with worker.lock:
             worker.is_marked = None
-            status, _ = await self._call("DELETE", f"/v1/pods/{self._namespace}/{worker.name}/idle")
+            status, _ = await self._asking.replica(
+                "DELETE", f"/v1/pods/{self._asking.places.namespace}/{worker.name}/idle"
+            )
             if status != 200:
                 self.counts[f"refused{status}"] += 1
                 worker.sure_at = self._timing.now() + LATE_SECONDS
@@ -236,7 +226,9 @@ class Crew:
             if worker.is_busy or worker.is_going or worker.is_marked:
                 return
             worker.is_marked = None
-            status, _ = await self._call("PUT", f"/v1/pods/{self._namespace}/{worker.name}/idle")
+            status, _ = await self._asking.replica(
+                "PUT", f"/v1/pods/{self._asking.places.namespace}/{worker.name}/idle"
+            )
             self.counts[f"marked{status}"] += 1
             if status == 200:
                 worker.is_marked = True
@@ -247,7 +239,7 @@ class Crew:
         body = {"claimant": claimant, "ttl": f"{TTL_SECONDS}s", "cacheKey": f"tenant-{tenant}"}
         is_again = False
         while self._timing.now() < deadline:
-            status, answer = await self._call("POST", f"/v1/pools/{POOL}/claims", {**body, "retry": is_again})
+            status, answer = await self._asking.replica("POST", f"/v1/pools/{POOL}/claims", {**body, "retry": is_again})
             self.counts[f"claimed{status}"] += 1
             if status in (200, 201) and answer is not None:
                 answer["told"] = self._timing.now()
@@ -263,7 +255,7 @@ class Crew:
     async def _renew(self, claim: Json, until: float) -> None:
         for _ in range(int(until // (TTL_SECONDS / 3)) + 1):
             await asyncio.sleep(TTL_SECONDS / 3)
-            status, answer = await self._call("PUT", f"/v1/pools/{POOL}/claims/{claim['id']}", {})
+            status, answer = await self._asking.replica("PUT", f"/v1/pools/{POOL}/claims/{claim['id']}", {})
             self.counts[f"renewed{status}"] += 1
             if status == 200 and answer is not None:
                 claim["ends"] = max(claim["ends"], self._timing.of(datetime.fromisoformat(answer["expires"])))
@@ -280,57 +272,30 @@ class Crew:
         self._record.add(told)
         self._holds.pop(claim["claimant"], None)
         for _ in range(3):
-            status, _ = await self._call("DELETE", f"/v1/pools/{POOL}/claims/{claim['id']}")
+            status, _ = await self._asking.replica("DELETE", f"/v1/pools/{POOL}/claims/{claim['id']}")
             self.counts[f"released{status}"] += 1
             if status in (204, 404):
                 return
             await asyncio.sleep(1)
 
-    # Requests
+    # Pods
 
     async def _create_worker(self, tenant: int | None = None) -> None:
-        if len(self.workers) + len(self._coming) >= self._most or (
-            self._has_begun and len(self._coming) >= MOST_COMING
-        ):
+        own = sum(each.pool == POOL for each in self.workers.values())
+        if own + len(self._coming) >= self._most or (self._has_begun and len(self._coming) >= MOST_COMING):
             return
         number = next(self._numbers)
         name = f"worker-{number:06}"
         self._coming.add(name)
         tenant = self._random.randrange(TENANTS) if tenant is None else tenant
         pod = worker_pod(name, tenant, is_foreign=number % FOREIGN_EACH == 0)
-        if await self._api("POST", self._places.pods, pod) is None:
+        if await self._asking.server("POST", self._asking.places.pods, pod) is None:
             self._coming.discard(name)
         else:
             self.counts["workers"] += 1
 
     async def _remove_plain(self, name: str) -> None:
-        await self._api("DELETE", f"{self._places.pods}/{name}?gracePeriodSeconds=0", None)
-
-    @property
-    def _namespace(self) -> str:
-        return self._places.pods.split("/")[-2]
-
-    async def _call(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json | None]:
-        """Call a replica, any of them: the status, 0 where there was no answer, and the JSON."""
-        url = self._random.choice(self._places.listeners) + path
-        try:
-            async with self._session.request(method, url, json=body) as response:
-                content = await response.read()
-                return response.status, json.loads(content) if content else None
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            await asyncio.sleep(0.2)
-            return 0, None
-
-    async def _api(self, method: str, path: str, body: Json | None) -> Json | None:
-        """Ask the API server: None where it says no or nothing."""
-        try:
-            async with self._session.request(
-                method, self._places.server + path, json=body, ssl=self._places.tls
-            ) as response:
-                found: Json = await response.json()
-                return found if response.status < 300 else None
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return None
+        await self._asking.server("DELETE", f"{self._asking.places.pods}/{name}?gracePeriodSeconds=0", None)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -23,6 +23,7 @@ class Rule(StrEnum):
     CONVERGED = "converged"
     FLAT = "flat"
     ALIVE = "alive"
+    OWNED = "owned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,8 @@ class Taken:
     """A worker was evicted through the eviction API, as the API server had it at that moment.
 
     ``idle`` and ``claimed`` are what stood on it. ``left`` workers can be claimed without it, ``lately`` could be
-    within the last seconds; ``is_leaving``: its node takes no new work, so the floor does not count it.
+    within the last seconds; ``is_leaving``: its node takes no new work, so the floor does not count it. ``is_owned``:
+    it is one of a Deployment's.
     """
 
     at: float
@@ -40,6 +42,7 @@ class Taken:
     left: int
     lately: int
     is_leaving: bool
+    is_owned: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,15 @@ def _rolled_out(scene: Scene) -> End:
     return lambda: None
 
 
+def _restarted(scene: Scene) -> End:
+    """The Deployment gets a new template, as by `kubectl rollout restart`."""
+    note = {"example.com/restarted": str(scene.random.random())}
+    with suppress(ApiError):
+        spec = {"template": {"metadata": {"annotations": note}}}
+        scene.stage.plane.api("PATCH", scene.stage.deployment, {"spec": spec})
+    return lambda: None
+
+
 _API = frozenset({Rule.BOUND_IN_TIME})
 _UNHEARD = frozenset({Rule.FLOOR})
 _THROTTLED = Refusal(status=429, retry_after=1)
@@ -225,6 +234,7 @@ FAULTS: Mapping[str, Fault] = {
     "crds-removed": Fault(begin=_crds_removed, seconds=(6.0, 12.0)),
     "node-pool-deleted": Fault(begin=_node_pool_deleted, seconds=(6.0, 12.0)),
     "workers-rolled-out": Fault(begin=_rolled_out, seconds=(1.0, 1.0)),
+    "deployment-restarted": Fault(begin=_restarted, seconds=(1.0, 1.0)),
     "nodes-cordoned": Fault(begin=_cordoned, seconds=(6.0, 12.0)),
     "kill-karpenter": Fault(begin=_killed(_named(Component.KARPENTER))),
     "stop-karpenter": Fault(begin=_stopped(_named(Component.KARPENTER))),

@@ -62,6 +62,13 @@ def accepted_work(record: Record) -> Iterator[Violation]:
             yield Violation(rule=Rule.ACCEPTED_WORK, at=each.at, what=f"{each.pod} was evicted while it was {state}")
 
 
+def owned(record: Record) -> Iterator[Violation]:
+    """A Deployment's worker is never evicted: a new one would be made. Which of them go is its ReplicaSet's choice."""
+    for each in record.of(Taken):
+        if each.is_owned:
+            yield Violation(rule=Rule.OWNED, at=each.at, what=f"{each.pod} of the Deployment was evicted")
+
+
 def one_claimant(record: Record) -> Iterator[Violation]:
     """No two claimants may use one worker at the same time."""
     by_pod: dict[str, list[Told]] = defaultdict(list)
@@ -86,7 +93,7 @@ def floor(record: Record, *, keep: int, most_per_pass: int) -> Iterator[Violatio
     for each in record.of(Taken):
         near = any(0 <= each.at - at <= LEADER_AFTERMATH for at in changes)
         least = keep - most_per_pass if near else keep
-        if not each.is_leaving and each.lately < least and not _within(each.at, spans):
+        if not each.is_leaving and not each.is_owned and each.lately < least and not _within(each.at, spans):
             what = f"{each.lately} claimable workers were left without {each.pod}, and the floor is {keep}"
             yield Violation(rule=Rule.FLOOR, at=each.at, what=what)
 
@@ -175,6 +182,7 @@ def invariants(*, keep: int, most_per_pass: int) -> Mapping[Rule, Invariant]:
         Rule.CONVERGED: converged,
         Rule.FLAT: flat,
         Rule.ALIVE: alive,
+        Rule.OWNED: owned,
     }
 
 

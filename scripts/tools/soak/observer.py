@@ -18,6 +18,8 @@ from scripts.tools.soak.facts import AgeMoved, Bound, ForeignChanged, LeaderChan
 IDLE, CLAIM = "warmnode.dev/idle-since", "warmnode.dev/claim"
 COST = "controller.kubernetes.io/pod-deletion-cost"
 POOL_LABEL = "warmnode.dev/pool"
+POOL, FLEET = "soak", "fleet"
+"""Bare workers, which are reaped and of which the floor is asked, and those of a Deployment of the same name."""
 FOREIGN = "example.com/note"
 """An annotation that somebody else put on a worker. Where it is, the deletion cost is his too."""
 FOREIGN_KEY = "example.com.note"
@@ -44,7 +46,7 @@ class _Worker:
     node: str | None = None
     is_ready: bool = False
     is_going: bool = False
-    is_worker: bool = True
+    pool: str | None = None
     is_idle: bool = False
     claim_ends: float = 0.0
     note: str | None = None
@@ -101,10 +103,11 @@ class Observer:
         """Count workers by what they do."""
         with self._lock:
             now = self._time()
-            found = {"workers": 0, "idle": 0, "claimed": 0, "going": 0, "pending": 0}
+            found = {"workers": 0, "idle": 0, "owned": 0, "claimed": 0, "going": 0, "pending": 0}
             for each in self._workers.values():
-                found["workers"] += each.is_worker
-                found["idle"] += each.is_worker and each.is_idle and not each.is_going
+                found["workers"] += each.pool == POOL
+                found["idle"] += each.pool == POOL and each.is_idle and not each.is_going
+                found["owned"] += each.pool == FLEET
                 found["claimed"] += each.claim_ends > now
                 found["going"] += each.is_going
                 found["pending"] += each.node is None
@@ -163,7 +166,7 @@ class Observer:
                 scheduler=item["spec"].get("schedulerName", ""),
                 seen=at if kind == "ADDED" and node is None and at >= FIRST_BOUND else None,
                 node=node,
-                is_worker=POOL_LABEL in (metadata.get("labels") or {}),
+                pool=(metadata.get("labels") or {}).get(POOL_LABEL),
                 note=notes.get(FOREIGN),
                 cost=notes.get(COST),
             )
@@ -204,6 +207,7 @@ class Observer:
                 left=left,
                 lately=lately,
                 is_leaving=worker.node in self._leaving,
+                is_owned=worker.pool == FLEET,
             )
         )
 
@@ -223,7 +227,7 @@ class Observer:
 
     def _is_claimable(self, worker: _Worker) -> bool:
         return (
-            worker.is_worker
+            worker.pool == POOL
             and worker.is_idle
             and worker.is_ready
             and not worker.is_going

@@ -19,14 +19,16 @@ from random import Random
 from scripts.tools.benchmarks import machine
 from scripts.tools.controlplane import ApiError, ControlPlaneError
 from scripts.tools.soak import karpenter_objects
-from scripts.tools.soak.crew import Crew, Places
+from scripts.tools.soak.asking import Asking, Places
+from scripts.tools.soak.crew import Crew
 from scripts.tools.soak.ears import Ears
 from scripts.tools.soak.facts import Mishap, Record, Rule, Sample, Span, Starved, Unsettled
 from scripts.tools.soak.faults import FAULTS, Scene
+from scripts.tools.soak.fleet import Fleet
 from scripts.tools.soak.gate import FAIR
 from scripts.tools.soak.invariants import Violation, invariants
-from scripts.tools.soak.observer import Observer
-from scripts.tools.soak.schedule import Planned, plan_faults, plan_jobs
+from scripts.tools.soak.observer import FLEET, Observer
+from scripts.tools.soak.schedule import LONGEST_SESSION, Planned, plan_faults, plan_jobs, plan_sessions
 from scripts.tools.soak.settling import unsettled
 from scripts.tools.soak.stage import FLOOR, MOST_PER_PASS, Stage
 from scripts.tools.soak.timing import Timing
@@ -41,13 +43,16 @@ NAP_SECONDS, STARVED_SECONDS = 0.02, 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is asked for. ``at_once``: jobs that run at once on average; ``faults``: their names."""
+    """What is asked for. ``at_once``: jobs that run at once on average; ``fleet``: the Deployment's largest size;
+    ``faults``: their names.
+    """
 
     seconds: float
     seed: int
     faults: Sequence[str]
     workers: int = 60
     at_once: float = 5.0
+    fleet: int = 40
     defect: str | None = None
 
     @property
@@ -81,9 +86,12 @@ class Soak:
         observer = Observer(self.record, now=timing.now, time=time.time)
         tls = stage.plane.api_client.tls
         listeners = tuple(f"http://127.0.0.1:{each.claims_port}" for each in stage.serves)
-        places = Places(server=stage.plane.server_url, pods=stage.pods, tls=tls, listeners=listeners)
+        places = Places(server=stage.plane.server_url, namespace=stage.namespace, tls=tls, listeners=listeners)
         loop = asyncio.get_running_loop()
-        async with Crew(places, self.record, timing, seed=plan.seed, most=2 * plan.workers) as crew:
+        async with (
+            Asking(places, Random(f"{plan.seed} asking")) as asking,
+            Crew(asking, self.record, timing, seed=plan.seed, most=2 * plan.workers) as crew,
+        ):
             self.counts = crew.counts
             ears = Ears(
                 stage.plane,
@@ -99,6 +107,7 @@ class Soak:
             parts = [
                 asyncio.create_task(crew.compare()),
                 asyncio.create_task(crew.remark()),
+                asyncio.create_task(Fleet(asking, timing, stage.deployment, most=plan.fleet).follow()),
                 asyncio.create_task(self._look(ears, observer, crew)),
                 asyncio.create_task(self._act(crew, observer)),
                 asyncio.create_task(self._check(stop)),
@@ -122,7 +131,8 @@ class Soak:
         """Have jobs come and faults happen, then wait until all is quiet."""
         plan = self.plan
         tasks = plan_jobs(at_once=plan.at_once, burst=plan.workers // 2, seed=plan.seed, until=plan.disturbed_until)
-        jobs = asyncio.create_task(crew.work(tasks))
+        sessions = plan_sessions(at_once=plan.fleet / 4, seed=plan.seed, until=plan.disturbed_until - LONGEST_SESSION)
+        jobs = asyncio.gather(crew.work(tasks), crew.work(sessions, FLEET))
         planned = plan_faults(FAULTS, plan.faults, seed=plan.seed, until=plan.disturbed_until)
         await asyncio.gather(jobs, *(self._disturb(each, observer) for each in planned), self._until_quiet())
         crew.working = False

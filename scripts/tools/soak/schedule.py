@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from scripts.tools.experiment.traffic import Task, Traffic, arrivals
+from scripts.tools.experiment.traffic import LONGEST, Task, Traffic, arrivals
 from scripts.tools.soak.faults import Fault
 
 FIRST_AT = 20.0
@@ -15,6 +15,8 @@ FIRST_AT = 20.0
 APART = (1.0, 5.0)
 """Pause after a fault. Every third one does not wait for the end of the one before."""
 JOB_SECONDS, WAVE_SECONDS, BURST_SECONDS = 3.0, 40.0, 4.0
+SESSION_SECONDS, SESSION_WAVE_SECONDS = 8.0, 90.0
+LONGEST_SESSION = LONGEST * SESSION_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,13 @@ def plan_jobs(*, at_once: float, burst: int, seed: int, until: float) -> tuple[T
             work = random.uniform(1, 2) * JOB_SECONDS
             tasks.append(Task(number=len(tasks), at=at, work=work, model=random.randrange(1000)))
     return tuple(sorted(tasks, key=lambda each: each.at))
+
+
+def plan_sessions(*, at_once: float, seed: int, until: float) -> tuple[Task, ...]:
+    """Plan what the Deployment's workers do: longer work in longer waves, ``at_once`` at a time on average."""
+    rate = at_once / SESSION_SECONDS
+    waves = Traffic(rate=rate, work=SESSION_SECONDS, period=SESSION_WAVE_SECONDS, swing=0.9)
+    return arrivals(waves, seed, until)
 
 
 def _endless(names: Sequence[str], random: Random) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from scripts.tools.controlplane import Json
 from scripts.tools.controlplane.karpenter import NODE_POOL_LABEL
 from scripts.tools.controlplane.objects import is_ready
-from scripts.tools.soak.observer import CLAIM, COST, FOREIGN, IDLE, POOL_LABEL
+from scripts.tools.soak.observer import CLAIM, COST, FLEET, FOREIGN, IDLE, POOL, POOL_LABEL
 from scripts.tools.soak.stage import FLOOR, LEASE, LEDGER_PATH, SYSTEM, Stage
 
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
@@ -21,7 +21,7 @@ def unsettled(stage: Stage) -> Iterator[str]:
     """Say what is not as it should be: 1. every program runs and is ready; 2. one reaper leads, and the Lease is fresh;
     3. the floor is kept exactly, by idle workers that nobody claims; 4. the ledger has every node that has a Ready
     worker; 5. replicas of serve give one order, the ledger's; 6. idle workers' deletion costs follow it; 7. Karpenter
-    keeps no node without a worker.
+    keeps no node without a worker; 8. the Deployment has the workers that are wanted, all idle.
     """
     for name, program in stage.programs.items():
         if program.exit_code is not None:
@@ -40,7 +40,9 @@ def unsettled(stage: Stage) -> Iterator[str]:
         for each in stage.plane.api("GET", stage.pods)["items"]
         if POOL_LABEL in _labels(each) and "deletionTimestamp" not in each["metadata"]
     ]
-    yield from _workers(pods)
+    by_pool = {pool: [each for each in pods if _labels(each)[POOL_LABEL] == pool] for pool in (POOL, FLEET)}
+    yield from _workers(by_pool[POOL], FLOOR)
+    yield from _workers(by_pool[FLEET], stage.spare)
     nodes = {each["metadata"]["name"]: each for each in stage.plane.api("GET", "/api/v1/nodes")["items"]}
     ledger = stage.plane.api("GET", LEDGER_PATH).get("data") or {}
     seen = {name: int(ledger[uid]) for name, node in nodes.items() if (uid := node["metadata"]["uid"]) in ledger}
@@ -52,13 +54,14 @@ def unsettled(stage: Stage) -> Iterator[str]:
     if empty := [name for name, node in nodes.items() if NODE_POOL_LABEL in _labels(node) and name not in used]:
         yield f"{len(empty)} nodes of Karpenter's are empty: {', '.join(empty[:3])}"
     yield from _order(stage, seen)
-    yield from _costs(pods, seen)
+    for each in by_pool.values():
+        yield from _costs(each, seen)
 
 
-def _workers(pods: list[Json]) -> Iterator[str]:
+def _workers(pods: list[Json], wanted: int) -> Iterator[str]:
     idle = [each for each in pods if IDLE in _notes(each)]
-    if len(idle) != FLOOR:
-        yield f"{len(idle)} workers are idle, and the floor is {FLOOR}"
+    if len(idle) != wanted:
+        yield f"{len(idle)} workers are idle, and wanted are {wanted}"
     busy = [each["metadata"]["name"] for each in pods if each not in idle]
     if busy:
         yield f"{len(busy)} workers are at work: {', '.join(busy[:3])}"

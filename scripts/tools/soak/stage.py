@@ -27,13 +27,13 @@ from scripts.tools.shifted import SetClock
 from scripts.tools.soak.defects import DEFECT, DEFECTS
 from scripts.tools.soak.gate import Gate
 from scripts.tools.soak.invariants import WORKERS_SCHEDULER
-from scripts.tools.soak.observer import COST, FOREIGN, FOREIGN_KEY
+from scripts.tools.soak.observer import COST, FLEET, FOREIGN, FOREIGN_KEY, POOL
 
 SYSTEM, LEDGER, LEASE = "warmnode", "warmnode-first-seen", "warmnode-reaper"
-POOL, TENANT_LABEL = "soak", "tenant"
+TENANT_LABEL = "tenant"
 FLOOR, MOST_PER_PASS = 12, 15
 IDLE_SECONDS, PASS_SECONDS = 10, 2
-NODE_CPU, WORKER_CPU = "8", "500m"
+NODE_CPU, WORKER_CPU, FLEET_CPU = "8", "500m", "20m"
 SCHEDULER = "warmnode-scheduler"
 NODE_POOL = "soak"
 POOL_PERMISSIONS = "components/claims/pool/rolebinding.yaml"
@@ -96,8 +96,8 @@ class Replica:
         return [each["Host"] for each in sorted(json.loads(content), key=lambda each: -each["Score"])]
 
 
-def configuration(namespace: str) -> Json:
-    """Return warmnode's configuration: short times, so that much happens in minutes."""
+def configuration(namespace: str, *, spare: int) -> Json:
+    """Return warmnode's configuration: short times, so that much happens in minutes. ``spare``: of the Deployment."""
     reap = {
         "floor": FLOOR,
         "idleTimeout": f"{IDLE_SECONDS}s",
@@ -113,11 +113,19 @@ def configuration(namespace: str) -> Json:
         "deletionCost": {"settle": "3s"},
         "cacheKey": {"label": TENANT_LABEL},
     }
+    fleet = {
+        "name": FLEET,
+        "namespaces": [namespace],
+        "selector": {"matchLabels": {"warmnode.dev/pool": FLEET}},
+        "reap": {"interval": f"{PASS_SECONDS}s"},
+        "deletionCost": {"settle": "3s"},
+        "claims": {"spare": spare},
+    }
     return {
         "apiVersion": "warmnode.dev/v1alpha1",
         "kind": "Configuration",
         "leaderElection": {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "1s"},
-        "pools": [pool],
+        "pools": [pool, fleet],
     }
 
 
@@ -125,10 +133,12 @@ class Stage:
     """Use it as a context manager. ``defect`` is built into every replica, None for none.
 
     ``nodes`` are there from the beginning and stay; with ``karpenter``, its version, further ones come and go.
+    ``spare``: how many idle workers the Deployment is to have ready.
     """
 
-    def __init__(self, *, nodes: int, karpenter: str | None = None, defect: str | None = None) -> None:
+    def __init__(self, *, nodes: int, spare: int, karpenter: str | None = None, defect: str | None = None) -> None:
         self._ends = ExitStack()
+        self.spare = spare
         self._defect = defect
         self._launches: dict[str, Launch] = {}
         flags: dict[str, Any] = {
@@ -176,7 +186,7 @@ class Stage:
     def write_config(self, text: str | None = None) -> None:
         """Replace the configuration file, at one stroke; None: the good one."""
         new = self.config_file.with_suffix(".new")
-        new.write_text(yaml.safe_dump(configuration(self.namespace)) if text is None else text)
+        new.write_text(yaml.safe_dump(configuration(self.namespace, spare=self.spare)) if text is None else text)
         new.replace(self.config_file)
 
     def start_again(self, name: str) -> None:
@@ -225,6 +235,7 @@ class Stage:
         if self._defect is not None and DEFECTS[self._defect].is_slow:
             config["extenders"][0]["httpTimeout"] = "5s"
         plane.start_scheduler(SCHEDULER, config)
+        plane.create(_deployment(self.namespace))
 
     def _grant(self) -> None:
         """Give the replicas the permissions that users install, and no more."""
@@ -268,6 +279,11 @@ class Stage:
         """The path of the pods."""
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
+    @property
+    def deployment(self) -> str:
+        """The path of the Deployment."""
+        return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{FLEET}"
+
 
 def worker_pod(name: str, tenant: int, *, is_foreign: bool) -> Json:
     """Return a worker. With ``is_foreign`` it has a note and a deletion cost of somebody else."""
@@ -282,6 +298,15 @@ def worker_pod(name: str, tenant: int, *, is_foreign: bool) -> Json:
 def plain_pod(name: str, scheduler: str) -> Json:
     """Return a pod of no pool."""
     return _pod({"name": name}, scheduler, "10m")
+
+
+def _deployment(namespace: str) -> Json:
+    labels = {"warmnode.dev/pool": FLEET}
+    worker = _pod({"labels": labels}, WORKERS_SCHEDULER, FLEET_CPU)
+    template = {"metadata": worker["metadata"], "spec": worker["spec"]}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+    metadata = {"name": FLEET, "namespace": namespace}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
 
 def _pod(metadata: Json, scheduler: str, cpu: str) -> Json:
