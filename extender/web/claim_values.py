@@ -53,6 +53,10 @@ class StillChanging(Exception):
     """Workers changed under each attempt: nothing is decided, the same request again is right."""
 
 
+class ClockOff(Exception):
+    """The clock here is wrong, as the text says: when claims end is not known, so none is made or prolonged."""
+
+
 class NobodyWaits(Exception):
     """The caller has hung up, so nothing was claimed for it."""
 

@@ -16,6 +16,7 @@ from extender.policy.durations import format_duration, parse_duration
 from extender.policy.marks import format_idle_mark
 from extender.web.api_bodies import CLAIMANT, LABEL_VALUE, ClaimBody, ClaimRequestBody, RenewRequestBody
 from extender.web.claim_values import (
+    ClockOff,
     Granted,
     NobodyWaits,
     NoSuchClaim,
@@ -154,6 +155,8 @@ def claim_refusal(error: Exception) -> CallRefused:
     match error:
         case StillChanging():
             return unavailable("workers changed under each attempt; try again", reason=Reason.CHANGING)
+        case ClockOff():
+            return unavailable(f"{error}, so when claims end is not known")
         case NobodyWaits():
             return unavailable("the caller has hung up; nothing was claimed", reason=Reason.CALLER_GONE)
         case Stopping():

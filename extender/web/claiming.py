@@ -91,7 +91,7 @@ class Claiming:
         version that it wrote: so nothing is given back that somebody was told of.
 
         Raises:
-            NothingToClaim, StillChanging, NobodyWaits, Stopping: nothing was claimed.
+            NothingToClaim, StillChanging, ClockOff, NobodyWaits, Stopping: nothing was claimed.
             KubeError: nobody knows; if something was claimed, the same request again finds it.
         """
         async with self._alone(request.claimant) as was_seen:

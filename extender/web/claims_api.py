@@ -24,6 +24,7 @@ from extender.web.api_bodies import LABEL_VALUE
 from extender.web.authorization import Authorization, Verb
 from extender.web.callers import Caller, Callers
 from extender.web.claim_answers import Answer, ClaimAnswers, ClaimCall
+from extender.web.claim_values import ClockOff
 from extender.web.claim_wire import ClaimOutcome, claim_refusal, decode_wait, unknown_pool
 from extender.web.limits import RateLimit
 from extender.web.refusals import (
@@ -159,7 +160,7 @@ class ClaimsApi:
         if not self.state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Reason.NOT_SYNCED)
         if verb in (Verb.CREATE, Verb.UPDATE) and self.clock.is_off:
-            raise unavailable(f"the clock here is {self.clock.told_off}, so when claims end is not known")
+            raise claim_refusal(ClockOff(f"the clock here is {self.clock.told_off}"))
         return ClaimCall(
             caller=caller,
             path=request.path,

@@ -27,7 +27,7 @@ from extender.policy.claims import (
 )
 from extender.policy.deletion_cost import NO_CHANGE, Prices
 from extender.policy.idleness import is_claimed
-from extender.web.claim_values import Granted, NoSuchClaim, StillChanging, WorkerEnds
+from extender.web.claim_values import ClockOff, Granted, NoSuchClaim, StillChanging, WorkerEnds
 
 ATTEMPTS = 5
 """Versions of one pod that are tried before the next one is: status updates come seldom, and never five in a row. What
@@ -154,7 +154,11 @@ class HeldClaims:
         raise StillChanging
 
     async def hold(self, worker: Pod, claim: PodClaim, *, cost: Prices = NO_CHANGE) -> FoundPod:
-        """Put a claim on exactly this version of a worker. Raises as `ClaimStore.hold`."""
+        """Put a claim on exactly this version of a worker. Raises as `ClaimStore.hold`, and `ClockOff`: the clock may
+        have jumped since the call came.
+        """
+        if self._clock.is_off:
+            raise ClockOff(f"the clock here is {self._clock.told_off}")
         held = await self._claims.hold(worker, claim, Claimant.of(claim).key, cost=cost)
         self._state.take_written(worker, held.pod)
         return held

@@ -111,6 +111,7 @@ class Desk:
         self.server = server
         self.now = NOW
         self.skew: timedelta | None = None
+        self.held_skew: timedelta | None = None
         self.settings: dict[str, PoolClaims | None] = {}
         self.unlisted = SETTINGS
         self.rbac = Rbac()
@@ -127,7 +128,7 @@ class Desk:
         held = HeldClaims(
             state=self.state,
             claims=ClaimStore(client, by_label),
-            clock=clock,
+            clock=replace(clock, skew=lambda: self.held_skew),
             lost_race=self.metrics.claim_lost_races.inc,
         )
         self.knows_now = True
@@ -1236,6 +1237,17 @@ async def test_with_a_wrong_clock_no_claim_is_made_or_prolonged(desk: Desk, seco
         assert "clock" in body["detail"]
     assert (await desk.call("GET"))[0] == 200
     assert (await desk.call("DELETE", path_of(held)))[0] == 204
+
+
+async def test_a_claim_for_which_the_clock_jumps_while_the_call_is_under_way_is_not_made(desk: Desk) -> None:
+    """All that was claimed by others would look as if it were free."""
+    desk.worker("a")
+    before = desk.meta("a")
+    desk.held_skew = timedelta(seconds=-60)
+    status, body = await desk.claim()
+    assert (status, body["reason"]) == (503, "unavailable")
+    assert "60 s ahead" in body["detail"]
+    assert desk.meta("a") == before
 
 
 async def test_in_dry_run_nothing_is_written(desk: Desk) -> None:

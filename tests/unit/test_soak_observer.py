@@ -188,6 +188,7 @@ def test_a_key_of_somebody_else_stays_in_the_ledger(watched: Watched) -> None:
     """Unless whoever takes it says so."""
     watched.observer.ledger(0.0, "ADDED", ledger(**{FOREIGN_KEY: "x"}))
     watched.observer.others_take_ledger()
+    watched.observer.ledger(0.0, "MODIFIED", ledger(**{FOREIGN_KEY: "x", "u": "1"}))  # what came before is heard after
     watched.observer.ledger(0.0, "DELETED", ledger())
     watched.observer.ledger(0.0, "ADDED", ledger(**{FOREIGN_KEY: "x"}))
     assert watched.facts(ForeignChanged) == []

@@ -18,6 +18,9 @@ from scripts.tools.controlplane import Json
 ANSWER_SECONDS = 10.0
 """How long a worker and a claimant wait for an answer, as the documentation has it."""
 
+KEPT_SECONDS = 2.0
+"""How long a connection is kept that nobody uses: a server's open files are to tell of the server."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
@@ -42,7 +45,8 @@ class Asking:
 
     async def __aenter__(self) -> Asking:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
         )
         return self
 

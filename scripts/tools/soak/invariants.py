@@ -162,7 +162,7 @@ def flat(record: Record) -> Iterator[Violation]:
 
 
 def alive(record: Record) -> Iterator[Violation]:
-    """No program ends by itself, and none writes a traceback."""
+    """No process of warmnode ends by itself, and none writes a traceback."""
     for each in record.of(Mishap):
         yield Violation(rule=Rule.ALIVE, at=each.at, what=f"{each.program}: {each.what}")
 

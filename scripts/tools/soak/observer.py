@@ -66,6 +66,7 @@ class Observer:
         self._last_bound: dict[str, float] = {}
         self._earliest: dict[str, int] = {}
         self._has_foreign_key = False
+        self._others_took_ledger = False
         self._holder: str | None = None
         self._others_delete: set[str] = set()
 
@@ -79,7 +80,7 @@ class Observer:
     def others_take_ledger(self) -> None:
         """Know that the ledger is about to be deleted or replaced by somebody else."""
         with self._lock:
-            self._has_foreign_key = False
+            self._others_took_ledger = True
 
     def missed(self) -> None:
         """Know that a watch was interrupted: what it said before is not compared with what it will say."""
@@ -142,7 +143,9 @@ class Observer:
             at = self._now()
             data = {} if kind == "DELETED" else item.get("data") or {}
             if self._has_foreign_key and data.get(FOREIGN_KEY) is None:
-                self._record.add(ForeignChanged(at=at, what=f"the key {FOREIGN_KEY} of the ledger is gone"))
+                if not self._others_took_ledger:
+                    self._record.add(ForeignChanged(at=at, what=f"the key {FOREIGN_KEY} of the ledger is gone"))
+                self._others_took_ledger = False
             self._has_foreign_key = FOREIGN_KEY in data
             recorded = {uid: int(value) for uid, value in data.items() if value.isdecimal()}
             for uid, value in recorded.items():

@@ -186,7 +186,8 @@ class Soak:
         """Sample processes, notice deaths and tracebacks, and tell how it goes."""
         told = -CHECK_EACH
         while True:
-            await asyncio.to_thread(self._sample)
+            for name in await asyncio.to_thread(self._sample):
+                await asyncio.to_thread(self._start_again, name)
             await asyncio.to_thread(ears.mend)
             if self.timing.now() - told >= CHECK_EACH:
                 told = self.timing.now()
@@ -220,22 +221,34 @@ class Soak:
                 stop.set()
             self._suspected = set(found)
 
-    def _sample(self) -> None:
-        at = self.timing.now()
+    def _sample(self) -> list[str]:
+        """Look at all processes. Gives the names of those that are not warmnode's and ended by themselves, as one does
+        that cannot renew its Lease.
+        """
+        at, ended = self.timing.now(), []
         for name, program in self.stage.programs.items():
-            code = program.exit_code
+            code, is_ours = program.exit_code, name in self.stage.replicas
             if code is not None:
-                if code != KILLED and name not in self._read_deaths():
+                if code != KILLED and not is_ours:
+                    ended.append(name)
+                elif code != KILLED and name not in self._read_deaths():
                     self.record.add(Mishap(at=at, program=name, what=f"ended with code {code}"))
                     self._read[f"{name} died"] = 1
                 continue
-            if name not in self.stage.replicas:
+            if not is_ours:
                 continue
             with suppress(OSError, IndexError):
                 files = sum(1 for _ in Path(f"/proc/{program.pid}/fd").iterdir())
                 resident = machine.usage(program.pid).resident_mib
                 self.record.add(Sample(at=at, program=name, pid=program.pid, resident_mib=resident, files=files))
             self._look_for_tracebacks(name, program.log, at)
+        return ended
+
+    def _start_again(self, name: str) -> None:
+        self.counts["othersEnded"] += 1
+        self.tell(f"{name} ended by itself: starting it again")
+        with suppress(ControlPlaneError, OSError):  # not ready yet: the API server may be down
+            self.stage.start_again(name)
 
     def _read_deaths(self) -> set[str]:
         return {each.removesuffix(" died") for each in self._read if each.endswith(" died")}
