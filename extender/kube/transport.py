@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from extender.kube.api_request import ApiRequest, Lane
+from extender.kube.api_request import CONNECTIONS, ApiRequest, Lane
 from extender.kube.credentials import Access, Credential, TlsContexts
 from extender.kube.errors import ConfigurationProblem, Unavailable, failure
 from extender.logs import one_line
@@ -212,6 +212,7 @@ class CutResponse(aiohttp.ClientResponse):
 
 def _session(user_agent: str, headers: tuple[tuple[str, str], ...]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         # Compression costs more time than it saves inside a cluster, and the API server gzips if asked.
         headers=[
             ("User-Agent", user_agent),

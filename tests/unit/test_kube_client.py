@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.kube.api_client import KubeClient
-from extender.kube.api_request import Lane
+from extender.kube.api_request import CONNECTIONS, Lane
 from extender.kube.claim_store import ClaimStore
 from extender.kube.credentials import Access, Credential, PrivateFiles, TlsContexts, TokenFile, in_cluster_access
 from extender.kube.errors import (
@@ -451,7 +451,7 @@ def test_wish_for_patience_is_read(headers: dict[str, str], details: dict[str, i
 async def test_slow_claims_delay_neither_the_lease_nor_the_watches_nor_anything_else(
     server: FakeApiServer, client: KubeClient
 ) -> None:
-    """A hundred connections to a server are all that there are in one lane, and 300 claims want one each."""
+    """More claims than there are connections in one lane want one each: so many are under way, and no more."""
     pod = worker("a", node="n")
     claims, held = ClaimStore(client, by_label), asyncio.Semaphore(0)
 
@@ -459,15 +459,16 @@ async def test_slow_claims_delay_neither_the_lease_nor_the_watches_nor_anything_
         held.release()
         await asyncio.Event().wait()
 
-    server.fail(Where.WRITE, *[slow_write] * 300)
+    server.fail(Where.WRITE, *[slow_write] * 3 * CONNECTIONS)
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(claims.free(pod, None)) for _ in range(300)]
-        for _ in range(100):
+        waiting = [group.create_task(claims.free(pod, None)) for _ in range(3 * CONNECTIONS)]
+        for _ in range(CONNECTIONS):
             await held.acquire()
         async with asyncio.timeout(SOON):
             assert await LeaseStore(client, namespace="default", name="lease").read() is None
             await client.on(Lane.FEED).get_bytes(NODES_PATH)
             await client.get_bytes(NODES_PATH)
+        assert held.locked()
         for each in waiting:
             each.cancel()
 
