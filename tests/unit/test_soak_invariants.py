@@ -149,11 +149,11 @@ def test_a_process_may_warm_up_and_not_grow() -> None:
     """What counts is what it holds at least, early and late in its life."""
     steady = [60.0, 70.0, 80.0, 90.0, *[100.0] * 12]
     assert broken(*samples(*steady)) == set()
-    growing = [100.0 + 5.0 * number for number in range(20)]
+    growing = [100.0 + 7.0 * number for number in range(20)]
     assert broken(*samples(*growing)) == {Rule.FLAT}
     peak = [*[100.0] * 12, 300.0, *[100.0] * 6]
     assert broken(*samples(*peak)) == set()
-    files = [Sample(at=10.0 * n, program="serve-0", pid=7, resident_mib=60, files=20 + 10 * n) for n in range(20)]
+    files = [Sample(at=10.0 * n, program="serve-0", pid=7, resident_mib=60, files=20 + 15 * n) for n in range(20)]
     assert broken(*files) == {Rule.FLAT}
 
 
@@ -162,7 +162,7 @@ def test_a_process_that_grows_on_is_the_same_violation() -> None:
     keys = []
     for count in (20, 30):
         record = Record()
-        record.add(*samples(*[100.0 + 5.0 * number for number in range(count)]))
+        record.add(*samples(*[100.0 + 9.0 * number for number in range(count)]))
         keys.append([(each.rule, each.at) for each in invariants.flat(record)])
     assert keys[0] == keys[1]
     assert len(keys[0]) == 1

@@ -41,7 +41,7 @@ AFTERMATH = 15.0
 """What a fault excuses it excuses so long after its end: backoff, watches that begin again, queues."""
 LEADER_AFTERMATH = 20.0
 WARM_UP = 40.0
-"""A process that is younger still fills its caches."""
+"""A process that is younger still fills its caches, and in its first third it meets its first bursts."""
 GROWTH_MIB, GROWTH_FILES = 24.0, 60
 
 
@@ -142,7 +142,7 @@ def converged(record: Record) -> Iterator[Violation]:
 def flat(record: Record) -> Iterator[Violation]:
     """A process does not grow: once it is warm, neither its memory nor its open files do.
 
-    The first third after the warm-up is compared with the last third, by the least that each holds. What is told is
+    The middle third after the warm-up is compared with the last third, by the least that each holds. What is told is
     when its life began.
     """
     lives: dict[tuple[str, int], list[Sample]] = defaultdict(list)
@@ -153,7 +153,7 @@ def flat(record: Record) -> Iterator[Violation]:
         third = len(warm) // 3
         if third < 3:
             continue
-        early, late = warm[:third], warm[-third:]
+        early, late = warm[-2 * third : -third], warm[-third:]
         memory = min(each.resident_mib for each in late) - min(each.resident_mib for each in early)
         files = min(each.files for each in late) - min(each.files for each in early)
         if memory > GROWTH_MIB or files > GROWTH_FILES:
