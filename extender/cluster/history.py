@@ -8,6 +8,7 @@ words in which it is sent only when somebody reads it.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -28,8 +29,10 @@ log = logging.getLogger("warmnode.decisions")
 
 MOST_DECISIONS = 10_000
 MOST_BYTES = 10 * 1024 * 1024
-ENTRY_BYTES = 400
-"""What Python takes for an entry beside the characters of its line and its UID, measured."""
+ENTRY_BYTES = 64
+"""What Python takes for an entry beside the characters of its line, measured."""
+WAITING_BYTES = 200
+"""What it takes for a placement whose worker is not bound yet, measured."""
 
 
 class DecisionHistory:
@@ -51,10 +54,15 @@ class DecisionHistory:
         self._is_logged = is_logged
         self._most_decisions = most_decisions
         self._most_bytes = most_bytes
-        self._lines: dict[int, tuple[str, bytes]] = {}  # (UID, line) by a running number without gaps
-        self._first = 0
+        self._lines: deque[bytes] = deque()
+        self._first = 0  # the running number of the oldest line
         self._unbound: dict[str, int] = {}  # number of the last placement of each worker that is not bound yet
-        self.size_bytes = 0
+        self._line_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What all of it takes in memory, about."""
+        return self._line_bytes + ENTRY_BYTES * len(self._lines) + WAITING_BYTES * len(self._unbound)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -63,10 +71,11 @@ class DecisionHistory:
         """Remember a decision."""
         if self._is_logged():
             _tell("decision", decision.decision() if isinstance(decision, KeptPlacement) else decision)
-        number = self._first + len(self._lines)
-        self._put(number, decision)
+        line = encode_decision(decision)
         if isinstance(decision, KeptPlacement) and decision.uid:
-            self._unbound[decision.uid] = number
+            self._unbound[decision.uid] = self._first + len(self._lines)
+        self._lines.append(line)
+        self._line_bytes += len(line)
         self._keep_within_bounds()
 
     def bound(self, worker: Pod) -> PlacementDecision | None:
@@ -74,11 +83,13 @@ class DecisionHistory:
         number = self._unbound.pop(worker.uid, None) if worker.node is not None else None
         if number is None:
             return None
-        placement = decode_kept_placement(self._lines[number][1])
+        known = self._lines[number - self._first]
+        placement = decode_kept_placement(known)
         assert placement is not None  # noqa: S101 - only these wait
         after = round(max(0.0, (self.now() - placement.at).total_seconds()), 3)
         joined = msgspec.structs.replace(placement, node=worker.node, bound_after_seconds=after)
-        self._put(number, joined)
+        line = self._lines[number - self._first] = encode_decision(joined)
+        self._line_bytes += len(line) - len(known)
         self._keep_within_bounds()
         decision = joined.decision()
         if self._is_logged():
@@ -90,21 +101,16 @@ class DecisionHistory:
         a few more. Each is made when it is taken.
         """
         wanted = msgspec.json.encode(word)
-        found = [line for _, line in self._lines.values() if not word or wanted in line]
+        found = [line for line in self._lines if not word or wanted in line]
         return map(_as_sent, reversed(found) if latest_first else found)
-
-    def _put(self, number: int, decision: Kept) -> None:
-        known = self._lines.get(number)
-        line = encode_decision(decision)
-        self._lines[number] = decision.uid, line
-        self.size_bytes += len(line) - len(known[1]) if known else len(line) + len(decision.uid) + ENTRY_BYTES
 
     def _keep_within_bounds(self) -> None:
         while self._lines and (len(self._lines) > self._most_decisions or self.size_bytes > self._most_bytes):
-            uid, line = self._lines.pop(self._first)
-            self.size_bytes -= len(line) + len(uid) + ENTRY_BYTES
-            if self._unbound.get(uid) == self._first:
-                del self._unbound[uid]
+            line = self._lines.popleft()
+            self._line_bytes -= len(line)
+            placement = decode_kept_placement(line) if self._unbound else None
+            if placement is not None and self._unbound.get(placement.uid) == self._first:
+                del self._unbound[placement.uid]
             self._first += 1
 
 

@@ -6,7 +6,6 @@ Owns these values and their JSON form, which docs/explain.md describes. Decides 
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import zip_longest
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -57,7 +56,8 @@ class PlacementDecision(Remembered, frozen=True, kw_only=True, rename="camel", o
 class KeptPlacement(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A `PlacementDecision` as it is made and kept, a row of flat values: it is made while a scheduler waits.
 
-    ``nodes`` are the best, with their ``ranks``; ``key_uses`` and ``in_window`` are empty where the worker has no key.
+    ``nodes`` are the best, with their ``ranks``; the key could choose those up to rank ``reach``. ``key_uses`` is empty
+    where the worker has no key.
     """
 
     at: ZonedTime
@@ -71,13 +71,13 @@ class KeptPlacement(Struct, frozen=True, kw_only=True, array_like=True, gc=False
     nodes: tuple[str, ...]
     ranks: tuple[int, ...]
     key_uses: tuple[float, ...] = ()
-    in_window: tuple[bool, ...] = ()
+    reach: int = 0
     node: str | None = None
     bound_after_seconds: float | None = None
 
     def decision(self) -> PlacementDecision:
         """Give it as it is sent and written."""
-        best = zip_longest(self.nodes, self.ranks, self.key_uses, self.in_window)
+        uses = self.key_uses or (0.0,) * len(self.nodes)
         return PlacementDecision(
             at=self.at,
             namespace=self.namespace,
@@ -88,8 +88,8 @@ class KeptPlacement(Struct, frozen=True, kw_only=True, array_like=True, gc=False
             shadow=self.shadow,
             candidates=self.candidates,
             best=tuple(
-                RankedNode(node=node, rank=rank, key_uses=uses or 0, in_window=inside or False)
-                for node, rank, uses, inside in best
+                RankedNode(node=node, rank=rank, key_uses=of_key, in_window=rank <= self.reach)
+                for node, rank, of_key in zip(self.nodes, self.ranks, uses, strict=True)
             ),
             node=self.node,
             bound_after_seconds=self.bound_after_seconds,

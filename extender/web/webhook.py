@@ -131,7 +131,7 @@ class Webhook:
                 nodes=names,
                 ranks=ranks,
                 key_uses=tuple([round(each * 100) / 100 for each in affinity.workers(names, now)]) if affinity else (),
-                in_window=tuple(map(affinity.reach.__ge__, ranks)) if affinity else (),
+                reach=affinity.reach if affinity else 0,
             )
         )
         if log.isEnabledFor(logging.DEBUG):

@@ -170,7 +170,7 @@ def test_a_decision_is_one_line_and_reads_back(decision: PlacementDecision | Evi
 def test_a_placement_is_read_as_it_was_decided() -> None:
     """It is kept as a row of values; with a key each node says how much it was used, and whether it could choose it."""
     history = DecisionHistory(now=lambda: NOW)
-    row = msgspec.structs.replace(placement(), key="acme", key_uses=(1.5, 0.0), in_window=(True, False))
+    row = msgspec.structs.replace(placement(), key="acme", key_uses=(1.5, 0.0), reach=1)
     history.add(row)
     (found,) = map(decode_decision, history.lines())
     assert isinstance(found, PlacementDecision)
