@@ -75,12 +75,9 @@ def why_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime) -> 
     1. reports idle; 2. not claimed; 3. not terminating; 4. Ready, and on this machine; 5. its node may be used:
     ``barred`` says why it may not, leaving or not heard of.
     """
-    return why_idle_not_claimable(worker, barred, now) if reports_idle(worker, now) else SkipReason.BUSY
-
-
-def why_idle_not_claimable(worker: Pod, barred: SkipReason | None, now: datetime) -> SkipReason | None:
-    """`why_not_claimable` for a worker that reports idle."""
-    if worker.claim is not None and is_claimed(worker, now):
+    if not reports_idle(worker, now):
+        return SkipReason.BUSY
+    if is_claimed(worker, now):
         return SkipReason.CLAIMED
     if worker.terminating:
         return SkipReason.TERMINATING
@@ -139,7 +136,7 @@ def why_idle_not_reapable(worker: Pod, asked: RulesNow) -> SkipReason | None:
             return keeps
     if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, asked.now):
         return SkipReason.DO_NOT_DISRUPT
-    since = idle_since(worker)
+    since = worker.idle_since if worker.claim is None and worker.claim_ended is None else idle_since(worker)
     if since is None or since >= asked.idle_before:
         return SkipReason.IDLE_TOO_SHORT
     if worker.created >= asked.made_before:

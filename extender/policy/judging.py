@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import attrgetter
 
+from msgspec import structs
+
 from extender.model import Pod, SkipReason
 from extender.policy.brakes import holds_up
 from extender.policy.claims import claimable_on
@@ -174,7 +176,8 @@ class _Aftermath:
         if not self._lost:
             return assessed
         return [
-            replace(each, others=each.others - lost) if (lost := self._lost[each.node]) else each for each in assessed
+            structs.replace(each, others=each.others - lost) if (lost := self._lost[each.node]) else each
+            for each in assessed
         ]
 
 

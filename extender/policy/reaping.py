@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from math import inf
 from typing import TypeAlias, TypeVar
 
+import msgspec
+from msgspec import Struct
+
 from extender.model import FOREVER, OrderKey, Pod, SkipReason
 from extender.policy.defaults import ReapRules
-from extender.policy.idleness import RulesNow, idle_since, is_claimed, why_idle_not_claimable, why_idle_not_reapable
+from extender.policy.idleness import RulesNow, idle_since, is_claimed, why_idle_not_reapable
 
 T = TypeVar("T")
 
@@ -61,8 +64,7 @@ class Skips(Mapping[str, SkipReason]):
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assessment:
+class Assessment(Struct, frozen=True, kw_only=True, gc=False):
     """One node as a pass sees it, for one pool.
 
     ``reapable`` are the workers that may go, in any order, ``uncounted`` the UIDs of those among them that the floor
@@ -80,7 +82,7 @@ class Assessment:
     claimable: int
     waiting: int = 0
     uncounted: frozenset[str] = frozenset()
-    skipped: Mapping[SkipReason, Sequence[Pod]] = field(default_factory=dict)
+    skipped: Mapping[SkipReason, Sequence[Pod]] = msgspec.field(default_factory=dict)
     keeps: bool = False
     others: int = 0
     idle: int = 0
@@ -137,9 +139,15 @@ def assess_node(
             busy += not is_held
             keeps = keeps or not worker.terminating
             continue
-        is_counted = why_idle_not_claimable(worker, barred, asked.now) is None
-        if is_counted:
-            claimable += 1
+        # Nothing of `why_not_claimable`: with a call for each of 100,000 workers a pass takes 7 ms more
+        is_counted = not (
+            barred is not None
+            or worker.ready_since is None
+            or worker.terminating
+            or worker.old_machine
+            or (worker.claim is not None and is_claimed(worker, asked.now))
+        )
+        claimable += is_counted
         reason = why_idle_not_reapable(worker, asked)
         if reason is None and not is_leaving:
             reason = stays

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import timedelta
 from math import inf
 from random import Random
@@ -12,6 +11,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extender.model import FOREVER, Departure, Pod, ScaleIn, SkipReason
 from extender.policy.ages import order_key
@@ -22,6 +22,7 @@ from tests.builders import NOW, claim, minutes_ago, node, plan_evictions, worker
 
 IDLE = minutes_ago(10)
 RULES = ReapRules()
+NOW_ASKED = RulesNow.of(RULES, NOW)
 
 
 def assessed(
@@ -296,6 +297,25 @@ def test_claimable_conditions(candidate: Pod, barred: SkipReason | None, reason:
     assert why_not_claimable(candidate, barred, NOW) is reason
 
 
+@given(
+    st.builds(
+        worker,
+        idle_since=st.sampled_from([None, IDLE]),
+        ready_since=st.sampled_from([None, minutes_ago(30)]),
+        terminating=st.booleans(),
+        old_machine=st.booleans(),
+        claim=st.sampled_from([None, claim(expires=minutes_ago(1)), claim(expires=NOW + timedelta(minutes=1))]),
+    ),
+    st.sampled_from([None, SkipReason.LEAVING_NODE, SkipReason.NODE_NOT_HEARD_OF]),
+)
+def test_the_floor_counts_who_can_be_claimed(candidate: Pod, barred: SkipReason | None) -> None:
+    """Of a node's workers exactly those."""
+    found = assess_node(
+        node="n", order_key=order_key(node("n"), None), barred=barred, workers=[candidate], others=0, asked=NOW_ASKED
+    )
+    assert found.claimable == (why_not_claimable(candidate, barred, NOW) is None)
+
+
 pods = st.builds(
     worker,
     st.integers(0, 10_000).map(lambda number: f"w{number}"),
@@ -373,7 +393,7 @@ def test_plan_ignores_input_order(
 ) -> None:
     """The same nodes, and the same workers on each, in another order give the same plan."""
     found = cluster(drawn)
-    mixed = [replace(each, reapable=tuple(random.sample(each.reapable, len(each.reapable)))) for each in found]
+    mixed = [structs.replace(each, reapable=tuple(random.sample(each.reapable, len(each.reapable)))) for each in found]
     random.shuffle(mixed)
     assert plan_evictions(found, limit) == plan_evictions(mixed, limit)
 
