@@ -129,15 +129,15 @@ class CallWatch:
         Times to come were written by a clock that is wrong, and count as none: they would hide any silence for so long.
         With a clock that is off here the times in the Lease mean nothing, and none is written.
         """
-        now = self.clock.moment()
-        limit = now.now + CLOCK_TOLERANCE
-        self._last_call_anywhere = _latest(limit, self._last_call_anywhere, self._last_call)
-        if self._last_refusal is not None and self._last_refusal.at > limit:
-            self._last_refusal = None
         try:
             stored = await self.lease.read()
             if self.clock.is_off:
                 return f"the clock here is {self.clock.told_off}"
+            now = self.clock.moment()
+            limit = now.now + CLOCK_TOLERANCE
+            self._last_call_anywhere = _latest(limit, self._last_call_anywhere, self._last_call)
+            if self._last_refusal is not None and self._last_refusal.at > limit:
+                self._last_refusal = None
             known = None if stored is None else webhook_record_from(stored)
             if known is not None:
                 self._last_call_anywhere = _latest(limit, self._last_call_anywhere, known.last_call)

@@ -77,7 +77,7 @@ class KeptPlacement(Struct, frozen=True, kw_only=True, array_like=True, gc=False
 
     def decision(self) -> PlacementDecision:
         """Give it as it is sent and written."""
-        uses = self.key_uses or (0.0,) * len(self.nodes)
+        uses = self.key_uses or (0,) * len(self.nodes)
         return PlacementDecision(
             at=self.at,
             namespace=self.namespace,
@@ -88,7 +88,7 @@ class KeptPlacement(Struct, frozen=True, kw_only=True, array_like=True, gc=False
             shadow=self.shadow,
             candidates=self.candidates,
             best=tuple(
-                RankedNode(node=node, rank=rank, key_uses=of_key, in_window=rank <= self.reach)
+                RankedNode(node=node, rank=rank, key_uses=of_key or 0, in_window=rank <= self.reach)
                 for node, rank, of_key in zip(self.nodes, self.ranks, uses, strict=True)
             ),
             node=self.node,

@@ -136,6 +136,7 @@ def why_idle_not_reapable(worker: Pod, asked: RulesNow) -> SkipReason | None:
             return keeps
     if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, asked.now):
         return SkipReason.DO_NOT_DISRUPT
+    # most have had no claim: a call less for each of 100,000 workers
     since = worker.idle_since if worker.claim is None and worker.claim_ended is None else idle_since(worker)
     if since is None or since >= asked.idle_before:
         return SkipReason.IDLE_TOO_SHORT

@@ -139,7 +139,7 @@ def assess_node(
             busy += not is_held
             keeps = keeps or not worker.terminating
             continue
-        # Nothing of `why_not_claimable`: with a call for each of 100,000 workers a pass takes 7 ms more
+        # The conditions of `why_not_claimable`: with a call for each of 100,000 workers a pass takes 7 ms more
         is_counted = not (
             barred is not None
             or worker.ready_since is None

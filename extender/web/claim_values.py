@@ -54,7 +54,7 @@ class StillChanging(Exception):
 
 
 class ClockOff(Exception):
-    """The clock here is wrong, as the text says: when claims end is not known, so none is made or prolonged."""
+    """The clock here is off by what the text says: when claims end is not known, so none is made or prolonged."""
 
 
 class NobodyWaits(Exception):

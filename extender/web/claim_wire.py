@@ -156,7 +156,7 @@ def claim_refusal(error: Exception) -> CallRefused:
         case StillChanging():
             return unavailable("workers changed under each attempt; try again", reason=Reason.CHANGING)
         case ClockOff():
-            return unavailable(f"{error}, so when claims end is not known")
+            return unavailable(f"the clock here is {error}, so when claims end is not known")
         case NobodyWaits():
             return unavailable("the caller has hung up; nothing was claimed", reason=Reason.CALLER_GONE)
         case Stopping():

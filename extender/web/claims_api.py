@@ -160,7 +160,7 @@ class ClaimsApi:
         if not self.state.synced:
             raise unavailable("nodes, pods and ledger are not loaded yet", reason=Reason.NOT_SYNCED)
         if verb in (Verb.CREATE, Verb.UPDATE) and self.clock.is_off:
-            raise claim_refusal(ClockOff(f"the clock here is {self.clock.told_off}"))
+            raise ClockOff(self.clock.told_off)
         return ClaimCall(
             caller=caller,
             path=request.path,

@@ -17,6 +17,7 @@ from extender.model import SkipReason
 from extender.policy.claims import PoolClaims, use_on
 from extender.telemetry import Figure, Metrics
 from extender.web.api_bodies import WantedBody
+from extender.web.claim_values import ClockOff
 from extender.web.waiting_claims import Lines
 
 NODES_BETWEEN_YIELDS = 50
@@ -47,15 +48,19 @@ class WantedWorkers:
             await asyncio.sleep((LASTS if self._at is None else EVERY).total_seconds())
 
     async def of(self, pool: str, settings: PoolClaims) -> WantedBody:
-        """Say how many workers a pool should have now."""
+        """Say how many workers a pool should have now. Raises ClockOff: idle ones would look busy, and more be made."""
+        if self.clock.is_off:
+            raise ClockOff(self.clock.told_off)
         if self._at is None or self.clock.steady() - self._at >= LASTS:
             await self.count()
         return self._wanted(pool, settings)
 
     async def count(self) -> None:
-        """Look at all nodes, a few at a time."""
+        """Look at all nodes, a few at a time. With a clock that is off nothing is learnt."""
         counts: Counter[tuple[str, SkipReason]] = Counter()
         now = self.clock.moment()
+        if self.clock.is_off:
+            return
         for position, name in enumerate(list(self.state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
@@ -64,7 +69,7 @@ class WantedWorkers:
 
     def figures(self, metrics: Metrics) -> Iterator[Figure]:
         """Give what is shown of each pool: the workers as of the last look, the calls that wait as of now."""
-        if self._at is None:
+        if self._at is None or self.clock.is_off:
             return
         for pool in sorted({*self.listed(), *self.state.where.pool_names(), *self.lines.pools()}):
             settings = self.settings(pool)

@@ -111,7 +111,7 @@ class Desk:
         self.server = server
         self.now = NOW
         self.skew: timedelta | None = None
-        self.held_skew: timedelta | None = None
+        self.jump: timedelta | None = None  # the skew, for all who are asked after the call was let in
         self.settings: dict[str, PoolClaims | None] = {}
         self.unlisted = SETTINGS
         self.rbac = Rbac()
@@ -124,11 +124,11 @@ class Desk:
         self.follows = True
         server.store.listeners.append(self._follow)
         numbers = iter(range(1000))
-        clock = clock_of(lambda: self.now)
+        clock = replace(clock_of(lambda: self.now), skew=lambda: self.jump)
         held = HeldClaims(
             state=self.state,
             claims=ClaimStore(client, by_label),
-            clock=replace(clock, skew=lambda: self.held_skew),
+            clock=clock,
             lost_race=self.metrics.claim_lost_races.inc,
         )
         self.knows_now = True
@@ -727,6 +727,22 @@ async def test_wanted_are_those_in_use_those_that_are_waited_for_and_the_spare_o
     call.cancel()
 
 
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_with_a_wrong_clock_nobody_is_told_how_many_are_wanted(desk: Desk, hours: int) -> None:
+    """Idle workers would look busy to it, and one more be made for each: the gauge goes, and what was counted stays."""
+    desk.worker("idle")
+    desk.worker("busy", idle=None)
+    assert (await desk.call("GET", WANTED))[1]["wanted"] == 1
+    desk.now, desk.jump = NOW + timedelta(hours=hours), timedelta(hours=-hours)
+    status, body, _ = await desk.call("GET", WANTED)
+    assert (status, body["reason"]) == (503, "unavailable")
+    await desk.wanted.count()
+    assert list(desk.wanted.figures(desk.metrics)) == []
+    desk.now, desk.jump = NOW, timedelta()
+    figures = {each.metric.name: each.value for each in desk.wanted.figures(desk.metrics)}
+    assert figures["warmnode_pool_wanted_workers"] == 1
+
+
 async def test_nothing_is_wanted_before_everything_is_loaded(desk: Desk) -> None:
     """Who follows the gauge would take away what is in use: after a restart it is not there until it is right."""
     desk.state.synced = False
@@ -1243,7 +1259,7 @@ async def test_a_claim_for_which_the_clock_jumps_while_the_call_is_under_way_is_
     """All that was claimed by others would look as if it were free."""
     desk.worker("a")
     before = desk.meta("a")
-    desk.held_skew = timedelta(seconds=-60)
+    desk.jump = timedelta(seconds=-60)
     status, body = await desk.claim()
     assert (status, body["reason"]) == (503, "unavailable")
     assert "60 s ahead" in body["detail"]

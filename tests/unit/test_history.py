@@ -159,6 +159,26 @@ def test_a_worker_without_a_node_or_without_an_answer_is_joined_with_nothing() -
     assert history.bound(worker("other", node="a")) is None
 
 
+def test_after_others_were_forgotten_the_right_ones_are_joined() -> None:
+    """The oldest and the newest that wait."""
+    history = DecisionHistory(now=lambda: NOW, most_decisions=3)
+    for number in range(8):
+        history.add(placement(f"w{number}"))
+    for name in ("w5", "w7"):
+        history.bound(worker(name, node="b"))
+    found = [decode_decision(line) for line in history.lines()]
+    assert [(each.pod, each.node) for each in found if isinstance(each, PlacementDecision)] == [
+        ("w5", "b"),
+        ("w6", None),
+        ("w7", "b"),
+    ]
+
+
+def test_what_says_nothing_is_left_out() -> None:
+    """Of a worker without a key each node has its rank only."""
+    assert b'{"node":"a","rank":1}' in encode_decision(placement().decision())
+
+
 @pytest.mark.parametrize("decision", [placement().decision(), eviction()])
 def test_a_decision_is_one_line_and_reads_back(decision: PlacementDecision | EvictionDecision) -> None:
     """With its kind in it."""

@@ -300,7 +300,7 @@ def test_claimable_conditions(candidate: Pod, barred: SkipReason | None, reason:
 @given(
     st.builds(
         worker,
-        idle_since=st.sampled_from([None, IDLE]),
+        idle_since=st.sampled_from([None, IDLE, NOW + FUTURE_TOLERANCE, NOW + FUTURE_TOLERANCE * 1.1]),
         ready_since=st.sampled_from([None, minutes_ago(30)]),
         terminating=st.booleans(),
         old_machine=st.booleans(),

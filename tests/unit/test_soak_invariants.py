@@ -146,14 +146,16 @@ def test_ages_only_grow() -> None:
 
 
 def test_a_process_may_warm_up_and_not_grow() -> None:
-    """What counts is what it holds at least, early and late in its life."""
+    """What counts is what it holds at least, in the middle of its life and late: its first third is not looked at."""
     steady = [60.0, 70.0, 80.0, 90.0, *[100.0] * 12]
     assert broken(*samples(*steady)) == set()
+    bursts = [60.0] * 8 + [110.0] * 16
+    assert broken(*samples(*bursts)) == set()
     growing = [100.0 + 7.0 * number for number in range(20)]
     assert broken(*samples(*growing)) == {Rule.FLAT}
     peak = [*[100.0] * 12, 300.0, *[100.0] * 6]
     assert broken(*samples(*peak)) == set()
-    files = [Sample(at=10.0 * n, program="serve-0", pid=7, resident_mib=60, files=20 + 15 * n) for n in range(20)]
+    files = [Sample(at=10.0 * n, program="serve-0", pid=7, resident_mib=60, files=20 + 40 * n) for n in range(20)]
     assert broken(*files) == {Rule.FLAT}
 
 

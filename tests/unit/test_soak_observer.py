@@ -192,6 +192,8 @@ def test_a_key_of_somebody_else_stays_in_the_ledger(watched: Watched) -> None:
     watched.observer.ledger(0.0, "DELETED", ledger())
     watched.observer.ledger(0.0, "ADDED", ledger(**{FOREIGN_KEY: "x"}))
     assert watched.facts(ForeignChanged) == []
+    watched.observer.others_take_ledger()
+    watched.observer.others_leave_ledger()
     watched.observer.ledger(0.0, "MODIFIED", ledger(u="1"))
     assert len(watched.facts(ForeignChanged)) == 1
 

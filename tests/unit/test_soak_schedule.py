@@ -44,3 +44,4 @@ def test_sessions_are_as_many_at_once_as_asked_for() -> None:
     sessions = plan_sessions(at_once=10, seed=1, until=3600)
     assert 9 < sum(each.work for each in sessions) / 3600 < 11
     assert max(each.work for each in sessions) <= LONGEST_SESSION
+    assert plan_sessions(at_once=0, seed=1, until=3600) == ()

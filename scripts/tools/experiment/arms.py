@@ -24,6 +24,9 @@ class Claim(StrEnum):
     """`warmnode serve` hands one out: its claim API, with the model as the cache key."""
 
 
+WARMNODE = "extender"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """One set of rules.
@@ -40,7 +43,7 @@ class Arm:
     reaper: bool = False
     cache_key: Mapping[str, object] | None = None
     binary: str = "kube-scheduler"
-    program: str = "extender"
+    program: str = WARMNODE
 
 
 OLDER_SCHEDULER = "kube-scheduler-1.34"

@@ -13,7 +13,7 @@ from statistics import median
 
 from scripts.tools.benchmarks.figures import shown
 from scripts.tools.benchmarks.report import Table, with_section
-from scripts.tools.experiment.arms import ARMS
+from scripts.tools.experiment.arms import ARMS, WARMNODE
 from scripts.tools.experiment.conditions import SAMPLE_SECONDS
 from scripts.tools.experiment.goals import BASE, Measured, Point, goals, over
 from scripts.tools.experiment.measures import Figures, figures, quick_binds, why_disturbed
@@ -113,9 +113,12 @@ def _ratio(ratios: Sequence[float]) -> str:
 
 
 def _panel(title: str, measured: Measured) -> Panel:
-    """One plot: a point for each run, and a line through each arm's medians from one consolidateAfter to the next."""
+    """One plot: a point for each run, and a line through each arm's medians from one consolidateAfter to the next.
+
+    What nobody can set, as the rule that was dropped, is in the tables only.
+    """
     series = []
-    for arm in dict.fromkeys(arm for _, _, arm in measured):
+    for arm in dict.fromkeys(arm for _, _, arm in measured if ARMS[arm].program == WARMNODE):
         runs = [list(runs.values()) for (_, _, of), runs in measured.items() if of == arm]
         series.append(
             Series(

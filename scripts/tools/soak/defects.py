@@ -98,6 +98,11 @@ def _no_floor() -> None:
     _wrap("extender.policy.judging", "planning", wrapped)
 
 
+def _owner_ignored() -> None:
+    """A worker may go whoever would make a new one."""
+    _replace("extender.policy.idleness", "why_owner_keeps", lambda *_: None)
+
+
 def _ledger_overwritten() -> None:
     """Each replica writes what it thinks, and it thinks that all nodes are new."""
 
@@ -170,6 +175,11 @@ DEFECTS: Mapping[str, Defect] = {
         caught_by=Rule.ACCEPTED_WORK,
         build_in=_not_asked_again,
         faults=("latency",),
+    ),
+    "owner-ignored": Defect(
+        says="an owner that makes a new worker keeps none",
+        caught_by=Rule.OWNED,
+        build_in=_owner_ignored,
     ),
     "claim-without-version": Defect(
         says="a claim names no resourceVersion",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from random import Random
 
 from scripts.tools.controlplane import ApiError, Component
@@ -62,11 +63,7 @@ def _killed(whose: Callable[[Scene], str]) -> Callable[[Scene], End]:
         name = whose(scene)
         scene.stage.programs[name].kill()
 
-        def end() -> None:
-            if scene.stage.programs[name].exit_code is not None:  # another fault may have begun and ended meanwhile
-                scene.stage.start_again(name)
-
-        return end
+        return lambda: scene.stage.start_again(name)
 
     return begin
 
@@ -118,8 +115,11 @@ def _authority_replaced(scene: Scene) -> End:
 
 def _ledger_deleted(scene: Scene) -> End:
     scene.observer.others_take_ledger()
-    with suppress(ApiError):
+    try:
         scene.stage.plane.api("DELETE", LEDGER_PATH)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            scene.observer.others_leave_ledger()
     return lambda: _note_key(scene)
 
 

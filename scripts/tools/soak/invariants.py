@@ -42,7 +42,8 @@ AFTERMATH = 15.0
 LEADER_AFTERMATH = 20.0
 WARM_UP = 40.0
 """A process that is younger still fills its caches, and in its first third it meets its first bursts."""
-GROWTH_MIB, GROWTH_FILES = 24.0, 60
+GROWTH_MIB, GROWTH_FILES = 24.0, 150
+"""Two lanes of connections to the API server may fill in a burst, and connections of callers come and go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

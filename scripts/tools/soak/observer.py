@@ -78,9 +78,14 @@ class Observer:
             self._others_delete.add(pod)
 
     def others_take_ledger(self) -> None:
-        """Know that the ledger is about to be deleted or replaced by somebody else."""
+        """Know that the ledger is about to be deleted by somebody else. What was heard of it before may come after."""
         with self._lock:
             self._others_took_ledger = True
+
+    def others_leave_ledger(self) -> None:
+        """Know that nothing came of it."""
+        with self._lock:
+            self._others_took_ledger = False
 
     def missed(self) -> None:
         """Know that a watch was interrupted: what it said before is not compared with what it will say."""

@@ -60,6 +60,8 @@ def plan_jobs(*, at_once: float, burst: int, seed: int, until: float) -> tuple[T
 
 def plan_sessions(*, at_once: float, seed: int, until: float) -> tuple[Task, ...]:
     """Plan what the Deployment's workers do: longer work in longer waves, ``at_once`` at a time on average."""
+    if not at_once:
+        return ()
     rate = at_once / SESSION_SECONDS
     waves = Traffic(rate=rate, work=SESSION_SECONDS, period=SESSION_WAVE_SECONDS, swing=0.9)
     return arrivals(waves, seed, until)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import http.client
 import json
 import sys
+import threading
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +119,7 @@ def configuration(namespace: str, *, spare: int) -> Json:
         "name": FLEET,
         "namespaces": [namespace],
         "selector": {"matchLabels": {"warmnode.dev/pool": FLEET}},
-        "reap": {"interval": f"{PASS_SECONDS}s"},
+        "reap": {**reap, "floor": 1},
         "deletionCost": {"settle": "3s"},
         "claims": {"spare": spare},
     }
@@ -141,6 +143,7 @@ class Stage:
         self.spare = spare
         self._defect = defect
         self._launches: dict[str, Launch] = {}
+        self._starting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         flags: dict[str, Any] = {
             "apiserver_flags": ("--etcd-compaction-interval=30s",),  # after a restart, watches begin too early: 410
             "kwok_flags": ("--node-lease-duration-seconds=12",),  # so long it waits for nodes of one that was killed
@@ -190,11 +193,14 @@ class Stage:
         new.replace(self.config_file)
 
     def start_again(self, name: str) -> None:
-        """Start a program that has ended, and do not wait until it is ready."""
-        if name in self._launches:
-            self._warmnode.start(self._launches[name])
-        else:
-            self.plane.restart(name)
+        """Start a program that has ended, unless somebody else did. Waits for one of the control plane to be ready."""
+        with self._starting[name]:
+            if self.programs[name].exit_code is None:
+                return
+            if name in self._launches:
+                self._warmnode.start(self._launches[name])
+            else:
+                self.plane.restart(name)
 
     def create_ledger(self) -> None:
         """Create the ledger as somebody else would: with a key of his own."""
