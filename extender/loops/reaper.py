@@ -154,7 +154,7 @@ class Reaper:
             held=self._holds.held(self.clock.steady()),
             paused={} if is_clock_off else await self._paused(pools),
             budgets=budgets,
-            seen=self._seen,
+            seen=Seen() if is_clock_off else self._seen,  # what is noted has a date
             is_clock_off=is_clock_off,
         )
 

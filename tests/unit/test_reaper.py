@@ -669,6 +669,21 @@ def stuck_nodes(scene: Scene, reason: str) -> float | None:
     return scene.metrics.registry.get_sample_value("warmnode_stuck_nodes", {"reason": reason})
 
 
+async def test_when_a_node_fell_empty_is_not_taken_from_a_clock_that_is_off() -> None:
+    """One that is slow would make it stuck at once, and another node would be emptied too."""
+    scene = Scene(floor=3)
+    managed(scene)
+    assert await scene.one_pass() == []
+    scene.state.delete_pod(worker("w-new", node="new"))
+    scene.reaping = pool(floor=0)
+    scene.ahead = timedelta(hours=-2)
+    await scene.one_pass()
+    scene.ahead = timedelta()
+    assert await scene.one_pass() == []
+    scene.now += timedelta(minutes=2)
+    assert await scene.one_pass() == ["w-mid"]
+
+
 async def test_node_that_this_process_emptied_uses_the_budget_although_karpenter_has_not_noted_it() -> None:
     """The NodeClaim says Consolidatable for an hour; the worker went a moment ago. After two minutes it is stuck."""
     scene = Scene(floor=0)
