@@ -147,22 +147,22 @@ def test_ages_only_grow() -> None:
 
 def test_a_process_may_warm_up_and_not_grow() -> None:
     """What counts is what it holds at least, in the middle of its life and late: its first third is not looked at."""
-    steady = [60.0, 70.0, 80.0, 90.0, *[100.0] * 12]
+    steady = [60.0, 70.0, 80.0, 90.0, *[100.0] * 18]
     assert broken(*samples(*steady)) == set()
-    bursts = [60.0] * 8 + [110.0] * 16
+    bursts = [60.0] * 14 + [110.0] * 16
     assert broken(*samples(*bursts)) == set()
-    growing = [100.0 + 7.0 * number for number in range(20)]
+    growing = [100.0 + 7.0 * number for number in range(26)]
     assert broken(*samples(*growing)) == {Rule.FLAT}
-    peak = [*[100.0] * 12, 300.0, *[100.0] * 6]
+    peak = [*[100.0] * 18, 300.0, *[100.0] * 6]
     assert broken(*samples(*peak)) == set()
-    files = [Sample(at=10.0 * n, program="serve-0", pid=7, resident_mib=60, files=20 + 40 * n) for n in range(20)]
+    files = [Sample(at=10.0 * n, program="serve-0", pid=7, resident_mib=60, files=20 + 40 * n) for n in range(26)]
     assert broken(*files) == {Rule.FLAT}
 
 
 def test_a_process_that_grows_on_is_the_same_violation() -> None:
     """Looked at later it grew more; that is no second one."""
     keys = []
-    for count in (20, 30):
+    for count in (26, 36):
         record = Record()
         record.add(*samples(*[100.0 + 9.0 * number for number in range(count)]))
         keys.append([(each.rule, each.at) for each in invariants.flat(record)])
@@ -172,7 +172,7 @@ def test_a_process_that_grows_on_is_the_same_violation() -> None:
 
 def test_a_restart_begins_a_new_life() -> None:
     """Two processes of one program are not compared."""
-    assert broken(*samples(*[50.0] * 20), *samples(*[150.0] * 20, pid=8)) == set()
+    assert broken(*samples(*[50.0] * 26), *samples(*[150.0] * 26, pid=8)) == set()
 
 
 def test_what_is_told_as_it_is_found() -> None:

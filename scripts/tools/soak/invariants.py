@@ -40,8 +40,8 @@ each may be kept waiting by a busy machine as long as the longest that was measu
 AFTERMATH = 15.0
 """What a fault excuses it excuses so long after its end: backoff, watches that begin again, queues."""
 LEADER_AFTERMATH = 20.0
-WARM_UP = 40.0
-"""A process that is younger still fills its caches, and in its first third it meets its first bursts."""
+WARM_UP = 100.0
+"""A process that is younger still fills its caches, and meets its first wave of each kind of work."""
 GROWTH_MIB, GROWTH_FILES = 24.0, 150
 """Two lanes of connections to the API server may fill in a burst, and connections of callers come and go."""
 
