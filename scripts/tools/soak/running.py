@@ -38,6 +38,8 @@ KARPENTER_SECONDS = 90.0
 """So much longer it takes with Karpenter: it looks at an empty node every ten seconds, and once more after fifteen."""
 LOOK_EACH, CHECK_EACH = 3.0, 10.0
 KILLED = -9
+REFUSES_CONFIG = 2
+"""What starts while the configuration is broken says so and ends, and whoever started it does so again."""
 NAP_SECONDS, STARVED_SECONDS = 0.02, 0.02
 
 
@@ -222,14 +224,14 @@ class Soak:
             self._suspected = set(found)
 
     def _sample(self) -> list[str]:
-        """Look at all processes. Gives the names of those that are not warmnode's and ended by themselves, as one does
-        that cannot renew its Lease.
+        """Look at all processes. Gives the names of those to start again: what is not warmnode's and ended by itself, as
+        one does that cannot renew its Lease, and what refused a broken configuration.
         """
         at, ended = self.timing.now(), []
         for name, program in self.stage.programs.items():
             code, is_ours = program.exit_code, name in self.stage.replicas
             if code is not None:
-                if code != KILLED and not is_ours:
+                if code == REFUSES_CONFIG or (code != KILLED and not is_ours):
                     ended.append(name)
                 elif code != KILLED and name not in self._read_deaths():
                     self.record.add(Mishap(at=at, program=name, what=f"ended with code {code}"))
@@ -245,8 +247,8 @@ class Soak:
         return ended
 
     def _start_again(self, name: str) -> None:
-        self.counts["othersEnded"] += 1
-        self.tell(f"{name} ended by itself: starting it again")
+        self.counts["startedAgain"] += 1
+        self.tell(f"{name} ended: starting it again")
         with suppress(ControlPlaneError, OSError):  # not ready yet: the API server may be down
             self.stage.start_again(name)
 
