@@ -224,8 +224,8 @@ class Soak:
             self._suspected = set(found)
 
     def _sample(self) -> list[str]:
-        """Look at all processes. Gives the names of those to start again: what is not warmnode's and ended by itself, as
-        one does that cannot renew its Lease, and what refused a broken configuration.
+        """Look at all processes. Gives the names of those to start again: what is not warmnode's and ended by itself,
+        as one does that cannot renew its Lease, and what refused a broken configuration.
         """
         at, ended = self.timing.now(), []
         for name, program in self.stage.programs.items():
