@@ -736,6 +736,7 @@ async def test_with_a_wrong_clock_nobody_is_told_how_many_are_wanted(desk: Desk,
     desk.now, desk.jump = NOW + timedelta(hours=hours), timedelta(hours=-hours)
     status, body, _ = await desk.call("GET", WANTED)
     assert (status, body["reason"]) == (503, "unavailable")
+    assert "the clock here is 7200 s" in body["detail"]
     await desk.wanted.count()
     assert list(desk.wanted.figures(desk.metrics)) == []
     desk.now, desk.jump = NOW, timedelta()

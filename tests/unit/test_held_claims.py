@@ -40,8 +40,10 @@ class Store:
         self._outcomes = list(outcomes)
         self.there = there
         self.writes = 0
+        self.asked_for: list[tuple[str | None, str | None]] = []
 
     async def find(self, key: str | None, namespace: str | None) -> list[FoundPod]:
+        self.asked_for.append((key, namespace))
         return []
 
     async def as_of(self, pod: Pod, version: str) -> FoundPod | None:
@@ -124,6 +126,14 @@ async def test_a_claim_goes_with_its_worker(what: str) -> None:
     """Also where the worker was known a moment before."""
     with pytest.raises(NoSuchClaim):
         await CHANGES[what](held(Store(GONE)))
+
+
+async def test_the_api_server_is_asked_for_what_is_wanted_and_no_more() -> None:
+    """In the pool's namespace: of a claimant what has its label, of a user what has any."""
+    store, settings = Store(None), dataclasses.replace(SETTINGS, namespace="analytics")
+    assert await held(store).of(CLAIMANT, settings, ask=True) == []
+    assert await held(store).by_user(CLAIM.user, CLAIM.pool, settings) == []
+    assert store.asked_for == [(CLAIMANT.key, "analytics"), (None, "analytics")]
 
 
 async def test_what_is_held_no_more_is_not_prolonged() -> None:
