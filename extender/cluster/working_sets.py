@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cachetools import LRUCache
+from msgspec import Struct
 
 from extender.cluster.pod_index import NeededRoom
 from extender.cluster.state import ClusterState
@@ -33,8 +34,7 @@ class Asks(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkingSet:
+class WorkingSet(Struct, frozen=True, kw_only=True, gc=False):
     """So many of the most preferred ``nodes``; ``feasible`` are those of the request."""
 
     nodes: int

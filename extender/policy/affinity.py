@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
+from msgspec import Struct
+
 HALF_LIFE = timedelta(hours=1)
 """A worker counts half as much an hour after it was placed. In simulations that made 1 to 7 of 100 reads more hits than
 counts that never fade; half an hour and two hours did as well (docs/simulate.md)."""
@@ -119,8 +121,7 @@ class KeyHistory:
         return sum(map(len, self._nodes.values()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Affinity:
+class Affinity(Struct, frozen=True, kw_only=True, gc=False):
     """A worker's key, what is known of it, and among how many of the nodes it decides, which are the most preferred."""
 
     key: str

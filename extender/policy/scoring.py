@@ -7,7 +7,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Container, Iterator, Mapping
 from heapq import nsmallest
-from itertools import groupby, islice
+from itertools import islice
+from math import inf
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -107,6 +108,8 @@ def _stays(key: PreferenceKey | None) -> bool:
     return key is not None and not key[0]
 
 
+_NAME = itemgetter(1)
+
 _FEW = 7
 """Looking a candidate's place up costs about seven times what it costs to walk past a node."""
 _SOON = 10
@@ -120,9 +123,16 @@ def key_first(candidates: Container[str], ranking: Ranking, affinity: Affinity) 
     the key never ran: such nodes follow by preference alone.
     """
     last, places = min(affinity.reach, ranking.staying), ranking.places()
-    for _, equals in groupby(affinity.history.by_use(affinity.key, candidates), itemgetter(0)):
-        inside = [(place, name) for _, name in equals if (place := places.get(name, last + 1)) <= last]
-        yield from (name for _, name in sorted(inside))
+    equals: list[tuple[int, str]] = []
+    use_of_equals = inf
+    for use, name in affinity.history.by_use(affinity.key, candidates):
+        if use != use_of_equals:
+            yield from map(_NAME, sorted(equals))
+            equals.clear()
+            use_of_equals = use
+        if (place := places.get(name, last + 1)) <= last:
+            equals.append((place, name))
+    yield from map(_NAME, sorted(equals))
 
 
 def score_nodes(
