@@ -18,7 +18,7 @@ class Lane(StrEnum):
 
 
 CONNECTIONS = 50
-"""Each that was ever needed at once stays in use in turn, and takes a sixth of a MiB. So many writes are under way at
+"""Each that was ever needed at once stays in use in turn, and takes an eighth of a MiB. So many writes are under way at
 most: 5,000 a second where each takes 10 ms, 100 where the API server needs half a second.
 """
 

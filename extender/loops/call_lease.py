@@ -119,7 +119,9 @@ class CallWatch:
         if silent and not self._is_silent:
             log.error(
                 "workers are placed and no scheduler calls: compare its configuration with warmnode doctor",
-                extra=fields(last_call=self._last_call_anywhere, schedulers=sorted(self.schedulers())),
+                extra=fields(
+                    last_call=self._last_call_anywhere or self._last_call, schedulers=sorted(self.schedulers())
+                ),
             )
         self._is_silent = silent
 

@@ -128,8 +128,9 @@ class Reaper:
                 with self._guarded(pool):
                     reports[pool] = await self._pass(judged, standing)
                 await asyncio.sleep(0)
-            stuck = standing.room.stuck(self.clock.now())  # notes what was emptied just now, too
-            self._shown_stuck = tuple(figures_of_stuck(stuck, self.hands.metrics))
+            if not self.clock.is_off:
+                stuck = standing.room.stuck(self.clock.now())  # notes what was emptied just now, too
+                self._shown_stuck = tuple(figures_of_stuck(stuck, self.hands.metrics))
         return reports
 
     # -- a pass -------------------------------------------------------------------------------------------------------
@@ -147,12 +148,13 @@ class Reaper:
         budgets: PodBudgets | None = NO_BUDGETS
         if self._budget_look is not None and self.state.node_pools:  # without them budgets hold no node of interest
             budgets = await self._budget_look.look()
+        paused = {} if self.clock.is_off else await self._paused(pools)
         is_clock_off = self.clock.is_off
         return Circumstances(
             rules=self.rules,
             workers=self.workers,
             held=self._holds.held(self.clock.steady()),
-            paused={} if is_clock_off else await self._paused(pools),
+            paused=paused,
             budgets=budgets,
             seen=Seen() if is_clock_off else self._seen,  # what is noted has a date
             is_clock_off=is_clock_off,

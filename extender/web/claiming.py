@@ -25,7 +25,7 @@ from extender.policy.claims import Claimant, PoolClaims, claim_id
 from extender.policy.deletion_cost import NO_CHANGE, Prices, claim_stances, cost_write
 from extender.policy.idleness import asks_not_to_be_disturbed
 from extender.web.candidates import Candidates
-from extender.web.claim_values import ClaimRequest, Granted, NobodyWaits, NothingToClaim, StillChanging
+from extender.web.claim_values import ClaimRequest, ClockOff, Granted, NobodyWaits, NothingToClaim, StillChanging
 from extender.web.held_claims import ATTEMPTS, HeldClaims, granted
 from extender.web.waiting_claims import Lines
 
@@ -202,7 +202,10 @@ class Claiming:
         is_given_up = len(refusals) == REFUSALS_IN_ONE_CALL
         if refusals and (is_given_up or all(isinstance(each, Forbidden) for each in refusals)):
             return refusals[-1]
-        return NothingToClaim(await self._candidates.tally(pool), self._candidates.passed_by(pool))
+        tally = await self._candidates.tally(pool)
+        if self._clock.is_off:  # since when? all that was looked at may have looked busy, or claimed
+            raise ClockOff(self._clock.told_off)
+        return NothingToClaim(tally, self._candidates.passed_by(pool))
 
     def _count_key(self, worker: Pod, request: ClaimRequest) -> None:
         """A worker that is handed out for a key counts for it on its node, as one that is placed does."""

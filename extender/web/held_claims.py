@@ -129,8 +129,6 @@ class HeldClaims:
         Which of two was first nobody can say by clocks, so the other pod is read as it was at our own write. Without
         ``ask`` only those count that are known by now. With a clock that is off it is not known which of them run.
         """
-        if self._clock.is_off:
-            return False
         for other in await self.of(claimant, settings, ask=ask):
             if other.uid == taken.uid:
                 continue
@@ -140,7 +138,7 @@ class HeldClaims:
                 return False  # too long ago to be read; the other request did not find ours, and keeps its own
             if earlier is not None and is_held_by(earlier.pod, claimant, self._clock.now()):
                 return False
-        return True
+        return not self._clock.is_off
 
     async def give_back(self, taken: Pod) -> bool:
         """Remove a claim that nobody was told of; False where somebody was, who asked again meanwhile."""

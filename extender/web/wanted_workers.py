@@ -49,17 +49,18 @@ class WantedWorkers:
 
     async def of(self, pool: str, settings: PoolClaims) -> WantedBody:
         """Say how many workers a pool should have now. Raises ClockOff: idle ones would look busy, and more be made."""
-        if self.clock.is_off:
-            raise ClockOff(self.clock.told_off)
         if self._at is None or self.clock.steady() - self._at >= LASTS:
             await self.count()
+        if self.clock.is_off:
+            raise ClockOff(self.clock.told_off)
         return self._wanted(pool, settings)
 
     async def count(self) -> None:
-        """Look at all nodes, a few at a time. With a clock that is off nothing is learnt."""
+        """Look at all nodes, a few at a time. With a clock that is off nothing is known afterwards."""
         counts: Counter[tuple[str, SkipReason]] = Counter()
         now = self.clock.moment()
         if self.clock.is_off:
+            self._at = None
             return
         for position, name in enumerate(list(self.state.nodes), 1):
             if position % NODES_BETWEEN_YIELDS == 0:
@@ -69,13 +70,13 @@ class WantedWorkers:
 
     def figures(self, metrics: Metrics) -> Iterator[Figure]:
         """Give what is shown of each pool: the workers as of the last look, the calls that wait as of now."""
-        if self._at is None or self.clock.is_off:
-            return
+        is_known = self._at is not None and not self.clock.is_off
         for pool in sorted({*self.listed(), *self.state.where.pool_names(), *self.lines.pools()}):
             settings = self.settings(pool)
             if settings is not None and settings.rules.enabled:
                 wanted = self._wanted(pool, settings)
-                yield Figure(metrics.pool_wanted, (pool,), wanted.wanted)
+                if is_known:
+                    yield Figure(metrics.pool_wanted, (pool,), wanted.wanted)
                 yield Figure(metrics.claims_waiting, (pool,), wanted.waiting)
 
     def _wanted(self, pool: str, settings: PoolClaims) -> WantedBody:

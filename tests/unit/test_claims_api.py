@@ -729,7 +729,7 @@ async def test_wanted_are_those_in_use_those_that_are_waited_for_and_the_spare_o
 
 @pytest.mark.parametrize("hours", [-2, 2])
 async def test_with_a_wrong_clock_nobody_is_told_how_many_are_wanted(desk: Desk, hours: int) -> None:
-    """Idle workers would look busy to it, and one more be made for each: the gauge goes, and what was counted stays."""
+    """Idle workers would look busy to it, and one more be made for each. Afterwards they are counted anew first."""
     desk.worker("idle")
     desk.worker("busy", idle=None)
     assert (await desk.call("GET", WANTED))[1]["wanted"] == 1
@@ -738,10 +738,22 @@ async def test_with_a_wrong_clock_nobody_is_told_how_many_are_wanted(desk: Desk,
     assert (status, body["reason"]) == (503, "unavailable")
     assert "the clock here is 7200 s" in body["detail"]
     await desk.wanted.count()
-    assert list(desk.wanted.figures(desk.metrics)) == []
+    shown = [[each.metric.name for each in desk.wanted.figures(desk.metrics)]]
     desk.now, desk.jump = NOW, timedelta()
+    shown.append([each.metric.name for each in desk.wanted.figures(desk.metrics)])
+    assert shown == [["warmnode_claims_waiting"]] * 2
+    assert (await desk.call("GET", WANTED))[1]["wanted"] == 1
     figures = {each.metric.name: each.value for each in desk.wanted.figures(desk.metrics)}
     assert figures["warmnode_pool_wanted_workers"] == 1
+
+
+async def test_none_is_idle_is_not_said_by_a_clock_that_is_off(desk: Desk) -> None:
+    """All marks lie in the future for one that is slow: a worker looks busy that is idle."""
+    desk.worker("a")
+    desk.now, desk.jump = NOW - timedelta(hours=2), timedelta(hours=2)
+    status, body = await desk.claim()
+    assert (status, body["reason"]) == (503, "unavailable")
+    assert "7200 s behind" in body["detail"]
 
 
 async def test_nothing_is_wanted_before_everything_is_loaded(desk: Desk) -> None:
@@ -751,7 +763,7 @@ async def test_nothing_is_wanted_before_everything_is_loaded(desk: Desk) -> None
     await asyncio.sleep(0)
     desk.worker("busy", idle=None)
     desk.state.synced = True
-    assert list(desk.wanted.figures(desk.metrics)) == []
+    assert [each.metric.name for each in desk.wanted.figures(desk.metrics)] == ["warmnode_claims_waiting"]
     await desk.wanted.count()
     figures = {each.metric.name: each.value for each in desk.wanted.figures(desk.metrics)}
     assert figures["warmnode_pool_wanted_workers"] == 1

@@ -684,6 +684,21 @@ async def test_when_a_node_fell_empty_is_not_taken_from_a_clock_that_is_off() ->
     assert await scene.one_pass() == ["w-mid"]
 
 
+async def test_when_a_node_fell_empty_is_not_taken_from_a_clock_that_jumps_in_the_pass() -> None:
+    """The worker goes, and the clock is set back, while the eviction is answered."""
+    scene = Scene(floor=0)
+    managed(scene)
+
+    def go(pod: Pod) -> None:
+        scene.state.delete_pod(pod)
+        scene.ahead = timedelta(hours=-2)
+
+    scene.pods.before_answer = go
+    assert await scene.one_pass() == ["w-new"]
+    scene.ahead = timedelta()
+    assert await scene.one_pass() == []
+
+
 async def test_node_that_this_process_emptied_uses_the_budget_although_karpenter_has_not_noted_it() -> None:
     """The NodeClaim says Consolidatable for an hour; the worker went a moment ago. After two minutes it is stuck."""
     scene = Scene(floor=0)

@@ -149,7 +149,7 @@ def test_a_process_may_warm_up_and_not_grow() -> None:
     """What counts is what it holds at least, in the middle of its life and late: its first third is not looked at."""
     steady = [60.0, 70.0, 80.0, 90.0, *[100.0] * 18]
     assert broken(*samples(*steady)) == set()
-    bursts = [60.0] * 14 + [110.0] * 16
+    bursts = [60.0] * 12 + [110.0] * 6
     assert broken(*samples(*bursts)) == set()
     growing = [100.0 + 7.0 * number for number in range(26)]
     assert broken(*samples(*growing)) == {Rule.FLAT}

@@ -118,7 +118,7 @@ def _ledger_deleted(scene: Scene) -> End:
     try:
         scene.stage.plane.api("DELETE", LEDGER_PATH)
     except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
+        if error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS):  # surely not done
             scene.observer.others_leave_ledger()
     return lambda: _note_key(scene)
 

@@ -40,6 +40,7 @@ LOOK_EACH, CHECK_EACH = 3.0, 10.0
 KILLED = -9
 REFUSES_CONFIG = 2
 """What starts while the configuration is broken says so and ends, and whoever started it does so again."""
+STARTS_WITHIN = 15.0
 NAP_SECONDS, STARVED_SECONDS = 0.02, 0.02
 
 
@@ -231,7 +232,7 @@ class Soak:
         for name, program in self.stage.programs.items():
             code, is_ours = program.exit_code, name in self.stage.replicas
             if code is not None:
-                if code == REFUSES_CONFIG or (code != KILLED and not is_ours):
+                if code != KILLED and (not is_ours or (code == REFUSES_CONFIG and self._was_config_broken(at))):
                     ended.append(name)
                 elif code != KILLED and name not in self._read_deaths():
                     self.record.add(Mishap(at=at, program=name, what=f"ended with code {code}"))
@@ -245,6 +246,10 @@ class Soak:
                 self.record.add(Sample(at=at, program=name, pid=program.pid, resident_mib=resident, files=files))
             self._look_for_tracebacks(name, program.log, at)
         return ended
+
+    def _was_config_broken(self, at: float) -> bool:
+        spans = (each for each in self.record.of(Span) if each.fault == "config-broken")
+        return any(each.at <= at and (each.end is None or at <= each.end + STARTS_WITHIN) for each in spans)
 
     def _start_again(self, name: str) -> None:
         self.counts["startedAgain"] += 1
