@@ -16,6 +16,7 @@ from extender.app.files import follow_files
 from extender.app.options import Role, RunOptions
 from extender.app.process import Process
 from extender.kube.api_client import ClusterOptions, KubeClient
+from extender.kube.api_request import CONNECTIONS
 from extender.kube.credentials import Access
 from extender.kube.lease import LeaseStore
 from extender.kube.ledger_store import LIMIT_BYTES
@@ -113,16 +114,16 @@ async def test_a_lease_that_is_renamed_counts_under_both_names(serving: Serving,
 
 
 async def test_the_feed_waits_for_nobody_elses_requests(serving: Serving) -> None:
-    """It has connections of its own: a hundred slow requests take all others."""
+    """It has connections of its own: slow requests take all others."""
     begun = asyncio.Semaphore(0)
 
     async def slow(request: web.Request) -> None:
         begun.release()
         await asyncio.Event().wait()
 
-    serving.server.fail(Where.WRITE, *[slow] * 100)
+    serving.server.fail(Where.WRITE, *[slow] * CONNECTIONS)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(serving.client.send("POST", "/api/v1/nodes", b"{}")) for _ in range(100)]
+        tasks = [group.create_task(serving.client.send("POST", "/api/v1/nodes", b"{}")) for _ in range(CONNECTIONS)]
         for _ in tasks:
             await begun.acquire()
         nodes = serving.process.feed.nodes
