@@ -197,14 +197,16 @@ class Claiming:
             raise StillChanging
         raise await self._nothing(pool, refusals)
 
-    async def _nothing(self, pool: str, refusals: list[KubeError]) -> NothingToClaim | KubeError:
-        """Say why none is had: counts, or a refusal, as there may be more workers or a permission may be missing."""
+    async def _nothing(self, pool: str, refusals: list[KubeError]) -> NothingToClaim | ClockOff | KubeError:
+        """Say why none is had: counts, or a refusal, as there may be more workers or a permission may be missing. With
+        a clock that is off nobody can say: idle workers may look busy, or claimed.
+        """
         is_given_up = len(refusals) == REFUSALS_IN_ONE_CALL
         if refusals and (is_given_up or all(isinstance(each, Forbidden) for each in refusals)):
             return refusals[-1]
         tally = await self._candidates.tally(pool)
-        if self._clock.is_off:  # since when? all that was looked at may have looked busy, or claimed
-            raise ClockOff(self._clock.told_off)
+        if self._clock.is_off:
+            return ClockOff(self._clock.told_off)
         return NothingToClaim(tally, self._candidates.passed_by(pool))
 
     def _count_key(self, worker: Pod, request: ClaimRequest) -> None:

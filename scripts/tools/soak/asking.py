@@ -24,17 +24,17 @@ KEPT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where everything is: the API server, the namespace, and the claims listeners."""
+    """Where everything is: the API server, the workers' namespace, the pods' path there, and the claims listeners."""
 
     server: str
     namespace: str
+    pods: str
     tls: ssl.SSLContext
     listeners: tuple[str, ...]
 
-    @property
-    def pods(self) -> str:
-        """The path of the pods."""
-        return f"/api/v1/namespaces/{self.namespace}/pods"
+    def mark_of(self, worker: str) -> str:
+        """The path of a worker's idle mark, at a replica."""
+        return f"/v1/pods/{self.namespace}/{worker}/idle"
 
 
 class Asking:

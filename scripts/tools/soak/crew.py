@@ -1,7 +1,7 @@
 """Workers that follow docs/workers.md, claimants that follow docs/claims.md, and whoever makes workers.
 
 Owns who does what when, and what claimants were told. One asyncio loop runs all of it; what the pods are like it hears
-from a watch. Whose workers a Deployment makes: `fleet`.
+from a watch. How many the Deployment has is `autoscaler`'s to say.
 """
 
 from __future__ import annotations
@@ -204,9 +204,7 @@ class Crew:
             return False
         async with worker.lock:
             worker.is_marked = None
-            status, _ = await self._asking.replica(
-                "DELETE", f"/v1/pods/{self._asking.places.namespace}/{worker.name}/idle"
-            )
+            status, _ = await self._asking.replica("DELETE", self._asking.places.mark_of(worker.name))
             if status != 200:
                 self.counts[f"refused{status}"] += 1
                 worker.sure_at = self._timing.now() + LATE_SECONDS
@@ -226,9 +224,7 @@ class Crew:
             if worker.is_busy or worker.is_going or worker.is_marked:
                 return
             worker.is_marked = None
-            status, _ = await self._asking.replica(
-                "PUT", f"/v1/pods/{self._asking.places.namespace}/{worker.name}/idle"
-            )
+            status, _ = await self._asking.replica("PUT", self._asking.places.mark_of(worker.name))
             self.counts[f"marked{status}"] += 1
             if status == 200:
                 worker.is_marked = True

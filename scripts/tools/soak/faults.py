@@ -19,6 +19,7 @@ from scripts.tools.soak.gate import FAIR
 from scripts.tools.soak.observer import FOREIGN_KEY, Observer
 from scripts.tools.soak.stage import CONFIG_MAPS, LEDGER, LEDGER_PATH, SCHEDULER, Stage
 
+CONFIG_BROKEN = "config-broken"
 GARBAGE = b'{"kind":"Status","metadata":{},"items":[{"metadata":\xff\xfe'
 FULL_KEYS, FULL_BYTES = 4, 250_000
 
@@ -230,7 +231,7 @@ FAULTS: Mapping[str, Fault] = {
     "ledger-deleted": Fault(begin=_ledger_deleted, seconds=(1.0, 4.0)),
     "ledger-filled": Fault(begin=_ledger_filled),
     "ledger-forbidden": Fault(begin=_weather(no_ledger=True), seconds=(6.0, 12.0)),
-    "config-broken": Fault(begin=_config_broken, seconds=(6.0, 12.0)),
+    CONFIG_BROKEN: Fault(begin=_config_broken, seconds=(6.0, 12.0)),
     "crds-removed": Fault(begin=_crds_removed, seconds=(6.0, 12.0)),
     "node-pool-deleted": Fault(begin=_node_pool_deleted, seconds=(6.0, 12.0)),
     "workers-rolled-out": Fault(begin=_rolled_out, seconds=(1.0, 1.0)),

@@ -187,12 +187,17 @@ def invariants(*, keep: int, most_per_pass: int) -> Mapping[Rule, Invariant]:
     }
 
 
+def is_disturbed(record: Record, at: float, fault: str) -> bool:
+    """Say whether a fault of this name lasted at a moment, or had ended a while before."""
+    return _within(at, [_disturbed(each) for each in record.of(Span) if each.fault == fault])
+
+
 def _excused(record: Record, rule: Rule) -> list[tuple[float, float]]:
-    return [
-        (each.at, (each.end if each.end is not None else float("inf")) + AFTERMATH)
-        for each in record.of(Span)
-        if rule in each.excuses
-    ]
+    return [_disturbed(each) for each in record.of(Span) if rule in each.excuses]
+
+
+def _disturbed(span: Span) -> tuple[float, float]:
+    return span.at, (span.end if span.end is not None else float("inf")) + AFTERMATH
 
 
 def _within(at: float, spans: list[tuple[float, float]]) -> bool:

@@ -20,13 +20,13 @@ from scripts.tools.benchmarks import machine
 from scripts.tools.controlplane import ApiError, ControlPlaneError
 from scripts.tools.soak import karpenter_objects
 from scripts.tools.soak.asking import Asking, Places
+from scripts.tools.soak.autoscaler import Autoscaler
 from scripts.tools.soak.crew import Crew
 from scripts.tools.soak.ears import Ears
 from scripts.tools.soak.facts import Mishap, Record, Rule, Sample, Span, Starved, Unsettled
-from scripts.tools.soak.faults import FAULTS, Scene
-from scripts.tools.soak.fleet import Fleet
+from scripts.tools.soak.faults import CONFIG_BROKEN, FAULTS, Scene
 from scripts.tools.soak.gate import FAIR
-from scripts.tools.soak.invariants import Violation, invariants
+from scripts.tools.soak.invariants import Violation, invariants, is_disturbed
 from scripts.tools.soak.observer import FLEET, Observer
 from scripts.tools.soak.schedule import LONGEST_SESSION, Planned, plan_faults, plan_jobs, plan_sessions
 from scripts.tools.soak.settling import unsettled
@@ -40,7 +40,6 @@ LOOK_EACH, CHECK_EACH = 3.0, 10.0
 KILLED = -9
 REFUSES_CONFIG = 2
 """What starts while the configuration is broken says so and ends, and whoever started it does so again."""
-STARTS_WITHIN = 15.0
 NAP_SECONDS, STARVED_SECONDS = 0.02, 0.02
 
 
@@ -89,7 +88,8 @@ class Soak:
         observer = Observer(self.record, now=timing.now, time=time.time)
         tls = stage.plane.api_client.tls
         listeners = tuple(f"http://127.0.0.1:{each.claims_port}" for each in stage.serves)
-        places = Places(server=stage.plane.server_url, namespace=stage.namespace, tls=tls, listeners=listeners)
+        server, namespace = stage.plane.server_url, stage.namespace
+        places = Places(server=server, namespace=namespace, pods=stage.pods, tls=tls, listeners=listeners)
         loop = asyncio.get_running_loop()
         async with (
             Asking(places, Random(f"{plan.seed} asking")) as asking,
@@ -110,7 +110,7 @@ class Soak:
             parts = [
                 asyncio.create_task(crew.compare()),
                 asyncio.create_task(crew.remark()),
-                asyncio.create_task(Fleet(asking, timing, stage.deployment, most=plan.fleet).follow()),
+                asyncio.create_task(Autoscaler(asking, timing, stage.deployment, most=plan.fleet).follow()),
                 asyncio.create_task(self._look(ears, observer, crew)),
                 asyncio.create_task(self._act(crew, observer)),
                 asyncio.create_task(self._check(stop)),
@@ -232,7 +232,8 @@ class Soak:
         for name, program in self.stage.programs.items():
             code, is_ours = program.exit_code, name in self.stage.replicas
             if code is not None:
-                if code != KILLED and (not is_ours or (code == REFUSES_CONFIG and self._was_config_broken(at))):
+                is_refusal = code == REFUSES_CONFIG and is_disturbed(self.record, at, CONFIG_BROKEN)
+                if code != KILLED and (is_refusal or not is_ours):
                     ended.append(name)
                 elif code != KILLED and name not in self._read_deaths():
                     self.record.add(Mishap(at=at, program=name, what=f"ended with code {code}"))
@@ -246,10 +247,6 @@ class Soak:
                 self.record.add(Sample(at=at, program=name, pid=program.pid, resident_mib=resident, files=files))
             self._look_for_tracebacks(name, program.log, at)
         return ended
-
-    def _was_config_broken(self, at: float) -> bool:
-        spans = (each for each in self.record.of(Span) if each.fault == "config-broken")
-        return any(each.at <= at and (each.end is None or at <= each.end + STARTS_WITHIN) for each in spans)
 
     def _start_again(self, name: str) -> None:
         self.counts["startedAgain"] += 1

@@ -1,7 +1,7 @@
-"""A Deployment of workers, whose size follows what warmnode says is wanted, and the sessions that they serve.
+"""The autoscaler of the soak's Deployment: its size follows what warmnode says is wanted.
 
-Owns the autoscaler: up at once, down to the most that was wanted lately, as KEDA and the HPA do it. Its workers follow
-the same protocol as all others; nobody evicts them, and which of them go is for the ReplicaSet to choose.
+Up at once, down to the most that was wanted lately, as KEDA and the HPA do it. Which of the workers go is for the
+ReplicaSet to choose; what they do is in `crew`, as for all others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scripts.tools.soak.timing import Timing
 LOOK_SECONDS, DOWN_SECONDS = 2.0, 12.0
 
 
-class Fleet:
+class Autoscaler:
     """``path`` is the Deployment's, ``most`` its largest size."""
 
     def __init__(self, asking: Asking, timing: Timing, path: str, *, most: int) -> None:
