@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, as with `| head`; nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else what is buffered makes it exit with 120
         return FAILURE
     return code
 

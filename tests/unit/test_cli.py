@@ -570,11 +570,13 @@ def test_a_process_that_stays_never_loads_what_is_for_people(command: str) -> No
     assert [name for name in loaded if name.startswith(("extender.inspect", "extender.simulate"))] == []
 
 
-def test_process_whose_reader_has_gone_ends_without_a_word() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_process_whose_reader_has_gone_ends_without_a_word(unbuffered: str) -> None:
     """As with `| head`: no traceback. The pipe is closed before anything is written to it."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
         command = [*COMMAND, "plan", "--snapshot", SNAPSHOT]
-        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (cli.FAILURE, "")
