@@ -75,7 +75,8 @@ class WorkingSets:
             self._kept[pool] = kept
         if hash(names) == hash(kept.feasible):  # equal, as good as surely: 64 bits, and nobody knows their seed
             names = kept.feasible  # whose names stay in memory, so that those of the request need not
-        _follow(kept, ranking, needed, names)
+        if names is not kept.feasible or needed.revision != kept.revision:
+            _follow(kept, ranking, needed, names)
         nodes = kept.reach.nodes(wanted_room(needed.workers, slack))
         if nodes != kept.told:
             kept.told = nodes

@@ -219,8 +219,7 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
     basis = member.basis if member is not None else IdleBasis.WORKER
     source_mark = annotations.get(IDLE_SOURCE)
     marks = read_marks(annotations.get(IDLE_SINCE), source_mark, basis)
-    created = utc(meta.creation_timestamp) or FOREVER
-    bound = _since(status.conditions, "PodScheduled") if member is not None else None
+    created = _shared(utc(meta.creation_timestamp)) or FOREVER
     return Pod(
         uid=meta.uid,
         namespace=intern(meta.namespace),
@@ -236,7 +235,7 @@ def pod_from(raw: PodObject, classify: Classify) -> Pod:
         gated=bool(spec.scheduling_gates),
         terminating=meta.deletion_timestamp is not None,
         going_until=utc(meta.deletion_timestamp),
-        bound=created if bound == created else bound,
+        bound=_since(status.conditions, "PodScheduled") if member is not None else None,
         finished=status.phase in ("Succeeded", "Failed"),
         resource_version=meta.resource_version,
         owner=_controlling_owner(meta.owner_references),
@@ -377,8 +376,23 @@ def _node_claim(references: list[OwnerReference] | None) -> str | None:
 def _since(conditions: Sequence[Condition] | None, kind: str) -> datetime | None:
     for condition in conditions or ():
         if condition.type == kind:
-            return utc(condition.last_transition_time) if condition.status == "True" else None
+            return _shared(utc(condition.last_transition_time)) if condition.status == "True" else None
     return None
+
+
+_times: dict[datetime, datetime] = {}
+_MOST_TIMES = 65_536
+"""So many are known, which takes 3 MiB, then they begin anew: the workers of half a day, where some start each second.
+"""
+
+
+def _shared(time: datetime | None) -> datetime | None:
+    """Give one value for all times that are equal: they are whole seconds, and workers come in bursts."""
+    if time is None:
+        return None
+    if len(_times) >= _MOST_TIMES:
+        _times.clear()
+    return _times.setdefault(time, time)
 
 
 def _epoch_seconds(text: str) -> datetime | None:

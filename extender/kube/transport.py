@@ -40,6 +40,7 @@ class Transport:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._last_date: str | None = None
         self._told_time: tuple[datetime, float] | None = None  # the server's, and when by our monotonic clock
         self._access = access
         self._tls = TlsContexts(access)
@@ -169,10 +170,16 @@ class Transport:
         self._waiting_since = None
         if response.status < 500:  # else it may be of whatever stands before it
             self._failure = None
-        told = _time_of(response.headers.get("Date"))
-        if told is not None:
-            self._told_time = told, self._monotonic()
+        self._take_time(response.headers.get("Date"))
         return response
+
+    def _take_time(self, date: str | None) -> None:
+        """Note what the server's clock says, where that is another second than the last."""
+        if date is None or date == self._last_date:
+            return
+        told = _time_of(date)
+        if told is not None:
+            self._last_date, self._told_time = date, (told, self._monotonic())
 
     def _context(self, credential: Credential) -> ssl.SSLContext | bool:
         return self._tls.context(credential) if self._access.server.startswith("https:") else True
@@ -249,9 +256,7 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _time_of(date: str | None) -> datetime | None:
-    if date is None:
-        return None
+def _time_of(date: str) -> datetime | None:
     try:
         told = parsedate_to_datetime(date).astimezone(UTC)
     except (ValueError, OverflowError):

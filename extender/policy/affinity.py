@@ -92,9 +92,13 @@ class KeyHistory:
         return [KeyUse(key=key, workers=2 ** min(used - at, 64)) for key, used in keys]
 
     def workers(self, nodes: Iterable[str], key: str, now: datetime) -> list[float]:
-        """Say how many workers with this key were placed on each of these nodes, as of ``now``: see `KeyUse`."""
+        """Say how many workers with this key were placed on each of these nodes, as of ``now``: see `KeyUse`.
+
+        In hundredths: it is for people to read.
+        """
         at, known, nothing = now.timestamp() / self._half_life_seconds, self._nodes, dict[str, float]()
-        return [2 ** min(known.get(node, nothing).get(key, -math.inf) - at, 64) for node in nodes]
+        logs = [known.get(node, nothing).get(key, -math.inf) - at for node in nodes]
+        return [int(100 * 2 ** (log if log < 64 else 64) + 0.5) / 100 for log in logs]
 
     def forget_node(self, node: str) -> None:
         """Forget a node that is gone, and its cache with it."""

@@ -130,7 +130,7 @@ class Webhook:
                 candidates=len(request.node_names),
                 nodes=names,
                 ranks=ranks,
-                key_uses=tuple([round(each * 100) / 100 for each in affinity.workers(names, now)]) if affinity else (),
+                key_uses=tuple(affinity.workers(names, now)) if affinity else (),
                 reach=affinity.reach if affinity else 0,
             )
         )

@@ -337,6 +337,21 @@ async def test_clock_skew_shows_a_jump_before_the_next_answer(server: FakeApiSer
     await client.close()
 
 
+async def test_a_second_that_is_told_again_counts_from_when_it_was_first_told(server: FakeApiServer) -> None:
+    """Reading a date takes as long as finding a worker does, and a busy replica is told the same one many times."""
+    clock = Clock()
+    access = Access(server=server.url, namespace="default")
+    transport = Transport(access, user_agent=AGENT, now=clock.now, monotonic=clock.monotonic)
+    client = KubeClient(transport, namespace="default")
+    dated = answer(200, headers={"Date": "Thu, 01 Jan 2026 00:01:30 GMT"}, body=b"{}")
+    server.fail(Where.ANY, dated, dated)
+    await client.get_bytes(NODES_PATH)
+    clock.seconds = 0.9
+    await client.get_bytes(NODES_PATH)
+    assert client.clock_skew == timedelta(seconds=90)
+    await client.close()
+
+
 # --- streams ------------------------------------------------------------------------------------------------------
 
 

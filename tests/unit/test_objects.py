@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.kube import objects
 from extender.kube.objects import (
     ConfigMapObject,
     NodeObject,
@@ -45,6 +46,26 @@ def read_pod(*, basis: IdleBasis = IdleBasis.WORKER, keeps_ip: bool = False, **o
         return Membership(pool=labels["pool"], basis=basis, keeps_ip=keeps_ip, cache_key=labels.get("tenant"))
 
     return pod_from(msgspec.json.decode(msgspec.json.encode(raw), type=PodObject), pool_from_label)
+
+
+def test_times_that_are_equal_are_one_value() -> None:
+    """100,000 pods have three each, whole seconds that bursts share: 10 MiB less."""
+    conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": STARTED}]
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-01T12:00:00+02:00"}
+    first = read_pod()
+    second = read_pod(metadata__labels={"pool": "p"}, status__conditions=[*conditions, scheduled])
+    assert first.created is second.created is second.ready_since is second.bound
+
+
+def test_so_many_times_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods of years have more of them than memory should hold; what was read before stays as it is."""
+    monkeypatch.setattr(objects, "_MOST_TIMES", 2)
+    known: dict[datetime, datetime] = {}
+    monkeypatch.setattr(objects, "_times", known)
+    times = [f"2026-11-01T10:00:0{second}Z" for second in range(5)]
+    pods = [read_pod(metadata__creationTimestamp=time) for time in times]
+    assert [pod.created.second for pod in pods] == [0, 1, 2, 3, 4]
+    assert len(known) <= 2
 
 
 FULL_POD: dict[str, Any] = {
