@@ -36,12 +36,14 @@ class NodeAges:
         missing = ledger_merge.missing_from(self.ledger.first_seen, self._observed)
         return {uid: seen for uid, seen in missing.items() if uid not in self.ledger.ignored}
 
-    def observe(self, node: Node, workers: Iterable[Pod], now: datetime) -> None:
-        """Move the node's first-seen time earlier where a worker on it shows that."""
-        for worker in workers:
-            seen = ages.observed_first_seen(node, worker, now)
-            if seen is not None and (node.uid not in self._observed or seen < self._observed[node.uid]):
-                self._observed[node.uid] = seen
+    def observe(self, node: Node, workers: Iterable[Pod], now: datetime) -> bool:
+        """Move the node's first-seen time earlier where a worker on it shows that. True where it does."""
+        shown = [seen for worker in workers if (seen := ages.observed_first_seen(node, worker, now)) is not None]
+        known = self._observed.get(node.uid)
+        if not shown or (known is not None and known <= min(shown)):
+            return False
+        self._observed[node.uid] = min(shown)
+        return True
 
     def keep_only(self, uids: Collection[str]) -> None:
         """Forget what was observed of all nodes but these."""

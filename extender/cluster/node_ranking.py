@@ -19,7 +19,8 @@ PAST = datetime.min.replace(tzinfo=UTC)
 
 
 class NodeRanking:
-    """Keeps each node's keys. Whoever changes something of a node, or of the pods on it, calls `rank`.
+    """Keeps each node's keys. Whoever changes something of a node, or of the pods on it, calls `rank`; `tell_changed`
+    where it makes no difference to that.
 
     ``by_age`` has every node, `as_of` only those that are not leaving.
     """
@@ -73,11 +74,16 @@ class NodeRanking:
         finally:
             self._followers = [each for each in self._followers if each is not changed]
 
+    def tell_changed(self, node_names: Iterable[str]) -> None:
+        """Name nodes that have changed, or whose workers have, to whoever follows `changes`."""
+        for changed in self._followers:
+            changed.update(node_names)
+
     def rank(self, node: Node, now: datetime) -> None:
         """Rank a node that has changed, or whose workers or NodeClaim have."""
         key = order_key(node, self._ages.first_seen(node), self._age)
         self._by_age[node.name] = key
-        self._tell_changed([node.name])
+        self.tell_changed([node.name])
         self._ranked_at = max(self._ranked_at, now)
         claim, workers = self._objects.claim_of(node), self._objects.where.workers_on(node.name).values()
         turn = turns_at(node, workers, claim, self._ending_rules, now)
@@ -105,11 +111,11 @@ class NodeRanking:
         self._by_age.pop(node_name, None)
         self._ranking.put(node_name, None)
         self._turns.pop(node_name, None)
-        self._tell_changed([node_name])
+        self.tell_changed([node_name])
 
     def clear(self) -> None:
         """Forget all nodes: they are ranked one by one again."""
-        self._tell_changed(self._by_age)
+        self.tell_changed(self._by_age)
         self._by_age.clear()
         self._ranking.clear()
         self._turns.clear()
@@ -120,7 +126,3 @@ class NodeRanking:
         for name in [name for name, turn in self._turns.items() if turn <= now]:
             self.rank(self._objects.nodes[name], now)
         self._next_turn = min(self._turns.values(), default=FOREVER)
-
-    def _tell_changed(self, node_names: Iterable[str]) -> None:
-        for changed in self._followers:
-            changed.update(node_names)

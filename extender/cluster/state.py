@@ -17,6 +17,7 @@ from extender.cluster.pod_index import PodIndex
 from extender.model import AgeSource, Departure, Ledger, Node, NodeClaim, NodePool, OrderKey, Pod
 from extender.policy.ages import seeded_first_seen
 from extender.policy.defaults import EndingRules
+from extender.policy.departure import says_the_same
 
 
 class ClusterState:
@@ -84,16 +85,25 @@ class ClusterState:
     def upsert_pod(self, pod: Pod) -> None:
         """Take a new or changed pod."""
         pod, known = self.objects.put_pod(pod)
-        self.keys.count(pod, known, self._clock())
-        for name in {pod.node, known.node if known is not None else None}:
-            self._observe_named(name)
+        now = self._clock()
+        self.keys.count(pod, known, now)
+        if known is not None and known.node != pod.node:
+            self._rank_named(known.node)
+        node = self.nodes.get(pod.node or "")
+        if node is None:
+            return
+        is_older = pod.pool is not None and self._learn(node, (pod,), now)
+        if is_older or known is None or not says_the_same(pod, known):
+            self.ranking.rank(node, now)
+        else:
+            self.ranking.tell_changed((node.name,))
 
     def delete_pod(self, pod: Pod) -> None:
         """Forget a pod. What it showed about its node's age stays."""
         self._written.pop(pod.uid, None)
         known = self.objects.take_pod(pod)
         if known is not None:
-            self._observe_named(known.node)
+            self._rank_named(known.node)
 
     def take_written(self, before: Pod, after: Pod) -> None:
         """Take what a write of ours made of a pod, unless a watch has told more of it already.
@@ -210,21 +220,24 @@ class ClusterState:
         if is_new:
             self.keys.count_on(node.name, self._clock())
 
-    def _observe_named(self, node_name: str | None) -> None:
-        node = self.nodes.get(node_name) if node_name else None
-        if node is not None:
-            self._observe(node)
-
     def _observe(self, node: Node) -> None:
-        """Learn of a node's age from the workers on it, and rank it again.
+        """Learn of a node's age from all workers on it, and rank it again."""
+        now = self._clock()
+        self._learn(node, self.where.workers_on(node.name).values(), now)
+        self.ranking.rank(node, now)
+
+    def _learn(self, node: Node, workers: Iterable[Pod], now: datetime) -> bool:
+        """Learn of a node's age from workers on it; True where that moved it.
 
         With a clock that is off nothing is learned, a later event of the node shows it too: what is recorded too early
         stays so for ever.
         """
-        now = self._clock()
-        if not self._is_clock_off():
-            self.ages.observe(node, self.where.workers_on(node.name).values(), now)
-        self.ranking.rank(node, now)
+        return not self._is_clock_off() and self.ages.observe(node, workers, now)
+
+    def _rank_named(self, node_name: str | None) -> None:
+        node = self.nodes.get(node_name or "")
+        if node is not None:
+            self.ranking.rank(node, self._clock())
 
     def _rank_node_of(self, claim: NodeClaim) -> None:
         node = self.objects.node_of(claim)

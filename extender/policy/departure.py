@@ -78,6 +78,17 @@ def ending_of(
     return None
 
 
+def says_the_same(worker: Pod, known: Pod) -> bool:
+    """True where two versions of a pod on one node make no difference to `ending_of` and `turns_at`."""
+    return (
+        worker.terminating == known.terminating
+        and worker.going_until == known.going_until
+        and worker.node == known.node
+        and worker.finished == known.finished
+        and (worker.pool is None) == (known.pool is None)
+    )
+
+
 def why_barred(node: Node, claim: NodeClaim | None, now: datetime) -> SkipReason | None:
     """Say why nobody on a node can be handed out, None where that is not so.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -216,6 +217,10 @@ def test_event_by_event_equals_fresh_lists(happened: list[tuple[str, str, str, b
             state.upsert_pod(worker(which, node=name, terminating=flag, ready_since=minutes_ago(ord(which) % 7)))
         else:
             state.delete_pod(worker(which, node=name))
+    assert_order_is_that_of_fresh_lists(state)
+
+
+def assert_order_is_that_of_fresh_lists(state: ClusterState) -> None:
     seen: dict[str, datetime] = {}
     for known in state.nodes.values():
         first = state.ages.first_seen(known)
@@ -227,6 +232,30 @@ def test_event_by_event_equals_fresh_lists(happened: list[tuple[str, str, str, b
     fresh.replace_nodes(state.nodes.values())
     assert fresh.order == state.order
     assert fresh.ranking.as_of(NOW) == state.ranking.as_of(NOW)
+
+
+VERSIONS: dict[str, list[Any]] = {
+    "node": ["a", "b"],
+    "pool": ["pool", None],
+    "ready_since": [None, minutes_ago(3), minutes_ago(30)],
+    "terminating": [False, True],
+    "going_until": [None, minutes_ago(1), minutes_ago(60)],
+    "finished": [False, True],
+}
+
+
+@pytest.mark.parametrize("changed", VERSIONS)
+def test_a_pod_that_changes_ranks_its_node_as_a_list_would(changed: str) -> None:
+    """A node is ranked again only where a version differs from the one before in what ranks it."""
+    for values in product(*VERSIONS.values()):
+        before = dict(zip(VERSIONS, values, strict=True))
+        for value in VERSIONS[changed]:
+            state = new_state()
+            for name in "ab":
+                state.upsert_node(node(name))
+            state.upsert_pod(worker("p", **before))
+            state.upsert_pod(worker("p", **{**before, changed: value}))
+            assert_order_is_that_of_fresh_lists(state)
 
 
 def test_overlay_keeps_an_evicted_pod_terminating_until_the_watch_shows_it() -> None:
