@@ -5,11 +5,11 @@ What changes moves the end: a request costs a look at what has changed, and no w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
-from cachetools import LRUCache
 from msgspec import Struct
 
 from extender.cluster.pod_index import NeededRoom
@@ -43,13 +43,18 @@ class WorkingSet(Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    """What is known of a pool's set. ``basis``: what must be the same for ``fits``, which are in the order of nodes."""
+    """What is known of a pool's set. ``basis``: what must be the same for ``fits``, which are in the order of nodes.
+
+    ``rooms`` are by the ``feasible`` nodes and the pool's workers as of ``revision``. ``trusted`` requests were taken
+    to have these feasible nodes without a look at each.
+    """
 
     basis: tuple[object, ...]
     fits: list[int]
-    reach: Reach
-    feasible: frozenset[str]
+    rooms: Reach
+    feasible: set[str]
     revision: int
+    trusted: int = 0
     told: int = -1
 
 
@@ -59,47 +64,72 @@ class WorkingSets:
     def __init__(self, state: ClusterState, changed: Callable[[str, int], None] = lambda pool, nodes: None) -> None:
         self._state = state
         self._changed = changed
-        self._kept: LRUCache[str, _Kept] = LRUCache(MOST_POOLS)
+        self._kept: dict[str, _Kept] = {}  # who asked last comes last
 
     def reach(self, pool: str, ranking: Ranking, feasible: Collection[str], asks: Asks, slack: float) -> WorkingSet:
         """Find the set for the next worker of a pool, which has these feasible nodes. No node at all: nothing is in it.
 
-        What a node has for pods counts once the order changes, or what is asked for: it stays the same as a rule.
+        What a node has for pods counts once the order changes, or what is asked for: it stays the same as a rule. Which
+        nodes are feasible changes where the pool's workers come and go; what else has changed is found where their
+        number, or one of `SAMPLE`, shows that, or `TRUSTED` requests later: until then the slack is a little wrong.
         """
         names, needed = frozenset(feasible), self._state.where.needed(pool)
-        kept = self._kept.get(pool)
-        if kept is None or kept.basis != (needed, ranking.revision, asks):
+        basis = needed, ranking.revision, asks
+        kept = self._kept.pop(pool, None)
+        if kept is None or kept.basis != basis:
             fits = fits_by_place(ranking, self._state.nodes, asks.requests())
-            basis = needed, ranking.revision, asks
-            kept = _Kept(basis=basis, fits=fits, reach=Reach(()), feasible=frozenset(), revision=-1)
-            self._kept[pool] = kept
-        if hash(names) == hash(kept.feasible):  # equal, as good as surely: 64 bits, and nobody knows their seed
-            names = kept.feasible  # whose names stay in memory, so that those of the request need not
-        if names is not kept.feasible or needed.revision != kept.revision:
-            _follow(kept, ranking, needed, names)
-        nodes = kept.reach.nodes(wanted_room(needed.workers, slack))
+            kept = _Kept(basis=basis, fits=fits, rooms=Reach(()), feasible=set(), revision=-1)
+        self._kept[pool] = kept
+        if len(self._kept) > MOST_POOLS:
+            del self._kept[next(iter(self._kept))]
+        _follow(kept, ranking, needed, names)
+        nodes = kept.rooms.nodes(wanted_room(needed.workers, slack))
         if nodes != kept.told:
             kept.told = nodes
             self._changed(pool, nodes)
         return WorkingSet(nodes=nodes, feasible=names)
 
 
+SAMPLE = 8
+"""So many of the feasible nodes are looked at for each request: another kind of worker, that fits elsewhere, shows."""
+TRUSTED = 256
+"""After so many requests each feasible node is looked at, which takes as long as a request does."""
+
+
 def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> None:
     """Take in what has changed: node by node where that is little, else all of it."""
     changed = needed.changed_since(kept.revision)
-    if changed is not None and feasible is not kept.feasible:
-        changed |= feasible ^ kept.feasible
-    fits, on, places = kept.fits, needed.on, ranking.places()
-    if changed is None or len(changed) * _FEW > len(fits):
-        kept.reach = Reach(
-            free_room(fit, on.get(name, 0)) if name in feasible else 0 for name, fit in zip(ranking, fits, strict=True)
-        )
-    else:
-        for name in changed:
-            if name in places:
-                place = places[name] - 1
-                kept.reach.put(place, free_room(fits[place], on.get(name, 0)) if name in feasible else 0)
-    kept.feasible, kept.revision = feasible, needed.revision
+    if changed is not None and len(changed) * _FEW <= len(kept.fits):
+        _take(kept, changed, ranking, needed, feasible)
+        kept.revision = needed.revision
+        kept.trusted += 1
+        if kept.trusted < TRUSTED and _seems_equal(kept.feasible, feasible):
+            return
+        changed = kept.feasible ^ feasible
+    kept.trusted = 0
+    if changed is not None and len(changed) * _FEW <= len(kept.fits):
+        _take(kept, changed, ranking, needed, feasible)
+        return
+    on = needed.on
+    kept.rooms = Reach(
+        free_room(fit, on.get(name, 0)) if name in feasible else 0 for name, fit in zip(ranking, kept.fits, strict=True)
+    )
+    kept.feasible, kept.revision = set(feasible), needed.revision
+
+
+def _take(kept: _Kept, changed: Iterable[str], ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> None:
+    """Change what is known of single nodes."""
+    places = ranking.places()
+    for name in changed:
+        is_feasible = name in feasible
+        (kept.feasible.add if is_feasible else kept.feasible.discard)(name)
+        if name in places:
+            place = places[name] - 1
+            kept.rooms.put(place, free_room(kept.fits[place], needed.on.get(name, 0)) if is_feasible else 0)
+
+
+def _seems_equal(known: Collection[str], feasible: frozenset[str]) -> bool:
+    return len(known) == len(feasible) and all(name in known for name in islice(feasible, SAMPLE))
 
 
 def fits_by_place(ranking: Ranking, nodes: Mapping[str, Node], requests: Resources) -> list[int]:

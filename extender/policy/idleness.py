@@ -93,6 +93,7 @@ class RulesNow:
     """A pool's rules at a moment, with the times to compare those of workers with: made once for many of them.
 
     A mark is valid up to ``marks_until``. Who may go is idle since before ``idle_before``, made before ``made_before``.
+    ``lets_bare_go``: workers without an owner, which most have, are kept by none of the rules on owners.
     """
 
     rules: ReapRules
@@ -100,44 +101,42 @@ class RulesNow:
     marks_until: datetime
     idle_before: datetime
     made_before: datetime
+    lets_bare_go: bool
 
     @classmethod
     def of(cls, rules: ReapRules, now: datetime) -> RulesNow:
-        """Work the times out."""
-        return cls(rules, now, now + FUTURE_TOLERANCE, now - rules.idle_timeout, now - rules.min_pod_age)
+        """Work them out."""
+        bare = rules.enabled and rules.scale_in is not ScaleIn.ANNOTATE
+        return cls(rules, now, now + FUTURE_TOLERANCE, now - rules.idle_timeout, now - rules.min_pod_age, bare)
 
 
 def why_not_reapable(worker: Pod, rules: ReapRules, now: datetime) -> SkipReason | None:
     """Say why a worker must not be evicted, None where it may be.
 
-    1. reports idle; 2. not claimed; 3. neither terminating nor finished; 4. not in ``kube-system``; 5. not a
-    DaemonSet's or a static pod; 6. reaping is enabled for the pool; 7. its owner would not recreate it
-    (`why_owner_keeps`); 8. no ``karpenter.sh/do-not-disrupt``; 9. idle for longer than ``idle_timeout``, counted from
-    `idle_since`; 10. older than ``min_pod_age``.
+    1. reports idle; 2. not claimed; 3. neither terminating nor finished; 4. not in ``kube-system``; 5. its owner and
+    the pool let it go (`why_owner_keeps`); 6. no ``karpenter.sh/do-not-disrupt``; 7. idle for longer than
+    ``idle_timeout``, counted from `idle_since`; 8. older than ``min_pod_age``.
     """
     return why_idle_not_reapable(worker, RulesNow.of(rules, now)) if reports_idle(worker, now) else SkipReason.BUSY
 
 
 def why_idle_not_reapable(worker: Pod, asked: RulesNow) -> SkipReason | None:
     """`why_not_reapable` for a worker that reports idle."""
-    if worker.claim is not None and is_claimed(worker, asked.now):
+    claim, owner = worker.claim, worker.owner
+    if claim is not None and is_claimed(worker, asked.now):
         return SkipReason.CLAIMED
     if worker.terminating or worker.finished:
         return SkipReason.TERMINATING
     if worker.namespace == SYSTEM_NAMESPACE:
         return SkipReason.SYSTEM_NAMESPACE
-    if worker.static or worker.owner in BOUND_BY:
-        return SkipReason.DAEMON_SET if worker.owner == DAEMON_SET else SkipReason.STATIC_POD
-    if not asked.rules.enabled:
-        return SkipReason.DISABLED
-    if worker.owner is not None or asked.rules.scale_in is not ScaleIn.AUTO:
+    if owner is not None or worker.static or not asked.lets_bare_go:  # most have no owner: 100,000 are asked about
         keeps = why_owner_keeps(worker, asked.rules)
         if keeps is not None:
             return keeps
     if worker.do_not_disrupt_until is not None and asks_not_to_be_disturbed(worker, asked.now):
         return SkipReason.DO_NOT_DISRUPT
     # most have had no claim: a call less for each of 100,000 workers
-    since = worker.idle_since if worker.claim is None and worker.claim_ended is None else idle_since(worker)
+    since = worker.idle_since if claim is None and worker.claim_ended is None else idle_since(worker)
     if since is None or since >= asked.idle_before:
         return SkipReason.IDLE_TOO_SHORT
     if worker.created >= asked.made_before:
@@ -146,11 +145,16 @@ def why_idle_not_reapable(worker: Pod, asked: RulesNow) -> SkipReason | None:
 
 
 def why_owner_keeps(worker: Pod, rules: ReapRules) -> SkipReason | None:
-    """Say why ``scaleIn`` forbids the eviction, None where it does not.
+    """Say why no worker of this owner is evicted in this pool, None where it may be.
 
-    ``annotate`` forbids all. ``auto`` forbids pods with a controlling owner that is not in ``evict_owners``: it would
-    make a new pod, maybe on a new node. ``evict`` forbids none.
+    1. a DaemonSet's or a static pod; 2. reaping is not enabled for the pool; 3. ``scaleIn``: ``annotate`` forbids all.
+    ``auto`` forbids pods with a controlling owner that is not in ``evict_owners``: it would make a new pod, maybe on a
+    new node. ``evict`` forbids none.
     """
+    if is_bound_to_its_node(worker):
+        return SkipReason.DAEMON_SET if worker.owner == DAEMON_SET else SkipReason.STATIC_POD
+    if not rules.enabled:
+        return SkipReason.DISABLED
     match rules.scale_in:
         case ScaleIn.ANNOTATE:
             return SkipReason.ANNOTATE_ONLY

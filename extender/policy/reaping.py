@@ -126,30 +126,31 @@ def assess_node(
     terminating. ``stays`` is why the node would stay without its workers: then to evict them would gain nothing, unless
     it is leaving after all.
     """
-    is_leaving = barred is SkipReason.LEAVING_NODE
+    is_leaving, is_open = barred is SkipReason.LEAVING_NODE, barred is None
+    stays, marks_until = None if is_leaving else stays, asked.marks_until
     reapable: list[Pod] = []
     uncounted: set[str] = set()
     skipped: defaultdict[SkipReason, list[Pod]] = defaultdict(list)
     keeps = False
     busy = claimed = claimable = waiting = 0
     for worker in workers:
-        if worker.idle_since is None or worker.idle_since > asked.marks_until:
+        mark = worker.idle_since
+        if mark is None or mark > marks_until:
             is_held = is_claimed(worker, asked.now)
             claimed += is_held
             busy += not is_held
             keeps = keeps or not worker.terminating
             continue
-        # The conditions of `why_not_claimable`: with a call for each of 100,000 workers a pass takes 7 ms more
-        is_counted = not (
-            barred is not None
-            or worker.ready_since is None
-            or worker.terminating
-            or worker.old_machine
-            or (worker.claim is not None and is_claimed(worker, asked.now))
+        reason = why_idle_not_reapable(worker, asked)
+        # What `why_not_claimable` says of those that report idle, without a call for each of 100,000 workers
+        is_counted = (
+            is_open
+            and worker.ready_since is not None
+            and not worker.old_machine
+            and (reason is None or reason not in _NOBODYS)
         )
         claimable += is_counted
-        reason = why_idle_not_reapable(worker, asked)
-        if reason is None and not is_leaving:
+        if reason is None:
             reason = stays
         if reason is None:
             reapable.append(worker)
@@ -178,6 +179,8 @@ def assess_node(
     )
 
 
+_NOBODYS = frozenset({SkipReason.CLAIMED, SkipReason.TERMINATING})
+"""Reasons that come before all others, and for which nobody can be handed out either."""
 _BY_TIME = frozenset({SkipReason.IDLE_TOO_SHORT, SkipReason.TOO_YOUNG, SkipReason.NODE_NOT_INITIALIZED})
 
 KeyUse: TypeAlias = Callable[[Pod], float]

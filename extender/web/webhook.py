@@ -113,8 +113,7 @@ class Webhook:
             return NO_SCORES, WebhookOutcome.NEUTRAL
         now = self._clock.now()
         ranking = self._state.ranking.as_of(now)
-        candidates, affinity = self._affinity(pool, request, ranking)
-        scores = score_nodes(candidates, ranking, affinity)
+        scores, affinity = self._scored(pool, request, ranking)
         is_shadow = self.pools.is_shadow(pool)
         names = tuple([name for name, _ in scores])
         ranks = tuple(map(ranking.places().__getitem__, names))
@@ -150,6 +149,15 @@ class Webhook:
         if is_shadow:
             return NO_SCORES, WebhookOutcome.SHADOW
         return wire.encode_priorities(scores), WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
+
+    def _scored(
+        self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking
+    ) -> tuple[list[tuple[str, int]], Affinity | None]:
+        """Score the candidates. The set of them ends here, before the list: else names are freed in no order, and those
+        of the next request are all over the memory.
+        """
+        candidates, affinity = self._affinity(pool, request, ranking)
+        return score_nodes(candidates, ranking, affinity), affinity
 
     def _affinity(
         self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from math import ceil
 from random import Random
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.cluster import working_sets
 from extender.cluster.state import ClusterState
-from extender.cluster.working_sets import MOST_POOLS, WorkingSets, reach_for_claims
+from extender.cluster.working_sets import MOST_POOLS, SAMPLE, TRUSTED, WorkingSets, reach_for_claims
 from extender.model import BusyVictims, CacheKeyRule, Node, Pod, Pool
 from extender.policy.pools import POOL_LABEL, PoolsInForce
 from extender.policy.resources import Resources
@@ -288,6 +290,51 @@ def test_many_changes_between_two_requests_are_seen_too(number: int) -> None:
     assert kept.reach("ducks", ranking, names, ONE_CPU, 0.1) == WorkingSets(state).reach(
         "ducks", ranking, names, ONE_CPU, 0.1
     )
+
+
+@pytest.mark.parametrize("per_node", [1, 4])
+def test_workers_that_fill_their_nodes_are_followed(per_node: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is full is feasible no more: what is known is as what comes, and no request needs a look at all."""
+    as_expected: list[bool] = []
+
+    def seems_equal(known: Collection[str], feasible: frozenset[str]) -> bool:
+        as_expected.append(known == feasible)
+        return as_expected[-1]
+
+    monkeypatch.setattr(working_sets, "_seems_equal", seems_equal)
+    names = [f"n{place:03}" for place in range(100)]
+    state = aged(names)
+    kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
+    for step in range(120):
+        feasible = names[step // per_node :]
+        found = kept.reach("ducks", ranking, feasible, ONE_CPU, 0.1)
+        assert found == WorkingSets(state).reach("ducks", ranking, feasible, ONE_CPU, 0.1)
+        if feasible:
+            state.upsert_pod(duck(f"w{step}", feasible[0]))
+    assert as_expected == [True] * 118  # all but the first, and the first that finds a worker of the pool
+
+
+def test_another_kind_of_worker_that_fits_on_as_many_nodes_is_seen_at_once() -> None:
+    """Such as those that need a zone: a few of the nodes tell."""
+    names = [f"n{place:03}" for place in range(100)]
+    state = aged(names)
+    kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
+    for feasible in (names[:50], names[50:], names[:50]):
+        found = kept.reach("ducks", ranking, feasible, ONE_CPU, 0.1)
+        assert found == WorkingSets(state).reach("ducks", ranking, feasible, ONE_CPU, 0.1)
+
+
+def test_one_node_in_place_of_another_is_seen_in_the_end() -> None:
+    """Where neither number nor sample shows it the slack is wrong meanwhile; scores are of the request's nodes only."""
+    names = [f"n{place:03}" for place in range(100)]
+    state = aged(names)
+    kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
+    others = [frozenset({older, *names[51:]}) for older in names[:50]]
+    unseen = next(each for each in others if {*names[:50]}.isdisjoint(islice(each, SAMPLE)))
+    kept.reach("ducks", ranking, names[50:], ONE_CPU, 0.1)
+    found = [kept.reach("ducks", ranking, unseen, ONE_CPU, 0.1) for _ in range(TRUSTED)]
+    assert found[-1] == WorkingSets(state).reach("ducks", ranking, unseen, ONE_CPU, 0.1)
+    assert {each.feasible for each in found} == {unseen}
 
 
 def test_the_pools_that_asked_last_are_kept() -> None:

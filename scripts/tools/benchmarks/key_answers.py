@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from random import Random
 
 from extender.clock import Clock, Steady
@@ -31,12 +32,20 @@ _CALLS = 30
 _BODIES = 6
 
 
+class Before(StrEnum):
+    """What happens before each call."""
+
+    NOTHING = ""
+    PLACED = "a worker placed before each call"
+    FILLED = "a worker placed before each call that fills its node"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerTimes:
-    """Microseconds of CPU time. ``placed``: a worker was placed before each call."""
+    """Microseconds of CPU time."""
 
     names: int
-    placed: bool
+    before: Before
     by_age: float
     by_key: float
 
@@ -48,13 +57,13 @@ def measure_answers(nodes: int, names: Sequence[int], rounds: int) -> list[Answe
         return [
             AnswerTimes(
                 names=count,
-                placed=placed,
-                by_age=scene.best(count, by_key=False, placed=placed),
-                by_key=scene.best(count, by_key=True, placed=placed),
+                before=before,
+                by_age=scene.best(count, before, by_key=False),
+                by_key=scene.best(count, before, by_key=True),
             )
             for _ in range(rounds)
             for count in names
-            for placed in (False, True)
+            for before in Before
         ]
 
 
@@ -84,22 +93,25 @@ class _Scene:
             clock=Clock(now=lambda: NOW, steady=lambda: Steady(0.0)),
         )
 
-    def best(self, names: int, *, by_key: bool, placed: bool) -> float:
+    def best(self, names: int, before: Before, *, by_key: bool) -> float:
         """Give the time of an answer: the mean of some requests, of each the best of many calls."""
         found = []
         for _ in range(_BODIES):
-            body = self._body(names, self._key() if by_key else None)
-            self._webhook.prioritize(body)
-            found.append(min(self._time(body, placed=placed) for _ in range(_CALLS)))
+            feasible = self._random.sample(self._names, names)
+            key = self._key() if by_key else None
+            self._webhook.prioritize(self._body(feasible, key))
+            found.append(min(self._time(feasible, key, before) for _ in range(_CALLS)))
         return 1e6 * sum(found) / len(found)
 
-    def _time(self, body: bytes, *, placed: bool) -> float:
-        if placed:
-            self._state.upsert_pod(self._worker(self._random.choice(self._names)))
+    def _time(self, feasible: list[str], key: str | None, before: Before) -> float:
+        if before is not Before.NOTHING:
+            node = feasible.pop() if before is Before.FILLED else self._random.choice(self._names)
+            self._state.upsert_pod(self._worker(node))
             self._state.delete_pod(self._state.pods[f"worker-{self._placed - len(self._names)}"])
-        before = time.process_time()
+        body = self._body(feasible, key)
+        began = time.process_time()
         self._webhook.prioritize(body)
-        return time.process_time() - before
+        return time.process_time() - began
 
     def _worker(self, node: str) -> Pod:
         self._placed += 1
@@ -112,11 +124,10 @@ class _Scene:
     def _key(self) -> str:
         return f"tenant-{self._random.randrange(KEYS)}"
 
-    def _body(self, names: int, key: str | None) -> bytes:
+    def _body(self, feasible: Sequence[str], key: str | None) -> bytes:
         pod = cluster.pod_as_sent()
         pod["metadata"]["labels"] = {POOL_LABEL: "ducks"} | ({cluster.TENANT_LABEL: key} if key is not None else {})
-        chosen = self._random.sample(self._names, names)
-        return json.dumps({"Pod": pod, "Nodes": None, "NodeNames": chosen}, separators=(",", ":")).encode()
+        return json.dumps({"Pod": pod, "Nodes": None, "NodeNames": feasible}, separators=(",", ":")).encode()
 
 
 @contextmanager

@@ -216,10 +216,10 @@ def _report(
 def _answers(answers: Sequence[AnswerTimes]) -> Table:
     """Show what an answer takes in the process."""
     rows = []
-    for names, placed in dict.fromkeys((each.names, each.placed) for each in answers):
-        own = [each for each in answers if (each.names, each.placed) == (names, placed)]
+    for names, before in dict.fromkeys((each.names, each.before) for each in answers):
+        own = [each for each in answers if (each.names, each.before) == (names, before)]
         by_age, by_key = [each.by_age for each in own], [each.by_key for each in own]
-        words = f"{names:,} names" + (", a worker placed before each call" if placed else "")
+        words = f"{names:,} names" + (f", {before}" if before else "")
         rows.append((words, shown(by_age, 0), shown(by_key, 0), shown(ratios(by_key, by_age))))
     head = ("CPU time of an answer, microseconds", BY_AGE, BY_KEY, f"{BY_KEY} / {BY_AGE}")
     return Table(title="The same in one process", head=head, rows=tuple(rows))
