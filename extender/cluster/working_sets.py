@@ -5,7 +5,7 @@ What changes moves the end: a request costs a look at what has changed, and no w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -43,14 +43,15 @@ class WorkingSet(Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    """What is known of a pool's set. ``basis``: what must be the same for ``fits``, which are in the order of nodes.
+    """What is known of a pool's set. ``basis``: what must be the same for ``order`` and ``fits``, which are by place.
 
     ``rooms`` are by the ``feasible`` nodes and the pool's workers as of ``revision``. ``trusted`` requests were taken
     to have these feasible nodes without a look at each.
     """
 
     basis: tuple[object, ...]
-    fits: list[int]
+    order: Sequence[str]
+    fits: Sequence[int]
     rooms: Reach
     feasible: set[str]
     revision: int
@@ -71,19 +72,23 @@ class WorkingSets:
 
         What a node has for pods counts once the order changes, or what is asked for: it stays the same as a rule. Which
         nodes are feasible changes where the pool's workers come and go; what else has changed is found where their
-        number, or one of `SAMPLE`, shows that, or `TRUSTED` requests later: until then the slack is a little wrong.
+        number or a `SAMPLE` shows it, or `TRUSTED` requests later: until then the slack is a little wrong.
         """
         names, needed = frozenset(feasible), self._state.where.needed(pool)
         basis = needed, ranking.revision, asks
         kept = self._kept.pop(pool, None)
         if kept is None or kept.basis != basis:
             fits = fits_by_place(ranking, self._state.nodes, asks.requests())
-            kept = _Kept(basis=basis, fits=fits, rooms=Reach(()), feasible=set(), revision=-1)
+            kept = _Kept(basis=basis, order=tuple(ranking), fits=fits, rooms=Reach(()), feasible=set(), revision=-1)
         self._kept[pool] = kept
         if len(self._kept) > MOST_POOLS:
             del self._kept[next(iter(self._kept))]
-        _follow(kept, ranking, needed, names)
-        nodes = kept.rooms.nodes(wanted_room(needed.workers, slack))
+        wanted = wanted_room(needed.workers, slack)
+        is_followed = _follow(kept, ranking, needed, names)
+        nodes = kept.rooms.nodes(wanted)
+        if not is_followed or kept.trusted >= TRUSTED or not _seems_equal(kept, nodes, names):
+            _look_through(kept, ranking, needed, names)
+            nodes = kept.rooms.nodes(wanted)
         if nodes != kept.told:
             kept.told = nodes
             self._changed(pool, nodes)
@@ -91,28 +96,33 @@ class WorkingSets:
 
 
 SAMPLE = 8
-"""So many of the feasible nodes are looked at for each request: another kind of worker, that fits elsewhere, shows."""
+"""So many of the feasible nodes, and of the places in the set, are looked at for each request: another kind of worker,
+that fits elsewhere, shows. The last place is among them, so the set has always a node for the worker."""
 TRUSTED = 256
 """After so many requests each feasible node is looked at, which takes as long as a request does."""
 
 
-def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> None:
-    """Take in what has changed: node by node where that is little, else all of it."""
+def _follow(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> bool:
+    """Take in where the pool's workers have come and gone, node by node; False where that is too much."""
     changed = needed.changed_since(kept.revision)
-    if changed is not None and len(changed) * _FEW <= len(kept.fits):
-        _take(kept, changed, ranking, needed, feasible)
-        kept.revision = needed.revision
-        kept.trusted += 1
-        if kept.trusted < TRUSTED and _seems_equal(kept.feasible, feasible):
-            return
-        changed = kept.feasible ^ feasible
+    if changed is None or len(changed) * _FEW > len(kept.fits):
+        return False
+    _take(kept, changed, ranking, needed, feasible)
+    kept.revision = needed.revision
+    kept.trusted += 1
+    return True
+
+
+def _look_through(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: frozenset[str]) -> None:
+    """Take in which nodes are feasible: those that differ where they are few, else all."""
+    changed = kept.feasible ^ feasible
     kept.trusted = 0
-    if changed is not None and len(changed) * _FEW <= len(kept.fits):
+    if kept.revision == needed.revision and len(changed) * _FEW <= len(kept.fits):
         _take(kept, changed, ranking, needed, feasible)
         return
-    on = needed.on
     kept.rooms = Reach(
-        free_room(fit, on.get(name, 0)) if name in feasible else 0 for name, fit in zip(ranking, kept.fits, strict=True)
+        free_room(fit, needed.on.get(name, 0)) if name in feasible else 0
+        for name, fit in zip(kept.order, kept.fits, strict=True)
     )
     kept.feasible, kept.revision = set(feasible), needed.revision
 
@@ -128,8 +138,18 @@ def _take(kept: _Kept, changed: Iterable[str], ranking: Ranking, needed: NeededR
             kept.rooms.put(place, free_room(kept.fits[place], needed.on.get(name, 0)) if is_feasible else 0)
 
 
-def _seems_equal(known: Collection[str], feasible: frozenset[str]) -> bool:
-    return len(known) == len(feasible) and all(name in known for name in islice(feasible, SAMPLE))
+def _seems_equal(kept: _Kept, nodes: int, feasible: frozenset[str]) -> bool:
+    """Say whether nothing shows that other nodes are feasible than those that are known: of all, and in the set."""
+    if len(kept.feasible) != len(feasible):
+        return False
+    known, order, rooms = kept.feasible, kept.order, kept.rooms
+    for name in islice(feasible, SAMPLE):
+        if name not in known:
+            return False
+    for place in range(nodes - 1, -1, -max(1, nodes // SAMPLE)):
+        if rooms.has_room(place) != (order[place] in feasible):
+            return False
+    return True
 
 
 def fits_by_place(ranking: Ranking, nodes: Mapping[str, Node], requests: Resources) -> list[int]:

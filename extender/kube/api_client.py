@@ -87,7 +87,7 @@ class KubeClient:
 
     @property
     def clock_skew(self) -> timedelta | None:
-        """The server's clock minus ours now, by the Date of its last answer, good to a second. None before one."""
+        """The server's clock minus ours now, by the Date of its answers, good to a second. None before one."""
         return self._transport.clock_skew
 
     @property

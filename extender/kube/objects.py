@@ -382,8 +382,8 @@ def _since(conditions: Sequence[Condition] | None, kind: str) -> datetime | None
 
 _times: dict[datetime, datetime] = {}
 _MOST_TIMES = 65_536
-"""So many are known, which takes 3 MiB, then they begin anew: the workers of half a day, where some start each second.
-"""
+"""So many are known, which takes 6 MiB at most, then they begin anew: the workers of half a day, where some start each
+second."""
 
 
 def _shared(time: datetime | None) -> datetime | None:

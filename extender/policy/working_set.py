@@ -50,6 +50,10 @@ class Reach:
             self._within += room - self._rooms[place]
         self._rooms[place] = room
 
+    def has_room(self, place: int) -> bool:
+        """True where the node at this place, counted from 0, takes one more."""
+        return self._rooms[place] > 0
+
     def nodes(self, wanted: float) -> int:
         """Count the nodes of the set that has so much free room."""
         rooms = self._rooms

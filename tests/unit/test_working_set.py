@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice
 from math import ceil
 from random import Random
 from typing import Any
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from extender.cluster import working_sets
 from extender.cluster.state import ClusterState
-from extender.cluster.working_sets import MOST_POOLS, SAMPLE, TRUSTED, WorkingSets, reach_for_claims
+from extender.cluster.working_sets import MOST_POOLS, TRUSTED, WorkingSet, WorkingSets, reach_for_claims
 from extender.model import BusyVictims, CacheKeyRule, Node, Pod, Pool
 from extender.policy.pools import POOL_LABEL, PoolsInForce
 from extender.policy.resources import Resources
@@ -297,8 +296,8 @@ def test_workers_that_fill_their_nodes_are_followed(per_node: int, monkeypatch: 
     """A node that is full is feasible no more: what is known is as what comes, and no request needs a look at all."""
     as_expected: list[bool] = []
 
-    def seems_equal(known: Collection[str], feasible: frozenset[str]) -> bool:
-        as_expected.append(known == feasible)
+    def seems_equal(kept: Any, nodes: int, feasible: frozenset[str]) -> bool:
+        as_expected.append(kept.feasible == feasible)
         return as_expected[-1]
 
     monkeypatch.setattr(working_sets, "_seems_equal", seems_equal)
@@ -314,27 +313,54 @@ def test_workers_that_fill_their_nodes_are_followed(per_node: int, monkeypatch: 
     assert as_expected == [True] * 118  # all but the first, and the first that finds a worker of the pool
 
 
-def test_another_kind_of_worker_that_fits_on_as_many_nodes_is_seen_at_once() -> None:
-    """Such as those that need a zone: a few of the nodes tell."""
-    names = [f"n{place:03}" for place in range(100)]
-    state = aged(names)
+NAMES = [f"n{place:03}" for place in range(600)]
+OTHERS_OF_AS_MANY = {
+    "workers that need another zone": [NAMES[:50], NAMES[50:100], NAMES[:50]],
+    "a scheduler that begins to look elsewhere each time": [NAMES[:500], NAMES[100:], NAMES[:500]],
+    "another pool fills the node of the set": [NAMES[:50], NAMES[1:51], NAMES[:50]],
+}
+
+
+@pytest.mark.parametrize("feasible", OTHERS_OF_AS_MANY.values(), ids=OTHERS_OF_AS_MANY)
+def test_as_many_other_nodes_are_seen_at_once(feasible: list[list[str]]) -> None:
+    """A few of the nodes tell, and a few of the set's places."""
+    state = aged(NAMES)
     kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
-    for feasible in (names[:50], names[50:], names[:50]):
-        found = kept.reach("ducks", ranking, feasible, ONE_CPU, 0.1)
-        assert found == WorkingSets(state).reach("ducks", ranking, feasible, ONE_CPU, 0.1)
+    for names in feasible:
+        found = kept.reach("ducks", ranking, names, ONE_CPU, 0.1)
+        assert found == WorkingSets(state).reach("ducks", ranking, names, ONE_CPU, 0.1)
+
+
+@given(st.lists(st.sets(st.integers(0, 59), min_size=20, max_size=20), min_size=2, max_size=4), slacks)
+def test_a_set_has_always_a_node_for_the_worker(feasible: list[set[int]], slack: float) -> None:
+    """Whatever changes unseen."""
+    names = [f"n{place:03}" for place in range(60)]
+    state = aged(names, [(name, "") for name in names[::3] for _ in range(2)])
+    kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
+    for places in feasible:
+        found = kept.reach("ducks", ranking, [names[place] for place in places], ONE_CPU, slack)
+        assert not found.feasible.isdisjoint(list(ranking)[: found.nodes])
 
 
 def test_one_node_in_place_of_another_is_seen_in_the_end() -> None:
     """Where neither number nor sample shows it the slack is wrong meanwhile; scores are of the request's nodes only."""
-    names = [f"n{place:03}" for place in range(100)]
-    state = aged(names)
-    kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
-    others = [frozenset({older, *names[51:]}) for older in names[:50]]
-    unseen = next(each for each in others if {*names[:50]}.isdisjoint(islice(each, SAMPLE)))
-    kept.reach("ducks", ranking, names[50:], ONE_CPU, 0.1)
-    found = [kept.reach("ducks", ranking, unseen, ONE_CPU, 0.1) for _ in range(TRUSTED)]
-    assert found[-1] == WorkingSets(state).reach("ducks", ranking, unseen, ONE_CPU, 0.1)
-    assert {each.feasible for each in found} == {unseen}
+    state = aged(NAMES[:100])
+    ranking = state.ranking.as_of(NOW)
+
+    def reach(sets: WorkingSets, names: Collection[str]) -> WorkingSet:
+        return sets.reach("ducks", ranking, names, ONE_CPU, 0.1)
+
+    for older in NAMES[:50]:
+        kept, names = WorkingSets(state), {older, *NAMES[50:99]}
+        right = reach(WorkingSets(state), names)
+        reach(kept, NAMES[50:100])
+        first = reach(kept, names)
+        if first != right:
+            break
+    else:
+        pytest.fail("each was seen at once: nothing is tried here")
+    assert first.feasible == names
+    assert [reach(kept, names) for _ in range(TRUSTED - 1)][-1] == right
 
 
 def test_the_pools_that_asked_last_are_kept() -> None:

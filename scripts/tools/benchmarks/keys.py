@@ -199,7 +199,7 @@ def _report(
     }
     note = (
         "Each worker has a key, and the request's key ran on about 100 of the nodes, at different times; it chooses in "
-        "the working set. Requests of one size have the same feasible nodes, as those of a pool have as a rule. CPU "
+        "the working set. Requests of one size have the same feasible nodes. CPU "
         "times are the best of many calls in one process, without HTTP: all that they read is in the processor's cache "
         "then, which between two requests over HTTP it is not."
     )

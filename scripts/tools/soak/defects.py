@@ -100,7 +100,11 @@ def _no_floor() -> None:
 
 def _owner_ignored() -> None:
     """A worker may go whoever would make a new one."""
-    _replace("extender.policy.idleness", "why_owner_keeps", lambda *_: None)
+
+    def wrapped(why: Any) -> object:
+        return lambda *asked: None if (found := why(*asked)) == "ownerRecreates" else found
+
+    _wrap("extender.policy.idleness", "why_owner_keeps", wrapped)
 
 
 def _ledger_overwritten() -> None:
