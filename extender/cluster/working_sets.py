@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 from msgspec import Struct
@@ -95,9 +94,9 @@ class WorkingSets:
         return WorkingSet(nodes=nodes, feasible=names)
 
 
-SAMPLE = 8
-"""So many of the feasible nodes, and of the places in the set, are looked at for each request: another kind of worker,
-that fits elsewhere, shows. The last place is among them, so the set has always a node for the worker."""
+SAMPLE = 16
+"""So many places of the set are looked at for each request: another kind of worker, that fits elsewhere, shows. The
+last one is among them, so the set has always a node for the worker."""
 TRUSTED = 256
 """After so many requests each feasible node is looked at, which takes as long as a request does."""
 
@@ -139,15 +138,11 @@ def _take(kept: _Kept, changed: Iterable[str], ranking: Ranking, needed: NeededR
 
 
 def _seems_equal(kept: _Kept, nodes: int, feasible: frozenset[str]) -> bool:
-    """Say whether nothing shows that other nodes are feasible than those that are known: of all, and in the set."""
+    """Say whether nothing shows that other nodes are feasible than those that are known, first of all in the set."""
     if len(kept.feasible) != len(feasible):
         return False
-    known, order, rooms = kept.feasible, kept.order, kept.rooms
-    for name in islice(feasible, SAMPLE):
-        if name not in known:
-            return False
     for place in range(nodes - 1, -1, -max(1, nodes // SAMPLE)):
-        if rooms.has_room(place) != (order[place] in feasible):
+        if kept.rooms.has_room(place) != (kept.order[place] in feasible):
             return False
     return True
 
