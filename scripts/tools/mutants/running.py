@@ -64,7 +64,8 @@ def run(root: Path, trial: Trial) -> Outcome:
         _lay_out(root, folder, trial)
         code, output = _mutmut(folder, trial)
         if code and not any(each in output for each in HARMLESS):
-            raise Unusable(f"mutmut gave up; what it said last:\n{output}")
+            remedy = "tests that fail there and pass by themselves need a machine that does nothing else"
+            raise Unusable(f"mutmut gave up; what it said last:\n{output}\n{remedy}")
         return _outcome(folder, trial)
 
 
