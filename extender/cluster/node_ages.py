@@ -39,10 +39,10 @@ class NodeAges:
     def observe(self, node: Node, workers: Iterable[Pod], now: datetime) -> bool:
         """Move the node's first-seen time earlier where a worker on it shows that. True where it does."""
         shown = [seen for worker in workers if (seen := ages.observed_first_seen(node, worker, now)) is not None]
-        known = self._observed.get(node.uid)
-        if not shown or (known is not None and known <= min(shown)):
+        earliest, known = min(shown, default=None), self._observed.get(node.uid)
+        if earliest is None or (known is not None and known <= earliest):
             return False
-        self._observed[node.uid] = min(shown)
+        self._observed[node.uid] = earliest
         return True
 
     def keep_only(self, uids: Collection[str]) -> None:

@@ -42,14 +42,13 @@ class WorkingSet(Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    """What is known of a pool's set. ``basis``: what must be the same for ``order`` and ``fits``, which are by place.
+    """What is known of a pool's set. ``basis``: what must be the same for ``fits``, which are in the order of nodes.
 
     ``rooms`` are by the ``feasible`` nodes and the pool's workers as of ``revision``. ``trusted`` requests were taken
     to have these feasible nodes without a look at each.
     """
 
     basis: tuple[object, ...]
-    order: Sequence[str]
     fits: Sequence[int]
     rooms: Reach
     feasible: set[str]
@@ -78,14 +77,14 @@ class WorkingSets:
         kept = self._kept.pop(pool, None)
         if kept is None or kept.basis != basis:
             fits = fits_by_place(ranking, self._state.nodes, asks.requests())
-            kept = _Kept(basis=basis, order=tuple(ranking), fits=fits, rooms=Reach(()), feasible=set(), revision=-1)
+            kept = _Kept(basis=basis, fits=fits, rooms=Reach(()), feasible=set(), revision=-1)
         self._kept[pool] = kept
         if len(self._kept) > MOST_POOLS:
             del self._kept[next(iter(self._kept))]
         wanted = wanted_room(needed.workers, slack)
         is_followed = _follow(kept, ranking, needed, names)
         nodes = kept.rooms.nodes(wanted)
-        if not is_followed or kept.trusted >= TRUSTED or not _seems_equal(kept, nodes, names):
+        if not is_followed or kept.trusted >= TRUSTED or not _seems_equal(kept, ranking, nodes, names):
             _look_through(kept, ranking, needed, names)
             nodes = kept.rooms.nodes(wanted)
         if nodes != kept.told:
@@ -121,7 +120,7 @@ def _look_through(kept: _Kept, ranking: Ranking, needed: NeededRoom, feasible: f
         return
     kept.rooms = Reach(
         free_room(fit, needed.on.get(name, 0)) if name in feasible else 0
-        for name, fit in zip(kept.order, kept.fits, strict=True)
+        for name, fit in zip(ranking, kept.fits, strict=True)
     )
     kept.feasible, kept.revision = set(feasible), needed.revision
 
@@ -137,12 +136,12 @@ def _take(kept: _Kept, changed: Iterable[str], ranking: Ranking, needed: NeededR
             kept.rooms.put(place, free_room(kept.fits[place], needed.on.get(name, 0)) if is_feasible else 0)
 
 
-def _seems_equal(kept: _Kept, nodes: int, feasible: frozenset[str]) -> bool:
-    """Say whether nothing shows that other nodes are feasible than those that are known, first of all in the set."""
+def _seems_equal(kept: _Kept, ranking: Ranking, nodes: int, feasible: frozenset[str]) -> bool:
+    """Say whether neither their number nor a place of the set shows that other nodes are feasible than are known."""
     if len(kept.feasible) != len(feasible):
         return False
-    for place in range(nodes - 1, -1, -max(1, nodes // SAMPLE)):
-        if kept.rooms.has_room(place) != (kept.order[place] in feasible):
+    for place in range(nodes, 0, -max(1, nodes // SAMPLE)):
+        if kept.rooms.has_room(place - 1) != (ranking.name_at(place) in feasible):
             return False
     return True
 

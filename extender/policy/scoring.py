@@ -93,8 +93,12 @@ class Ranking(Mapping[str, PreferenceKey]):
         found = list(islice(filter(wanted.__contains__, walk), count))
         if are_few and len(found) < count:
             nearest = nsmallest(count, filter(None, map(places.get, wanted)))
-            found = [self._ordered[place - 1][1] for place in nearest]
+            found = list(map(self.name_at, nearest))
         return found
+
+    def name_at(self, place: int) -> str:
+        """Name the node at a place, counted from 1."""
+        return self._ordered[place - 1][1]
 
     def places(self) -> Mapping[str, int]:
         """Give the nodes in order, each with its place from 1: looked up by each request, made anew after a change."""

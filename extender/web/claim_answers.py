@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
@@ -104,7 +104,8 @@ class ClaimAnswers:
             waiting = len(self._state.where.waiting(call.pool))
             raise none_idle(call.pool, call.settings, error, waiting) from error
         is_new = any(each.is_new for each in granted)
-        asyncio.get_running_loop().call_soon(self._tell, granted)  # once the answer is sent: nobody waits for a line
+        for each in granted:
+            asyncio.get_running_loop().call_soon(self._tell, each)  # once the answer is sent: nobody waits for a line
         shown = [self._shown(each) for each in granted]
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         response = json_response(shown[0] if asked.count is None else ClaimListBody(shown), status)
@@ -155,11 +156,7 @@ class ClaimAnswers:
         node = self._state.nodes.get(granted.worker.node or "")
         return claim_body(granted, self._state.ages.first_seen(node) if node is not None else None)
 
-    def _tell(self, claims: Sequence[Granted]) -> None:
-        for each in claims:
-            self._tell_one(each)
-
-    def _tell_one(self, granted: Granted) -> None:
+    def _tell(self, granted: Granted) -> None:
         worker, claim = granted.worker, granted.claim
         if granted.is_new:
             self._history.add(

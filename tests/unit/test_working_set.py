@@ -296,7 +296,7 @@ def test_workers_that_fill_their_nodes_are_followed(per_node: int, monkeypatch: 
     """A node that is full is feasible no more: what is known is as what comes, and no request needs a look at all."""
     as_expected: list[bool] = []
 
-    def seems_equal(kept: Any, nodes: int, feasible: frozenset[str]) -> bool:
+    def seems_equal(kept: Any, ranking: object, nodes: int, feasible: frozenset[str]) -> bool:
         as_expected.append(kept.feasible == feasible)
         return as_expected[-1]
 
@@ -323,7 +323,7 @@ OTHERS_OF_AS_MANY = {
 
 @pytest.mark.parametrize("feasible", OTHERS_OF_AS_MANY.values(), ids=OTHERS_OF_AS_MANY)
 def test_as_many_other_nodes_are_seen_at_once(feasible: list[list[str]]) -> None:
-    """A few of the nodes tell, and a few of the set's places."""
+    """A few of the set's places tell."""
     state = aged(NAMES)
     kept, ranking = WorkingSets(state), state.ranking.as_of(NOW)
     for names in feasible:
@@ -343,7 +343,7 @@ def test_a_set_has_always_a_node_for_the_worker(feasible: list[set[int]], slack:
 
 
 def test_one_node_in_place_of_another_is_seen_in_the_end() -> None:
-    """Where neither number nor sample shows it the slack is wrong meanwhile; scores are of the request's nodes only."""
+    """Where neither number nor places show it the slack is wrong meanwhile; scores are of the request's nodes only."""
     state = aged(NAMES[:100])
     ranking = state.ranking.as_of(NOW)
 
