@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -306,6 +307,7 @@ class WatchMetrics:
         """``optional`` are collections that a cluster need not have."""
         self._metrics = metrics
         self._optional = optional
+        self._events = cache(metrics.watch_events.labels)
         self._listed: set[str] = set()
 
     def listed(self, name: str, count: int, seconds: float) -> None:
@@ -335,7 +337,7 @@ class WatchMetrics:
         log.warning("object cannot be read", extra=fields(collection=name, error=str(error)))
 
     def event(self, name: str) -> None:
-        self._metrics.watch_events.labels(name).inc()
+        self._events(name).inc()
 
 
 class _Collector(Collector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 
 from extender.model import Ledger, Node, Pod
@@ -13,10 +13,12 @@ class NodeAges:
     """First-seen times by node UID: the earliest of what was observed here and what is recorded.
 
     ``ledger`` is what is recorded, None where there is none. Guesses count while no ledger was read, and are never
-    recorded.
+    recorded. With a clock that is off nothing is learned: what is recorded too early stays so for ever, and a later
+    event of the node shows it too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_clock_off: Callable[[], bool] = lambda: False) -> None:
+        self._is_clock_off = is_clock_off
         self._observed: dict[str, datetime] = {}
         self._guessed: dict[str, datetime] = {}
         self.ledger: Ledger | None = None
@@ -40,7 +42,7 @@ class NodeAges:
         """Move the node's first-seen time earlier where a worker on it shows that. True where it does."""
         shown = [seen for worker in workers if (seen := ages.observed_first_seen(node, worker, now)) is not None]
         earliest, known = min(shown, default=None), self._observed.get(node.uid)
-        if earliest is None or (known is not None and known <= earliest):
+        if earliest is None or (known is not None and known <= earliest) or self._is_clock_off():
             return False
         self._observed[node.uid] = earliest
         return True

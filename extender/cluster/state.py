@@ -35,9 +35,8 @@ class ClusterState:
         is_clock_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self._clock = clock
-        self._is_clock_off = is_clock_off
         self.objects = ClusterObjects()
-        self.ages = NodeAges()
+        self.ages = NodeAges(is_clock_off)
         self.ranking = NodeRanking(self.objects, self.ages, age=age, ending_rules=ending_rules)
         self.keys = PlacedKeys(self.objects)
         self.synced = False
@@ -92,7 +91,7 @@ class ClusterState:
         node = self.nodes.get(pod.node or "")
         if node is None:
             return
-        is_older = pod.pool is not None and self._learn(node, (pod,), now)
+        is_older = pod.pool is not None and self.ages.observe(node, (pod,), now)
         if is_older or known is None or not says_the_same(pod, known):
             self.ranking.rank(node, now)
         else:
@@ -123,6 +122,9 @@ class ClusterState:
             if pod.resource_version != written[-1]:
                 return False
             del self._written[pod.uid]
+            known = self.pods.get(pod.uid)
+            if known is not None and known.resource_version == pod.resource_version:
+                return True  # the write's own answer was this version
         self.upsert_pod(pod)
         return True
 
@@ -223,16 +225,8 @@ class ClusterState:
     def _observe(self, node: Node) -> None:
         """Learn of a node's age from all workers on it, and rank it again."""
         now = self._clock()
-        self._learn(node, self.where.workers_on(node.name).values(), now)
+        self.ages.observe(node, self.where.workers_on(node.name).values(), now)
         self.ranking.rank(node, now)
-
-    def _learn(self, node: Node, workers: Iterable[Pod], now: datetime) -> bool:
-        """Learn of a node's age from workers on it; True where that moved it.
-
-        With a clock that is off nothing is learned, a later event of the node shows it too: what is recorded too early
-        stays so for ever.
-        """
-        return not self._is_clock_off() and self.ages.observe(node, workers, now)
 
     def _rank_named(self, node_name: str | None) -> None:
         node = self.nodes.get(node_name or "")

@@ -146,6 +146,8 @@ class Candidates:
 
         None after each fifty that were looked at.
         """
+        if not self._state.where.needed(pool).workers:
+            return
         chosen: list[str] = []
         first: list[str] = []
         missing = int(self._spread.nodes)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from aiohttp import web
 from extender.cluster.history import DecisionHistory
 from extender.cluster.state import ClusterState
 from extender.logs import fields
+from extender.model import Pod
 from extender.policy.claims import Claimant, ClaimReference, PoolClaims
 from extender.policy.decisions import ClaimDecision
 from extender.policy.marks import format_idle_mark
@@ -105,7 +107,7 @@ class ClaimAnswers:
             raise none_idle(call.pool, call.settings, error, waiting) from error
         is_new = any(each.is_new for each in granted)
         for each in granted:
-            asyncio.get_running_loop().call_soon(self._tell, each)  # once the answer is sent: nobody waits for a line
+            _once_answered(partial(self._tell, each))
         shown = [self._shown(each) for each in granted]
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         response = json_response(shown[0] if asked.count is None else ClaimListBody(shown), status)
@@ -140,7 +142,7 @@ class ClaimAnswers:
         if call.settings.dry_run:
             raise dry_run(call.pool)
         worker = await self._held.release(_reference(call))
-        log.info("released", extra=fields(pool=call.pool, namespace=worker.namespace, pod=worker.name))
+        _once_answered(partial(_tell_released, call.pool, worker))
         return web.Response(status=HTTPStatus.NO_CONTENT), ClaimOutcome.RELEASED
 
     async def list_held(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
@@ -184,6 +186,15 @@ class ClaimAnswers:
                 expires=format_idle_mark(claim.expires),
             ),
         )
+
+
+def _tell_released(pool: str, worker: Pod) -> None:
+    log.info("released", extra=fields(pool=pool, namespace=worker.namespace, pod=worker.name))
+
+
+def _once_answered(tell: Callable[[], None]) -> None:
+    """Tell it in the next turn of the loop: nobody waits for a line of the log."""
+    asyncio.get_running_loop().call_soon(tell)
 
 
 def _reference(call: ClaimCall) -> ClaimReference:

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from aiohttp import web
@@ -103,8 +103,7 @@ class ClaimsApi:
             async with asyncio.timeout((DEADLINE + wait).total_seconds()):
                 caller = await self._identified(request)
                 with self._one_of_those_at_once(waits=bool(wait)):
-                    call = await self._allowed(verb, caller, request, place, body)
-                    return await answer(replace(call, wait=wait))
+                    return await answer(await self._allowed(verb, caller, request, place, body, wait))
 
         def done(outcome: str, seconds: float) -> None:
             counters[outcome].inc()
@@ -137,7 +136,13 @@ class ClaimsApi:
             self._under_way[waits] -= 1
 
     async def _allowed(
-        self, verb: Verb, caller: Caller, request: web.BaseRequest, place: Mapping[str, str], body: bytes
+        self,
+        verb: Verb,
+        caller: Caller,
+        request: web.BaseRequest,
+        place: Mapping[str, str],
+        body: bytes,
+        wait: timedelta,
     ) -> ClaimCall:
         pool, claim_id = place["pool"], place.get("id", "")
         if not LABEL_VALUE.fullmatch(pool):
@@ -168,7 +173,7 @@ class ClaimsApi:
             id=claim_id,
             body=body,
             settings=settings,
-            wait=timedelta(),
+            wait=wait,
             is_awaited=lambda: is_awaited(request),
             repeats=IDEMPOTENCY_KEY in request.headers,
             count_more=lambda calls: self._count(caller, calls),

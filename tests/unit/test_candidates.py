@@ -59,6 +59,11 @@ def test_those_that_are_passed_by_come_last_if_they_are_still_there() -> None:
     assert found[1:] in (["w000"], ["w001"], ["w002"])
 
 
+def test_a_pool_without_workers_is_known_to_have_none_without_a_look_at_the_nodes() -> None:
+    """Callers come again and again for a pool of which there are none yet."""
+    assert not list(candidates(idle(2 * NODES_BETWEEN_YIELDS)).in_order("another"))
+
+
 async def first(state: ClusterState) -> None:
     assert await candidates(state).first(state.pods, "pool") is None, "all were tried"
 

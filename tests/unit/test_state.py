@@ -293,6 +293,29 @@ def test_event_of_a_write_that_a_later_one_of_ours_followed_changes_nothing() ->
     assert state.take_event(released), "nothing is kept of writes that events have shown"
 
 
+def test_event_of_a_write_whose_answer_is_known_changes_nothing() -> None:
+    """Each of our writes has one: that the node is ranked and told of once is enough."""
+    state = new_state()
+    first, claimed = at_version(1, idle=True), at_version(2, idle=False)
+    state.upsert_node(node("a"))
+    state.upsert_pod(first)
+    state.take_written(first, claimed)
+    with state.ranking.changes() as changed:
+        assert state.take_event(claimed)
+    assert not changed
+
+
+def test_event_of_a_write_is_taken_where_an_older_one_came_again() -> None:
+    """A watch that is opened anew tells once more what was before the write."""
+    state = new_state()
+    first, claimed = at_version(1, idle=True), at_version(2, idle=False)
+    state.upsert_pod(first)
+    state.take_written(first, claimed)
+    state.take_event(first)
+    assert state.take_event(claimed)
+    assert state.pods[first.uid] == claimed
+
+
 def test_write_that_changed_nothing_is_not_waited_for() -> None:
     """It has no event: a webhook that takes our notes off would have one more remembered with each write."""
     state = new_state()
