@@ -159,7 +159,7 @@ class Candidates:
             if rule.window is None:
                 reach = reach_for_claims(ranking, self._state.where.needed(pool), rule.slack)
                 chosen = self._by_key(self._state.where.names_with_marks(), ranking, key, reach)
-        others = list(ranking)
+        others = ranking.places()  # as it is now: a change makes another one
         yield from chosen
         given = set(chosen)
         for position, name in enumerate(others, 1):
