@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
@@ -36,7 +35,7 @@ from extender.web.claim_wire import (
 )
 from extender.web.claiming import Claiming
 from extender.web.held_claims import HeldClaims
-from extender.web.requests import json_response
+from extender.web.requests import json_response, once_answered
 from extender.web.wanted_workers import WantedWorkers
 
 log = logging.getLogger("warmnode.claims")
@@ -107,7 +106,7 @@ class ClaimAnswers:
             raise none_idle(call.pool, call.settings, error, waiting) from error
         is_new = any(each.is_new for each in granted)
         for each in granted:
-            _once_answered(partial(self._tell, each))
+            once_answered(self._tell, each)
         shown = [self._shown(each) for each in granted]
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         response = json_response(shown[0] if asked.count is None else ClaimListBody(shown), status)
@@ -142,7 +141,7 @@ class ClaimAnswers:
         if call.settings.dry_run:
             raise dry_run(call.pool)
         worker = await self._held.release(_reference(call))
-        _once_answered(partial(_tell_released, call.pool, worker))
+        once_answered(_tell_released, call.pool, worker)
         return web.Response(status=HTTPStatus.NO_CONTENT), ClaimOutcome.RELEASED
 
     async def list_held(self, call: ClaimCall) -> tuple[web.Response, ClaimOutcome]:
@@ -190,11 +189,6 @@ class ClaimAnswers:
 
 def _tell_released(pool: str, worker: Pod) -> None:
     log.info("released", extra=fields(pool=pool, namespace=worker.namespace, pod=worker.name))
-
-
-def _once_answered(tell: Callable[[], None]) -> None:
-    """Tell it in the next turn of the loop: nobody waits for a line of the log."""
-    asyncio.get_running_loop().call_soon(tell)
 
 
 def _reference(call: ClaimCall) -> ClaimReference:

@@ -19,7 +19,7 @@ from aiohttp import web
 from extender.kube.errors import Forbidden, KubeError
 from extender.logs import fields
 from extender.web.callers import NotAuthenticated
-from extender.web.requests import CRASHED, BodyRefused, PathHandler, problem
+from extender.web.requests import CRASHED, BodyRefused, PathHandler, once_answered, problem
 
 DEADLINE = timedelta(seconds=8)
 """Callers are told to wait for ten seconds: whatever is done is done while they wait."""
@@ -121,6 +121,10 @@ def guarded(
     ``done`` is told of the outcome, which is the reason of a refusal, and of the seconds that it took.
     """
 
+    def tell(outcome: str, seconds: float, place: Mapping[str, str]) -> None:
+        done(outcome, seconds)
+        log.debug("answered", extra=fields(verb=verb, outcome=outcome, **place))
+
     async def handle(request: web.BaseRequest, place: Mapping[str, str]) -> web.StreamResponse:
         started = perf_counter()
         try:
@@ -132,8 +136,7 @@ def guarded(
                 log.warning("no answer for a caller", extra=fields(verb=verb, problem=str(refusal)))
             elif outcome is Reason.CRASHED:
                 log.exception("a call failed", extra=fields(verb=verb))
-        done(outcome, perf_counter() - started)
-        log.debug("answered", extra=fields(verb=verb, outcome=outcome, **place))
+        once_answered(tell, outcome, perf_counter() - started, place)
         return response
 
     return handle

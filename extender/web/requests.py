@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from typing import TypeVarTuple
 
 import msgspec
 from aiohttp import web
@@ -28,6 +29,7 @@ PathHandler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Strea
 PathRoutes = Mapping[tuple[str, str], PathHandler]
 """(method, template) -> handler; ``{name}`` in a template is one segment of the path and goes to the handler."""
 
+_Ts = TypeVarTuple("_Ts")
 _BROKEN_BODY = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
@@ -57,6 +59,11 @@ def json_response(body: bytes | msgspec.Struct, status: HTTPStatus = HTTPStatus.
     if isinstance(body, msgspec.Struct):
         body = msgspec.json.encode(body)
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+def once_answered(tell: Callable[[*_Ts], object], *what: *_Ts) -> None:
+    """Tell something in the next turn of the loop, when the answer is sent: nobody waits for counters and logs."""
+    asyncio.get_running_loop().call_soon(tell, *what)
 
 
 def route(
