@@ -118,8 +118,8 @@ class KubeClient:
     ) -> bytes:
         """The body of a successful POST, PUT, PATCH or DELETE, complete within ``timeout``. It is never sent twice.
 
-        A merge patch needs ``content_type="application/merge-patch+json"``. After `Unavailable` nobody knows whether it
-        was done.
+        A patch needs the ``content_type`` of its kind, such as "application/merge-patch+json". After `Unavailable`
+        nobody knows whether it was done.
         """
         headers = {"Content-Type": content_type}
         request = ApiRequest(method=method, path=path, body=body, params=params, headers=headers, lane=self._lane)

@@ -12,7 +12,6 @@ from datetime import datetime
 
 import msgspec
 
-from extender.kube.annotate import MERGE_PATCH
 from extender.kube.api_client import KubeClient
 from extender.kube.codec import decode_answer
 from extender.kube.errors import Conflict, NotFound
@@ -26,6 +25,7 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 LEDGER_LABELS = {"app.kubernetes.io/name": "warmnode", COMPONENT_LABEL: "ledger"}
 """By these labels `warmnode plan` finds an installed ledger in any namespace."""
 
+MERGE_PATCH = "application/merge-patch+json"
 _ATTEMPTS = 3
 _CONFIG_MAP = msgspec.json.Decoder(ConfigMapObject)
 

@@ -23,6 +23,7 @@ from tests.fakes.apiserver import FakeApiServer
 Json: TypeAlias = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 SILENCE = timedelta(seconds=20)
 
 
@@ -69,8 +70,8 @@ class Maps:
         tree = {"metadata": {"name": name, "labels": {"contract": "yes", **labels}}, "data": {"a": "1"}}
         return await self.send("POST", "", tree)
 
-    async def patch(self, name: str, patch: Json) -> Json:
-        return await self.send("PATCH", f"/{name}", patch, content_type=MERGE_PATCH)
+    async def patch(self, name: str, patch: Json, *, kind: str = MERGE_PATCH) -> Json:
+        return await self.send("PATCH", f"/{name}", patch, content_type=kind)
 
     async def send(self, method: str, name: str, tree: Json, **options: Any) -> Json:
         return decoded(await self._client.send(method, self.path + name, json.dumps(tree).encode(), **options))
@@ -233,18 +234,19 @@ async def test_creating_in_no_namespace_is_not_found(client: KubeClient) -> None
         await Maps(client, f"none-{uuid4().hex[:8]}").create("a")
 
 
-async def test_merge_patch_holds_its_preconditions(maps: Maps) -> None:
+@pytest.mark.parametrize("kind", [MERGE_PATCH, STRATEGIC_PATCH])
+async def test_patch_holds_its_preconditions(maps: Maps, kind: str) -> None:
     """A stale resourceVersion or a foreign uid conflicts, the right ones pass, and null removes a key."""
     created = await maps.create("a")
     meta = created["metadata"]
-    changed = await maps.patch("a", {"metadata": {"resourceVersion": version(created)}, "data": {"b": "2"}})
+    changed = await maps.patch("a", {"metadata": {"resourceVersion": version(created)}, "data": {"b": "2"}}, kind=kind)
     assert changed["data"] == {"a": "1", "b": "2"}
     with pytest.raises(Conflict) as caught:
-        await maps.patch("a", {"metadata": {"resourceVersion": version(created)}, "data": {"b": "3"}})
+        await maps.patch("a", {"metadata": {"resourceVersion": version(created)}, "data": {"b": "3"}}, kind=kind)
     assert caught.value.reason == "Conflict"
     with pytest.raises(Conflict):
-        await maps.patch("a", {"metadata": {"uid": str(uuid4())}, "data": {"b": "3"}})
-    changed = await maps.patch("a", {"metadata": {"uid": meta["uid"]}, "data": {"b": None}})
+        await maps.patch("a", {"metadata": {"uid": str(uuid4())}, "data": {"b": "3"}}, kind=kind)
+    changed = await maps.patch("a", {"metadata": {"uid": meta["uid"]}, "data": {"b": None}}, kind=kind)
     assert changed["data"] == {"a": "1"}
     assert changed["metadata"]["uid"] == meta["uid"]
 

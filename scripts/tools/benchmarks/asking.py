@@ -12,6 +12,7 @@ import ssl
 from scripts.tools.controlplane import ControlPlane, ControlPlaneError, Json
 
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
 class Caller:

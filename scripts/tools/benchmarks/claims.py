@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import quantiles
 
 from scripts.tools.benchmarks import cluster, machine
-from scripts.tools.benchmarks.asking import MERGE_PATCH, Caller
+from scripts.tools.benchmarks.asking import MERGE_PATCH, STRATEGIC_PATCH, Caller
 from scripts.tools.benchmarks.claim_waits import Waits, WaitSize, measure_waits
 from scripts.tools.benchmarks.claims_report import Crowd, Size, Step, report
 from scripts.tools.benchmarks.cluster import NAMESPACE
@@ -137,7 +137,8 @@ async def _steps(
         path = f"{_CLAIMS}/{claim['id']}"
         await timed(Step.RENEW, ours.must(200, "PUT", path))
         await timed(Step.RELEASE, ours.must(204, "DELETE", path))
-        await timed(Step.PATCH, direct.must(200, "PATCH", *_patch(_COLDEST, asked["claimant"]), MERGE_PATCH))
+        for step, kind in ((Step.PATCH, MERGE_PATCH), (Step.STRATEGIC, STRATEGIC_PATCH)):
+            await timed(step, direct.must(200, "PATCH", *_patch(_COLDEST, f"{step.name}-{asked['claimant']}"), kind))
         await timed(Step.NOTHING, ours.must(404, "POST", "/v1/pools/none/claims", asked))
     direct.close()
     ours.close()

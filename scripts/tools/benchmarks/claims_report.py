@@ -15,6 +15,7 @@ class Step(StrEnum):
     """What one call does."""
 
     PATCH = "one patch of a pod at the API server"
+    STRATEGIC = "the same as a strategic merge patch, which claims are"
     CLAIM = "claim"
     AGAIN = "the same claimant again"
     RENEW = "renew"
@@ -109,7 +110,8 @@ def report(
     note = (
         "etcd, the API server, the replicas and the clients share the machine's cores, and the rates are what that "
         "allows. A claim is one patch and a release another; as many clients send patches of that size to the API "
-        "server just before. CPU is that of all replicas, for a claim and its release, with following their events."
+        "server just before, as JSON merge patches. CPU is that of all replicas, for a claim and its release, with "
+        "following their events."
     )
     wanted = {(1, 8): 0.75, (1, 32): 0.85, (3, 32): 0.75}
     shares = {crowd: _writes_over_patches(found) for crowd, found in crowds.items() if crowd in wanted}
