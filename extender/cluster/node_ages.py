@@ -1,4 +1,4 @@
-"""When each node was first seen: what workers show, what the ledger has, what is guessed without one. No clock."""
+"""When each node was first seen: what workers show, what the ledger has, what is guessed without one. Reads no time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ class NodeAges:
     """First-seen times by node UID: the earliest of what was observed here and what is recorded.
 
     ``ledger`` is what is recorded, None where there is none. Guesses count while no ledger was read, and are never
-    recorded. With a clock that is off nothing is learned: what is recorded too early stays so for ever, and a later
-    event of the node shows it too.
+    recorded.
     """
 
     def __init__(self, is_clock_off: Callable[[], bool] = lambda: False) -> None:
@@ -39,7 +38,11 @@ class NodeAges:
         return {uid: seen for uid, seen in missing.items() if uid not in self.ledger.ignored}
 
     def observe(self, node: Node, workers: Iterable[Pod], now: datetime) -> bool:
-        """Move the node's first-seen time earlier where a worker on it shows that. True where it does."""
+        """Move the node's first-seen time earlier where a worker on it shows that. True where it does.
+
+        With a clock that is off nothing is learned: what is recorded too early stays so for ever, and a later event of
+        the node shows it too.
+        """
         shown = [seen for worker in workers if (seen := ages.observed_first_seen(node, worker, now)) is not None]
         earliest, known = min(shown, default=None), self._observed.get(node.uid)
         if earliest is None or (known is not None and known <= earliest) or self._is_clock_off():

@@ -116,7 +116,10 @@ class ClusterState:
             self.upsert_pod(after)
 
     def take_event(self, pod: Pod) -> bool:
-        """Take a pod as a watch shows it; False where it shows what a later write of ours has changed already."""
+        """Take a pod as a watch shows it; False where it shows what a later write of ours has changed already.
+
+        Where it is what the answer to a write has shown, nothing changes; it is True, for others are to be told of it.
+        """
         written = self._written.get(pod.uid, [])
         if pod.resource_version in written:
             if pod.resource_version != written[-1]:
@@ -124,7 +127,7 @@ class ClusterState:
             del self._written[pod.uid]
             known = self.pods.get(pod.uid)
             if known is not None and known.resource_version == pod.resource_version:
-                return True  # the write's own answer was this version
+                return True
         self.upsert_pod(pod)
         return True
 

@@ -30,7 +30,7 @@ from extender.policy.marks import CONFIRMED, MARKED, format_idle_mark
 
 POD_TIMEOUT = timedelta(seconds=10)
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-"""Of maps it makes what a merge patch makes, and takes the API server 6 % less time: it patches fields, not text."""
+"""Of maps it makes what a merge patch makes, and costs the API server less."""
 
 
 async def annotate(client: KubeClient, pod: Pod, annotations: Mapping[str, str | None], classify: Classify) -> Pod:

@@ -25,7 +25,7 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 LEDGER_LABELS = {"app.kubernetes.io/name": "warmnode", COMPONENT_LABEL: "ledger"}
 """By these labels `warmnode plan` finds an installed ledger in any namespace."""
 
-MERGE_PATCH = "application/merge-patch+json"
+_MERGE_PATCH = "application/merge-patch+json"
 _ATTEMPTS = 3
 _CONFIG_MAP = msgspec.json.Decoder(ConfigMapObject)
 
@@ -108,7 +108,7 @@ class LedgerStore:
     async def _patch(self, data: Mapping[str, str | None], based_on: Ledger) -> Ledger:
         body = {"metadata": {"resourceVersion": based_on.resource_version, "labels": LEDGER_LABELS}, "data": data}
         return _decode(
-            await self._client.send("PATCH", self._path, msgspec.json.encode(body), content_type=MERGE_PATCH)
+            await self._client.send("PATCH", self._path, msgspec.json.encode(body), content_type=_MERGE_PATCH)
         )
 
 

@@ -62,7 +62,10 @@ def json_response(body: bytes | msgspec.Struct, status: HTTPStatus = HTTPStatus.
 
 
 def once_answered(tell: Callable[[*_Ts], object], *what: *_Ts) -> None:
-    """Tell something in the next turn of the loop, when the answer is sent: nobody waits for counters and logs."""
+    """Tell something in the next turn of the loop: nobody waits for the lines and counts of an answer.
+
+    It is sent by then if nothing is awaited any more before it.
+    """
     asyncio.get_running_loop().call_soon(tell, *what)
 
 

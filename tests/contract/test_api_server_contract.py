@@ -243,12 +243,24 @@ async def test_patch_holds_its_preconditions(maps: Maps, kind: str) -> None:
     assert changed["data"] == {"a": "1", "b": "2"}
     with pytest.raises(Conflict) as caught:
         await maps.patch("a", {"metadata": {"resourceVersion": version(created)}, "data": {"b": "3"}}, kind=kind)
-    assert caught.value.reason == "Conflict"
-    with pytest.raises(Conflict):
+    assert (caught.value.status, caught.value.reason) == (409, "Conflict")
+    with pytest.raises(Conflict) as caught:
         await maps.patch("a", {"metadata": {"uid": str(uuid4())}, "data": {"b": "3"}}, kind=kind)
+    assert caught.value.status == 422
     changed = await maps.patch("a", {"metadata": {"uid": meta["uid"]}, "data": {"b": None}}, kind=kind)
     assert changed["data"] == {"a": "1"}
     assert changed["metadata"]["uid"] == meta["uid"]
+
+
+@pytest.mark.parametrize("kind", [MERGE_PATCH, STRATEGIC_PATCH])
+async def test_null_leaves_nothing_where_nothing_was(client: KubeClient, space: str, kind: str) -> None:
+    """In annotations and labels of a pod that has none: no empty value is written."""
+    path = f"/api/v1/namespaces/{space}/pods"
+    name = (await create_pod(client, path))["metadata"]["name"]
+    patch = json.dumps({"metadata": {"annotations": {"a": "1", "b": None}, "labels": {"c": None}}}).encode()
+    meta = decoded(await client.send("PATCH", f"{path}/{name}", patch, content_type=kind))["metadata"]
+    assert meta["annotations"] == {"a": "1"}
+    assert not meta.get("labels")
 
 
 async def test_patch_that_changes_nothing_keeps_the_version(maps: Maps) -> None:

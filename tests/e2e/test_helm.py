@@ -39,7 +39,7 @@ def test_workers_go_to_the_oldest_node(released: Stage) -> None:
     released.worker("first")
     assert released.node_of("first") == OLDEST
     released.worker("floor", node=OLDEST, idle=True)
-    released.wait_ready(["floor"])  # else a pass may take it, and the other one is the floor
+    released.wait_ready(["floor"])  # else a pass may take this one
     released.worker("idle", node=NEWEST, idle=True)
     released.wait(lambda: set(released.pods()) == {"first", "floor"}, lambda: f"{list(released.pods())}")
 

@@ -167,7 +167,10 @@ class Store:
         return self._write(resource, name, before, {**tree, "metadata": meta})
 
     def patch(self, resource: Resource, name: Name, patch: Json) -> Stored:
-        """A merge patch. A resourceVersion in it is a precondition (409); a uid is an immutable field (422)."""
+        """A merge patch, or a strategic one of maps, which does the same.
+
+        A resourceVersion in it is a precondition (409); a uid is an immutable field (422).
+        """
         before = self.get(resource, name)
         wanted = patch.get("metadata") or {}
         self._check(resource, before, {"resourceVersion": wanted.get("resourceVersion")})

@@ -146,12 +146,13 @@ def test_writer_that_fights_us_makes_us_stop_for_the_pool(ground: Ground, reaper
     writes = reaper.metric("warmnode_deletion_cost_writes_total", pool=POOL, outcome="written")
     assert writes <= 12
     assert len(reaper.lines("deletion costs are left alone: another writer overwrites them")) == 1
-    reapers.wait_passes(reaper, 2)  # what was still on its way, up to one write of each worker
+    reapers.wait_passes(reaper, 2)  # what was still on its way
     fight()
-    writes = reaper.metric("warmnode_deletion_cost_writes_total", pool=POOL, outcome="written")
+    written = reaper.metric("warmnode_deletion_cost_writes_total", pool=POOL, outcome="written")
+    assert written <= writes + len(names)
     reapers.wait_passes(reaper, 6)
     assert set(reapers.costs().values()) == {"1" if how == "overwrites" else None}
-    assert reaper.metric("warmnode_deletion_cost_writes_total", pool=POOL, outcome="written") == writes
+    assert reaper.metric("warmnode_deletion_cost_writes_total", pool=POOL, outcome="written") == written
 
 
 def test_switching_it_off_removes_ours_and_leaves_theirs(ground: Ground, reapers: Reapers) -> None:

@@ -59,9 +59,11 @@ def test_those_that_are_passed_by_come_last_if_they_are_still_there() -> None:
     assert found[1:] in (["w000"], ["w001"], ["w002"])
 
 
-def test_a_pool_without_workers_is_known_to_have_none_without_a_look_at_the_nodes() -> None:
-    """Callers come again and again for a pool of which there are none yet."""
-    assert not list(candidates(idle(2 * NODES_BETWEEN_YIELDS)).in_order("another"))
+def test_a_pool_without_workers_to_come_is_known_to_have_none_without_a_look_at_the_nodes() -> None:
+    """Callers come again and again for a pool that has none yet, or whose last one goes: no pause is needed."""
+    state = idle(2 * NODES_BETWEEN_YIELDS)
+    state.upsert_pod(worker("last", uid="last", pool="another", node="n000", terminating=True))
+    assert not list(candidates(state).in_order("another"))
 
 
 async def first(state: ClusterState) -> None:

@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extender.web.requests import BODY_LIMIT_BYTES, BodyRefused, json_response, problem, read_body, route
+from extender.web.requests import BODY_LIMIT_BYTES, BodyRefused, json_response, once_answered, problem, read_body, route
 
 pytestmark = pytest.mark.looptime
 MEGABYTE = 1024 * 1024
@@ -203,3 +203,11 @@ async def test_a_compressed_body_is_415_and_read_to_its_end(coding: str) -> None
 async def test_a_body_that_is_said_not_to_be_compressed_is_read(coding: str) -> None:
     asked, _ = request(b"{}", Content_Encoding=coding)
     assert await read_body(asked) == b"{}"
+
+
+async def test_what_is_told_of_an_answer_waits_for_the_next_turn_of_the_loop() -> None:
+    told: list[str] = []
+    once_answered(told.append, "claimed")
+    assert not told
+    await asyncio.sleep(0)
+    assert told == ["claimed"]

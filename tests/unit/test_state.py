@@ -306,7 +306,7 @@ def test_event_of_a_write_whose_answer_is_known_changes_nothing() -> None:
 
 
 def test_event_of_a_write_is_taken_where_an_older_one_came_again() -> None:
-    """A watch that is opened anew tells once more what was before the write."""
+    """What is known is compared, not assumed: where it is not what the write made, the event is taken."""
     state = new_state()
     first, claimed = at_version(1, idle=True), at_version(2, idle=False)
     state.upsert_pod(first)

@@ -1,7 +1,7 @@
 """How long a claim takes, and how many there are in a second: `warmnode serve` before a real API server.
 
 The clients claim and release in turn, with a new name for each claim. Beside it stand patches of pods that as many
-clients send to the API server themselves: a claim and its release are one write each, and could cost no less.
+clients send to the API server themselves: a claim and its release are one write of that size each.
 """
 
 from __future__ import annotations
