@@ -111,12 +111,12 @@ class Serving:
     def bound(self, worker: Pod) -> None:
         """Take note of a worker that got its node."""
         self.calls.bound(worker)
-        decision = self._shared.history.bound(worker)
-        if decision is None or not decision.shadow:
+        placement = self._shared.history.bound(worker)
+        if placement is None or not placement.shadow:
             return
         metrics, pool = self._shared.metrics, worker.pool or ""
         label = metrics.pool_label(pool)
-        metrics.shadow_placements.labels(label, self.shadow.bound(worker, decision)).inc()
+        metrics.shadow_placements.labels(label, self.shadow.bound(worker, placement.decision())).inc()
         metrics.shadow_spared_nodes.labels(label).set_function(partial(self.shadow.spared, pool))
 
     def take_configuration(self) -> None:

@@ -20,7 +20,6 @@ from extender.policy.decisions import (
     Decision,
     Kept,
     KeptPlacement,
-    PlacementDecision,
     decode_kept_placement,
     encode_decision,
 )
@@ -78,7 +77,7 @@ class DecisionHistory:
         self._line_bytes += len(line)
         self._keep_within_bounds()
 
-    def bound(self, worker: Pod) -> PlacementDecision | None:
+    def bound(self, worker: Pod) -> KeptPlacement | None:
         """Join a worker that got its node with its last placement. None: there is none, or it was joined before."""
         number = self._unbound.pop(worker.uid, None) if worker.node is not None else None
         if number is None:
@@ -91,10 +90,9 @@ class DecisionHistory:
         line = self._lines[number - self._first] = encode_decision(joined)
         self._line_bytes += len(line) - len(known)
         self._keep_within_bounds()
-        decision = joined.decision()
         if self._is_logged():
-            _tell("bound", decision)
-        return decision
+            _tell("bound", joined.decision())
+        return joined
 
     def lines(self, word: str = "", *, latest_first: bool = False) -> Iterator[bytes]:
         """Give the lines as they are sent, of this moment; with ``word`` those that hold it as a JSON string, and maybe

@@ -13,7 +13,7 @@ from extender.model import FOREVER, AgeSource, Ending, Node, OrderKey
 from extender.policy.ages import order_key
 from extender.policy.defaults import EndingRules
 from extender.policy.departure import departure_of, ending_of, turns_at
-from extender.policy.scoring import Ranking, preference_key
+from extender.policy.scoring import Ranking, preference_key, stays
 
 PAST = datetime.min.replace(tzinfo=UTC)
 
@@ -55,6 +55,10 @@ class NodeRanking:
             self._ranked_at = now
             self.rank_all(now)  # the clock was set back, and what had turned by it has not
         return self._ranking
+
+    def stays(self, node_name: str) -> bool:
+        """True for a node that was neither leaving nor ending when it was ranked last."""
+        return stays(self._ranking.get(node_name))
 
     def ending(self, node_name: str, now: datetime) -> Ending | None:
         """Say why a node is ending, None where it is not, or is not known."""

@@ -5,7 +5,7 @@ Owns the indexes over pods and nothing else. Finished pods are in none of them.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
@@ -29,9 +29,9 @@ class PodIndex:
         self._strangers_on: dict[str, dict[str, Pod]] = {}
         self._bound_on: dict[str, dict[str, Pod]] = {}
         self._waiting: dict[str, dict[str, Pod]] = {}
-        self._schedulers: dict[str, Counter[str]] = {}
+        self._schedulers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._placed: Counter[str] = Counter()
-        self._needed: dict[str, NeededRoom] = {}
+        self._needed: defaultdict[str, NeededRoom] = defaultdict(NeededRoom)
         self._with_claim: dict[str, Pod] = {}
         self._with_left_cost: dict[str, Pod] = {}
         self._by_claimant: dict[Claimant, dict[str, Pod]] = {}
@@ -55,8 +55,8 @@ class PodIndex:
             if pod.idle_since is not None:
                 self._marked_on.setdefault(pod.node, {})[pod.uid] = pod
             self._placed[pod.pool] += 1
-            self._needed.setdefault(pod.pool, NeededRoom()).add(pod, 0 if pod.terminating else 1)
-            self._schedulers.setdefault(pod.pool, Counter())[pod.scheduler] += 1
+            self._needed[pod.pool].add(pod, 0 if pod.terminating else 1)
+            self._schedulers[pod.pool][pod.scheduler] += 1
         else:
             index = self._bound_on if is_bound_to_its_node(pod) else self._strangers_on
             index.setdefault(pod.node, {})[pod.uid] = pod

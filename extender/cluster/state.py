@@ -92,7 +92,7 @@ class ClusterState:
         if node is None:
             return
         is_older = pod.pool is not None and self.ages.observe(node, (pod,), now)
-        if is_older or known is None or not says_the_same(pod, known):
+        if is_older or not says_the_same(pod, known, stays=self.ranking.stays(node.name)):
             self.ranking.rank(node, now)
         else:
             self.ranking.tell_changed((node.name,))

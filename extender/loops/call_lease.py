@@ -65,13 +65,13 @@ class CallWatch:
 
     def __post_init__(self) -> None:
         self._began = self.clock.steady()
+        self.metrics.webhook_last_call.set_function(lambda: self._last_call.timestamp() if self._last_call else 0.0)
 
     def called(self) -> None:
         """Take note of a call. The first one after a silence is written down at once."""
-        now, before = self.clock.moment(), self._called
-        self._called, self._last_call = now.steady, now.now
-        self.metrics.webhook_last_call.set(now.now.timestamp())
-        if before is None or now.steady - before > SILENCE:
+        before, now = self._called, self.clock.steady()
+        self._called, self._last_call = now, self.clock.now()
+        if before is None or now - before > SILENCE:
             self._wake.set()
 
     def refused(self, failure: HandshakeFailure) -> None:

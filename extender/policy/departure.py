@@ -78,14 +78,21 @@ def ending_of(
     return None
 
 
-def says_the_same(worker: Pod, known: Pod) -> bool:
-    """True where two versions of a pod on one node make no difference to `ending_of` and `turns_at`."""
+def says_the_same(pod: Pod, known: Pod | None, *, stays: bool) -> bool:
+    """True where a pod, in place of what was ``known`` of it, makes no difference to `ending_of` and `turns_at`.
+
+    1. It is no worker and was none. 2. It has come to a node that ``stays`` (is not ending), and is not terminating.
+    3. Nothing of it has changed that they look at.
+    """
+    if pod.pool is None and (known is None or known.pool is None):
+        return True
+    if known is None or known.node != pod.node:
+        return stays and not pod.terminating
     return (
-        worker.terminating == known.terminating
-        and worker.going_until == known.going_until
-        and worker.node == known.node
-        and worker.finished == known.finished
-        and (worker.pool is None) == (known.pool is None)
+        pod.terminating == known.terminating
+        and pod.going_until == known.going_until
+        and pod.finished == known.finished
+        and (pod.pool is None) == (known.pool is None)
     )
 
 

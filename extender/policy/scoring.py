@@ -42,7 +42,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         self._ordered = sorted((key, name) for name, key in self._keys.items())
         self.revision = 0
         """Another number after each change."""
-        self.staying = sum(map(_stays, self._keys.values()))
+        self.staying = sum(map(stays, self._keys.values()))
         """So many nodes are not ending. They are the most preferred ones."""
         self._kept_places: tuple[int, Mapping[str, int]] = (-1, {})
 
@@ -66,7 +66,7 @@ class Ranking(Mapping[str, PreferenceKey]):
         if known == key:
             return
         self.revision += 1
-        self.staying += _stays(key) - _stays(known)
+        self.staying += stays(key) - stays(known)
         if known is not None:
             del self._ordered[bisect_left(self._ordered, (known, name))]
             del self._keys[name]
@@ -108,7 +108,8 @@ class Ranking(Mapping[str, PreferenceKey]):
         return self._kept_places[1]
 
 
-def _stays(key: PreferenceKey | None) -> bool:
+def stays(key: PreferenceKey | None) -> bool:
+    """True for the key of a node that is not ending. A leaving node has none."""
     return key is not None and not key[0]
 
 

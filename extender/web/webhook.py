@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 from http import HTTPStatus
 from time import perf_counter
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -32,6 +33,7 @@ from extender.web.requests import (
     BodyRefused,
     Handler,
     json_response,
+    once_answered,
     problem,
     read_body,
     route,
@@ -54,6 +56,14 @@ class WebhookOutcome(StrEnum):
     BAD_REQUEST = "badRequest"
     NOT_FOUND = "notFound"
     CRASHED = "crashed"
+
+
+class Answer(NamedTuple):
+    """What a scheduler is told, how the call is counted, and the decision to be remembered, None where it was none."""
+
+    content: bytes
+    outcome: str
+    decision: KeptPlacement | PreemptionDecision | None = None
 
 
 class Webhook:
@@ -100,7 +110,7 @@ class Webhook:
         """Count what could not be read as HTTP."""
         self._garbled.inc()
 
-    def prioritize(self, body: bytes) -> tuple[bytes, str]:
+    def prioritize(self, body: bytes) -> Answer:
         """Answer a prioritize call: at most nine hosts of those that were sent, ``[]`` for a pod of no pool, or of one
         in the shadow.
 
@@ -110,28 +120,26 @@ class Webhook:
         request = wire.decode_prioritize(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if pool is None:
-            return NO_SCORES, WebhookOutcome.NEUTRAL
+            return Answer(NO_SCORES, WebhookOutcome.NEUTRAL)
         now = self._clock.now()
         ranking = self._state.ranking.as_of(now)
         scores, affinity = self._scored(pool, request, ranking)
         is_shadow = self.pools.is_shadow(pool)
         names = tuple([name for name, _ in scores])
         ranks = tuple(map(ranking.places().__getitem__, names))
-        self._history.add(
-            KeptPlacement(
-                at=now,
-                namespace=request.pod.namespace,
-                pod=request.pod.name,
-                uid=request.pod.uid,
-                pool=pool,
-                key=affinity.key if affinity is not None else None,
-                shadow=is_shadow,
-                candidates=len(request.node_names),
-                nodes=names,
-                ranks=ranks,
-                key_uses=tuple(affinity.workers(names, now)) if affinity else (),
-                reach=affinity.reach if affinity else 0,
-            )
+        decision = KeptPlacement(
+            at=now,
+            namespace=request.pod.namespace,
+            pod=request.pod.name,
+            uid=request.pod.uid,
+            pool=pool,
+            key=affinity.key if affinity is not None else None,
+            shadow=is_shadow,
+            candidates=len(request.node_names),
+            nodes=names,
+            ranks=ranks,
+            key_uses=tuple(affinity.workers(names, now)) if affinity else (),
+            reach=affinity.reach if affinity else 0,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
@@ -147,8 +155,9 @@ class Webhook:
                 ),
             )
         if is_shadow:
-            return NO_SCORES, WebhookOutcome.SHADOW
-        return wire.encode_priorities(scores), WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
+            return Answer(NO_SCORES, WebhookOutcome.SHADOW, decision)
+        outcome = WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
+        return Answer(wire.encode_priorities(scores), outcome, decision)
 
     def _scored(
         self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking
@@ -186,7 +195,7 @@ class Webhook:
             now=now,
         )
 
-    def preempt(self, body: bytes) -> tuple[bytes, str]:
+    def preempt(self, body: bytes) -> Answer:
         """Answer a preempt call: one candidate, none (a veto), or on any doubt all of them as they came.
 
         Raises:
@@ -195,23 +204,22 @@ class Webhook:
         request = wire.decode_preempt(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         pool = None if self.pools.is_shadow(pool) else pool
+        decision = None
         if self._state.synced and self._clock.is_off:  # it may take a claimed worker for one that is idle
             nodes, outcome = tuple(request.candidates), str(WebhookOutcome.CLOCK_OFF)
         elif self._state.synced:
             choice = choose_preemption(preemptor_pool=pool, candidates=request.candidates, view=self._view())
             nodes, outcome = choice.nodes, str(choice.verdict)
             if choice.verdict in (PreemptVerdict.CHOSEN, PreemptVerdict.VETOED):
-                self._history.add(
-                    PreemptionDecision(
-                        at=self._clock.now(),
-                        namespace=request.pod.namespace,
-                        pod=request.pod.name,
-                        uid=request.pod.uid,
-                        pool=pool,
-                        candidates=len(request.candidates),
-                        verdict=outcome,
-                        node=nodes[0] if nodes else None,
-                    )
+                decision = PreemptionDecision(
+                    at=self._clock.now(),
+                    namespace=request.pod.namespace,
+                    pod=request.pod.name,
+                    uid=request.pod.uid,
+                    pool=pool,
+                    candidates=len(request.candidates),
+                    verdict=outcome,
+                    node=nodes[0] if nodes else None,
                 )
         else:
             nodes, outcome = tuple(request.candidates), str(WebhookOutcome.NOT_SYNCED)
@@ -226,14 +234,23 @@ class Webhook:
                 nodes=nodes[:3],
             ),
         )
-        return wire.encode_preemption(request.candidates, nodes), outcome
+        return Answer(wire.encode_preemption(request.candidates, nodes), outcome, decision)
 
-    def _verb(self, verb: str, answer: Callable[[bytes], tuple[bytes, str]]) -> Handler:
+    def _verb(self, verb: str, decide: Callable[[bytes], Answer]) -> Handler:
         seconds = self._seconds[verb]
         counters = {outcome: counter for (of, outcome), counter in self._counters.items() if of == verb}
 
+        def tell(outcome: str, answer: Answer | None, took: float) -> None:
+            counters[outcome].inc()
+            seconds.observe(took)
+            if answer is not None:
+                self._called()
+                if answer.decision is not None:
+                    self._history.add(answer.decision)
+
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             started = perf_counter()
+            answer = None
             try:
                 body = await read_body(request, deadline_seconds=self._body_deadline_seconds)
                 if verb == "prioritize" and not self._state.synced:
@@ -242,9 +259,8 @@ class Webhook:
                         problem(HTTPStatus.SERVICE_UNAVAILABLE, "nodes, pods and ledger are not loaded yet"),
                     )
                 else:
-                    content, outcome = answer(body)
-                    response = json_response(content)
-                    self._called()
+                    answer = decide(body)
+                    outcome, response = answer.outcome, json_response(answer.content)
             except (wire.BadRequest, BodyRefused) as error:
                 status = error.status if isinstance(error, BodyRefused) else HTTPStatus.BAD_REQUEST
                 outcome, response = str(WebhookOutcome.BAD_REQUEST), problem(status, str(error))
@@ -252,8 +268,7 @@ class Webhook:
             except Exception:
                 outcome, response = str(WebhookOutcome.CRASHED), problem(HTTPStatus.INTERNAL_SERVER_ERROR, CRASHED)
                 log.exception("a call failed", extra=fields(verb=verb))
-            counters[outcome].inc()
-            seconds.observe(perf_counter() - started)
+            once_answered(tell, outcome, answer, perf_counter() - started)
             return response
 
         return handle

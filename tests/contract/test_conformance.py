@@ -40,12 +40,12 @@ def aged(*pods: Pod, **given: Any) -> Webhook:
 
 def ask(webhook: Webhook, pod: Any = WORKER, nodes: Any = None, names: Any = None) -> Any:
     body = {"Pod": pod, "Nodes": nodes, "NodeNames": names}
-    return json.loads(webhook.prioritize(json.dumps(body).encode())[0])
+    return json.loads(webhook.prioritize(json.dumps(body).encode()).content)
 
 
 def preempt(webhook: Webhook, meta: Any = None, full: Any = None, pod: Any = STRANGER) -> Any:
     body = {"Pod": pod, "NodeNameToVictims": full, "NodeNameToMetaVictims": meta}
-    return json.loads(webhook.preempt(json.dumps(body).encode())[0])
+    return json.loads(webhook.preempt(json.dumps(body).encode()).content)
 
 
 def meta(*uids: str, violations: int = 0) -> dict[str, Any]:
@@ -77,10 +77,10 @@ def test_case_3_no_nodes_give_no_scores(nodes: Any, names: Any) -> None:
 def test_case_4_keys_in_another_case_give_the_same_answers() -> None:
     """Go matches keys in any case, and clients up to 1.16 sent lower case."""
     body = json.dumps({"pod": WORKER, "nodes": None, "nodenames": NAMES}).encode()
-    assert json.loads(aged().prioritize(body)[0]) == SCORES
+    assert json.loads(aged().prioritize(body).content) == SCORES
     victims = {OLDEST: {"pods": [{"uid": "a"}], "numPDBViolations": 2}}
     body = json.dumps({"pod": STRANGER, "nodeNameToVictims": None, "nodeNameToMetaVictims": victims}).encode()
-    assert json.loads(aged().preempt(body)[0]) == {"NodeNameToMetaVictims": {OLDEST: meta("a", violations=2)}}
+    assert json.loads(aged().preempt(body).content) == {"NodeNameToMetaVictims": {OLDEST: meta("a", violations=2)}}
 
 
 def test_case_5_an_unknown_node_is_not_in_the_answer() -> None:
@@ -111,7 +111,7 @@ def test_case_7_five_thousand_names_and_twenty_megabytes_are_answered_in_time() 
     body = json.dumps({"Pod": WORKER, "Nodes": {"items": padded}, "NodeNames": None}).encode()
     assert len(body) > 20_000_000
     started = time.process_time()
-    assert len(json.loads(webhook.prioritize(body)[0])) == 9
+    assert len(json.loads(webhook.prioritize(body).content)) == 9
     assert time.process_time() - started < 2.5
 
 
@@ -202,7 +202,8 @@ def test_case_16_all_nodes_are_vetoed() -> None:
     pods = [worker(f"p{number}", node=name) for number, name in enumerate(NAMES)]
     candidates = {name: meta(f"uid-of-p{number}") for number, name in enumerate(NAMES)}
     body = json.dumps({"Pod": STRANGER, "NodeNameToVictims": None, "NodeNameToMetaVictims": candidates}).encode()
-    assert aged(*pods, pools=PROTECT).preempt(body) == (b'{"NodeNameToMetaVictims":{}}', "vetoed")
+    answer = aged(*pods, pools=PROTECT).preempt(body)
+    assert (answer.content, answer.outcome) == (b'{"NodeNameToMetaVictims":{}}', "vetoed")
 
 
 @pytest.mark.parametrize("entry", [{"Pods": [], "NumPDBViolations": 0}, {"Pods": None, "NumPDBViolations": 0}, None])

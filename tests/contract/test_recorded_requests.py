@@ -64,13 +64,13 @@ def test_a_recorded_prioritize_call_scores_the_oldest_node_highest(mode: str) ->
     nodes = [node(name) for name in NODES]
     ages = {f"uid-of-{name}": minutes_ago(age) for name, age in zip(NODES, (10, 30, 20), strict=True)}
     webhook = webhook_over(synced_state(nodes, ledger=ledger(ages)))
-    answer, outcome = webhook.prioritize(body(f"prioritize-{mode}.json"))
-    assert json.loads(answer) == [
+    answer = webhook.prioritize(body(f"prioritize-{mode}.json"))
+    assert json.loads(answer.content) == [
         {"Host": "node-b", "Score": 10},
         {"Host": "node-c", "Score": 9},
         {"Host": "node-a", "Score": 8},
     ]
-    assert outcome == "scored"
+    assert answer.outcome == "scored"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -81,20 +81,20 @@ def test_a_recorded_preempt_call_keeps_the_oldest_node(mode: str) -> None:
     ages = {f"uid-of-{name}": minutes_ago(age) for name, age in zip(NODES, (10, 30, 20), strict=True)}
     pods = [worker(uid, uid=uid, node=name) for name, found in uids.items() for uid in found]
     webhook = webhook_over(synced_state(nodes, pods, ledger(ages)))
-    answer, outcome = webhook.preempt(body(f"preempt-{mode}.json"))
+    answer = webhook.preempt(body(f"preempt-{mode}.json"))
     expected = {"Pods": [{"UID": uid} for uid in uids["node-b"]], "NumPDBViolations": 0}
-    assert json.loads(answer) == {"NodeNameToMetaVictims": {"node-b": expected}}
-    assert outcome == "chosen"
+    assert json.loads(answer.content) == {"NodeNameToMetaVictims": {"node-b": expected}}
+    assert answer.outcome == "chosen"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_recorded_preempt_call_about_unknown_pods_is_echoed(mode: str) -> None:
     """What we do not know we do not judge: all candidates come back, as UIDs in both forms."""
     webhook = webhook_over(synced_state([node(name) for name in NODES]))
-    answer, outcome = webhook.preempt(body(f"preempt-{mode}.json"))
+    answer = webhook.preempt(body(f"preempt-{mode}.json"))
     echo = {
         name: {"Pods": [{"UID": uid} for uid in uids], "NumPDBViolations": 0}
         for name, uids in uids_by_node(mode).items()
     }
-    assert json.loads(answer) == {"NodeNameToMetaVictims": echo}
-    assert outcome == "unknownPod"
+    assert json.loads(answer.content) == {"NodeNameToMetaVictims": echo}
+    assert answer.outcome == "unknownPod"

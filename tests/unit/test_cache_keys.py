@@ -43,8 +43,8 @@ def asked(state: ClusterState, names: list[str], labels: dict[str, str], pools: 
     """The hosts that prioritize answers, best first."""
     pod = {"metadata": {"namespace": "default", "name": "new", "labels": labels}}
     body = json.dumps({"Pod": pod, "Nodes": None, "NodeNames": names}).encode()
-    answer, _ = webhook_over(state, pools=pools).prioritize(body)
-    return [entry["Host"] for entry in json.loads(answer)]
+    answer = webhook_over(state, pools=pools).prioritize(body)
+    return [entry["Host"] for entry in json.loads(answer.content)]
 
 
 def aged_state(*workers: tuple[str, str]) -> ClusterState:

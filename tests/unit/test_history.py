@@ -135,7 +135,7 @@ def test_a_placement_is_joined_with_where_the_worker_was_bound() -> None:
     joined = history.bound(worker("w", node="b"))
     assert joined is not None
     assert (joined.node, joined.bound_after_seconds) == ("b", 1.5)
-    assert [decode_decision(line) for line in history.lines()] == [joined]
+    assert [decode_decision(line) for line in history.lines()] == [joined.decision()]
     assert history.bound(worker("w", node="b")) is None
 
 

@@ -18,12 +18,12 @@ from extender.inspect.plan import look_at
 from extender.inspect.plan_text import render_table
 from extender.inspect.snapshot import Snapshot
 from extender.model import BusyVictims, PlacementMode, Pool
-from extender.policy.decisions import PlacementDecision, RankedNode, decode_decision
+from extender.policy.decisions import KeptPlacement, PlacementDecision, RankedNode
 from extender.policy.pools import PoolsInForce
 from extender.settings import load_configuration
 from extender.settings.in_force import pools_in_force
 from extender.web.history_api import history_handler
-from extender.web.webhook import NO_SCORES, Webhook
+from extender.web.webhook import NO_SCORES, Answer, Webhook
 from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import synced_state, webhook_over
 
@@ -34,17 +34,17 @@ IN_SHADOW = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT, placeme
 ACTIVE = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT))
 
 
-def prioritize(webhook: Webhook, labels: dict[str, str], names: Sequence[str] = ("a", "b", "c")) -> bytes:
+def prioritize(webhook: Webhook, labels: dict[str, str], names: Sequence[str] = ("a", "b", "c")) -> Answer:
     """Ask it for a pod."""
     pod = {"metadata": {"name": "w", "namespace": "default", "uid": "uid-of-w", "labels": labels}}
-    return webhook.prioritize(json.dumps({"Pod": pod, "NodeNames": list(names)}).encode())[0]
+    return webhook.prioritize(json.dumps({"Pod": pod, "NodeNames": list(names)}).encode())
 
 
 def preempt(webhook: Webhook, labels: dict[str, str], victims: dict[str, str]) -> bytes:
     """Ask it about a preemption: a victim by node."""
     pod = {"metadata": {"name": "p", "namespace": "default", "uid": "p", "labels": labels}}
     nodes = {name: {"Pods": [{"UID": uid}], "NumPDBViolations": 0} for name, uid in victims.items()}
-    return webhook.preempt(json.dumps({"Pod": pod, "NodeNameToMetaVictims": nodes}).encode())[0]
+    return webhook.preempt(json.dumps({"Pod": pod, "NodeNameToMetaVictims": nodes}).encode()).content
 
 
 def decision(
@@ -73,7 +73,8 @@ def decision(
 def test_a_scheduler_is_answered_as_for_a_pod_of_no_pool(names: list[str]) -> None:
     """Byte for byte."""
     webhook = webhook_over(synced_state(NODES, ledger=AGES), pools=IN_SHADOW)
-    assert prioritize(webhook, {"warmnode.dev/pool": "pool"}, names) == prioritize(webhook, {}, names) == NO_SCORES
+    shadow, neutral = (prioritize(webhook, labels, names).content for labels in ({"warmnode.dev/pool": "pool"}, {}))
+    assert shadow == neutral == NO_SCORES
 
 
 def test_what_would_have_been_answered_is_remembered() -> None:
@@ -81,12 +82,11 @@ def test_what_would_have_been_answered_is_remembered() -> None:
     best = []
     for pools in (IN_SHADOW, ACTIVE):
         webhook = webhook_over(synced_state(NODES, ledger=AGES), pools=pools)
-        prioritize(webhook, {"warmnode.dev/pool": "pool"})
-        (found,) = map(decode_decision, webhook._history.lines())
-        assert isinstance(found, PlacementDecision)
+        found = prioritize(webhook, {"warmnode.dev/pool": "pool"}).decision
+        assert isinstance(found, KeptPlacement)
         assert found.shadow == (pools is IN_SHADOW)
-        best.append([each.node for each in found.best])
-    assert best == [["a", "b", "c"]] * 2
+        best.append(found.nodes)
+    assert best == [("a", "b", "c")] * 2
 
 
 @pytest.mark.parametrize("labels", [{}, {"warmnode.dev/pool": "pool"}])

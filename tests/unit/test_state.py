@@ -235,7 +235,7 @@ def assert_order_is_that_of_fresh_lists(state: ClusterState) -> None:
 
 
 VERSIONS: dict[str, list[Any]] = {
-    "node": ["a", "b"],
+    "node": [None, "a", "b"],
     "pool": ["pool", None],
     "ready_since": [None, minutes_ago(3), minutes_ago(30)],
     "terminating": [False, True],

@@ -214,8 +214,8 @@ def prioritized(
 ) -> list[str]:
     meta = {"namespace": "default", "name": "new", "labels": {POOL_LABEL: "ducks", **labels}}
     body = json.dumps({"Pod": {"metadata": meta, "spec": spec}, "Nodes": None, "NodeNames": list(names)}).encode()
-    answer, _ = webhook_over(state, pools=KEYED).prioritize(body)
-    return [entry["Host"] for entry in json.loads(answer)]
+    answer = webhook_over(state, pools=KEYED).prioritize(body)
+    return [entry["Host"] for entry in json.loads(answer.content)]
 
 
 def test_a_tenants_worker_finds_its_node_also_as_the_thirtieth_oldest() -> None:

@@ -27,6 +27,7 @@ class Arm(StrEnum):
 
     NONE = "no extender"
     NO_OP = "no-op extender"
+    AIOHTTP = "no-op with aiohttp"
     WARMNODE = "warmnode"
     GO = "Go, every host"
 
@@ -62,8 +63,11 @@ class Bench:
             del config["extenders"], config["leaderElection"]
             yield config, None
             return
-        ages = self.ages if arm == Arm.GO else None
-        process = programs.start_extender(self.spawner, self.goextender, ages=ages, log=log)
+        if arm == Arm.AIOHTTP:
+            process = programs.start_aiohttp_noop(self.spawner, log=log)
+        else:
+            ages = self.ages if arm == Arm.GO else None
+            process = programs.start_extender(self.spawner, self.goextender, ages=ages, log=log)
         try:
             config = scheduler_config(CONFIGURATION, process.port or 0)
             for extender in config["extenders"]:

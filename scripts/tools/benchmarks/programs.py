@@ -1,4 +1,4 @@
-"""The Go programs of the benchmarks: built from the sources beside this file, and started. Owns no measurement."""
+"""The programs beside ours, from sources beside this file: two in Go, one with aiohttp. Owns no measurement."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,15 +45,26 @@ def start_extender(
     (port,) = free_ports(1)
     answer = ["-answer", "every", "-ages", str(ages)] if ages else ["-answer", "none"]
     command: list[str | Path] = [binary, "-listen", f"127.0.0.1:{port}", *answer]
-    process = spawner.start("goextender", command, log=log, environment=environment, port=port)
+    return _listening(spawner.start("goextender", command, log=log, environment=environment, port=port), port, log)
+
+
+def start_aiohttp_noop(spawner: Spawner, *, log: Path) -> Process:
+    """Start the no-op with aiohttp on a free port."""
+    (port,) = free_ports(1)
+    command: list[str | Path] = [sys.executable, _SOURCES / "aiohttp_noop.py", str(port)]
+    return _listening(spawner.start("aiohttp-noop", command, log=log, port=port), port, log)
+
+
+def _listening(process: Process, port: int, log: Path) -> Process:
+    """Wait until it can be called."""
 
     def listens() -> bool:
         if process.exit_code is not None:
-            raise ControlPlaneError(f"the Go extender ended:\n{log_tail(log)}")
+            raise ControlPlaneError(f"the extender ended:\n{log_tail(log)}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_for(listens, START_SECONDS, "the Go extender to listen")
+    wait_for(listens, START_SECONDS, "the extender to listen")
     return process
 
 

@@ -35,7 +35,7 @@ class Size:
     rounds: int
 
 
-FULL = Size(nodes=1000, pods=2000, preemptors=200, rounds=5)
+FULL = Size(nodes=1000, pods=2000, preemptors=200, rounds=9)
 QUICK = Size(nodes=200, pods=200, preemptors=20, rounds=1)
 TIMEOUT_SECONDS = 300.0
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -108,10 +108,10 @@ def _report(
     def relative(arm: Arm, base: Arm) -> str:
         return shown(ratios(placed[arm], placed[base])) if arm != base else "1"
 
-    bases = (Arm.NONE, Arm.NO_OP, Arm.GO)
+    bases = (Arm.NONE, Arm.NO_OP, Arm.AIOHTTP, Arm.GO)
     throughput = Table(
         title=f"{size.pods:,} pods on {size.nodes:,} nodes",
-        head=("extender", "pods/s", "/ none", "/ no-op", "/ Go"),
+        head=("extender", "pods/s", "/ none", "/ no-op", "/ aiohttp", "/ Go"),
         rows=tuple(
             (str(arm), shown(rates, 0), *(relative(arm, base) for base in bases)) for arm, rates in placed.items()
         ),

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from extender.model import BusyVictims, CacheKeyRule, Node, PlacementMode, Pod, Pool, Selector
 from extender.policy.pools import POOL_LABEL, PoolsInForce
-from extender.web.webhook import Webhook
+from extender.web.webhook import Answer, Webhook
 from extender.web.wire import MAX_INT64, BadRequest, decode_preempt, decode_prioritize
 from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import synced_state, webhook_over
@@ -63,14 +63,12 @@ class Replicas:
             assert -MAX_INT64 - 1 <= entry["NumPDBViolations"] <= MAX_INT64
         return None
 
-    def _agreed(self, verb: Callable[[Webhook, bytes], tuple[bytes, str]], body: bytes) -> bytes:
-        (first, _), (second, _) = (verb(each, body) for each in self._webhooks)
+    def _agreed(self, verb: Callable[[Webhook, bytes], Answer], body: bytes) -> bytes:
+        first, second = (verb(each, body).content for each in self._webhooks)
         assert first == second, "two replicas that know the same answer differently"
         return first
 
-    def _all_refuse(
-        self, verb: Callable[[Webhook, bytes], tuple[bytes, str]], body: bytes, refusal: BadRequest
-    ) -> None:
+    def _all_refuse(self, verb: Callable[[Webhook, bytes], Answer], body: bytes, refusal: BadRequest) -> None:
         """What is no request is refused in one line."""
         assert "\n" not in str(refusal)
         for each in self._webhooks:
