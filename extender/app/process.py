@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from functools import cache
 from typing import Any
 
 from extender import __version__
@@ -55,7 +54,6 @@ class Process:
         self.tls = tls
         self.namespace = options.cluster.namespace or client.namespace
         self.metrics = Metrics(version=__version__)
-        self._workers_bound = cache(self.metrics.workers_bound.labels)
         self._lease_name = configuration.leader_election.name
         self.in_force = InForce(configuration, dry_run=options.dry_run)
         self.clock = real_clock(client)
@@ -162,7 +160,7 @@ class Process:
         return tasks
 
     def _bound(self, worker: Pod) -> None:
-        self._workers_bound(self.metrics.pool_label(worker.pool or "")).inc()
+        self.metrics.workers_bound.labels(self.metrics.pool_label(worker.pool or "")).inc()
         if self.serving is not None:
             self.serving.bound(worker)
 

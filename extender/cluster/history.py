@@ -1,8 +1,8 @@
 """The last decisions of this process, in memory: so many, and so many bytes, whatever the names are.
 
 Owns the bound and the joining of a placement with where the worker went. Each is kept as a line: what it takes is
-known, and no garbage collection walks over it. A placement's is written while a scheduler waits, so it is put into the
-words in which it is sent only when somebody reads it.
+known, and no garbage collection walks over it. A placement's is written at every answer to a scheduler, so it is put
+into the words in which it is sent only when somebody reads it.
 """
 
 from __future__ import annotations

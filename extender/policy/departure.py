@@ -81,19 +81,15 @@ def ending_of(
 def says_the_same(pod: Pod, known: Pod | None, *, stays: bool) -> bool:
     """True where a pod, in place of what was ``known`` of it, makes no difference to `ending_of` and `turns_at`.
 
-    1. It is no worker and was none. 2. It has come to a node that ``stays`` (is not ending), and is not terminating.
-    3. Nothing of it has changed that they look at.
+    1. It says of its node what it said. 2. It has come to one that ``stays`` (is not ending), and is not terminating.
     """
-    if pod.pool is None and (known is None or known.pool is None):
-        return True
-    if known is None or known.node != pod.node:
-        return stays and not pod.terminating
-    return (
-        pod.terminating == known.terminating
-        and pod.going_until == known.going_until
-        and pod.finished == known.finished
-        and (pod.pool is None) == (known.pool is None)
-    )
+    says, said = _says(pod), _says(known) if known is not None and known.node == pod.node else None
+    return says == said or (said is None and stays and not pod.terminating)
+
+
+def _says(pod: Pod) -> tuple[bool, datetime | None] | None:
+    """Give what `ending_of` and `turns_at` look at. None: they do not see a pod that is no worker, or is finished."""
+    return None if pod.pool is None or pod.finished else (pod.terminating, pod.going_until)
 
 
 def why_barred(node: Node, claim: NodeClaim | None, now: datetime) -> SkipReason | None:

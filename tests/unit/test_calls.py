@@ -287,6 +287,15 @@ def test_plain_http_says_less_for_fifteen_minutes(minutes: int, plain_is_told: b
     assert more_telling(None, None) is None
 
 
+async def test_the_metric_tells_the_last_call_here(replicas: Replicas) -> None:
+    """0 before the first: the dashboard leaves out a replica that nobody calls."""
+    watch, metrics = replicas.start("one")
+    found = [metrics.registry.get_sample_value("warmnode_webhook_last_call_timestamp_seconds")]
+    watch.called()
+    found.append(metrics.registry.get_sample_value("warmnode_webhook_last_call_timestamp_seconds"))
+    assert found == [0, NOW.timestamp()]
+
+
 async def test_times_to_come_count_as_none(replicas: Replicas) -> None:
     """A replica whose clock is a day ahead must not hide the silence of the next day."""
     replicas.now += timedelta(days=1)

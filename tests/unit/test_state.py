@@ -15,6 +15,7 @@ from msgspec import structs
 from extender.cluster.state import ClusterState
 from extender.model import AgeSource, Departure, Ending, Node, NodeClaimCondition, Pod
 from extender.policy.defaults import EndingRules
+from extender.policy.departure import STUCK_AFTER
 from extender.policy.scoring import score_nodes
 from tests.builders import NOW, ledger, minutes_ago, node, node_claim, node_pool, stranger, worker
 
@@ -231,7 +232,8 @@ def assert_order_is_that_of_fresh_lists(state: ClusterState) -> None:
     fresh.replace_pods(state.pods.values())
     fresh.replace_nodes(state.nodes.values())
     assert fresh.order == state.order
-    assert fresh.ranking.as_of(NOW) == state.ranking.as_of(NOW)
+    for now in (NOW, NOW + STUCK_AFTER):
+        assert fresh.ranking.as_of(now) == state.ranking.as_of(now)
 
 
 VERSIONS: dict[str, list[Any]] = {
@@ -249,12 +251,12 @@ def test_a_pod_that_changes_ranks_its_node_as_a_list_would(changed: str) -> None
     """A node is ranked again only where a version differs from the one before in what ranks it."""
     for values in product(*VERSIONS.values()):
         before = dict(zip(VERSIONS, values, strict=True))
-        for value in VERSIONS[changed]:
+        for value, others in product(VERSIONS[changed], ([], [worker("q", node="a", terminating=True)])):
             state = new_state()
             for name in "ab":
                 state.upsert_node(node(name))
-            state.upsert_pod(worker("p", **before))
-            state.upsert_pod(worker("p", **{**before, changed: value}))
+            for version in (*others, worker("p", **before), worker("p", **{**before, changed: value})):
+                state.upsert_pod(version)
             assert_order_is_that_of_fresh_lists(state)
 
 

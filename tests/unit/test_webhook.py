@@ -59,8 +59,10 @@ class Calls:
         content = StreamReader(protocol, 2**30, loop=loop)
         content.feed_data(json.dumps(body).encode())
         content.feed_eof()
+        known = self.count, len(self.history), self.metrics.exposition()
         response = await self.webhook.handler()(make_mocked_request("POST", path, payload=content))
-        await asyncio.sleep(0)  # what is told of an answer waits for the next turn
+        assert (self.count, len(self.history), self.metrics.exposition()) == known  # all of it is told after the answer
+        await asyncio.sleep(0)
         assert isinstance(response, web.Response)
         return response.status
 

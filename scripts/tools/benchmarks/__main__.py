@@ -24,7 +24,7 @@ DESCRIPTION = f"""\
 Measures warmnode and writes the numbers in docs/benchmarks.md.
 
   webhook    latency and throughput of a prioritize call, beside a minimal extender in Go      about 12 minutes
-  scheduler  pods a second of a real kube-scheduler without and with extenders; preemption     about 15 minutes
+  scheduler  pods a second of a real kube-scheduler without and with extenders; preemption     about 20 minutes
   memory     resident memory, first sync and CPU at 5,000 nodes and 100,000 pods               about 5 minutes
   claims     latency of a claim and claims a second, before a real API server                  about 5 minutes
   keys       memory and prioritize with cache keys, beside the same without                    about 7 minutes
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("benchmark", choices=list(_BENCHMARKS))
-    parser.add_argument("--rounds", type=_count, metavar="N", help="how often (default: 5, of memory 3)")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="how often (default: 3 to 10, by the benchmark)")
     parser.add_argument("--quick", action="store_true", help="one small round, to see whether it runs")
     parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
     parser.add_argument(

@@ -11,7 +11,6 @@ import ssl
 
 from scripts.tools.controlplane import ControlPlane, ControlPlaneError, Json
 
-MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from scripts.tools.benchmarks import cluster
-from scripts.tools.benchmarks.asking import MERGE_PATCH, Caller
+from scripts.tools.benchmarks.asking import Caller
 from scripts.tools.controlplane import ControlPlane, ControlPlaneError
+from scripts.tools.controlplane.client import MERGE_PATCH
 
 PER_SECOND = 10
 POOL = "awaited"

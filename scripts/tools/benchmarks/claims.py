@@ -17,12 +17,13 @@ from pathlib import Path
 from statistics import quantiles
 
 from scripts.tools.benchmarks import cluster, machine
-from scripts.tools.benchmarks.asking import MERGE_PATCH, STRATEGIC_PATCH, Caller
+from scripts.tools.benchmarks.asking import STRATEGIC_PATCH, Caller
 from scripts.tools.benchmarks.claim_waits import Waits, WaitSize, measure_waits
 from scripts.tools.benchmarks.claims_report import Crowd, Size, Step, report
 from scripts.tools.benchmarks.cluster import NAMESPACE
 from scripts.tools.benchmarks.report import Report
 from scripts.tools.controlplane import ControlPlane, Json, Options, wait_for
+from scripts.tools.controlplane.client import MERGE_PATCH
 from scripts.tools.serving import Serve, serving
 
 Note = Callable[[str], None]

@@ -51,7 +51,7 @@ def start_extender(
 def start_aiohttp_noop(spawner: Spawner, *, log: Path) -> Process:
     """Start the no-op with aiohttp on a free port."""
     (port,) = free_ports(1)
-    command: list[str | Path] = [sys.executable, _SOURCES / "aiohttp_noop.py", str(port)]
+    command: list[str | Path] = [sys.executable, "-P", _SOURCES / "aiohttp_noop.py", str(port)]
     return _listening(spawner.start("aiohttp-noop", command, log=log, port=port), port, log)
 
 

@@ -35,7 +35,7 @@ class Size:
     rounds: int
 
 
-FULL = Size(nodes=1000, pods=2000, preemptors=200, rounds=9)
+FULL = Size(nodes=1000, pods=2000, preemptors=200, rounds=10)
 QUICK = Size(nodes=200, pods=200, preemptors=20, rounds=1)
 TIMEOUT_SECONDS = 300.0
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"

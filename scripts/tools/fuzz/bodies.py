@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from extender.cluster.history import DecisionHistory
 from extender.model import BusyVictims, CacheKeyRule, Node, PlacementMode, Pod, Pool, Selector
 from extender.policy.pools import POOL_LABEL, PoolsInForce
 from extender.web.webhook import Answer, Webhook
@@ -33,6 +34,7 @@ class Replicas:
 
     def __init__(self) -> None:
         self._webhooks = [_webhook(1), _webhook(-1)]
+        self._history = DecisionHistory(now=lambda: NOW)
 
     def prioritize(self, body: bytes) -> None:
         """Each host once, of those that were sent, whole scores from 0 to 10, nine at most."""
@@ -64,9 +66,11 @@ class Replicas:
         return None
 
     def _agreed(self, verb: Callable[[Webhook, bytes], Answer], body: bytes) -> bytes:
-        first, second = (verb(each, body).content for each in self._webhooks)
-        assert first == second, "two replicas that know the same answer differently"
-        return first
+        first, second = (verb(each, body) for each in self._webhooks)
+        assert first.content == second.content, "two replicas that know the same answer differently"
+        if first.decision is not None:
+            self._history.add(first.decision)
+        return first.content
 
     def _all_refuse(self, verb: Callable[[Webhook, bytes], Answer], body: bytes, refusal: BadRequest) -> None:
         """What is no request is refused in one line."""
