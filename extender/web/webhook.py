@@ -58,7 +58,7 @@ class WebhookOutcome(StrEnum):
     CRASHED = "crashed"
 
 
-class Answer(NamedTuple):
+class WebhookAnswer(NamedTuple):
     """What a scheduler is told, how the call is counted, and the decision to be remembered, None where it was none."""
 
     content: bytes
@@ -110,7 +110,7 @@ class Webhook:
         """Count what could not be read as HTTP."""
         self._garbled.inc()
 
-    def prioritize(self, body: bytes) -> Answer:
+    def prioritize(self, body: bytes) -> WebhookAnswer:
         """Answer a prioritize call: at most nine hosts of those that were sent, ``[]`` for a pod of no pool, or of one
         in the shadow.
 
@@ -120,7 +120,7 @@ class Webhook:
         request = wire.decode_prioritize(body)
         pool = pool_of(request.pod.namespace, request.pod.labels, self.pools.pools)
         if pool is None:
-            return Answer(NO_SCORES, WebhookOutcome.NEUTRAL)
+            return WebhookAnswer(NO_SCORES, WebhookOutcome.NEUTRAL)
         now = self._clock.now()
         ranking = self._state.ranking.as_of(now)
         scores, affinity = self._scored(pool, request, ranking)
@@ -148,16 +148,16 @@ class Webhook:
                     namespace=request.pod.namespace,
                     pod=request.pod.name,
                     pool=pool,
-                    cache_key=affinity.key if affinity is not None else None,
-                    candidates=len(request.node_names),
+                    cache_key=decision.key,
+                    candidates=decision.candidates,
                     scores=dict(scores),
                     shadow=is_shadow,
                 ),
             )
         if is_shadow:
-            return Answer(NO_SCORES, WebhookOutcome.SHADOW, decision)
+            return WebhookAnswer(NO_SCORES, WebhookOutcome.SHADOW, decision)
         outcome = WebhookOutcome.SCORED if scores else WebhookOutcome.UNKNOWN_NODES
-        return Answer(wire.encode_priorities(scores), outcome, decision)
+        return WebhookAnswer(wire.encode_priorities(scores), outcome, decision)
 
     def _scored(
         self, pool: str, request: wire.PrioritizeRequest, ranking: Ranking
@@ -195,7 +195,7 @@ class Webhook:
             now=now,
         )
 
-    def preempt(self, body: bytes) -> Answer:
+    def preempt(self, body: bytes) -> WebhookAnswer:
         """Answer a preempt call: one candidate, none (a veto), or on any doubt all of them as they came.
 
         Raises:
@@ -234,13 +234,13 @@ class Webhook:
                 nodes=nodes[:3],
             ),
         )
-        return Answer(wire.encode_preemption(request.candidates, nodes), outcome, decision)
+        return WebhookAnswer(wire.encode_preemption(request.candidates, nodes), outcome, decision)
 
-    def _verb(self, verb: str, decide: Callable[[bytes], Answer]) -> Handler:
+    def _verb(self, verb: str, decide: Callable[[bytes], WebhookAnswer]) -> Handler:
         seconds = self._seconds[verb]
         counters = {outcome: counter for (of, outcome), counter in self._counters.items() if of == verb}
 
-        def tell(outcome: str, answer: Answer | None, took: float) -> None:
+        def tell(outcome: str, answer: WebhookAnswer | None, took: float) -> None:
             counters[outcome].inc()
             seconds.observe(took)
             if answer is not None:

@@ -23,7 +23,7 @@ from extender.policy.pools import PoolsInForce
 from extender.settings import load_configuration
 from extender.settings.in_force import pools_in_force
 from extender.web.history_api import history_handler
-from extender.web.webhook import NO_SCORES, Answer, Webhook
+from extender.web.webhook import NO_SCORES, Webhook, WebhookAnswer
 from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import synced_state, webhook_over
 
@@ -34,7 +34,7 @@ IN_SHADOW = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT, placeme
 ACTIVE = PoolsInForce(Pool(name="", busy_victims=BusyVictims.PROTECT))
 
 
-def prioritize(webhook: Webhook, labels: dict[str, str], names: Sequence[str] = ("a", "b", "c")) -> Answer:
+def prioritize(webhook: Webhook, labels: dict[str, str], names: Sequence[str] = ("a", "b", "c")) -> WebhookAnswer:
     """Ask it for a pod."""
     pod = {"metadata": {"name": "w", "namespace": "default", "uid": "uid-of-w", "labels": labels}}
     return webhook.prioritize(json.dumps({"Pod": pod, "NodeNames": list(names)}).encode())

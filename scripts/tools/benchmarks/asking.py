@@ -11,8 +11,6 @@ import ssl
 
 from scripts.tools.controlplane import ControlPlane, ControlPlaneError, Json
 
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-
 
 class Caller:
     """One connection to a port of this machine. Calls are made one after the other."""

@@ -16,8 +16,9 @@ from itertools import count
 from pathlib import Path
 from statistics import quantiles
 
+from extender.kube.annotate import STRATEGIC_PATCH
 from scripts.tools.benchmarks import cluster, machine
-from scripts.tools.benchmarks.asking import STRATEGIC_PATCH, Caller
+from scripts.tools.benchmarks.asking import Caller
 from scripts.tools.benchmarks.claim_waits import Waits, WaitSize, measure_waits
 from scripts.tools.benchmarks.claims_report import Crowd, Size, Step, report
 from scripts.tools.benchmarks.cluster import NAMESPACE

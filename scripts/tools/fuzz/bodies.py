@@ -13,7 +13,7 @@ from datetime import timedelta
 from extender.cluster.history import DecisionHistory
 from extender.model import BusyVictims, CacheKeyRule, Node, PlacementMode, Pod, Pool, Selector
 from extender.policy.pools import POOL_LABEL, PoolsInForce
-from extender.web.webhook import Answer, Webhook
+from extender.web.webhook import Webhook, WebhookAnswer
 from extender.web.wire import MAX_INT64, BadRequest, decode_preempt, decode_prioritize
 from tests.builders import NOW, ledger, minutes_ago, node, stranger, worker
 from tests.listening import synced_state, webhook_over
@@ -65,14 +65,14 @@ class Replicas:
             assert -MAX_INT64 - 1 <= entry["NumPDBViolations"] <= MAX_INT64
         return None
 
-    def _agreed(self, verb: Callable[[Webhook, bytes], Answer], body: bytes) -> bytes:
+    def _agreed(self, verb: Callable[[Webhook, bytes], WebhookAnswer], body: bytes) -> bytes:
         first, second = (verb(each, body) for each in self._webhooks)
         assert first.content == second.content, "two replicas that know the same answer differently"
         if first.decision is not None:
             self._history.add(first.decision)
         return first.content
 
-    def _all_refuse(self, verb: Callable[[Webhook, bytes], Answer], body: bytes, refusal: BadRequest) -> None:
+    def _all_refuse(self, verb: Callable[[Webhook, bytes], WebhookAnswer], body: bytes, refusal: BadRequest) -> None:
         """What is no request is refused in one line."""
         assert "\n" not in str(refusal)
         for each in self._webhooks:
